@@ -1,0 +1,82 @@
+//! What the core asks of its driver beyond the fate of one packet.
+
+use std::net::SocketAddr;
+
+use crate::addr::FiveTuple;
+use crate::wire::ReservationToken;
+
+/// The index of a shard within its relay, below 256.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ShardId(pub u8);
+
+/// A relayed socket of one shard. Drivers keep their sockets in a table indexed by [`RelayedId::index`]; the generation
+/// tells a socket from its predecessor in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RelayedId {
+    index: u32,
+    generation: u32,
+}
+
+impl RelayedId {
+    pub(crate) fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
+    /// Dense and reused: the place in the driver's table.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// How often the place was used before.
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// A request of the core to its driver. Carried out in order, before any reply of the batch is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Open a UDP socket bound to `local`, without port sharing; answered by `handle_relayed_opened`.
+    OpenRelayed {
+        /// The name of the socket from here on.
+        id: RelayedId,
+        /// The local address and the port to bind.
+        local: SocketAddr,
+    },
+    /// Ask another shard for the socket that it holds in reserve; answered by `handle_relayed_opened`.
+    ClaimReserved {
+        /// The name of the socket in the asking shard.
+        id: RelayedId,
+        /// The shard that holds the reservation: `Server::release_reserved` there gives it up.
+        owner: ShardId,
+        /// The token that the client presented.
+        token: ReservationToken,
+    },
+    /// Close a relayed socket.
+    CloseRelayed {
+        /// The socket; its `id` may be reused by a later command.
+        id: RelayedId,
+    },
+    /// Send a message to a client.
+    Send {
+        /// The client.
+        to: FiveTuple,
+        /// A whole STUN message.
+        message: Vec<u8>,
+    },
+}
+
+/// Why a relayed socket could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// The port is in use by somebody else: the core tries another one.
+    PortTaken,
+    /// No file descriptor, memory or buffer is left.
+    Exhausted,
+    /// The local address is not this machine's.
+    AddressUnavailable,
+    /// The other shard holds no such reservation.
+    NoReservation,
+}

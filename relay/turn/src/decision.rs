@@ -1,0 +1,136 @@
+//! What the driver shall do with the packet that it just handed in: one small value per packet, without allocation.
+
+use std::ops::Range;
+
+use crate::addr::{FiveTuple, PeerAddr};
+use crate::command::RelayedId;
+use crate::wire::{ChannelNumber, TransactionId};
+
+/// A part of the buffer that the driver handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Index of the first byte.
+    pub start: usize,
+    /// Number of bytes.
+    pub len: usize,
+}
+
+impl Span {
+    /// The span as a range of indexes.
+    #[must_use]
+    pub fn range(self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+/// The fate of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing is sent; the reason is already counted.
+    Drop(DropReason),
+    /// The reply buffer holds the answer to the sender. Commands are drained before it is sent.
+    Reply,
+    /// The answer follows as a [`crate::Command::Send`] once the driver has reported on the relayed sockets.
+    Pending,
+    /// The payload goes from a relayed socket to a peer.
+    ToPeer {
+        /// The relayed socket to send from.
+        via: RelayedId,
+        /// Where to: for the relay's own external addresses behind 1:1 NAT this is already the local form.
+        to: PeerAddr,
+        /// The application data inside the packet handed in.
+        payload: Span,
+    },
+    /// The datagram goes to a client, behind `header`.
+    ToClient {
+        /// Which client, and from which of the server's addresses.
+        to: FiveTuple,
+        /// What stands before the payload on the wire.
+        header: ClientHeader,
+    },
+}
+
+/// The framing of peer data on its way to the client. It is written into the headroom of the receive buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientHeader {
+    /// A ChannelData message (RFC 8656 §12.4).
+    ChannelData {
+        /// The bound channel.
+        number: ChannelNumber,
+        /// Whether the message is padded to four bytes: on streams only (RFC 8656 §12.5).
+        padded: bool,
+    },
+    /// A Data indication (RFC 8656 §11.4).
+    DataIndication {
+        /// Drawn by the core for each indication.
+        transaction_id: TransactionId,
+        /// The XOR-PEER-ADDRESS.
+        peer: PeerAddr,
+    },
+}
+
+/// Why a packet was dropped without an answer. The variants are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Neither a STUN message nor ChannelData, or malformed beyond an answer.
+    Malformed,
+    /// A STUN message whose FINGERPRINT does not match.
+    BadFingerprint,
+    /// A response or an unknown method or class that has no answer.
+    Unexpected,
+    /// Comprehension-required attributes that are not understood, in an indication.
+    UnknownAttributes,
+    /// ChannelData or a Send indication without an allocation.
+    NoAllocation,
+    /// ChannelData on a channel that is not bound, or expired.
+    NoChannel,
+    /// No live permission for the peer's IP address.
+    NoPermission,
+    /// The peer filter refuses the peer's address or port.
+    PeerDenied,
+    /// The peer's address family has no relayed address in the allocation.
+    FamilyMismatch,
+    /// The source has used up its budget of unauthenticated answers.
+    ReflectionBudget,
+    /// Data for a relayed socket that belongs to no allocation (a held reservation).
+    NotAllocated,
+    /// The payload does not fit into a message.
+    TooLong,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Self; 12] = [
+        Self::Malformed,
+        Self::BadFingerprint,
+        Self::Unexpected,
+        Self::UnknownAttributes,
+        Self::NoAllocation,
+        Self::NoChannel,
+        Self::NoPermission,
+        Self::PeerDenied,
+        Self::FamilyMismatch,
+        Self::ReflectionBudget,
+        Self::NotAllocated,
+        Self::TooLong,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadFingerprint => "bad_fingerprint",
+            Self::Unexpected => "unexpected",
+            Self::UnknownAttributes => "unknown_attributes",
+            Self::NoAllocation => "no_allocation",
+            Self::NoChannel => "no_channel",
+            Self::NoPermission => "no_permission",
+            Self::PeerDenied => "peer_denied",
+            Self::FamilyMismatch => "family_mismatch",
+            Self::ReflectionBudget => "reflection_budget",
+            Self::NotAllocated => "not_allocated",
+            Self::TooLong => "too_long",
+        }
+    }
+}

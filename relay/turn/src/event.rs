@@ -1,0 +1,63 @@
+//! What happened to allocations: the source of the relay's one log line for each.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::addr::FiveTuple;
+
+/// One line of an allocation's story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An allocation was granted.
+    Opened {
+        /// Unique in this shard while the process lives.
+        allocation: u64,
+        /// The client.
+        client: FiveTuple,
+        /// The USERNAME.
+        username: Box<str>,
+        /// The relayed transport addresses as the client was told them, one or two.
+        relayed: Vec<SocketAddr>,
+    },
+    /// An allocation ended.
+    Closed {
+        /// The number that `Opened` gave.
+        allocation: u64,
+        /// The client.
+        client: FiveTuple,
+        /// The USERNAME.
+        username: Box<str>,
+        /// Why.
+        reason: CloseReason,
+        /// How long it lived.
+        duration: Duration,
+        /// Application bytes from the client to its peers.
+        bytes_to_peers: u64,
+        /// Application bytes from peers to the client.
+        bytes_to_client: u64,
+    },
+    /// An Allocate request was refused after authentication, or for want of it (401 to a request with credentials).
+    Refused {
+        /// The client.
+        client: FiveTuple,
+        /// The USERNAME, where the request has one.
+        username: Option<Box<str>>,
+        /// The STUN error code.
+        code: u16,
+    },
+}
+
+/// Why an allocation ended. The variants are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client sent a Refresh with lifetime zero.
+    Refreshed,
+    /// Its lifetime ran out.
+    Expired,
+    /// The client's stream was closed.
+    ClientGone,
+    /// A relayed socket failed.
+    SocketFailed,
+    /// The relay stops, or its drain deadline passed.
+    Shutdown,
+}

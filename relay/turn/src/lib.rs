@@ -1,0 +1,41 @@
+//! STUN and TURN as values: bytes, an address and a time go in; decisions come out.
+//!
+//! The crate owns no socket, thread, clock or source of randomness, and its manifest has nothing that could reach one.
+//! [`Server`] is one shard of a TURN server (RFC 8656), [`client::Client`] the other end of the wire, and [`wire`] the
+//! bytes that both speak (RFC 8489).
+//!
+//! A driver feeds a [`Server`] like this, once a batch:
+//! 1. read the clock once into a [`Now`];
+//! 2. [`Server::handle_client`] for each datagram or deframed stream message, [`Server::handle_peer`] for each datagram
+//!    on a relayed socket, and carry out the [`Decision`];
+//! 3. drain [`Server::poll_command`] before any `Reply` of the batch is sent, and answer each
+//!    [`Command::OpenRelayed`] with [`Server::handle_relayed_opened`];
+//! 4. drain [`Server::poll_event`];
+//! 5. sleep until [`Server::poll_timeout`], then call [`Server::handle_timeout`].
+//!
+//! Assumptions: one `Server` per shard; the caller's time never goes backwards; the same seed and the same inputs give
+//! the same outputs, byte for byte.
+
+pub mod addr;
+pub mod client;
+mod command;
+mod context;
+mod counters;
+mod decision;
+mod event;
+pub mod ledger;
+pub mod peer_filter;
+pub mod policy;
+pub mod server;
+mod time;
+pub mod wire;
+
+pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};
+pub use command::{Command, OpenError, RelayedId, ShardId};
+pub use context::{Candidate, Candidates, Context, KeySource};
+pub use counters::Counters;
+pub use decision::{ClientHeader, Decision, DropReason, Span};
+pub use event::{CloseReason, Event};
+pub use ledger::Ledger;
+pub use server::Server;
+pub use time::{Instant, Now};

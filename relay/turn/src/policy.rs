@@ -1,0 +1,73 @@
+//! What the operator sets: the fixed configuration of a server and the policy that may change while it runs.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::command::ShardId;
+use crate::peer_filter::PeerFilter;
+
+/// Fixed for the life of a [`crate::Server`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This server's place among the relay's shards; it marks reservation tokens.
+    pub shard: ShardId,
+    /// How many shards the relay has; divides budgets that hold per relay.
+    pub shards: u8,
+    /// The addresses that relayed sockets are opened on, in order of preference within a family.
+    pub relayed_hosts: Vec<RelayedHost>,
+    /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
+    pub rfc5766_channel_numbers: bool,
+    /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
+    pub trusted_sources: Vec<crate::peer_filter::Cidr>,
+}
+
+/// An address for relayed sockets: bound as `local`, told to clients and peers as `public`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayedHost {
+    /// An address of this machine.
+    pub local: IpAddr,
+    /// The address that peers see; differs from `local` behind 1:1 NAT only. Same family.
+    pub public: IpAddr,
+}
+
+/// What may change while allocations live. Replaced whole.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The REALM, RFC 8489 §9.2.
+    pub realm: Box<str>,
+    /// The keys of nonces, newest first: the first signs, all verify. Shared by the fleet.
+    pub nonce_keys: Vec<[u8; 32]>,
+    /// How long a nonce is good for; an hour at most (RFC 8656 §5).
+    pub nonce_lifetime: Duration,
+    /// Which peers may be reached.
+    pub peer_filter: PeerFilter,
+    /// Bounds on what clients may hold.
+    pub limits: Limits,
+}
+
+/// Bounds on what clients may hold; each refusal is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Allocations of one user on this relay; beyond it 486.
+    pub allocations_per_user: u32,
+    /// Allocations on this relay; beyond it 508.
+    pub allocations: u32,
+    /// Permissions of one allocation; beyond it 508 (RFC 8656 §10.2).
+    pub permissions_per_allocation: u16,
+    /// Channels of one allocation; beyond it 508 (RFC 8656 §12.2).
+    pub channels_per_allocation: u16,
+    /// The largest lifetime granted (RFC 8656 §7.2).
+    pub max_lifetime: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allocations_per_user: 100,
+            allocations: u32::MAX,
+            permissions_per_allocation: 1024,
+            channels_per_allocation: 1024,
+            max_lifetime: Duration::from_secs(3600),
+        }
+    }
+}
