@@ -58,7 +58,7 @@ impl Message<'_> {
         };
         let len = usize::from(read_u16(self.bytes, at + 2));
         len == INTEGRITY_LEN
-            && mac(&self.bytes[..at], key)
+            && mac(&self.bytes[..at], &key.0)
                 .verify_slice(&self.bytes[at + 4..at + 4 + INTEGRITY_LEN])
                 .is_ok()
     }
@@ -83,7 +83,7 @@ impl Message<'_> {
 
 /// The value of MESSAGE-INTEGRITY behind `bytes`, a message up to that attribute.
 pub(super) fn integrity(bytes: &[u8], key: &LongTermKey) -> [u8; INTEGRITY_LEN] {
-    mac(bytes, key).finalize().into_bytes().into()
+    mac(bytes, &key.0).finalize().into_bytes().into()
 }
 
 /// The value of FINGERPRINT behind `bytes`, a message up to that attribute whose length field already counts it.
@@ -92,10 +92,10 @@ pub(super) fn fingerprint(bytes: &[u8]) -> [u8; FINGERPRINT_LEN] {
 }
 
 /// The HMAC over `bytes`, a message up to its MESSAGE-INTEGRITY, with a length field that ends behind that attribute.
-fn mac(bytes: &[u8], key: &LongTermKey) -> Hmac<Sha1> {
+fn mac(bytes: &[u8], key: &[u8]) -> Hmac<Sha1> {
     let len = bytes.len() - HEADER_LEN + 4 + INTEGRITY_LEN;
     let len = u16::try_from(len).expect("a message that holds the attribute has such a length");
-    let mut mac = Hmac::<Sha1>::new_from_slice(&key.0).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(&bytes[..2]);
     mac.update(&len.to_be_bytes());
     mac.update(&bytes[4..]);
