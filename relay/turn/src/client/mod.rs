@@ -300,8 +300,11 @@ impl Client {
     /// When [`Client::handle_timeout`] is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let transactions = self.transactions.iter().map(Transaction::due).min();
-        transactions.into_iter().chain(self.keepalive.due()).min()
+        let transactions = self.transactions.iter().map(Transaction::due);
+        // Where no request can be started, what is to be refreshed waits for one to end.
+        let room = self.transactions.len() < Self::MAX_REQUESTS;
+        let keepalive = self.keepalive.due().filter(|_| room);
+        transactions.chain(keepalive).min()
     }
 
     fn call(&mut self, now: Instant, request: Request) -> Result<(), CallError> {

@@ -46,8 +46,8 @@ pub(crate) fn write_indication(
     let mut address = [0; address::MAX_LEN];
     let address_len = address::write_xor(&mut address, peer.0, id);
     let data_at = HEADER_LEN + 4 + address_len;
-    let message_len = u16::try_from(data_at + 4 - HEADER_LEN + padded(payload.len)).ok()?;
     let data_len = u16::try_from(payload.len).ok()?;
+    let message_len = u16::try_from(data_at + 4 - HEADER_LEN + padded(payload.len)).ok()?;
 
     let mut header = [0; ClientHeader::MAX_LEN];
     let kind = method.code() | Class::Indication.bits();
