@@ -28,7 +28,7 @@ fn address(random: &mut Random, v4: bool) -> IpAddr {
 fn block(random: &mut Random) -> Cidr {
     let v4 = random.below(2) == 0;
     let max = if v4 { 32 } else { 128 };
-    let prefix = u8::try_from(random.below(max + 1)).unwrap();
+    let prefix = u8::try_from(random.below(max + 1)).expect("at most 128");
     let address = match address(random, v4) {
         IpAddr::V4(ip) => {
             let mask = !u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
@@ -39,7 +39,7 @@ fn block(random: &mut Random) -> Cidr {
             Ipv6Addr::from_bits(ip.to_bits() & mask).into()
         }
     };
-    Cidr::new(address, prefix).unwrap()
+    Cidr::new(address, prefix).expect("the host bits are cleared")
 }
 
 fn is_in(block: Cidr, ip: IpAddr) -> bool {
