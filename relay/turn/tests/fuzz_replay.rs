@@ -1,4 +1,4 @@
-//! The fuzz targets on a stable toolchain: the committed corpus, and seeded mutations of it.
+//! The fuzz targets on a stable toolchain: the committed seeds, and mutations of them.
 //!
 //! `FUZZ_REPLAY_RUNS` sets the number of mutations for each target.
 
@@ -43,16 +43,15 @@ fn server_holds() {
 
 #[track_caller]
 fn replay(name: &str, target: fn(&[u8])) {
-    let corpus = corpus(name);
-    assert!(!corpus.is_empty(), "no corpus for {name}");
-    for input in &corpus {
+    let seeds = seeds(name);
+    for input in &seeds {
         try_input(target, input);
     }
     let runs = std::env::var("FUZZ_REPLAY_RUNS").map_or(DEFAULT_RUNS, |runs| {
         runs.parse().expect("FUZZ_REPLAY_RUNS is a number")
     });
-    for seed in 0..runs {
-        try_input(target, &mutated(&corpus, &mut Random(seed)));
+    for run in 0..runs {
+        try_input(target, &mutated(&seeds, &mut Random(run)));
     }
 }
 
@@ -62,23 +61,24 @@ fn try_input(target: fn(&[u8]), input: &[u8]) {
     assert!(outcome.is_ok(), "fails with the input {input:02x?}");
 }
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
+fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
+        .join("fuzz/seeds")
         .join(name);
-    let entries = fs::read_dir(&folder).expect("each target has a corpus");
+    let entries = fs::read_dir(&folder).expect("each target has seeds");
     let mut paths: Vec<_> = entries
-        .map(|entry| entry.expect("the corpus can be listed").path())
+        .map(|entry| entry.expect("the seeds can be listed").path())
         .collect();
     paths.sort();
+    assert!(!paths.is_empty(), "no seeds for {name}");
     paths
         .iter()
-        .map(|path| fs::read(path).expect("the corpus can be read"))
+        .map(|path| fs::read(path).expect("the seeds can be read"))
         .collect()
 }
 
-fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
-    let mut input = corpus[random.below(corpus.len())].clone();
+fn mutated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    let mut input = seeds[random.below(seeds.len())].clone();
     for _ in 0..=random.below(8) {
         let at = random.below(input.len() + 1);
         let end = (at + random.below(16)).min(input.len());
@@ -86,7 +86,7 @@ fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
             0 => input.truncate(at),
             1 => drop(input.drain(at..end)),
             2 => {
-                let other = &corpus[random.below(corpus.len())];
+                let other = &seeds[random.below(seeds.len())];
                 let from = random.below(other.len() + 1);
                 let to = other.len().min(from + random.below(64));
                 input.splice(at..at, other[from..to].iter().copied());
