@@ -104,6 +104,7 @@ impl Pair {
     }
 
     fn exchange(&mut self) {
+        self.carry_out();
         let mut request = Vec::new();
         while self.client.poll_transmit(&mut request) {
             self.send_to_server(&request);
