@@ -1,1 +1,37 @@
-//! Skeleton.
+//! What relay nodes, the controller and callers agree on: the messages between them, node identities, port ranges, TURN
+//! URIs, and the shared secret with the ephemeral credentials made from it.
+//!
+//! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
+
+pub mod credentials;
+mod node_id;
+mod port_range;
+mod turn_uri;
+
+/// Messages and services of `turnfleet.fleet.v1`: the control session between relay node and controller.
+#[allow(
+    warnings,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated from proto/turnfleet/fleet/v1"
+)]
+pub mod fleet {
+    include!("generated/turnfleet.fleet.v1.rs");
+}
+
+/// Messages of `turnfleet.store.v1`: the values in the controller's store.
+#[allow(
+    warnings,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated from proto/turnfleet/store/v1"
+)]
+pub mod store {
+    include!("generated/turnfleet.store.v1.rs");
+}
+
+pub use node_id::{NodeId, NodeIdError};
+pub use port_range::{PortRange, PortRangeError};
+pub use turn_uri::{Scheme, TurnUri, TurnUriError, UriTransport};
