@@ -6,9 +6,14 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use turnfleet_turn::Transport;
+
+use crate::shard::token::Source;
 
 /// The kernel's queue of connections that are not accepted yet, for each shard.
 const TCP_BACKLOG: i32 = 1024;
@@ -55,13 +60,12 @@ pub enum BindError {
         /// The listener in question.
         listener: Listener,
     },
+    /// The certificate's settings were refused.
+    #[error("cannot set up TLS")]
+    Tls(#[from] rustls::Error),
     /// The event queue of a shard could not be made.
     #[error("cannot make the event queue of a shard")]
-    EventQueue {
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
+    EventQueue(#[source] io::Error),
 }
 
 /// The sockets of one shard.
@@ -69,6 +73,29 @@ pub enum BindError {
 pub(crate) struct ShardListeners {
     pub(crate) udp: Vec<(UdpSocket, SocketAddr)>,
     pub(crate) streams: Vec<(TcpListener, Listener)>,
+}
+
+impl ShardListeners {
+    /// Asks for events about every socket.
+    pub(crate) fn register(&self, registry: &Registry) -> io::Result<()> {
+        for (index, (socket, _)) in self.udp.iter().enumerate() {
+            let token = Source::Udp(index).token();
+            registry.register(
+                &mut SourceFd(&socket.as_raw_fd()),
+                token,
+                Interest::READABLE,
+            )?;
+        }
+        for (index, (socket, _)) in self.streams.iter().enumerate() {
+            let token = Source::Acceptor(index).token();
+            registry.register(
+                &mut SourceFd(&socket.as_raw_fd()),
+                token,
+                Interest::READABLE,
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// Opens every listener once for each of `shards` and returns them with the addresses that they got.

@@ -240,6 +240,13 @@ impl SendBatch {
         self.spans.push(span);
     }
 
+    /// Forgets everything and returns how many datagrams that were.
+    pub(crate) fn discard(&mut self) -> u64 {
+        let count = self.spans.len() as u64;
+        self.spans.clear();
+        count
+    }
+
     /// Sends everything from `bytes` through `socket` and empties the batch. What the kernel does not take is lost, as
     /// datagrams may be: waiting here would make one slow path hold up every other.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Flushed {
@@ -277,15 +284,22 @@ impl SendBatch {
     fn send(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let first = range.start;
         if range.len() == 1 {
-            let header = &self.headers[first].msg_hdr;
-            // SAFETY: name and iovec of this entry belong to `self`, the iovec's memory is borrowed by the caller, and
-            // the kernel only reads them.
-            let sent =
-                unsafe { libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
-            return if sent < 0 {
-                Err(io::Error::last_os_error())
-            } else {
-                Ok(1)
+            let part = self.iovecs[first];
+            // SAFETY: the name belongs to `self`, the iovec's memory is borrowed by the caller, and the kernel only reads
+            // both.
+            let sent = unsafe {
+                libc::sendto(
+                    socket.as_raw_fd(),
+                    part.iov_base,
+                    part.iov_len,
+                    libc::MSG_DONTWAIT,
+                    self.names.at(first).cast(),
+                    self.headers[first].msg_hdr.msg_namelen,
+                )
+            };
+            return match sent {
+                0.. => Ok(1),
+                _ => Err(io::Error::last_os_error()),
             };
         }
         let headers = &mut self.headers[range];

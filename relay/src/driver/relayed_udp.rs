@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mio::unix::SourceFd;
@@ -13,6 +14,7 @@ use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use turnfleet_turn::{OpenError, RelayedId};
 
+use super::batch::SendBatch;
 use super::descriptors;
 use crate::shard::token::Source;
 
@@ -91,11 +93,6 @@ impl RelayedSockets {
             .map(|socket| socket.fd.as_fd())
     }
 
-    /// The name of the socket at `index`.
-    pub(crate) fn id_at(&self, index: usize) -> Option<RelayedId> {
-        Some(self.table.get(index)?.as_ref()?.id)
-    }
-
     /// Notes that the socket at `index` stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
         match self.table.get_mut(index) {
@@ -115,6 +112,53 @@ impl RelayedSockets {
         self.table
             .get_mut(id.index())?
             .take_if(|socket| socket.id == id)
+    }
+}
+
+/// Datagrams on their way from one relayed socket to peers: consecutive ones share a system call.
+pub(crate) struct PeerQueue {
+    via: Option<RelayedId>,
+    batch: SendBatch,
+}
+
+impl PeerQueue {
+    /// An empty queue for `capacity` datagrams.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            via: None,
+            batch: SendBatch::new(capacity),
+        }
+    }
+
+    /// Queues the datagram at `span` of `bytes`, after sending what waits for another socket. Returns how many
+    /// datagrams were refused on that occasion. All pushes up to a flush name parts of the same buffer.
+    pub(crate) fn push(
+        &mut self,
+        sockets: &RelayedSockets,
+        via: RelayedId,
+        span: Range<usize>,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> u64 {
+        let mut refused = 0;
+        if self.via != Some(via) || self.batch.is_full() {
+            refused = self.flush(sockets, bytes);
+            self.via = Some(via);
+        }
+        self.batch.push(span, to);
+        refused
+    }
+
+    /// Sends what waits and returns how many datagrams were refused.
+    pub(crate) fn flush(&mut self, sockets: &RelayedSockets, bytes: &[u8]) -> u64 {
+        if self.batch.is_empty() {
+            return 0;
+        }
+        let socket = self.via.take().and_then(|via| sockets.socket(via));
+        match socket {
+            Some(socket) => self.batch.flush(socket, bytes).refused,
+            None => self.batch.discard(),
+        }
     }
 }
 

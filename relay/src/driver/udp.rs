@@ -3,13 +3,9 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd};
-
-use mio::unix::SourceFd;
-use mio::{Interest, Registry};
+use std::os::fd::AsFd;
 
 use super::batch::{Flushed, ReceiveBatch, SendBatch};
-use crate::shard::token::Source;
 
 /// Datagrams that one system call receives or sends.
 pub(crate) const BATCH: usize = 64;
@@ -28,7 +24,7 @@ pub(crate) struct UdpListeners {
 }
 
 impl UdpListeners {
-    /// Takes over bound, non-blocking sockets.
+    /// Takes over bound, non-blocking sockets that are registered already.
     pub(crate) fn new(sockets: Vec<(UdpSocket, SocketAddr)>) -> Self {
         let listeners = sockets
             .into_iter()
@@ -40,16 +36,6 @@ impl UdpListeners {
             })
             .collect();
         Self { listeners }
-    }
-
-    /// Asks for events about every listener.
-    pub(crate) fn register(&self, registry: &Registry) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let fd = listener.socket.as_raw_fd();
-            let token = Source::Udp(index).token();
-            registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-        }
-        Ok(())
     }
 
     /// The address that clients reach the listener at `index` by.
