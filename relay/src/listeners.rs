@@ -202,7 +202,11 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_and_named() {
-        for (transport, shards) in [(Transport::Udp, 1), (Transport::Udp, 2), (Transport::Tcp, 2)] {
+        for (transport, shards) in [
+            (Transport::Udp, 1),
+            (Transport::Udp, 2),
+            (Transport::Tcp, 2),
+        ] {
             let (_first, addresses) = open(&[any_port(transport)], shards).unwrap();
             let error = open(&addresses, shards).unwrap_err();
             let port = addresses[0].address.port().to_string();

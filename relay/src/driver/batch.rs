@@ -339,7 +339,13 @@ mod tests {
             send.push(start..start + 10, to);
         }
         let flushed = send.flush(left.as_fd(), &bytes);
-        assert_eq!(flushed, Flushed { sent: 3, refused: 0 });
+        assert_eq!(
+            flushed,
+            Flushed {
+                sent: 3,
+                refused: 0
+            }
+        );
         assert!(send.is_empty());
 
         let mut receive = ReceiveBatch::new(8);
@@ -362,7 +368,13 @@ mod tests {
         send.push(0..70_000, to);
         send.push(0..10, to);
         let flushed = send.flush(left.as_fd(), &bytes);
-        assert_eq!(flushed, Flushed { sent: 2, refused: 1 });
+        assert_eq!(
+            flushed,
+            Flushed {
+                sent: 2,
+                refused: 1
+            }
+        );
     }
 
     #[test]

@@ -208,7 +208,10 @@ mod tests {
     #[test]
     fn a_pair_that_does_not_fit_is_refused_and_the_old_one_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let (chain, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
         write_pair(&chain, &key);
         let certificate = Certificate::load(&chain, &key).unwrap();
         let first = certificate.current.read().unwrap().clone();

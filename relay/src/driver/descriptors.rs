@@ -1,6 +1,9 @@
 //! File descriptors: each allocation and each stream takes one, so their limit is a part of the relay's capacity.
 
-#![expect(unsafe_code, reason = "getrlimit and setrlimit have no safe form in std")]
+#![expect(
+    unsafe_code,
+    reason = "getrlimit and setrlimit have no safe form in std"
+)]
 
 use std::io;
 

@@ -4,10 +4,10 @@
 //! ([`turnfleet_turn::Server`]), and which call follows which event is the shard's.
 
 pub(crate) mod batch;
-pub mod certificate;
+pub(crate) mod certificate;
 pub(crate) mod clock;
 pub(crate) mod counters;
-pub mod descriptors;
+pub(crate) mod descriptors;
 pub(crate) mod relayed_udp;
 pub(crate) mod sockaddr;
 pub(crate) mod stream;

@@ -15,9 +15,15 @@ const V6_LEN: u32 = 28;
 /// `sockaddr_in`: family 2, port 2, address 4, zeros 8.
 const V4_LEN: u32 = 16;
 
-#[expect(clippy::cast_possible_truncation, reason = "address families are small constants")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "address families are small constants"
+)]
 const V4_FAMILY: [u8; 2] = (libc::AF_INET as u16).to_ne_bytes();
-#[expect(clippy::cast_possible_truncation, reason = "address families are small constants")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "address families are small constants"
+)]
 const V6_FAMILY: [u8; 2] = (libc::AF_INET6 as u16).to_ne_bytes();
 
 impl SocketName {

@@ -89,8 +89,14 @@ impl UdpListeners {
     /// Sends one message at once, outside of any batch.
     pub(crate) fn send_now(&self, index: usize, message: &[u8], to: SocketAddr) -> Flushed {
         match self.listeners[index].socket.send_to(message, to) {
-            Ok(_) => Flushed { sent: 1, refused: 0 },
-            Err(_) => Flushed { sent: 0, refused: 1 },
+            Ok(_) => Flushed {
+                sent: 1,
+                refused: 0,
+            },
+            Err(_) => Flushed {
+                sent: 0,
+                refused: 1,
+            },
         }
     }
 

@@ -3,7 +3,6 @@
 //! Each shard may have a bounded number of claims on their way, and an inbox has room for all claims of the others and
 //! all answers to its own. So an inbox is never full, and no letter is lost.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

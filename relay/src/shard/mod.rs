@@ -26,6 +26,7 @@ use turnfleet_turn::{Counters, KeySource, Ledger, ShardId, Transport};
 
 pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
 pub use crate::driver::counters::DriverCounters;
+pub use crate::driver::descriptors::raise_limit as raise_descriptor_limit;
 pub use crate::driver::stream::StreamLimits;
 pub use crate::listeners::{BindError, Listener};
 pub use event_log::EventLog;
@@ -180,7 +181,10 @@ impl ShardSet {
     /// Live allocations.
     #[must_use]
     pub fn allocations(&self) -> u64 {
-        let live = self.shards.iter().map(|shard| shard.published.allocations());
+        let live = self
+            .shards
+            .iter()
+            .map(|shard| shard.published.allocations());
         live.sum()
     }
 

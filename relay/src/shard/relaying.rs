@@ -56,9 +56,9 @@ impl Shard {
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision =
-            self.server
-                .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let decision = self
+            .server
+            .handle_client(self.now, from, packet, &context, &mut self.reply);
         let start = ReceiveBatch::start(slot);
         match decision {
             Decision::ToPeer { via, to, payload } => {
@@ -207,9 +207,9 @@ impl Shard {
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision =
-            self.server
-                .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let decision = self
+            .server
+            .handle_client(self.now, from, packet, &context, &mut self.reply);
         match decision {
             Decision::ToPeer { via, to, payload } => {
                 let start = start + payload.start;

@@ -14,6 +14,7 @@ use mio::event::Event as IoEvent;
 use mio::{Events, Poll};
 use rustls::ServerConfig;
 use turnfleet_turn::policy::Config;
+use turnfleet_turn::wire::ReservationToken;
 use turnfleet_turn::{
     Command, Event, FiveTuple, Instant, Ledger, Now, OpenError, RelayedId, Server, ShardId,
     Transport,
@@ -34,6 +35,8 @@ use crate::listeners::ShardListeners;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
+/// Datagrams that a relayed socket may bring in one turn when many have some.
+const MIN_SHARE: usize = 8;
 /// How often counts are published while there is something to count.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -179,8 +182,7 @@ impl Shard {
             }
             Source::Stream(index) => {
                 let hung_up = event.is_read_closed() || event.is_error();
-                self.streams
-                    .note_event(index, event.is_writable(), hung_up);
+                self.streams.note_event(index, event.is_writable(), hung_up);
                 if event.is_readable() || hung_up {
                     self.enqueue(source);
                 }
@@ -212,10 +214,16 @@ impl Shard {
             self.flush_to_clients();
         }
         turns.clear();
+        self.finish();
+    }
+
+    /// Writes what streams wait for; a stream that fails on that occasion gives the core something to do again.
+    fn finish(&mut self) {
         self.settle();
         self.streams.flush();
-        if !self.streams.is_quiet() {
+        while self.streams.has_closed() {
             self.settle();
+            self.streams.flush();
         }
     }
 
@@ -356,8 +364,7 @@ impl Shard {
             Event::Closed { client, .. } => {
                 self.allocations = self.allocations.saturating_sub(1);
                 if client.transport.is_stream() {
-                    self.streams
-                        .allocation_closed(*client, self.now.instant);
+                    self.streams.allocation_closed(*client, self.now.instant);
                 }
             }
             Event::Refused { .. } => {}
@@ -385,10 +392,9 @@ impl Shard {
     fn close(mut self) {
         self.now = clock::now();
         self.server.close_all(self.now);
-        self.settle();
-        self.streams.flush();
+        self.finish();
         self.streams.close_all();
-        self.settle();
+        self.finish();
         self.published
             .publish(self.server.counters(), &self.counters);
     }

@@ -393,6 +393,11 @@ impl Streams {
         self.closed.pop()
     }
 
+    /// Whether [`Streams::poll_closed`] has something to say.
+    pub(crate) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
     /// Notes that the stream stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
         self.connection_mut(index)
