@@ -352,19 +352,13 @@ impl Shard {
 
     fn note_event(&mut self, event: &Event) {
         match event {
-            Event::Opened { client, .. } => {
-                self.allocations += 1;
-                if client.transport.is_stream() {
-                    self.streams.allocation_opened(*client);
-                }
+            Event::Opened { client, .. } if client.transport.is_stream() => {
+                self.streams.allocation_opened(*client);
             }
-            Event::Closed { client, .. } => {
-                self.allocations = self.allocations.saturating_sub(1);
-                if client.transport.is_stream() {
-                    self.streams.allocation_closed(*client, self.now.instant);
-                }
+            Event::Closed { client, .. } if client.transport.is_stream() => {
+                self.streams.allocation_closed(*client, self.now.instant);
             }
-            Event::Refused { .. } => {}
+            Event::Opened { .. } | Event::Closed { .. } | Event::Refused { .. } => {}
         }
         self.published
             .set_allocations(self.server.counters().allocations());

@@ -1,14 +1,16 @@
 //! A relay on loopback and clients for it: real sockets on both sides, driven to a deadline and never by sleeping.
 
-#![allow(
-    dead_code,
-    reason = "each test binary uses its own part of this module"
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test ends where its machinery fails, and waits for one thing at a time"
 )]
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant as Clock};
 
 use arc_swap::ArcSwap;
@@ -27,11 +29,11 @@ use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Instant, KeySource, Now, PeerAddr, Span, Transport,
 };
 
-pub const REALM: &str = "turnfleet.local";
-pub const USERNAME: &str = "alice";
-pub const PASSWORD: &str = "wonderland";
+pub(crate) const REALM: &str = "turnfleet.local";
+pub(crate) const USERNAME: &str = "alice";
+pub(crate) const PASSWORD: &str = "wonderland";
 /// How long anything may take before a test gives up.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One user with one password.
 struct OneUser;
@@ -48,7 +50,7 @@ impl KeySource for OneUser {
     }
 }
 
-pub fn policy(max_allocations: u32) -> RelayPolicy {
+pub(crate) fn policy(max_allocations: u32) -> RelayPolicy {
     let rules = PeerRules {
         danger_allow_loopback: true,
         ..PeerRules::default()
@@ -69,7 +71,7 @@ pub fn policy(max_allocations: u32) -> RelayPolicy {
 }
 
 /// Settings with one UDP and one TCP listener on each loopback address, and TLS where there is a certificate.
-pub fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettings {
+pub(crate) fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettings {
     let mut transports = vec![Transport::Udp, Transport::Tcp];
     transports.extend(tls.is_some().then_some(Transport::Tls));
     let ips: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
@@ -97,19 +99,22 @@ pub fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettings {
 }
 
 /// A running relay.
-pub struct Relay {
-    pub shards: ShardSet,
-    pub addresses: Vec<Listener>,
-    pub policy: Arc<ArcSwap<RelayPolicy>>,
-    pub ledger: Arc<Ledger>,
+pub(crate) struct Relay {
+    pub(crate) shards: ShardSet,
+    pub(crate) addresses: Vec<Listener>,
+    pub(crate) policy: Arc<ArcSwap<RelayPolicy>>,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 impl Relay {
-    pub fn start(settings: ShardSettings) -> Self {
+    pub(crate) fn start(settings: ShardSettings) -> Self {
         let bound = ShardSet::bind(settings).expect("listeners open");
         let addresses = bound.addresses().to_vec();
         let policy = Arc::new(ArcSwap::from_pointee(policy(u32::MAX)));
-        let ledger = Arc::new(Ledger::new([9; 32]));
+        // Relays that draw the same ports in the same order would be in each other's way.
+        static STARTED: AtomicU8 = AtomicU8::new(0);
+        let seed = STARTED.fetch_add(1, Ordering::Relaxed);
+        let ledger = Arc::new(Ledger::new([seed; 32]));
         let granted = ["127.0.0.1", "::1"].map(|ip| GrantedPorts {
             public: ip.parse().unwrap(),
             first: 20_000,
@@ -128,7 +133,7 @@ impl Relay {
     }
 
     #[track_caller]
-    pub fn address(&self, transport: Transport, v4: bool) -> SocketAddr {
+    pub(crate) fn address(&self, transport: Transport, v4: bool) -> SocketAddr {
         let fits = |it: &&Listener| it.transport == transport && it.address.is_ipv4() == v4;
         self.addresses
             .iter()
@@ -139,14 +144,14 @@ impl Relay {
 
     /// Waits until `condition` holds for the relay.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, mut condition: impl FnMut(&ShardSet) -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, mut condition: impl FnMut(&ShardSet) -> bool) {
         wait_until(what, || condition(&self.shards));
     }
 }
 
 /// Waits until `condition` holds, giving other threads the processor in between.
 #[track_caller]
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Clock::now();
     while !condition() {
         assert!(start.elapsed() < DEADLINE, "{what} did not come true");
@@ -155,30 +160,30 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A client's socket.
-pub enum Socket {
+pub(crate) enum Socket {
     Udp(UdpSocket),
     Tcp(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A client on a socket of its own.
-pub struct Driver {
-    pub socket: Socket,
-    pub client: Client,
+pub(crate) struct Driver {
+    pub(crate) socket: Socket,
+    pub(crate) client: Client,
     unread: Vec<u8>,
     start: Clock,
 }
 
 /// What a client received from a peer.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Received {
-    pub peer: SocketAddr,
-    pub on_channel: bool,
-    pub payload: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) peer: SocketAddr,
+    pub(crate) on_channel: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Driver {
-    pub fn udp(server: SocketAddr) -> Self {
+    pub(crate) fn udp(server: SocketAddr) -> Self {
         let any: IpAddr = if server.is_ipv4() {
             "127.0.0.1".parse().unwrap()
         } else {
@@ -192,24 +197,20 @@ impl Driver {
         Self::new(Socket::Udp(socket), Transport::Udp)
     }
 
-    pub fn tcp(server: SocketAddr) -> Self {
+    pub(crate) fn tcp(server: SocketAddr) -> Self {
         Self::new(Socket::Tcp(connect(server)), Transport::Tcp)
     }
 
     /// Trusts the certificate in `chain_file` and no other.
-    pub fn tls(server: SocketAddr, chain_file: &Path) -> Self {
+    pub(crate) fn tls(server: SocketAddr, chain_file: &Path) -> Self {
         let stream = tls_connect(server, chain_file);
         Self::new(Socket::Tls(Box::new(stream)), Transport::Tls)
     }
 
     fn new(socket: Socket, transport: Transport) -> Self {
-        let mut seed = [0; 32];
-        let local = format!("{:?}", std::ptr::from_ref(&seed));
         let start = Clock::now();
-        for (place, byte) in seed
-            .iter_mut()
-            .zip(local.bytes().chain(format!("{start:?}").bytes()))
-        {
+        let mut seed = [0; 32];
+        for (place, byte) in seed.iter_mut().zip(format!("{start:?}").into_bytes()) {
             *place = byte;
         }
         Self {
@@ -225,12 +226,12 @@ impl Driver {
         }
     }
 
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         Instant(1).after(self.start.elapsed())
     }
 
     /// Sends whatever the client wants to send.
-    pub fn transmit(&mut self) {
+    pub(crate) fn transmit(&mut self) {
         let mut out = Vec::new();
         while self.client.poll_transmit(&mut out) {
             self.send_raw(&out);
@@ -238,7 +239,7 @@ impl Driver {
         }
     }
 
-    pub fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Udp(socket) => {
                 socket.send(bytes).unwrap();
@@ -249,7 +250,7 @@ impl Driver {
     }
 
     /// Receives once; what a peer sent is returned.
-    pub fn receive(&mut self) -> Vec<Received> {
+    pub(crate) fn receive(&mut self) -> Vec<Received> {
         let now = self.now();
         let mut buffer = vec![0; 70_000];
         let read = match &mut self.socket {
@@ -288,7 +289,7 @@ impl Driver {
 
     /// Waits for the event that `pick` wants.
     #[track_caller]
-    pub fn event<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+    pub(crate) fn event<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         self.transmit();
         let start = Clock::now();
         loop {
@@ -303,7 +304,7 @@ impl Driver {
     }
 
     #[track_caller]
-    pub fn try_allocate(&mut self, options: AllocateOptions) -> Result<Allocated, Failure> {
+    pub(crate) fn try_allocate(&mut self, options: AllocateOptions) -> Result<Allocated, Failure> {
         let now = self.now();
         self.client.allocate(now, options).unwrap();
         self.event(|event| match event {
@@ -314,19 +315,19 @@ impl Driver {
     }
 
     #[track_caller]
-    pub fn allocate(&mut self, options: AllocateOptions) -> Allocated {
+    pub(crate) fn allocate(&mut self, options: AllocateOptions) -> Allocated {
         self.try_allocate(options).expect("an allocation")
     }
 
     #[track_caller]
-    pub fn refresh(&mut self, lifetime: u32) {
+    pub(crate) fn refresh(&mut self, lifetime: u32) {
         let now = self.now();
         self.client.refresh(now, lifetime).unwrap();
         self.event(|event| matches!(event, Event::Refreshed { .. }).then_some(()));
     }
 
     #[track_caller]
-    pub fn permit(&mut self, peer: SocketAddr) {
+    pub(crate) fn permit(&mut self, peer: SocketAddr) {
         let now = self.now();
         self.client
             .create_permission(now, &[PeerAddr(peer)])
@@ -335,14 +336,14 @@ impl Driver {
     }
 
     #[track_caller]
-    pub fn bind_channel(&mut self, peer: SocketAddr) {
+    pub(crate) fn bind_channel(&mut self, peer: SocketAddr) {
         let now = self.now();
         self.client.bind_channel(now, PeerAddr(peer)).unwrap();
         self.event(|event| matches!(event, Event::ChannelBound { .. }).then_some(()));
     }
 
     /// One message to `peer`: ChannelData where a channel is bound, a Send indication otherwise.
-    pub fn message_to(&mut self, peer: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn message_to(&mut self, peer: SocketAddr, payload: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; ClientHeader::MAX_LEN];
         buffer.extend_from_slice(payload);
         buffer.extend_from_slice(&[0; ClientHeader::MAX_PADDING]);
@@ -358,13 +359,13 @@ impl Driver {
         buffer[written.expect("the payload fits").range()].to_vec()
     }
 
-    pub fn send_to(&mut self, peer: SocketAddr, payload: &[u8]) {
+    pub(crate) fn send_to(&mut self, peer: SocketAddr, payload: &[u8]) {
         let message = self.message_to(peer, payload);
         self.send_raw(&message);
     }
 
     #[track_caller]
-    pub fn receive_one(&mut self) -> Received {
+    pub(crate) fn receive_one(&mut self) -> Received {
         let start = Clock::now();
         loop {
             let mut received = self.receive();
@@ -377,7 +378,7 @@ impl Driver {
     }
 
     /// Whether the relay has closed the stream.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let read = match &mut self.socket {
             Socket::Udp(_) => panic!("a datagram socket is never closed"),
@@ -406,14 +407,14 @@ fn input(client: &mut Client, now: Instant, packet: &[u8]) -> Option<Received> {
     }
 }
 
-pub fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
 }
 
-pub fn connect(server: SocketAddr) -> TcpStream {
+pub(crate) fn connect(server: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(server).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
@@ -423,7 +424,7 @@ pub fn connect(server: SocketAddr) -> TcpStream {
 }
 
 /// A finished handshake with a server whose certificate stands in `chain_file`.
-pub fn tls_connect(
+pub(crate) fn tls_connect(
     server: SocketAddr,
     chain_file: &Path,
 ) -> StreamOwned<ClientConnection, TcpStream> {
@@ -451,14 +452,14 @@ pub fn tls_connect(
 }
 
 /// Writes a certificate for `turn.example.org` and its key.
-pub fn write_certificate(chain_file: &Path, key_file: &Path) {
+pub(crate) fn write_certificate(chain_file: &Path, key_file: &Path) {
     let made = rcgen::generate_simple_self_signed(["turn.example.org".to_owned()]).unwrap();
     std::fs::write(chain_file, made.cert.pem()).unwrap();
     std::fs::write(key_file, made.signing_key.serialize_pem()).unwrap();
 }
 
 /// A peer that answers every datagram with the same bytes.
-pub fn echo_peer(v4: bool) -> SocketAddr {
+pub(crate) fn echo_peer(v4: bool) -> SocketAddr {
     let address = if v4 { "127.0.0.1:0" } else { "[::1]:0" };
     let socket = UdpSocket::bind(address).unwrap();
     let local = socket.local_addr().unwrap();

@@ -1,13 +1,11 @@
 //! What clients can do with streams, and what they cannot make the relay do.
 
-mod support;
-
 use std::io::Write as _;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Driver, Relay, connect, echo_peer, settings, wait_until, write_certificate};
+use crate::support::{Driver, Relay, connect, echo_peer, settings, wait_until, write_certificate};
 use turnfleet_relay::shard::{Certificate, StreamLimits};
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;

@@ -1,12 +1,10 @@
 //! Ports, descriptors and shards: what happens when they are taken, run out, or are somebody else's.
 
-mod support;
-
 use std::io::Read as _;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Driver, Relay, connect, is_timeout, settings, wait_until};
+use crate::support::{Driver, Relay, connect, echo_peer, is_timeout, settings, wait_until};
 use turnfleet_relay::shard::{BindError, ShardSet};
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;
@@ -51,7 +49,7 @@ fn a_reservation_is_redeemed_on_any_shard() {
             ..AllocateOptions::default()
         });
         assert_eq!(redeemed.relayed.port(), held.relayed.port() + 1);
-        let peer = support::echo_peer(true);
+        let peer = echo_peer(true);
         redeemer.bind_channel(peer);
         redeemer.send_to(peer, b"through a socket that moved");
         assert_eq!(
@@ -70,7 +68,10 @@ fn a_reservation_is_redeemed_on_any_shard() {
 fn without_descriptors_requests_are_refused_and_the_relay_recovers() {
     let this = std::env::current_exe().unwrap();
     let status = Command::new("sh")
-        .args(["-c", "ulimit -n 96; exec \"$0\" --exact scarce_descriptors"])
+        .args([
+            "-c",
+            "ulimit -n 96; exec \"$0\" --exact sockets::scarce_descriptors",
+        ])
         .arg(this)
         .env("TURNFLEET_SCARCE_DESCRIPTORS", "1")
         .status()

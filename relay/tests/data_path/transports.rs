@@ -1,10 +1,10 @@
 //! Clients by UDP, TCP and TLS, in both families: allocations, and data both ways on both framings.
 
-mod support;
-
 use std::sync::Arc;
 
-use support::{Driver, Received, Relay, echo_peer, settings, write_certificate};
+use crate::support::{
+    Driver, Received, Relay, echo_peer, policy, settings, wait_until, write_certificate,
+};
 use turnfleet_relay::shard::Certificate;
 use turnfleet_turn::client::AllocateOptions;
 use turnfleet_turn::{AddressFamily, Transport};
@@ -29,7 +29,7 @@ fn assert_relays(mut driver: Driver, relayed_v4: bool) {
             driver.bind_channel(peer);
         }
         for len in [0, 1, 2, 3, 4, 160, 1200, 20_001, 65_000] {
-            let payload: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
             driver.send_to(peer, &payload);
             let received = driver.receive_one();
             let expected = Received {
@@ -136,10 +136,10 @@ fn a_policy_and_draining_reach_every_shard() {
         })
     };
     relay.shards.set_draining(true);
-    support::wait_until("draining", || refused(8));
+    wait_until("draining", || refused(8));
     relay.shards.set_draining(false);
-    support::wait_until("the end of draining", || !refused(8));
-    relay.policy.store(Arc::new(support::policy(0)));
+    wait_until("the end of draining", || !refused(8));
+    relay.policy.store(Arc::new(policy(0)));
     relay.shards.notify_policy();
-    support::wait_until("the policy", || refused(8));
+    wait_until("the policy", || refused(8));
 }
