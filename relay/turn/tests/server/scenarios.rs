@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use turnfleet_turn::policy::{Limits, RelayedHost};
@@ -27,7 +28,7 @@ struct Stage {
 struct Actor {
     caller: Caller,
     last_request: Vec<u8>,
-    relayed: Vec<std::net::SocketAddr>,
+    relayed: Vec<SocketAddr>,
     token: Option<ReservationToken>,
 }
 
@@ -131,6 +132,18 @@ impl Stage {
                 });
                 Some(String::new())
             }
+            [name, "becomes", username, password] => {
+                let caller = &mut self.cast.get_mut(name)?.caller;
+                caller.username = username.into();
+                caller.password = password.into();
+                Some(String::new())
+            }
+            [name, "leaves"] => {
+                let client = self.cast.get(name)?.caller.five_tuple;
+                net.server.handle_client_closed(net.now, client);
+                net.obey();
+                Some(String::new())
+            }
             ["held"] => Some(held(net)),
             ["events"] => {
                 let told = std::mem::replace(&mut self.events_told, net.events.len());
@@ -138,10 +151,14 @@ impl Stage {
                 Some(lines.join("; "))
             }
             ["peer", peer, "sends", text, "to", name] => {
-                let family = AddressFamily::of(addr(peer).ip());
-                let actor = self.cast.get(name)?;
-                let mut relayed = actor.relayed.iter();
-                let to = *relayed.find(|relayed| AddressFamily::of(relayed.ip()) == family)?;
+                let is_ipv4 = addr(peer).is_ipv4();
+                let mut relayed = self.cast.get(name)?.relayed.iter();
+                let relayed = relayed.find(|relayed| relayed.is_ipv4() == is_ipv4)?;
+                let same = |bound: &&SocketAddr| {
+                    bound.port() == relayed.port() && bound.is_ipv4() == is_ipv4
+                };
+                let to = net.sockets.keys().find(same).unwrap_or(relayed);
+                let to = *to;
                 let outcome = net.peer_sends(peer, to, unquoted(text)?);
                 Some(self.tell(outcome))
             }
@@ -205,7 +222,7 @@ impl Actor {
             ("permit", peers) => caller.signed(Method::CreatePermission, |writer| {
                 for peer in peers {
                     let ip = peer.parse().expect("permissions are for IP addresses");
-                    writer.xor_peer_address(PeerAddr(std::net::SocketAddr::new(ip, 0)));
+                    writer.xor_peer_address(PeerAddr(SocketAddr::new(ip, 0)));
                 }
             }),
             ("bind", [number, "to", peer]) => {
@@ -233,16 +250,6 @@ impl Actor {
                 packet
             }
             ("repeats", []) => self.last_request.clone(),
-            ("becomes", [username, password]) => {
-                caller.username = (*username).into();
-                caller.password = (*password).into();
-                caller.unsigned(Method::Binding, |_| {})
-            }
-            ("leaves", []) => {
-                net.server.handle_client_closed(net.now, caller.five_tuple);
-                net.obey();
-                caller.unsigned(Method::Refresh, |_| {})
-            }
             _ => return None,
         };
         let outcome = net.client_sends(caller.five_tuple, &packet);
