@@ -132,6 +132,20 @@ impl Stage {
                 });
                 Some(String::new())
             }
+            ["held"] => Some(held(net)),
+            ["events"] => {
+                let told = std::mem::replace(&mut self.events_told, net.events.len());
+                let lines: Vec<String> = net.events[told..].iter().map(event).collect();
+                Some(lines.join("; "))
+            }
+            _ => self.play(&words),
+        }
+    }
+
+    /// What clients and peers do.
+    fn play(&mut self, words: &[&str]) -> Option<String> {
+        let net = self.net.as_mut()?;
+        match *words {
             [name, "becomes", username, password] => {
                 let caller = &mut self.cast.get_mut(name)?.caller;
                 caller.username = username.into();
@@ -143,12 +157,6 @@ impl Stage {
                 net.server.handle_client_closed(net.now, client);
                 net.obey();
                 Some(String::new())
-            }
-            ["held"] => Some(held(net)),
-            ["events"] => {
-                let told = std::mem::replace(&mut self.events_told, net.events.len());
-                let lines: Vec<String> = net.events[told..].iter().map(event).collect();
-                Some(lines.join("; "))
             }
             ["peer", peer, "sends", text, "to", name] => {
                 let is_ipv4 = addr(peer).is_ipv4();
