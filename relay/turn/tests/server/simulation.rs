@@ -499,8 +499,6 @@ impl Simulation {
                 ];
                 assert!(expected.contains(&reason), "{reason:?}");
             }
-                "{reason:?}"
-            ),
         }
     }
 
