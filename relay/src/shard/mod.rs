@@ -21,14 +21,15 @@ use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ServerConfig;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::{Config, Policy, RelayedHost};
-use turnfleet_turn::{Counters, KeySource, Ledger, ShardId, Transport};
+use turnfleet_turn::policy::{Config, RelayedHost};
+use turnfleet_turn::{Counters, Ledger, ShardId, Transport};
 
 pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
 pub use crate::driver::counters::DriverCounters;
 pub use crate::driver::descriptors::raise_limit as raise_descriptor_limit;
 pub use crate::driver::stream::StreamLimits;
 pub use crate::listeners::{BindError, Listener};
+pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 
 use crate::driver::tls;
@@ -55,15 +56,6 @@ pub struct ShardSettings {
     pub tls: Option<Arc<Certificate>>,
     /// Bounds on streams.
     pub streams: StreamLimits,
-}
-
-/// What may change while shards live: replaced whole in the [`ArcSwap`] that [`Bound::start`] is given, followed by
-/// [`ShardSet::notify_policy`].
-pub struct RelayPolicy {
-    /// The core's part.
-    pub server: Arc<Policy>,
-    /// The keys that requests are checked against.
-    pub keys: Box<dyn KeySource + Send + Sync>,
 }
 
 /// Opened listeners that nobody serves yet.
