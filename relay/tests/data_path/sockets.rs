@@ -87,7 +87,7 @@ fn scarce_descriptors() {
     let relay = Relay::start(settings(1, None));
     let server = relay.address(Transport::Udp, true);
     let tcp_server = relay.address(Transport::Tcp, true);
-    let mut drivers: Vec<_> = (0..40).map(|_| Driver::udp(server)).collect();
+    let mut drivers: Vec<_> = (0..50).map(|_| Driver::udp(server)).collect();
     let refused = drivers.iter_mut().position(|driver| {
         let allocated = driver.try_allocate(AllocateOptions::default());
         allocated.is_err()
@@ -98,7 +98,7 @@ fn scarce_descriptors() {
 
     // A stream that finds no descriptor waits in the kernel, and costs no processor time meanwhile. The client's end takes
     // the one that a driver gives back.
-    drivers.truncate(39);
+    drivers.truncate(49);
     let mut waiting = connect(tcp_server);
     relay.wait_until("a pause", |shards| {
         shards.driver_counters().accept_pauses > 0
