@@ -211,7 +211,10 @@ impl StoreFile {
                 key: key.to_owned(),
                 value: value.value().map(<[u8]>::to_vec),
             };
-            if commits.last().is_none_or(|commit| commit.revision != revision) {
+            if commits
+                .last()
+                .is_none_or(|commit| commit.revision != revision)
+            {
                 if commits.len() == WATCH_BATCH {
                     return Ok((commits, revision));
                 }
