@@ -258,33 +258,35 @@ pub(super) fn saturation(load: &Load, limits: [u64; 3]) -> f64 {
 pub struct FleetCapacity {
     /// All together.
     pub total: Totals,
-    /// By region.
-    pub regions: BTreeMap<String, Totals>,
-    /// By region and zone.
-    pub zones: BTreeMap<(String, String), Totals>,
+    /// By region, in the order of names.
+    pub regions: Vec<(String, Totals)>,
+    /// By region and zone, in the order of names.
+    pub zones: Vec<(String, String, Totals)>,
 }
 
 impl FleetView {
     /// The capacity of the fleet; that of a single node is [`Totals::of`].
     #[must_use]
     pub fn capacity(&self) -> FleetCapacity {
-        let mut capacity = FleetCapacity::default();
+        let mut total = Totals::default();
+        let mut regions: BTreeMap<&str, Totals> = BTreeMap::new();
+        let mut zones: BTreeMap<(&str, &str), Totals> = BTreeMap::new();
         for node in &self.nodes {
             let totals = Totals::of(node);
-            let (region, zone) = (node.identity.region.clone(), node.identity.zone.clone());
-            capacity.total.add(&totals);
-            capacity
-                .regions
-                .entry(region.clone())
-                .or_default()
-                .add(&totals);
-            capacity
-                .zones
-                .entry((region, zone))
-                .or_default()
-                .add(&totals);
+            let (region, zone) = (&*node.identity.region, &*node.identity.zone);
+            total.add(&totals);
+            regions.entry(region).or_default().add(&totals);
+            zones.entry((region, zone)).or_default().add(&totals);
         }
-        capacity
+        let region = |(region, totals): (&str, Totals)| (region.to_owned(), totals);
+        let zone = |((region, zone), totals): ((&str, &str), Totals)| {
+            (region.to_owned(), zone.to_owned(), totals)
+        };
+        FleetCapacity {
+            total,
+            regions: regions.into_iter().map(region).collect(),
+            zones: zones.into_iter().map(zone).collect(),
+        }
     }
 }
 

@@ -256,7 +256,8 @@ mod tests {
                 match register(&grants, plan, &node(number), &addresses, may_move) {
                     Ok(changes) => apply(&mut grants, &changes),
                     Err(error) => {
-                        prop_assert!(matches!(error, FleetError::PortsExhausted { .. }));
+                        let exhausted = matches!(error, FleetError::PortsExhausted { .. });
+                        prop_assert!(exhausted);
                         continue;
                     }
                 }

@@ -169,11 +169,9 @@ impl Reconciler {
                 hello,
                 answer,
             } => {
-                let node = hello.node_id.clone();
                 let opened = self.open_session(&credential, *hello).await;
-                if let Err(error) = &opened {
-                    let cause = std::error::Error::source(error).map(ToString::to_string);
-                    tracing::warn!(%node, %error, cause, "session refused");
+                if let Err(error @ FleetError::PortsExhausted { .. }) = &opened {
+                    tracing::warn!(%error, "a node has no relay ports");
                 }
                 drop(answer.send(opened));
             }
@@ -217,9 +215,7 @@ impl Reconciler {
         let now = self.clock.now();
         self.mirror
             .carry_out(now, |fleet| fleet.plan_enrolment(join_token, node, hash))
-            .await
-            .inspect_err(|error| tracing::warn!(%node, %error, "enrolment refused"))?;
-        tracing::info!(%node, "node enrolled");
+            .await?;
         self.urgent = true;
         Ok(credential)
     }
@@ -262,7 +258,6 @@ impl Reconciler {
                 drain,
             },
         );
-        tracing::info!(%node, session = number, "session opened");
         Ok(Session {
             key: SessionKey {
                 node,
@@ -307,9 +302,6 @@ impl Reconciler {
                 .collect::<String>()
                 .into()
         });
-        if let Some(refusal) = &refusal {
-            tracing::warn!(node = %session.0, generation = status.generation, refusal, "snapshot refused");
-        }
         let running = if status.applied {
             status.generation
         } else {
@@ -332,7 +324,6 @@ impl Reconciler {
             return;
         };
         self.sessions.remove(&session.node);
-        tracing::info!(node = %session.node, session = session.number, ?ended, "session ended");
         self.urgent = true;
         self.mirror.apply(
             self.clock.now(),
@@ -364,7 +355,7 @@ impl Reconciler {
                 .drain
                 .send_replace(self.mirror.fleet().drain_order(&node, now.unix));
         }
-        tracing::info!(%node, draining = desired.draining, "operator's wish");
+        tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
         self.urgent = true;
         Ok(())
     }
