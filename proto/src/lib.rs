@@ -10,9 +10,10 @@ mod turn_uri;
 
 /// Messages and services of `turnfleet.fleet.v1`: the control session between relay node and controller.
 #[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
+    warnings,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
     reason = "generated from proto/turnfleet/fleet/v1"
 )]
 pub mod fleet {
@@ -21,9 +22,10 @@ pub mod fleet {
 
 /// Messages of `turnfleet.store.v1`: the values in the controller's store.
 #[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
+    warnings,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
     reason = "generated from proto/turnfleet/store/v1"
 )]
 pub mod store {

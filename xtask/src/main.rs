@@ -1,2 +1,30 @@
-//! Skeleton.
-fn main() {}
+//! The project's chores: `cargo xtask test` installs what the tests need and runs them all, `cargo xtask lint` checks
+//! format, lints and the dependency policy, `cargo xtask fuzz` runs each fuzz target for a while.
+//!
+//! Nothing here decides what a test means; each chore is a short list of commands, shown before they run.
+
+mod fuzz;
+mod lint;
+mod process;
+mod test;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about = "The project's chores")]
+enum Chore {
+    /// Installs what the tests need (as root; otherwise prints the line that does) and runs every test.
+    Test(test::Options),
+    /// Checks format, lints and the dependency policy.
+    Lint,
+    /// Runs each fuzz target (needs a nightly toolchain and cargo-fuzz).
+    Fuzz(fuzz::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Chore::parse() {
+        Chore::Test(options) => test::run(&options),
+        Chore::Lint => lint::run_all(),
+        Chore::Fuzz(options) => fuzz::run_all(&options),
+    }
+}

@@ -1,13 +1,38 @@
 //! What the shards of one relay share: the ports that are free and the allocations that count against limits. Only
 //! Allocate, expiry and policy changes touch it, never a packet.
+//!
+//! Ports are granted for public addresses, so the ledger knows those only: wherever it asks for an address, it is the
+//! relayed transport address as clients and peers see it.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::policy::Limits;
+use crate::ports::{PortPool, PortRequest};
+use crate::random::Random;
+use crate::time::Instant;
 
 /// Shared by all [`crate::Server`]s of one relay behind an `Arc`; one lock inside, held for a few hundred nanoseconds.
 #[derive(Debug)]
-pub struct Ledger {}
+pub struct Ledger {
+    books: Mutex<Books>,
+}
 
-/// Ports of one local address from which relayed sockets may be opened. Both ends belong to the range.
+#[derive(Debug)]
+struct Books {
+    random: Random,
+    /// One for each public address that ever had a grant: the relay's own, so a handful.
+    pools: BTreeMap<IpAddr, PortPool>,
+    allocations: u32,
+    /// Users with at least one allocation: never more than there are allocations.
+    allocations_by_user: BTreeMap<Box<str>, u32>,
+    refused_user_quota: u64,
+    refused_total: u64,
+    refused_ports: u64,
+}
+
+/// Ports of one public address from which relayed sockets may be opened. Both ends belong to the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrantedPorts {
     /// The public address that the grant was made for.
@@ -18,13 +43,159 @@ pub struct GrantedPorts {
     pub last: u16,
 }
 
+/// Which bound an allocation would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The user's own: 486 (RFC 8656 §7.2).
+    UserQuota,
+    /// The relay's: 508.
+    Total,
+}
+
+/// What a ledger holds and has refused, for metrics and reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Allocations that live, of all shards.
+    pub allocations: u32,
+    /// Users that have at least one of them.
+    pub users: u32,
+    /// Ports granted on all addresses.
+    pub ports_granted: u32,
+    /// Ports in use or held in reserve, those of withdrawn grants included.
+    pub ports_used: u32,
+    /// Allocations refused because their user had enough.
+    pub refused_user_quota: u64,
+    /// Allocations refused because the relay had enough.
+    pub refused_total: u64,
+    /// Requests for a port that no free port fitted.
+    pub refused_ports: u64,
+    /// Ports that went out again within a minute of their last use.
+    pub ports_reused_at_once: u64,
+    /// Ports drawn that somebody else on the machine held.
+    pub ports_unavailable: u64,
+}
+
 impl Ledger {
     /// A ledger without ports; `seed` drives the choice among free ports.
     #[must_use]
-    pub fn new(_seed: [u8; 32]) -> Self {
-        Self {}
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self {
+            books: Mutex::new(Books {
+                random: Random::new(seed),
+                pools: BTreeMap::new(),
+                allocations: 0,
+                allocations_by_user: BTreeMap::new(),
+                refused_user_quota: 0,
+                refused_total: 0,
+                refused_ports: 0,
+            }),
+        }
     }
 
     /// Replaces the granted ranges. Ports in use outside of them stay with their allocations and are not drawn again.
-    pub fn set_granted(&self, _granted: &[GrantedPorts]) {}
+    pub fn set_granted(&self, granted: &[GrantedPorts]) {
+        let mut books = self.lock();
+        for grant in granted {
+            books.pools.entry(grant.public).or_default();
+        }
+        for (&public, pool) in &mut books.pools {
+            let own = granted.iter().filter(|grant| grant.public == public);
+            pool.set_granted(own.map(|grant| grant.first..=grant.last));
+        }
+    }
+
+    /// Counts one more allocation, of `user` where the credential names one. Every success is followed by one
+    /// [`Ledger::leave`] with the same user.
+    ///
+    /// # Errors
+    /// The bound that is reached; the user's own is looked at first.
+    pub fn admit(&self, user: Option<&str>, limits: &Limits) -> Result<(), Refused> {
+        let mut books = self.lock();
+        let books = &mut *books;
+        let held = user.and_then(|user| books.allocations_by_user.get_mut(user));
+        if user.is_some() && held.as_deref().copied().unwrap_or(0) >= limits.allocations_per_user {
+            books.refused_user_quota += 1;
+            return Err(Refused::UserQuota);
+        }
+        if books.allocations >= limits.allocations {
+            books.refused_total += 1;
+            return Err(Refused::Total);
+        }
+        books.allocations += 1;
+        match (held, user) {
+            (Some(held), _) => *held += 1,
+            (None, Some(user)) => {
+                books.allocations_by_user.insert(user.into(), 1);
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Counts one allocation less.
+    pub fn leave(&self, user: Option<&str>) {
+        let mut books = self.lock();
+        books.allocations = books.allocations.saturating_sub(1);
+        let Some(user) = user else { return };
+        if let Some(held) = books.allocations_by_user.get_mut(user) {
+            *held -= 1;
+            if *held == 0 {
+                books.allocations_by_user.remove(user);
+            }
+        }
+    }
+
+    /// Takes a free port of `public`; `None` where no free one fits. With [`PortRequest::EvenWithNext`] the next higher
+    /// port is taken too. Each port taken is given back by one [`Ledger::release`] or [`Ledger::mark_unavailable`].
+    pub fn draw(&self, public: IpAddr, request: PortRequest, now: Instant) -> Option<u16> {
+        let mut books = self.lock();
+        let books = &mut *books;
+        let pool = books.pools.get_mut(&public);
+        let port = pool.and_then(|pool| pool.draw(request, &mut books.random, now));
+        if port.is_none() {
+            books.refused_ports += 1;
+        }
+        port
+    }
+
+    /// Gives back one port.
+    pub fn release(&self, relayed: SocketAddr, now: Instant) {
+        if let Some(pool) = self.lock().pools.get_mut(&relayed.ip()) {
+            pool.release(relayed.port(), now);
+        }
+    }
+
+    /// Gives back one port that the operating system would not open because somebody else holds it: it is the last to
+    /// be tried again.
+    pub fn mark_unavailable(&self, relayed: SocketAddr, now: Instant) {
+        if let Some(pool) = self.lock().pools.get_mut(&relayed.ip()) {
+            pool.mark_unavailable(relayed.port(), now);
+        }
+    }
+
+    /// What is held, and what was refused since the start.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let books = self.lock();
+        let mut usage = Usage {
+            allocations: books.allocations,
+            users: u32::try_from(books.allocations_by_user.len()).unwrap_or(u32::MAX),
+            refused_user_quota: books.refused_user_quota,
+            refused_total: books.refused_total,
+            refused_ports: books.refused_ports,
+            ..Usage::default()
+        };
+        for pool in books.pools.values() {
+            usage.ports_granted += pool.granted();
+            usage.ports_used += pool.used();
+            usage.ports_reused_at_once += pool.reused_at_once();
+            usage.ports_unavailable += pool.unavailable();
+        }
+        usage
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        // Each operation leaves the books in order before anything in it could panic.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

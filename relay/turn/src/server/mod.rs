@@ -1,5 +1,8 @@
 //! One shard of a TURN server (RFC 8656).
 
+pub mod nonce;
+pub mod reflection;
+
 use std::sync::Arc;
 
 use crate::addr::{FiveTuple, PeerAddr};

@@ -1,0 +1,94 @@
+//! A running `turnfleet up`, with the facts of its ready line; it ends when the value is dropped.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use serde_json::Value;
+
+/// One fleet of two relays on loopback, on ports that no other fleet of this test run has.
+pub(crate) struct Fleet {
+    child: Child,
+    ready: Value,
+    _state: tempfile::TempDir,
+}
+
+/// One relay of the ready line.
+pub(crate) struct Relay {
+    pub(crate) udp: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+impl Fleet {
+    /// Starts a fleet with `arguments` besides the ports, and waits for its ready line.
+    #[track_caller]
+    pub(crate) fn up(arguments: &[&str]) -> Self {
+        Self::up_by(Command::new(env!("CARGO_BIN_EXE_turnfleet")), arguments)
+    }
+
+    /// As [`Fleet::up`], by way of `command`: the program itself, or one that runs the rest of its line elsewhere.
+    #[track_caller]
+    pub(crate) fn up_by(mut command: Command, arguments: &[&str]) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let base = free_ports();
+        command
+            .args(["up", "--json"])
+            .arg("--state-dir")
+            .arg(state.path())
+            .args(["--port", &base.to_string(), "--tls-port", &(base + 10).to_string()])
+            .args(["--metrics-port", &(base + 20).to_string()])
+            .args(["--http", &format!("127.0.0.1:{}", base + 30)])
+            .args(["--grpc", &format!("127.0.0.1:{}", base + 31)])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("no ready line ({error}): {line:?}"));
+        assert_eq!(ready["ready"], true, "{ready}");
+        Self { child, ready, _state: state }
+    }
+
+    /// A text of the ready line.
+    #[track_caller]
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.ready[key].as_str().unwrap_or_else(|| panic!("{key} in {}", self.ready))
+    }
+
+    /// The relays of the ready line.
+    pub(crate) fn relays(&self) -> Vec<Relay> {
+        let address = |relay: &Value, key: &str| relay[key].as_str().unwrap().parse().unwrap();
+        let relays = self.ready["relays"].as_array().unwrap().iter();
+        relays
+            .map(|relay| Relay {
+                udp: address(relay, "udp"),
+                tcp: address(relay, "tcp"),
+                tls: address(relay, "tls"),
+            })
+            .collect()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first of forty neighbouring ports that are free on loopback. Fleets of one test process never share them.
+fn free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let base = NEXT.fetch_add(40, Ordering::Relaxed);
+        assert!(base < 32_000, "no free ports are left for another fleet");
+        let free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if (base..base + 40).all(free) {
+            return base;
+        }
+    }
+}

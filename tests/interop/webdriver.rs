@@ -1,0 +1,103 @@
+//! A headless Chromium behind ChromeDriver, spoken to in the WebDriver protocol.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
+const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// The programs that a [`Browser`] needs.
+pub(crate) const PROGRAMS: [&str; 2] = [CHROMEDRIVER, CHROMIUM];
+
+/// One browser with one page; both end when the value is dropped.
+pub(crate) struct Browser {
+    driver: Child,
+    session: String,
+    agent: ureq::Agent,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts a driver on a port of its choice and a browser without a window.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let mut driver = Command::new(CHROMEDRIVER)
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let port = BufReader::new(driver.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                let port = line.split("on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok()?;
+                (port != 0).then_some(port)
+            })
+            .expect("ChromeDriver names its port");
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(90)))
+            .http_status_as_error(false)
+            .build()
+            .new_agent();
+        let arguments = json!([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--ignore-certificate-errors",
+            "--allow-loopback-in-peer-connection",
+            "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream",
+            format!("--user-data-dir={}", profile.path().display()),
+        ]);
+        let options = json!({ "binary": CHROMIUM, "args": arguments });
+        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let url = format!("http://127.0.0.1:{port}/session");
+        let answer = post(&agent, &url, &wanted);
+        let id = answer["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        Self { driver, session: format!("{url}/{id}"), agent, _profile: profile }
+    }
+
+    /// Loads a page.
+    #[track_caller]
+    pub(crate) fn open(&self, url: &str) {
+        post(&self.agent, &format!("{}/url", self.session), &json!({ "url": url }));
+    }
+
+    /// Runs the body of an asynchronous function with `arguments` and gives what it returns.
+    #[track_caller]
+    pub(crate) fn run(&self, body: &str, arguments: &Value) -> Value {
+        let limits = json!({ "script": 60_000 });
+        post(&self.agent, &format!("{}/timeouts", self.session), &limits);
+        let script = format!("return (async function () {{ {body} }}).apply(null, arguments);");
+        let call = json!({ "script": script, "args": arguments });
+        post(&self.agent, &format!("{}/execute/sync", self.session), &call)
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.agent.delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+#[track_caller]
+fn post(agent: &ureq::Agent, url: &str, body: &Value) -> Value {
+    let mut response = agent.post(url).send_json(body).unwrap();
+    let mut answer: Value = response.body_mut().read_json().unwrap();
+    let value = answer["value"].take();
+    assert!(value["error"].is_null(), "{}: {}", value["error"], value["message"]);
+    value
+}

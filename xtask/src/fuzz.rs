@@ -1,0 +1,37 @@
+//! `cargo xtask fuzz`: every fuzz target of `relay/turn/fuzz` for a while, one after the other.
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{answers, cargo, root, run};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Seconds for each target.
+    #[arg(long, default_value_t = 300)]
+    seconds: u32,
+}
+
+pub(crate) fn run_all(options: &Options) -> Result<()> {
+    if !answers("cargo-fuzz", "--version") {
+        run(cargo().args(["install", "cargo-fuzz", "--locked"]))?;
+    }
+    let targets = root().join("relay/turn/fuzz/fuzz_targets");
+    let mut names = Vec::new();
+    for entry in targets
+        .read_dir()
+        .with_context(|| format!("cannot read {}", targets.display()))?
+    {
+        if let Some(name) = entry?.path().file_stem() {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    for name in names {
+        let limit = format!("-max_total_time={}", options.seconds);
+        run(cargo()
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .args(["+nightly", "fuzz", "run", "--fuzz-dir", "relay/turn/fuzz"])
+            .args([&name, "--", &limit]))?;
+    }
+    Ok(())
+}

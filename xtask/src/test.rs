@@ -1,0 +1,99 @@
+//! `cargo xtask test`: brings the tools that the tests drive onto this machine, then runs every test of the workspace.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::process::{self, answers, cargo};
+
+/// A Debian package that tests need, and a file by which to see that it is there.
+struct Tool {
+    package: &'static str,
+    file: &'static str,
+}
+
+const TOOLS: [Tool; 5] = [
+    Tool {
+        package: "coturn",
+        file: "/usr/bin/turnutils_uclient",
+    },
+    Tool {
+        package: "chromium",
+        file: "/usr/bin/chromium",
+    },
+    Tool {
+        package: "chromium-driver",
+        file: "/usr/bin/chromedriver",
+    },
+    Tool {
+        package: "iproute2",
+        file: "/bin/ip",
+    },
+    Tool {
+        package: "nftables",
+        file: "/usr/sbin/nft",
+    },
+];
+
+/// Set for the tests where every tool is there: a test whose tool is missing then fails instead of saying so.
+const REQUIRE_TOOLS: &str = "TURNFLEET_REQUIRE_TOOLS";
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Passed on to `cargo test`, such as `-p turnfleet-turn` or the name of a test.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let complete = install()?;
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--no-fail-fast"])
+        .args(&options.arguments);
+    if complete {
+        test.env(REQUIRE_TOOLS, "1");
+    }
+    process::run(&mut test)
+}
+
+/// Installs the missing tools as root, or prints the line that does; returns whether all are there.
+fn install() -> Result<bool> {
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|tool| !Path::new(tool.file).exists())
+        .map(|tool| tool.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(is_root());
+    }
+    if !is_root() || !answers("apt-get", "--version") {
+        explain(&missing);
+        return Ok(false);
+    }
+    process::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    process::run(
+        Command::new("apt-get")
+            .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )?;
+    Ok(true)
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the person at the terminal is told what to type"
+)]
+fn explain(missing: &[&str]) {
+    eprintln!("Some tests need tools that are missing and will say so. To have them, run:");
+    eprintln!(
+        "  sudo apt-get install --no-install-recommends {}",
+        missing.join(" ")
+    );
+}
