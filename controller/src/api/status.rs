@@ -10,6 +10,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+use tonic::{Code, Status};
+
+use crate::FleetError;
 
 type Text = Cow<'static, str>;
 
@@ -180,18 +183,6 @@ impl ApiError {
         .retry_after(2)
     }
 
-    /// 503 of `/readyz`.
-    pub(crate) fn not_ready(what: &'static str) -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not_ready",
-            "fleet",
-            what,
-            "a fleet with at least one healthy relay",
-        )
-        .retry_after(2)
-    }
-
     /// 500. `cause` goes to the log only.
     pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed");
@@ -202,12 +193,6 @@ impl ApiError {
             "the controller could not do this",
             "nothing that the caller can change; the controller's log has the cause",
         )
-    }
-
-    /// The HTTP status.
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
     }
 }
 
@@ -230,4 +215,30 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// What a relay node hears of `error`. The texts of [`FleetError`] are meant for outside; what stands behind a failure of the
+/// store goes to the log only.
+pub(crate) fn grpc_status(error: &FleetError) -> Status {
+    let code = match error {
+        FleetError::JoinToken | FleetError::Credential => Code::Unauthenticated,
+        FleetError::NotYours { .. } => Code::PermissionDenied,
+        FleetError::Live(_) => Code::FailedPrecondition,
+        FleetError::UnknownNode(_) => Code::NotFound,
+        FleetError::SessionReplaced => Code::Aborted,
+        FleetError::Registration(_) => Code::InvalidArgument,
+        FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
+            Code::ResourceExhausted
+        }
+        FleetError::Contended { .. } | FleetError::Stopping => Code::Unavailable,
+        FleetError::Store(cause) => {
+            tracing::warn!(%cause, "the store failed");
+            if cause.is_retryable() {
+                Code::Unavailable
+            } else {
+                Code::Internal
+            }
+        }
+    };
+    Status::new(code, error.to_string())
 }

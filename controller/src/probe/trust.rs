@@ -13,48 +13,46 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::StartError;
+
 /// A client configuration that trusts the authorities in the PEM file `ca`, or anybody where there is none.
 ///
 /// # Errors
 /// When the file cannot be read or holds no certificate that can be an authority.
-pub(crate) fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
+pub(super) fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(TrustError::Authority)?;
-    let Some(ca) = ca else {
-        let anybody = Arc::new(DangerAnybody(provider));
-        return Ok(Arc::new(
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(anybody)
-                .with_no_client_auth(),
-        ));
+        .expect("the provider has the cipher suites of TLS 1.2 and 1.3");
+    let config = match ca {
+        Some(ca) => builder.with_root_certificates(roots(ca)?),
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(DangerAnybody(provider))),
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(TrustError::File)? {
-        let certificate = certificate.map_err(TrustError::File)?;
-        roots.add(certificate).map_err(TrustError::Authority)?;
-    }
-    if roots.is_empty() {
-        return Err(TrustError::Empty);
-    }
-    let config = builder.with_root_certificates(roots);
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-/// Why `probe.ca` cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TrustError {
-    /// Not readable, or no PEM.
-    #[error("{0}")]
-    File(rustls::pki_types::pem::Error),
-    /// No certificate in it.
-    #[error("no certificate in it, expected the PEM of the authority that signs the relays' certificates")]
-    Empty,
-    /// A certificate that cannot be an authority.
-    #[error("{0}")]
-    Authority(rustls::Error),
+fn roots(ca: &Path) -> Result<RootCertStore, StartError> {
+    let failed = |reason: String| StartError::Tls {
+        key: "probe.ca",
+        path: ca.to_owned(),
+        reason,
+    };
+    let certificates = CertificateDer::pem_file_iter(ca)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|cause| failed(cause.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|cause| failed(cause.to_string()))?;
+    }
+    if roots.is_empty() {
+        let reason = "no certificate in it, expected the authority of the relays' certificates";
+        return Err(failed(reason.to_owned()));
+    }
+    Ok(roots)
 }
 
 /// Believes every certificate, but still has the handshake prove possession of its key.
