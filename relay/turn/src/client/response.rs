@@ -123,7 +123,8 @@ impl Client {
     }
 }
 
-/// The checks of RFC 8489 §9.2.5 and §6.3.3 in their order.
+/// The checks of RFC 8489 §9.2.5 and §6.3.3 in their order. Deviation: a 400 to a request that was not signed is believed, as
+/// any other answer to it is; whoever asks why a server refuses the first request is not left to wait for nothing.
 fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) -> Verdict {
     let code = match (message.class(), message.error_code()) {
         (Class::ErrorResponse, Some(Ok(code))) => Some(code),
@@ -151,7 +152,7 @@ fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) ->
     }
 }
 
-/// What a success response to Allocate must have (RFC 8656 §7.4), and may have.
+/// What a success response to Allocate must have (RFC 8656 §7.3), and may have.
 fn allocated(message: Message<'_>) -> Option<Allocated> {
     let mut relayed = message.xor_relayed_addresses();
     Some(Allocated {
