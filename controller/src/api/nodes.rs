@@ -125,7 +125,7 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         last_heartbeat: node.last_heartbeat,
         load: load(&node.load),
         rates: RatesBody::from(node.rates),
-        saturation: node.saturation.0,
+        saturation: node.saturation.instant,
     }
 }
 
