@@ -40,7 +40,10 @@ pub(crate) fn serve(listener: TcpListener, node: &Arc<Node>) {
 async fn metrics(State(node): State<Weak<Node>>) -> Response {
     match node.upgrade() {
         Some(node) => {
-            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            let kind = [(
+                header::CONTENT_TYPE,
+                "text/plain; version=0.0.4; charset=utf-8",
+            )];
             (kind, node.render_metrics()).into_response()
         }
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),

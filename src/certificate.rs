@@ -1,10 +1,10 @@
 //! The certificates that `turnfleet up` makes where it is given none: a certificate authority of its own, kept in the state
 //! folder, and a certificate of this machine that it signs at every start.
 //!
-//! A client that trusts the authority once trusts every later start. The names of given certificates are read here too.
+//! A client that trusts the authority once trusts every later start.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -49,13 +49,19 @@ impl Authority {
             let key = KeyPair::from_pem(&key);
             let key = key.with_context(|| format!("{} holds no private key", path.display()))?;
             let issuer = Issuer::new(authority_parameters(&key), key);
-            return Ok(Self { issuer, certificate: state.join("ca.pem") });
+            return Ok(Self {
+                issuer,
+                certificate: state.join("ca.pem"),
+            });
         }
         let key = KeyPair::generate()?;
         let parameters = authority_parameters(&key);
         state.write("ca.key", &key.serialize_pem())?;
         let certificate = state.write("ca.pem", &parameters.self_signed(&key)?.pem())?;
-        Ok(Self { issuer: Issuer::new(parameters, key), certificate })
+        Ok(Self {
+            issuer: Issuer::new(parameters, key),
+            certificate,
+        })
     }
 
     /// Signs a server certificate for `names` and `addresses` and writes it as `<name>.pem` and `<name>.key`.
@@ -72,7 +78,9 @@ impl Authority {
         let addresses = addresses.iter().map(ToString::to_string);
         let subjects: Vec<String> = names.iter().cloned().chain(addresses).collect();
         let mut parameters = CertificateParams::new(subjects).context("not a DNS name")?;
-        parameters.distinguished_name.push(DnType::CommonName, "Turnfleet relay");
+        parameters
+            .distinguished_name
+            .push(DnType::CommonName, "Turnfleet relay");
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.use_authority_key_identifier_extension = true;
@@ -90,10 +98,17 @@ impl Authority {
 /// from the key: certificates signed at a later start verify against the certificate of the first.
 fn authority_parameters(key: &KeyPair) -> CertificateParams {
     let fingerprint = ring::digest::digest(&ring::digest::SHA256, key.public_key_raw());
-    let mark: String = fingerprint.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let mark: String = fingerprint
+        .as_ref()
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(DnType::CommonName, format!("Turnfleet authority {mark}"));
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, format!("Turnfleet authority {mark}"));
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid_for(&mut parameters, AUTHORITY_DAYS);
@@ -102,7 +117,9 @@ fn authority_parameters(key: &KeyPair) -> CertificateParams {
 
 /// From yesterday, for clients whose clock is slow, for so many days.
 fn valid_for(parameters: &mut CertificateParams, days: u64) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let days = u32::try_from(days).unwrap_or(u32::MAX);
     parameters.not_before = epoch + now.saturating_sub(DAY);

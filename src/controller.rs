@@ -19,7 +19,9 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
     let filter = log.filter.as_deref().unwrap_or(telemetry::DEFAULT_FILTER);
     telemetry::start(filter, log.log_format.unwrap_or_default())?;
     let mut signals = Signals::listen()?;
-    let controller = Controller::start(config).await.context("the controller cannot start")?;
+    let controller = Controller::start(config)
+        .await
+        .context("the controller cannot start")?;
     tracing::info!(http = %controller.http_address(), grpc = %controller.grpc_address(), "serving");
     notify::ready();
 

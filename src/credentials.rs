@@ -150,8 +150,20 @@ mod tests {
     #[test]
     fn a_duration_is_seconds_or_has_a_unit() {
         let seconds = |text| duration(text).map(|duration| duration.as_secs()).ok();
-        assert_eq!([seconds("90"), seconds("90s"), seconds("2m")], [Some(90), Some(90), Some(120)]);
+        assert_eq!(
+            [seconds("90"), seconds("90s"), seconds("2m")],
+            [Some(90), Some(90), Some(120)]
+        );
         assert_eq!([seconds("1h"), seconds("1d")], [Some(3600), Some(86_400)]);
-        assert_eq!([seconds(""), seconds("0"), seconds("1w"), seconds("h"), seconds("-1")], [None; 5]);
+        assert_eq!(
+            [
+                seconds(""),
+                seconds("0"),
+                seconds("1w"),
+                seconds("h"),
+                seconds("-1")
+            ],
+            [None; 5]
+        );
     }
 }

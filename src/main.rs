@@ -66,7 +66,9 @@ fn block_on(service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     let provider = rustls::crypto::ring::default_provider();
     // It is installed once in a process, here.
     let _ = provider.install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(service);
     runtime.shutdown_background();

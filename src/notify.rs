@@ -45,7 +45,10 @@ mod tests {
         let name = format!("turnfleet-notify-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let by_name = UnixDatagram::bind_addr(&address).unwrap();
-        for (socket, target) in [(by_path, path.into_os_string()), (by_name, format!("@{name}").into())] {
+        for (socket, target) in [
+            (by_path, path.into_os_string()),
+            (by_name, format!("@{name}").into()),
+        ] {
             send_to(&target, "READY=1").unwrap();
             let mut state = [0; 16];
             let length = socket.recv(&mut state).unwrap();

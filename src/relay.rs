@@ -37,7 +37,11 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
         Some(address) => Some(admin::bind(address, "metrics.address").await?),
         None => None,
     };
-    let node = Arc::new(Node::start(config).await.context("the relay cannot start")?);
+    let node = Arc::new(
+        Node::start(config)
+            .await
+            .context("the relay cannot start")?,
+    );
     if let Some(listener) = admin {
         admin::serve(listener, &node);
     }

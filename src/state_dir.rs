@@ -25,7 +25,11 @@ impl StateDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.with_context(|| format!("cannot make the state folder {shown} (--state-dir)"))?;
         let path = std::path::absolute(path)?;
-        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(path.join("lock"));
+        let lock = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path.join("lock"));
         let lock = lock
             .with_context(|| format!("cannot write to the state folder {shown} (--state-dir)"))?;
         match lock.try_lock() {
@@ -33,9 +37,8 @@ impl StateDir {
             Err(TryLockError::WouldBlock) => bail!(
                 "another turnfleet uses the state folder {shown}: stop it, or choose another folder with --state-dir"
             ),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("cannot lock the state folder {shown} (--state-dir)"))
-            }
+            Err(TryLockError::Error(error)) => Err(error)
+                .with_context(|| format!("cannot lock the state folder {shown} (--state-dir)")),
         }
     }
 
@@ -44,9 +47,14 @@ impl StateDir {
     /// # Errors
     /// When the environment names no such place.
     pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
-        let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let folder = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let base = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
-        let base = base.context("neither XDG_STATE_HOME nor HOME is set: choose a folder with --state-dir")?;
+        let base = base
+            .context("neither XDG_STATE_HOME nor HOME is set: choose a folder with --state-dir")?;
         Ok(base.join("turnfleet").join("up"))
     }
 
@@ -104,7 +112,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = StateDir::open(folder.path()).unwrap();
         let error = StateDir::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains(&folder.path().display().to_string()), "{error}");
+        assert!(
+            error.contains(&folder.path().display().to_string()),
+            "{error}"
+        );
         assert!(error.contains("--state-dir"), "{error}");
         drop(first);
         StateDir::open(folder.path()).unwrap();

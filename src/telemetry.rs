@@ -11,10 +11,20 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LogArgs {
     /// What is logged: a level, or directives such as `info,turnfleet_relay=debug`
-    #[arg(long = "log", global = true, value_name = "FILTER", env = "TURNFLEET_LOG")]
+    #[arg(
+        long = "log",
+        global = true,
+        value_name = "FILTER",
+        env = "TURNFLEET_LOG"
+    )]
     pub(crate) filter: Option<String>,
     /// How a log line looks
-    #[arg(long, global = true, value_name = "FORMAT", env = "TURNFLEET_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "TURNFLEET_LOG_FORMAT"
+    )]
     pub(crate) log_format: Option<LogFormat>,
 }
 
@@ -48,7 +58,9 @@ pub(crate) const DEFAULT_FILTER: &str = "info";
 pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let parsed = EnvFilter::builder().parse(filter);
     let filter = parsed.with_context(|| {
-        format!("--log {filter:?}: expected a level or directives, such as info,turnfleet_relay=debug")
+        format!(
+            "--log {filter:?}: expected a level or directives, such as info,turnfleet_relay=debug"
+        )
     })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -19,7 +19,11 @@ pub(crate) struct Layers {
 impl Layers {
     /// No key written.
     pub(crate) fn new(schema: Schema) -> Self {
-        Self { schema, table: Table::new(), problems: Problems::default() }
+        Self {
+            schema,
+            table: Table::new(),
+            problems: Problems::default(),
+        }
     }
 
     /// Lays the keys of a TOML file over what is there.
@@ -81,10 +85,19 @@ impl Layers {
         insert(&mut self.table, &names, value);
     }
 
+    /// The keys as a TOML file.
+    pub(crate) fn to_toml(&self) -> String {
+        self.table.to_string()
+    }
+
     /// The keys as `R`, and everything that was wrong. A key that does not fit is left out, so that the rest can be judged
     /// in the same run.
     pub(crate) fn finish<R: DeserializeOwned>(self) -> (Option<R>, Problems) {
-        let Self { schema, mut table, mut problems } = self;
+        let Self {
+            schema,
+            mut table,
+            mut problems,
+        } = self;
         keep_what_fits(schema.root(), &mut table, "", &mut problems);
         match R::deserialize(Value::Table(table)) {
             Ok(raw) => (Some(raw), problems),
@@ -106,7 +119,11 @@ pub(crate) fn read(path: &Path) -> Result<Table, Problem> {
     text.parse::<Table>().map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map_or(1, |before| before.matches('\n').count() + 1);
-        Problem::new(format!("{name}:{line}"), None, format!("TOML: {}", error.message()))
+        Problem::new(
+            format!("{name}:{line}"),
+            None,
+            format!("TOML: {}", error.message()),
+        )
     })
 }
 
@@ -127,7 +144,9 @@ fn insert(table: &mut Table, names: &[&str], value: Value) {
     };
     let mut table = table;
     for name in parents {
-        let entry = table.entry(*name).or_insert_with(|| Value::Table(Table::new()));
+        let entry = table
+            .entry(*name)
+            .or_insert_with(|| Value::Table(Table::new()));
         if !entry.is_table() {
             *entry = Value::Table(Table::new());
         }
@@ -151,8 +170,14 @@ fn parse(node: Node<'_>, text: &str) -> Option<Value> {
         Shape::Table => toml().filter(Value::is_table),
         Shape::List if text.trim_start().starts_with('[') => toml().filter(Value::is_array),
         Shape::List => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            items.map(|item| parse(node.items()?, item)).collect::<Option<_>>().map(Value::Array)
+            let items = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
+            items
+                .map(|item| parse(node.items()?, item))
+                .collect::<Option<_>>()
+                .map(Value::Array)
         }
     })
 }
@@ -161,13 +186,19 @@ fn parse(node: Node<'_>, text: &str) -> Option<Value> {
 fn keep_what_fits(node: Node<'_>, table: &mut Table, path: &str, problems: &mut Problems) {
     let keys: Vec<String> = table.keys().cloned().collect();
     for key in keys {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
         let Some(property) = node.property(&key) else {
             problems.push(unknown(&path, &key, node, None));
             table.remove(&key);
             continue;
         };
-        let fits = table.get_mut(&key).is_none_or(|value| fits(property, value, &path, problems));
+        let fits = table
+            .get_mut(&key)
+            .is_none_or(|value| fits(property, value, &path, problems));
         if !fits {
             table.remove(&key);
         }
@@ -194,12 +225,16 @@ fn fits(node: Node<'_>, value: &mut Value, path: &str, problems: &mut Problems) 
             items.retain_mut(|item| {
                 let path = format!("{path}[{index}]");
                 index += 1;
-                node.items().is_none_or(|node| fits(node, item, &path, problems))
+                node.items()
+                    .is_none_or(|node| fits(node, item, &path, problems))
             });
             true
         }
         Value::Table(table) if shapes.contains(&Shape::Table) => {
-            keep_what_fits(node, table, path, problems);
+            // A table without keys of its own is for others to judge.
+            if !node.properties().is_empty() {
+                keep_what_fits(node, table, path, problems);
+            }
             true
         }
         Value::Array(_) | Value::Table(_) | Value::Datetime(_) => false,
@@ -211,7 +246,11 @@ fn fits(node: Node<'_>, value: &mut Value, path: &str, problems: &mut Problems) 
 }
 
 fn unknown(path: &str, name: &str, within: Node<'_>, origin: Option<&str>) -> Problem {
-    let keys: Vec<&str> = within.properties().into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<&str> = within
+        .properties()
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
     let near = keys.iter().map(|key| (distance(name, key), *key)).min();
     let mut expected = "a known key".to_owned();
     match near {
@@ -221,7 +260,10 @@ fn unknown(path: &str, name: &str, within: Node<'_>, origin: Option<&str>) -> Pr
         Some(_) if keys.len() <= 12 => expected.push_str(&format!(": one of {}", keys.join(", "))),
         Some(_) | None => {}
     }
-    let key = origin.map_or_else(|| path.to_owned(), |origin| format!("{path} (from {origin})"));
+    let key = origin.map_or_else(
+        || path.to_owned(),
+        |origin| format!("{path} (from {origin})"),
+    );
     Problem::new(key, None, expected)
 }
 
@@ -299,14 +341,24 @@ mod tests {
     #[test]
     fn a_later_layer_wins() {
         let mut layers = layers("shards = 1\nname = 'file'\n[inner]\non = true\nlimit = 1");
-        let variables = [pair("R__NAME", "12"), pair("R__INNER__LIMIT", "2"), pair("OTHER", "x")];
+        let variables = [
+            pair("R__NAME", "12"),
+            pair("R__INNER__LIMIT", "2"),
+            pair("OTHER", "x"),
+        ];
         layers.environment("R__", variables.into_iter());
         layers.sets(&[pair("inner.limit", "3"), pair("hosts", "a, b")]);
         let (raw, problems) = layers.finish::<Raw>();
         assert_eq!(problems, Problems::default());
         let raw = raw.unwrap();
         assert_eq!((raw.shards, raw.name.as_deref()), (1, Some("12")));
-        assert_eq!(raw.inner, Inner { on: true, limit: Some(3) });
+        assert_eq!(
+            raw.inner,
+            Inner {
+                on: true,
+                limit: Some(3)
+            }
+        );
         assert_eq!(raw.hosts, ["a", "b"]);
     }
 
@@ -315,7 +367,10 @@ mod tests {
         let mut layers = layers("");
         layers.sets(&[pair("listeners", "[{transport = 'udp', address = 'x'}]")]);
         let (raw, _) = layers.finish::<Raw>();
-        let expected = Listener { transport: Transport::Udp, address: "x".to_owned() };
+        let expected = Listener {
+            transport: Transport::Udp,
+            address: "x".to_owned(),
+        };
         assert_eq!(raw.unwrap().listeners, [expected]);
     }
 
@@ -325,12 +380,12 @@ mod tests {
             "shard = 1\nname = 5\nshards = 70000\nshared_secret = 7\n[inner]\non = 'yes'\n\
              [[listeners]]\ntransport = 'sctp'\naddress = 'x'",
         );
-        layers.sets(&[pair("shards", "many"), pair("inner.of", "1")]);
+        layers.sets(&[pair("shards", "many"), pair("inner.color", "1")]);
         assert_problems(
             layers,
             &[
                 "shards (from --set) = many: expected a whole number from 0 to 65535",
-                "inner.of (from --set): expected a known key: one of limit, on",
+                "inner.color (from --set): expected a known key: one of limit, on",
                 "inner.on = \"yes\": expected true or false",
                 "listeners[0].transport = \"sctp\": expected one of udp, tcp",
                 "name = 5: expected a text",

@@ -14,7 +14,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-pub(crate) use layers::Layers;
+pub(crate) use layers::{Layers, read};
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use schema::Schema;
 
@@ -48,14 +48,22 @@ impl Configuration for turnfleet_controller::config::Config {
 impl From<turnfleet_relay::config::ConfigErrors> for Problems {
     fn from(errors: turnfleet_relay::config::ConfigErrors) -> Self {
         let problems = errors.0.into_iter();
-        Self(problems.map(|error| Problem::new(error.key, error.value, error.expected)).collect())
+        Self(
+            problems
+                .map(|error| Problem::new(error.key, error.value, error.expected))
+                .collect(),
+        )
     }
 }
 
 impl From<turnfleet_controller::config::ConfigErrors> for Problems {
     fn from(errors: turnfleet_controller::config::ConfigErrors) -> Self {
         let problems = errors.0.into_iter();
-        Self(problems.map(|error| Problem::new(error.key, error.value, error.expected)).collect())
+        Self(
+            problems
+                .map(|error| Problem::new(error.key, error.value, error.expected))
+                .collect(),
+        )
     }
 }
 
@@ -71,7 +79,7 @@ pub(crate) fn load<C: Configuration>(
     if let Some(file) = file {
         layers.file(file);
     }
-    layers.environment(C::ENVIRONMENT, environment());
+    environment::<C>(&mut layers);
     layers.sets(sets);
     finish(layers)
 }
@@ -92,9 +100,9 @@ pub(crate) fn finish<C: Configuration>(layers: Layers) -> Result<C, Problems> {
     }
 }
 
-/// The environment's variables whose names and values are text.
-pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    })
+/// Lays this process's environment over what is there.
+pub(crate) fn environment<C: Configuration>(layers: &mut Layers) {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    layers.environment(C::ENVIRONMENT, variables);
 }

@@ -22,20 +22,30 @@ impl Problem {
     ) -> Self {
         let key = key.into();
         let value = value.filter(|_| !Self::is_secret(&key));
-        Self { key, value, expected: expected.into() }
+        Self {
+            key,
+            value,
+            expected: expected.into(),
+        }
     }
 
     /// Whether the value of `key` must not be shown. A key that ends in `_file` holds a path.
     pub(crate) fn is_secret(key: &str) -> bool {
         let name = key.rsplit('.').next().unwrap_or(key);
         !name.ends_with("_file")
-            && ["secret", "token", "password", "user"].iter().any(|word| name.contains(word))
+            && ["secret", "token", "password", "user"]
+                .iter()
+                .any(|word| name.contains(word))
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, value, expected } = self;
+        let Self {
+            key,
+            value,
+            expected,
+        } = self;
         match value {
             Some(value) => write!(f, "{key} = {value}: expected {expected}"),
             None => write!(f, "{key}: expected {expected}"),

@@ -49,20 +49,33 @@ fn section<C: Configuration>(page: &mut String) {
 /// The keys of one table, then those of the tables within.
 fn table(page: &mut String, node: Node<'_>, path: &str) {
     let properties = node.properties();
-    let (tables, keys): (Vec<_>, Vec<_>) =
-        properties.into_iter().partition(|(_, node)| inner_table(*node).is_some());
+    let (tables, keys): (Vec<_>, Vec<_>) = properties
+        .into_iter()
+        .partition(|(_, node)| inner_table(*node).is_some());
     for (name, key) in keys {
         let _ = writeln!(page, "- `{path}{name}`: {}", key_line(key));
         for paragraph in key.description().unwrap_or_default().split("\n\n") {
-            let _ = writeln!(page, "  {}", paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+            let _ = writeln!(
+                page,
+                "  {}",
+                paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
         }
     }
     for (name, key) in tables {
         let list = key.shapes().contains(&Shape::List);
-        let heading = if list { format!("[[{path}{name}]]") } else { format!("[{path}{name}]") };
+        let heading = if list {
+            format!("[[{path}{name}]]")
+        } else {
+            format!("[{path}{name}]")
+        };
         let _ = write!(page, "\n### `{heading}`\n\n");
         if let Some(text) = key.description().or_else(|| key.type_description()) {
-            let _ = write!(page, "{}\n\n", text.split_whitespace().collect::<Vec<_>>().join(" "));
+            let _ = write!(
+                page,
+                "{}\n\n",
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
         }
         if let Some(inner) = inner_table(key) {
             table(page, inner, &format!("{path}{name}."));
@@ -72,7 +85,11 @@ fn table(page: &mut String, node: Node<'_>, path: &str) {
 
 /// The table, or the table of each item, that a key holds.
 fn inner_table(node: Node<'_>) -> Option<Node<'_>> {
-    let table = if node.shapes().contains(&Shape::List) { node.items()? } else { node };
+    let table = if node.shapes().contains(&Shape::List) {
+        node.items()?
+    } else {
+        node
+    };
     (!table.properties().is_empty()).then_some(table)
 }
 

@@ -15,7 +15,10 @@ impl Schema {
 
     /// The whole table.
     pub(crate) fn root(&self) -> Node<'_> {
-        Node { document: &self.0, outer: &self.0 }
+        Node {
+            document: &self.0,
+            outer: &self.0,
+        }
     }
 }
 
@@ -52,8 +55,14 @@ impl<'s> Node<'s> {
             let Some(types) = alternative.outer.get("type") else {
                 continue;
             };
-            let types = types.as_array().map_or_else(|| vec![types], |list| list.iter().collect());
-            for shape in types.into_iter().filter_map(Json::as_str).filter_map(shape_named) {
+            let types = types
+                .as_array()
+                .map_or_else(|| vec![types], |list| list.iter().collect());
+            for shape in types
+                .into_iter()
+                .filter_map(Json::as_str)
+                .filter_map(shape_named)
+            {
                 if !shapes.contains(&shape) {
                     shapes.push(shape);
                 }
@@ -66,18 +75,29 @@ impl<'s> Node<'s> {
     pub(crate) fn properties(self) -> Vec<(&'s str, Self)> {
         let alternatives = self.alternatives().into_iter();
         let tables = alternatives.filter_map(|node| node.outer.get("properties")?.as_object());
-        tables.flatten().map(|(key, outer)| (key.as_str(), Self { outer, ..self })).collect()
+        tables
+            .flatten()
+            .map(|(key, outer)| (key.as_str(), Self { outer, ..self }))
+            .collect()
     }
 
     /// The key `name` of a table.
     pub(crate) fn property(self, name: &str) -> Option<Self> {
-        self.properties().into_iter().find(|(key, _)| *key == name).map(|(_, node)| node)
+        self.properties()
+            .into_iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, node)| node)
     }
 
     /// The items of a list.
     pub(crate) fn items(self) -> Option<Self> {
         let mut alternatives = self.alternatives().into_iter();
-        alternatives.find_map(|node| Some(Self { outer: node.outer.get("items")?, ..self }))
+        alternatives.find_map(|node| {
+            Some(Self {
+                outer: node.outer.get("items")?,
+                ..self
+            })
+        })
     }
 
     /// The only texts that may be written here, or nothing where any may.
@@ -113,8 +133,16 @@ impl<'s> Node<'s> {
         if !choices.is_empty() {
             return format!("one of {}", choices.join(", "));
         }
-        let words: Vec<String> = self.shapes().into_iter().map(|shape| self.in_words(shape)).collect();
-        if words.is_empty() { "a value".to_owned() } else { words.join(" or ") }
+        let words: Vec<String> = self
+            .shapes()
+            .into_iter()
+            .map(|shape| self.in_words(shape))
+            .collect();
+        if words.is_empty() {
+            "a value".to_owned()
+        } else {
+            words.join(" or ")
+        }
     }
 
     fn in_words(self, shape: Shape) -> String {
@@ -146,7 +174,9 @@ impl<'s> Node<'s> {
     }
 
     fn bound(self, name: &str) -> Option<i64> {
-        self.alternatives().into_iter().find_map(|node| node.outer.get(name)?.as_i64())
+        self.alternatives()
+            .into_iter()
+            .find_map(|node| node.outer.get(name)?.as_i64())
     }
 
     /// The node itself and whatever its references and alternatives lead to.
@@ -158,7 +188,10 @@ impl<'s> Node<'s> {
             let target = node.outer.get("$ref").and_then(Json::as_str);
             let target = target.and_then(|path| self.document.pointer(path.strip_prefix('#')?));
             let one_of = ["anyOf", "oneOf", "allOf"];
-            let several = one_of.iter().filter_map(|name| node.outer.get(name)?.as_array()).flatten();
+            let several = one_of
+                .iter()
+                .filter_map(|name| node.outer.get(name)?.as_array())
+                .flatten();
             for outer in target.into_iter().chain(several) {
                 found.push(Self { outer, ..self });
             }

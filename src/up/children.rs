@@ -35,14 +35,22 @@ pub(crate) struct Ended {
 impl Children {
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { running: JoinSet::new(), stop: watch::Sender::new(false) }
+        Self {
+            running: JoinSet::new(),
+            stop: watch::Sender::new(false),
+        }
     }
 
     /// Starts the relay that `config` describes and returns its process id.
     ///
     /// # Errors
     /// When the process cannot be started.
-    pub(crate) fn start(&mut self, name: &str, config: &Path, log: &LogArgs) -> anyhow::Result<u32> {
+    pub(crate) fn start(
+        &mut self,
+        name: &str,
+        config: &Path,
+        log: &LogArgs,
+    ) -> anyhow::Result<u32> {
         let program = std::env::current_exe().context("cannot find the program of this process")?;
         let mut child = Command::new(program)
             .args(["relay", "--end-with-stdin", "--config"])
@@ -58,7 +66,9 @@ impl Children {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        let pid = child.id().with_context(|| format!("{name} ended as soon as it was started"))?;
+        let pid = child
+            .id()
+            .with_context(|| format!("{name} ended as soon as it was started"))?;
         // Waiting for a child closes its standard input, unless it is taken out before.
         let pipe = child.stdin.take();
         let stop = self.stop.subscribe();
@@ -66,7 +76,11 @@ impl Children {
         self.running.spawn(async move {
             let status = until_the_end(&mut child, stop).await;
             drop(pipe);
-            Ended { name, config, status }
+            Ended {
+                name,
+                config,
+                status,
+            }
         });
         Ok(pid)
     }

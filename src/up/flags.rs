@@ -59,7 +59,12 @@ pub(crate) struct Flags {
     pub(crate) relay_ports: Option<String>,
 
     /// The secret that homeservers mint credentials with. Without it, one is made and kept, sealed, in the state folder
-    #[arg(long, value_name = "SECRET", env = "TURNFLEET_SHARED_SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "TURNFLEET_SHARED_SECRET",
+        hide_env_values = true
+    )]
     pub(crate) shared_secret: Option<String>,
 
     /// A user with a lasting password; may be repeated. Only the key made from the password is kept
@@ -148,7 +153,11 @@ impl Flags {
             region: self.region.or(below.region),
             realm: self.realm.or(below.realm),
             hostname: list(self.hostname, below.hostname),
-            listen_ip: if self.listen_ip.is_empty() { below.listen_ip } else { self.listen_ip },
+            listen_ip: if self.listen_ip.is_empty() {
+                below.listen_ip
+            } else {
+                self.listen_ip
+            },
             public_ip: list(self.public_ip, below.public_ip),
             port: self.port.or(below.port),
             tls_port: self.tls_port.or(below.tls_port),
@@ -176,7 +185,9 @@ impl Flags {
 fn from_file(path: &Path) -> Result<Flags, Problems> {
     let table = read(path).map_err(|problem| Problems(vec![problem]))?;
     // The keys of the inner tables have underscores; a flag may be written in that manner too.
-    let named = table.into_iter().map(|(key, value)| (key.replace('_', "-"), value));
+    let named = table
+        .into_iter()
+        .map(|(key, value)| (key.replace('_', "-"), value));
     let mut layers = Layers::new(Schema::of::<Flags>());
     layers.table(named.collect());
     match layers.finish::<Flags>() {
@@ -194,7 +205,9 @@ mod tests {
 
     #[track_caller]
     fn flags(arguments: &[&str]) -> Flags {
-        let all = ["turnfleet", "up"].into_iter().chain(arguments.iter().copied());
+        let all = ["turnfleet", "up"]
+            .into_iter()
+            .chain(arguments.iter().copied());
         match Cli::try_parse_from(all).unwrap().command {
             Command::Up(flags) => *flags,
             other => panic!("{other:?}"),
@@ -209,7 +222,14 @@ mod tests {
                     [relay]\nrfc5766_channel_numbers = true\n";
         std::fs::write(&path, text).unwrap();
         let path = path.to_str().unwrap();
-        let flags = flags(&["--config", path, "--port", "5000", "--allow-peer", "10.0.0.0/8"]);
+        let flags = flags(&[
+            "--config",
+            path,
+            "--port",
+            "5000",
+            "--allow-peer",
+            "10.0.0.0/8",
+        ]);
         let flags = flags.over_file().unwrap();
         assert_eq!((flags.relays, flags.port), (Some(1), Some(5000)));
         assert_eq!(flags.public_ip, ["198.51.100.1"]);
@@ -225,6 +245,9 @@ mod tests {
         std::fs::write(&path, "relay-port = '1-2'\nport = 70000\n").unwrap();
         let text = from_file(&path).unwrap_err().to_string();
         assert!(text.contains("did you mean relay-ports?"), "{text}");
-        assert!(text.contains("port = 70000: expected a whole number from 0 to 65535"), "{text}");
+        assert!(
+            text.contains("port = 70000: expected a whole number from 0 to 65535"),
+            "{text}"
+        );
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Looks at the machine's addresses and ports and changes nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use socket2::{Domain, Socket, Type};
 use toml::{Table, Value};
 use turnfleet_proto::PortRange;
 
@@ -55,20 +56,35 @@ impl Plan {
             problems.push(Problem::new("--relays", Some(count.to_string()), expected));
         }
         let relays = relays(&flags, count, &mut problems);
-        let relay_ports = flags.relay_ports.as_deref().map_or(Ok(PortRange::DYNAMIC), str::parse);
+        let relay_ports = flags
+            .relay_ports
+            .as_deref()
+            .map_or(Ok(PortRange::DYNAMIC), str::parse);
         let relay_ports = relay_ports.unwrap_or_else(|_| {
             let expected = "FIRST-LAST, 1024 or above, such as 49152-65535";
-            problems.push(Problem::new("--relay-ports", flags.relay_ports.clone(), expected));
+            problems.push(Problem::new(
+                "--relay-ports",
+                flags.relay_ports.clone(),
+                expected,
+            ));
             PortRange::DYNAMIC
         });
         for (index, user) in flags.user.iter().enumerate() {
             if user.split_once(':').is_none_or(|(name, _)| name.is_empty()) {
-                problems.push(Problem::new(format!("--user ({})", index + 1), None, "NAME:PASSWORD"));
+                problems.push(Problem::new(
+                    format!("--user ({})", index + 1),
+                    None,
+                    "NAME:PASSWORD",
+                ));
             }
         }
         for (key, _) in &flags.set {
             if !key.starts_with("relay.") && !key.starts_with("controller.") {
-                problems.push(Problem::new("--set", Some(key.clone()), "relay.KEY or controller.KEY"));
+                problems.push(Problem::new(
+                    "--set",
+                    Some(key.clone()),
+                    "relay.KEY or controller.KEY",
+                ));
             }
         }
         let given_certificate = match (&flags.tls_cert, &flags.tls_key) {
@@ -78,7 +94,11 @@ impl Plan {
             }),
             (None, None) => None,
             _ => {
-                problems.push(Problem::new("--tls-cert", None, "to be given together with --tls-key"));
+                problems.push(Problem::new(
+                    "--tls-cert",
+                    None,
+                    "to be given together with --tls-key",
+                ));
                 None
             }
         };
@@ -87,7 +107,10 @@ impl Plan {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let plan = Self {
             relays,
-            realm: flags.realm.clone().unwrap_or_else(|| "turnfleet.local".to_owned()),
+            realm: flags
+                .realm
+                .clone()
+                .unwrap_or_else(|| "turnfleet.local".to_owned()),
             hostnames: flags.hostname.clone(),
             listen_ips,
             public_ips,
@@ -98,7 +121,11 @@ impl Plan {
             relay_ports,
             flags,
         };
-        if problems.is_empty() { Ok(plan) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(plan)
+        } else {
+            Err(problems)
+        }
     }
 
     /// Whether each relay is a process of its own.
@@ -116,7 +143,10 @@ impl Plan {
     pub(crate) fn certificate_addresses(&self) -> Vec<IpAddr> {
         let mut addresses = self.public_ips.clone();
         addresses.extend(&self.listen_ips);
-        addresses.extend([IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]);
+        addresses.extend([
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ]);
         addresses.extend([self.http.ip(), self.grpc.ip()]);
         let mut seen = Vec::new();
         addresses.retain(|ip| {
@@ -133,22 +163,42 @@ impl Plan {
     pub(crate) fn controller(&self, state: &Path, own: &Files, client: &Files) -> Layers {
         let flags = &self.flags;
         let mut table = Table::new();
-        put(&mut table, "state_dir", text(state.join("controller").display()));
+        put(
+            &mut table,
+            "state_dir",
+            text(state.join("controller").display()),
+        );
         put(&mut table, "realm", text(&self.realm));
         put(&mut table, "relay_ports", text(self.relay_ports));
-        put(&mut table, "relays_per_address", self.relays.len().try_into().map(Value::Integer).ok());
+        put(
+            &mut table,
+            "relays_per_address",
+            self.relays.len().try_into().map(Value::Integer).ok(),
+        );
         put(&mut table, "http.address", text(self.http));
         put(&mut table, "grpc.address", text(self.grpc));
         if !self.http.ip().is_loopback() {
-            put(&mut table, "http.tls.certificate", text(client.certificate.display()));
+            put(
+                &mut table,
+                "http.tls.certificate",
+                text(client.certificate.display()),
+            );
             put(&mut table, "http.tls.key", text(client.key.display()));
         }
         if !self.grpc.ip().is_loopback() {
-            put(&mut table, "grpc.tls.certificate", text(own.certificate.display()));
+            put(
+                &mut table,
+                "grpc.tls.certificate",
+                text(own.certificate.display()),
+            );
             put(&mut table, "grpc.tls.key", text(own.key.display()));
         }
         put(&mut table, "region", flags.region.as_deref().and_then(text));
-        put(&mut table, "shared_secret", flags.shared_secret.as_deref().and_then(text));
+        put(
+            &mut table,
+            "shared_secret",
+            flags.shared_secret.as_deref().and_then(text),
+        );
         if !flags.user.is_empty() {
             let users = flags.user.iter().filter_map(|user| user.split_once(':'));
             let users = users.map(|(name, password)| {
@@ -163,7 +213,11 @@ impl Plan {
             put(&mut table, "peers.allow", texts(&flags.allow_peer));
         }
         if flags.danger_allow_loopback_peers {
-            put(&mut table, "peers.danger_allow_loopback", Some(Value::Boolean(true)));
+            put(
+                &mut table,
+                "peers.danger_allow_loopback",
+                Some(Value::Boolean(true)),
+            );
         }
         let mut layers = Layers::new(turnfleet_controller::config::Config::schema());
         layers.table(table);
@@ -178,13 +232,41 @@ impl Plan {
         let mut table = Table::new();
         put(&mut table, "node_id", text(&relay.name));
         put(&mut table, "region", flags.region.as_deref().and_then(text));
-        put(&mut table, "state_dir", text(state.join(&relay.name).display()));
-        put(&mut table, "controller.endpoints", texts([&session.endpoint]));
-        put(&mut table, "controller.ca", session.ca.as_ref().and_then(|ca| text(ca.display())));
-        put(&mut table, "controller.join_token_file", text(session.join_token.display()));
-        put(&mut table, "listeners", Some(Value::Array(self.listeners(relay))));
-        put(&mut table, "tls.certificate", text(session.certificate.certificate.display()));
-        put(&mut table, "tls.key", text(session.certificate.key.display()));
+        put(
+            &mut table,
+            "state_dir",
+            text(state.join(&relay.name).display()),
+        );
+        put(
+            &mut table,
+            "controller.endpoints",
+            texts([&session.endpoint]),
+        );
+        put(
+            &mut table,
+            "controller.ca",
+            session.ca.as_ref().and_then(|ca| text(ca.display())),
+        );
+        put(
+            &mut table,
+            "controller.join_token_file",
+            text(session.join_token.display()),
+        );
+        put(
+            &mut table,
+            "listeners",
+            Some(Value::Array(self.listeners(relay))),
+        );
+        put(
+            &mut table,
+            "tls.certificate",
+            text(session.certificate.certificate.display()),
+        );
+        put(
+            &mut table,
+            "tls.key",
+            text(session.certificate.key.display()),
+        );
         put(&mut table, "metrics.address", text(relay.metrics));
         put(&mut table, "shards", Some(Value::Integer(self.shards())));
         if !self.hostnames.is_empty() {
@@ -201,9 +283,15 @@ impl Plan {
     }
 
     fn listeners(&self, relay: &Relay) -> Vec<Value> {
-        let transports = [("udp", relay.port), ("tcp", relay.port), ("tls", relay.tls_port)];
+        let transports = [
+            ("udp", relay.port),
+            ("tcp", relay.port),
+            ("tls", relay.tls_port),
+        ];
         let places = transports.into_iter().flat_map(|(transport, port)| {
-            self.listen_ips.iter().map(move |ip| (transport, SocketAddr::new(*ip, port)))
+            self.listen_ips
+                .iter()
+                .map(move |ip| (transport, SocketAddr::new(*ip, port)))
         });
         let listeners = places.map(|(transport, address)| {
             let mut listener = Table::new();
@@ -220,36 +308,62 @@ impl Plan {
         i64::try_from(cores / self.relays.len().max(1)).map_or(1, |shards| shards.clamp(1, 64))
     }
 
+    /// Reads the keys that the file and `--set` give for the controller and the relays.
+    pub(crate) fn check_keys(&self, problems: &mut Problems) {
+        let nowhere = Path::new("");
+        let files = Files {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+        };
+        let session = ControlSession {
+            endpoint: String::new(),
+            ca: None,
+            join_token: PathBuf::new(),
+            certificate: files.clone(),
+        };
+        let controller = self.controller(nowhere, &files, &files);
+        problems.append(
+            controller
+                .finish::<turnfleet_controller::config::RawConfig>()
+                .1,
+        );
+        for relay in self.relays.iter().take(1) {
+            let relay = self.relay(relay, nowhere, &session);
+            problems.append(relay.finish::<turnfleet_relay::config::RawConfig>().1);
+        }
+    }
+
     /// Finds out that no port is taken, by this plan twice or by another process, before anything starts.
     ///
     /// # Errors
     /// With every port that is taken, and the flag that names it.
     pub(crate) fn check_ports(&self) -> Result<(), Problems> {
-        let mut sockets = Vec::new();
+        // All are held until the last is open, so that two flags that name one port are found too.
+        let mut held = Vec::new();
         let mut problems = Problems::default();
-        let mut stream = |flag: &str, place, what: &str| match TcpListener::bind(place) {
-            Ok(listener) => sockets.push(listener),
-            Err(error) => problems.push(taken(flag, place, what, &error)),
+        let mut open = |flag, kind, place| match open(kind, place) {
+            Ok(socket) => held.push(socket),
+            Err(error) => problems.push(taken(flag, kind, place, &error)),
         };
-        stream("--http", self.http, "TCP");
-        stream("--grpc", self.grpc, "TCP");
+        open("--http", Type::STREAM, self.http);
+        open("--grpc", Type::STREAM, self.grpc);
         for relay in &self.relays {
-            stream("--metrics-port", relay.metrics, "TCP");
+            open("--metrics-port", Type::STREAM, relay.metrics);
             for ip in &self.listen_ips {
-                stream("--port", SocketAddr::new(*ip, relay.port), "TCP");
-                stream("--tls-port", SocketAddr::new(*ip, relay.tls_port), "TLS");
+                open("--port", Type::DGRAM, SocketAddr::new(*ip, relay.port));
+                open("--port", Type::STREAM, SocketAddr::new(*ip, relay.port));
+                open(
+                    "--tls-port",
+                    Type::STREAM,
+                    SocketAddr::new(*ip, relay.tls_port),
+                );
             }
         }
-        let mut datagrams = Vec::new();
-        for relay in &self.relays {
-            for place in self.listen_ips.iter().map(|ip| SocketAddr::new(*ip, relay.port)) {
-                match UdpSocket::bind(place) {
-                    Ok(socket) => datagrams.push(socket),
-                    Err(error) => problems.push(taken("--port", place, "UDP", &error)),
-                }
-            }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }
 
@@ -263,18 +377,35 @@ pub(crate) struct ControlSession {
     pub(crate) certificate: Files,
 }
 
-fn taken(flag: &str, place: SocketAddr, what: &str, error: &std::io::Error) -> Problem {
+/// Opens a socket as a listener does, for no other purpose than to find out whether it can be opened.
+fn open(kind: Type, place: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(place), kind, None)?;
+    if place.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of an earlier run that linger do not hold the port.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&place.into())?;
+    if kind == Type::STREAM {
+        socket.listen(1)?;
+    }
+    Ok(socket)
+}
+
+fn taken(flag: &str, kind: Type, place: SocketAddr, error: &std::io::Error) -> Problem {
+    let kind = if kind == Type::STREAM { "TCP" } else { "UDP" };
+    let port = place.port();
     let expected = match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            format!("a free port: port {} is taken ({what})", place.port())
-        }
+        std::io::ErrorKind::AddrInUse => format!("a free port: {kind} port {port} is taken"),
         std::io::ErrorKind::PermissionDenied => {
-            format!("a port that this user may open: port {} is not ({what})", place.port())
+            format!("a port that this user may open: {kind} port {port} is not")
         }
         std::io::ErrorKind::AddrNotAvailable => {
             format!("an address of this machine: {} is none", place.ip())
         }
-        _ => format!("a free port ({what}: {error})"),
+        _ => format!("a {kind} port that can be opened ({error})"),
     };
     Problem::new(flag, Some(place.to_string()), expected)
 }
@@ -285,7 +416,10 @@ fn relays(flags: &Flags, count: u16, problems: &mut Problems) -> Vec<Relay> {
     let last = count.clamp(1, MAX_RELAYS) - 1;
     let mut first_of = |flag: &str, first: u16, step: u16| {
         if first == 0 || first.checked_add(last * step).is_none() {
-            let expected = format!("1 to {}: {count} relays take every {step}. port", u16::MAX - last * step);
+            let expected = format!(
+                "1 to {}: {count} relays take every {step}. port",
+                u16::MAX - last * step
+            );
             problems.push(Problem::new(flag, Some(first.to_string()), expected));
         }
         move |k: u16| first.saturating_add(k * step)
@@ -302,12 +436,15 @@ fn relays(flags: &Flags, count: u16, problems: &mut Problems) -> Vec<Relay> {
     (0..=last).map(relay).collect()
 }
 
-/// The addresses to listen on. A default that the machine lacks is skipped; one that was asked for is a problem.
+/// The addresses to listen on, wildcards resolved. A default that the machine lacks is skipped; one that was asked for is a problem.
 fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
     let here = |ip: &IpAddr| UdpSocket::bind((*ip, 0)).is_ok();
     let mut ips: Vec<IpAddr> = Vec::new();
     if asked.is_empty() {
-        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        for ip in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ] {
             if here(&ip) {
                 ips.push(ip);
             } else {
@@ -315,15 +452,31 @@ fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
             }
         }
         if ips.is_empty() {
-            problems.push(Problem::new("--listen-ip", None, "an address of this machine"));
+            problems.push(Problem::new(
+                "--listen-ip",
+                None,
+                "an address of this machine",
+            ));
         }
         return ips;
     }
     for ip in asked {
-        if !here(ip) {
-            problems.push(Problem::new("--listen-ip", Some(ip.to_string()), "an address of this machine"));
-        } else if !ips.contains(ip) {
-            ips.push(*ip);
+        let meant = if ip.is_unspecified() {
+            let machine = turnfleet_relay::machine_addresses().into_iter();
+            machine
+                .filter(|other| other.is_ipv4() == ip.is_ipv4())
+                .collect()
+        } else {
+            vec![*ip]
+        };
+        if meant.is_empty() || !meant.iter().all(here) {
+            let expected = "an address that this machine has";
+            problems.push(Problem::new("--listen-ip", Some(ip.to_string()), expected));
+        }
+        for ip in meant {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
         }
     }
     ips
@@ -331,9 +484,13 @@ fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
 
 fn public_ips(asked: &[String], problems: &mut Problems) -> Vec<IpAddr> {
     let parse = |text: &str| {
-        let (external, local) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let (external, local) = text
+            .split_once('/')
+            .map_or((text, None), |(a, b)| (a, Some(b)));
         let external = external.parse::<IpAddr>().ok()?;
-        local.is_none_or(|local| local.parse::<IpAddr>().is_ok()).then_some(external)
+        local
+            .is_none_or(|local| local.parse::<IpAddr>().is_ok())
+            .then_some(external)
     };
     let mut found = Vec::new();
     for text in asked {
@@ -350,8 +507,12 @@ fn public_ips(asked: &[String], problems: &mut Problems) -> Vec<IpAddr> {
 
 /// The pairs under `prefix`, without it.
 fn sets(pairs: &[(String, String)], prefix: &str) -> Vec<(String, String)> {
-    let under = pairs.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
-    under.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+    let under = pairs
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
+    under
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect()
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -368,7 +529,9 @@ fn put(table: &mut Table, key: &str, value: Option<Value>) {
             table.insert(key.to_owned(), value);
         }
         Some((name, rest)) => {
-            let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
+            let inner = table
+                .entry(name)
+                .or_insert_with(|| Value::Table(Table::new()));
             if let Value::Table(inner) = inner {
                 put(inner, rest, Some(value));
             }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Serialize;
+use turnfleet_controller::fleet::Transport as Reached;
 use turnfleet_proto::credentials::EphemeralCredential;
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 use turnfleet_turn::Transport;
@@ -56,7 +57,9 @@ impl ReadyRelay {
     /// A relay that listens on `listeners`.
     pub(crate) fn new(node: String, pid: u32, listeners: &[(Transport, SocketAddr)]) -> Self {
         let first = |wanted| {
-            let mut of = listeners.iter().filter(|(transport, _)| *transport == wanted);
+            let mut of = listeners
+                .iter()
+                .filter(|(transport, _)| *transport == wanted);
             of.next().map(|(_, addr)| *addr)
         };
         let shown = listeners.iter().map(|(transport, addr)| ReadyListener {
@@ -78,11 +81,12 @@ impl ReadyRelay {
 }
 
 /// The URI with which a client reaches a listener. `turns:` carries the name that the certificate is checked against.
-pub(crate) fn uri(transport: Transport, address: SocketAddr, hostname: Option<&str>) -> String {
+pub(crate) fn uri(transport: Reached, address: SocketAddr, hostname: Option<&str>) -> String {
     let (scheme, parameter) = match transport {
-        Transport::Udp => (Scheme::Turn, UriTransport::Udp),
-        Transport::Tcp => (Scheme::Turn, UriTransport::Tcp),
-        Transport::Tls => (Scheme::Turns, UriTransport::Tcp),
+        Reached::Udp => (Scheme::Turn, UriTransport::Udp),
+        Reached::Tcp => (Scheme::Turn, UriTransport::Tcp),
+        Reached::Tls => (Scheme::Turns, UriTransport::Tcp),
+        Reached::Dtls => (Scheme::Turns, UriTransport::Udp),
     };
     let name = hostname.filter(|_| scheme == Scheme::Turns);
     let uri = TurnUri {
@@ -117,7 +121,12 @@ impl Ready {
     }
 
     fn write_page(&self, page: &mut String, more: &Particulars) -> std::fmt::Result {
-        writeln!(page, "Turnfleet is ready: {} relays, realm {}.\n", self.relays.len(), self.realm)?;
+        writeln!(
+            page,
+            "Turnfleet is ready: {} relays, realm {}.\n",
+            self.relays.len(),
+            self.realm
+        )?;
         writeln!(page, "TURN servers")?;
         for uri in &self.turn_uris {
             writeln!(page, "  {uri}")?;
@@ -142,11 +151,19 @@ impl Ready {
         writeln!(page, "State folder       {}", more.state_dir.display())?;
         writeln!(page, "Its sealing key    {}", more.key_file.display())?;
         if let Some(ca) = &self.ca {
-            writeln!(page, "CA certificate     {} (clients of turns: are to trust it)", ca.display())?;
+            writeln!(
+                page,
+                "CA certificate     {} (clients of turns: are to trust it)",
+                ca.display()
+            )?;
         }
         if more.spawned {
             let again = more.state_dir.join("relay-K.toml");
-            writeln!(page, "\nStart relay K again with: turnfleet relay --config {}", again.display())?;
+            writeln!(
+                page,
+                "\nStart relay K again with: turnfleet relay --config {}",
+                again.display()
+            )?;
         }
         let loopback = more.public_ips.iter().any(IpAddr::is_loopback);
         if loopback && !more.loopback_peers_allowed {
@@ -168,14 +185,17 @@ mod tests {
     fn only_turns_carries_the_host_name() {
         let address = "192.0.2.1:3478".parse().unwrap();
         assert_eq!(
-            uri(Transport::Udp, address, Some("turn.example.org")),
+            uri(Reached::Udp, address, Some("turn.example.org")),
             "turn:192.0.2.1:3478?transport=udp"
         );
         assert_eq!(
-            uri(Transport::Tls, address, Some("turn.example.org")),
+            uri(Reached::Tls, address, Some("turn.example.org")),
             "turns:turn.example.org:3478?transport=tcp"
         );
         let address = "[2001:db8::1]:5349".parse().unwrap();
-        assert_eq!(uri(Transport::Tls, address, None), "turns:[2001:db8::1]:5349?transport=tcp");
+        assert_eq!(
+            uri(Reached::Tls, address, None),
+            "turns:[2001:db8::1]:5349?transport=tcp"
+        );
     }
 }
