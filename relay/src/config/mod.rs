@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::Transport;
 
@@ -48,7 +48,7 @@ pub struct Config {
     /// Accepts channel numbers up to 0x7FFF.
     pub rfc5766_channel_numbers: bool,
     /// Sources whose unauthenticated requests are always answered.
-    pub trusted_sources: Vec<IpNet>,
+    pub trusted_sources: Vec<Cidr>,
     /// Bounds on what the node holds.
     pub limits: NodeLimits,
     /// Connections of TCP and TLS clients.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::{AddressFamily, Transport};
 
@@ -321,7 +321,7 @@ fn shards(wanted: u8, f: &mut Findings) -> u8 {
     u8::try_from(cores).map_or(MAX_SHARDS, |cores| cores.min(MAX_SHARDS))
 }
 
-fn trusted_sources(raw: &[String], f: &mut Findings) -> Vec<IpNet> {
+fn trusted_sources(raw: &[String], f: &mut Findings) -> Vec<Cidr> {
     let expected = "an address block such as 192.0.2.0/24";
     raw.iter()
         .enumerate()
