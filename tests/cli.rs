@@ -1,5 +1,10 @@
 //! The small commands, as a person or a script calls them: no fleet runs.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what is missing ends the test, and says where"
+)]
+
 use std::fs;
 use std::process::{Command, Output};
 

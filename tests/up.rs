@@ -1,5 +1,10 @@
 //! `turnfleet up` as scripts and supervisors see it: real processes, their output, their ports and their end.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what is missing ends the test, and says where"
+)]
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
@@ -276,7 +281,17 @@ fn the_ready_line_has_every_field_and_stands_alone() {
         "{}",
         fleet.ready
     );
+    assert_eq!(fleet.signal("TERM").code(), Some(0));
+    assert_eq!(fleet.printed_since(), "");
+}
 
+#[test]
+fn a_person_is_told_what_to_do_with_the_fleet() {
+    let place = Place::new();
+    let fleet = place.start(
+        Ports::free(),
+        &["--relays", "1", "--shared-secret", "north"],
+    );
     let page = place.said();
     for part in [
         "turn_shared_secret: \"north\"",
@@ -286,8 +301,6 @@ fn the_ready_line_has_every_field_and_stands_alone() {
     ] {
         assert!(page.contains(part), "{part:?} is missing from\n{page}");
     }
-    assert_eq!(fleet.signal("TERM").code(), Some(0));
-    assert_eq!(fleet.printed_since(), "");
 }
 
 #[test]
