@@ -15,7 +15,9 @@ pub(crate) struct LogArgs {
         long = "log",
         global = true,
         value_name = "FILTER",
-        env = "TURNFLEET_LOG"
+        env = "TURNFLEET_LOG",
+        hide_env_values = true,
+        help_heading = "Log"
     )]
     pub(crate) filter: Option<String>,
     /// How a log line looks
@@ -23,7 +25,9 @@ pub(crate) struct LogArgs {
         long,
         global = true,
         value_name = "FORMAT",
-        env = "TURNFLEET_LOG_FORMAT"
+        env = "TURNFLEET_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = "Log"
     )]
     pub(crate) log_format: Option<LogFormat>,
 }

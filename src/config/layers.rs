@@ -73,12 +73,7 @@ impl Layers {
         }
         let Some(value) = parse(node, text) else {
             let key = format!("{key} (from {origin})");
-            let shown = Some(text.to_owned());
-            let problem = if Problem::is_secret(names.last().copied().unwrap_or(&key)) {
-                Problem::new(key, None, node.expected())
-            } else {
-                Problem::new(key, shown, node.expected())
-            };
+            let problem = Problem::new(key, Some(text.to_owned()), node.expected());
             self.problems.push(problem);
             return;
         };

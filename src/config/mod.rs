@@ -79,7 +79,10 @@ pub(crate) fn load<C: Configuration>(
     if let Some(file) = file {
         layers.file(file);
     }
-    environment::<C>(&mut layers);
+    let variables = std::env::vars_os();
+    let variables = variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    layers.environment(C::ENVIRONMENT, variables);
     layers.sets(sets);
     finish(layers)
 }
@@ -98,11 +101,4 @@ pub(crate) fn finish<C: Configuration>(layers: Layers) -> Result<C, Problems> {
             Err(problems)
         }
     }
-}
-
-/// Lays this process's environment over what is there.
-pub(crate) fn environment<C: Configuration>(layers: &mut Layers) {
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    layers.environment(C::ENVIRONMENT, variables);
 }

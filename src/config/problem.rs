@@ -21,22 +21,23 @@ impl Problem {
         expected: impl Into<String>,
     ) -> Self {
         let key = key.into();
-        let value = value.filter(|_| !Self::is_secret(&key));
+        let value = value.filter(|_| !is_secret(&key));
         Self {
             key,
             value,
             expected: expected.into(),
         }
     }
+}
 
-    /// Whether the value of `key` must not be shown. A key that ends in `_file` holds a path.
-    pub(crate) fn is_secret(key: &str) -> bool {
-        let name = key.rsplit('.').next().unwrap_or(key);
-        !name.ends_with("_file")
-            && ["secret", "token", "password", "user"]
-                .iter()
-                .any(|word| name.contains(word))
-    }
+/// Whether the value of `key` must not be shown. A key that ends in `_file` holds a path.
+fn is_secret(key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let name = name.split(['[', ' ']).next().unwrap_or(name);
+    let telling = ["secret", "token", "password"];
+    let holds_one =
+        matches!(name, "user" | "users") || telling.iter().any(|word| name.contains(word));
+    holds_one && !name.ends_with("_file")
 }
 
 impl fmt::Display for Problem {
@@ -91,3 +92,26 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        for key in [
+            "shared_secret",
+            "controller.join_token",
+            "users[0].password",
+            "user[1]",
+            "user",
+        ] {
+            let shown = Problem::new(key, Some("hidden".to_owned()), "a text").to_string();
+            assert!(!shown.contains("hidden"), "{shown}");
+        }
+        for key in ["join_token_file", "limits.allocations_per_user", "tls.key"] {
+            let shown = Problem::new(key, Some("shown".to_owned()), "a text").to_string();
+            assert!(shown.contains("shown"), "{shown}");
+        }
+    }
+}

@@ -52,13 +52,19 @@ impl Children {
         log: &LogArgs,
     ) -> anyhow::Result<u32> {
         let program = std::env::current_exe().context("cannot find the program of this process")?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // What is meant for this process is not meant for its children: their file says everything.
+        for (name, _) in std::env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if name_text == "NOTIFY_SOCKET" || name_text.starts_with("TURNFLEET_") {
+                command.env_remove(&name);
+            }
+        }
+        let mut child = command
             .args(["relay", "--end-with-stdin", "--config"])
             .arg(config)
             .args(["--log", log.filter.as_deref().unwrap_or(DEFAULT_FILTER)])
             .args(["--log-format", log.log_format.unwrap_or_default().name()])
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("TURNFLEET_SHARED_SECRET")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             // Ctrl-C reaches the whole group of a terminal: this process alone answers it.

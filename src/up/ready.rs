@@ -1,16 +1,15 @@
-//! What `turnfleet up` prints when the fleet is ready: a line of JSON for a script, and a page for a person.
+//! The ready line of `turnfleet up`, on which scripts depend: one JSON object with all that they need to use the fleet.
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Serialize;
+use turnfleet_controller::Controller;
 use turnfleet_controller::fleet::Transport as Reached;
-use turnfleet_proto::credentials::EphemeralCredential;
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 use turnfleet_turn::Transport;
 
-/// A fleet that serves. Serialised, it is the ready line, on which scripts depend.
+/// A fleet that serves.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ready {
     /// Always true.
@@ -28,6 +27,13 @@ pub(crate) struct Ready {
     pub(crate) turn_uris: Vec<String>,
 }
 
+/// Where the controller is reached from this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Urls {
+    pub(crate) http: String,
+    pub(crate) grpc: String,
+}
+
 /// One relay of the fleet.
 #[derive(Debug, Serialize)]
 pub(crate) struct ReadyRelay {
@@ -41,9 +47,9 @@ pub(crate) struct ReadyRelay {
     /// Every listen address.
     pub(crate) listeners: Vec<ReadyListener>,
     /// The ports for relayed transport addresses on its first address.
-    pub(crate) relay_ports: String,
+    pub(crate) relay_ports: Option<String>,
     /// The URL of its metrics.
-    pub(crate) metrics: String,
+    pub(crate) metrics: Option<String>,
 }
 
 /// One listen address.
@@ -53,9 +59,56 @@ pub(crate) struct ReadyListener {
     pub(crate) addr: SocketAddr,
 }
 
+impl Ready {
+    /// The facts of a fleet whose relays are listed. `relays` know nothing of their ports yet.
+    pub(crate) fn new(
+        controller: &Controller,
+        urls: Urls,
+        ca: Option<PathBuf>,
+        mut relays: Vec<ReadyRelay>,
+    ) -> Self {
+        let view = controller.view();
+        let mut turn_uris = Vec::new();
+        for relay in &mut relays {
+            let Some(node) = view
+                .nodes
+                .iter()
+                .find(|node| node.id.as_str() == relay.node)
+            else {
+                continue;
+            };
+            relay.relay_ports = node.grants.first().map(|grant| grant.range.to_string());
+            for listener in &node.identity.listeners {
+                let hostname = node.identity.hostname.as_deref();
+                let uri = uri(listener.transport, listener.address, hostname);
+                if !turn_uris.contains(&uri) {
+                    turn_uris.push(uri);
+                }
+            }
+        }
+        let secret = controller.shared_secret();
+        Self {
+            ready: true,
+            http: urls.http,
+            grpc: urls.grpc,
+            realm: view.realm.to_string(),
+            shared_secret: String::from_utf8_lossy(secret.as_bytes()).into_owned(),
+            api_token: controller.api_token().to_owned(),
+            ca,
+            relays,
+            turn_uris,
+        }
+    }
+}
+
 impl ReadyRelay {
     /// A relay that listens on `listeners`.
-    pub(crate) fn new(node: String, pid: u32, listeners: &[(Transport, SocketAddr)]) -> Self {
+    pub(crate) fn new(
+        node: String,
+        pid: u32,
+        listeners: &[(Transport, SocketAddr)],
+        metrics: Option<SocketAddr>,
+    ) -> Self {
         let first = |wanted| {
             let mut of = listeners
                 .iter()
@@ -74,14 +127,26 @@ impl ReadyRelay {
             tls: first(Transport::Tls),
             dtls: None,
             listeners: shown.collect(),
-            relay_ports: String::new(),
-            metrics: String::new(),
+            relay_ports: None,
+            metrics: metrics.map(|address| format!("http://{address}/metrics")),
         }
     }
 }
 
+/// The URL at which a process of this machine reaches a listener, which may listen on all addresses.
+pub(crate) fn url(secured: bool, mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let scheme = if secured { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
 /// The URI with which a client reaches a listener. `turns:` carries the name that the certificate is checked against.
-pub(crate) fn uri(transport: Reached, address: SocketAddr, hostname: Option<&str>) -> String {
+fn uri(transport: Reached, address: SocketAddr, hostname: Option<&str>) -> String {
     let (scheme, parameter) = match transport {
         Reached::Udp => (Scheme::Turn, UriTransport::Udp),
         Reached::Tcp => (Scheme::Turn, UriTransport::Tcp),
@@ -96,85 +161,6 @@ pub(crate) fn uri(transport: Reached, address: SocketAddr, hostname: Option<&str
         transport: Some(parameter),
     };
     uri.to_string()
-}
-
-/// What a person is told besides.
-#[derive(Debug)]
-pub(crate) struct Particulars {
-    pub(crate) credential: EphemeralCredential,
-    pub(crate) state_dir: PathBuf,
-    /// The file with the key that seals the store.
-    pub(crate) key_file: PathBuf,
-    /// The addresses that clients see.
-    pub(crate) public_ips: Vec<IpAddr>,
-    pub(crate) loopback_peers_allowed: bool,
-    pub(crate) spawned: bool,
-}
-
-impl Ready {
-    /// The page for a person.
-    pub(crate) fn page(&self, more: &Particulars) -> String {
-        let mut page = String::new();
-        // Writing to a string cannot fail.
-        let _ = self.write_page(&mut page, more);
-        page
-    }
-
-    fn write_page(&self, page: &mut String, more: &Particulars) -> std::fmt::Result {
-        writeln!(
-            page,
-            "Turnfleet is ready: {} relays, realm {}.\n",
-            self.relays.len(),
-            self.realm
-        )?;
-        writeln!(page, "TURN servers")?;
-        for uri in &self.turn_uris {
-            writeln!(page, "  {uri}")?;
-        }
-        writeln!(page, "\nA credential, good for an hour")?;
-        writeln!(page, "  username  {}", more.credential.username)?;
-        writeln!(page, "  password  {}", more.credential.password)?;
-
-        writeln!(page, "\nFor Synapse, in homeserver.yaml")?;
-        writeln!(page, "  turn_uris:")?;
-        for uri in &self.turn_uris {
-            writeln!(page, "    - \"{uri}\"")?;
-        }
-        // A JSON string is a YAML string too.
-        let secret = serde_json::Value::from(self.shared_secret.as_str());
-        writeln!(page, "  turn_shared_secret: {secret}")?;
-        writeln!(page, "  turn_user_lifetime: 1h")?;
-        writeln!(page, "  turn_allow_guests: true")?;
-
-        writeln!(page, "\nDashboard and API  {}", self.http)?;
-        writeln!(page, "API token          {}", self.api_token)?;
-        writeln!(page, "State folder       {}", more.state_dir.display())?;
-        writeln!(page, "Its sealing key    {}", more.key_file.display())?;
-        if let Some(ca) = &self.ca {
-            writeln!(
-                page,
-                "CA certificate     {} (clients of turns: are to trust it)",
-                ca.display()
-            )?;
-        }
-        if more.spawned {
-            let again = more.state_dir.join("relay-K.toml");
-            writeln!(
-                page,
-                "\nStart relay K again with: turnfleet relay --config {}",
-                again.display()
-            )?;
-        }
-        let loopback = more.public_ips.iter().any(IpAddr::is_loopback);
-        if loopback && !more.loopback_peers_allowed {
-            writeln!(
-                page,
-                "\nThe relays have loopback addresses, and refuse peers on loopback other than relays of this fleet.\n\
-                 To try it with peers on this machine, add --danger-allow-loopback-peers."
-            )?;
-        }
-        writeln!(page, "\nStop it with Ctrl-C.")
-    }
 }
 
 #[cfg(test)]
@@ -196,6 +182,19 @@ mod tests {
         assert_eq!(
             uri(Reached::Tls, address, None),
             "turns:[2001:db8::1]:5349?transport=tcp"
+        );
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_by_loopback() {
+        assert_eq!(
+            url(false, "0.0.0.0:80".parse().unwrap()),
+            "http://127.0.0.1:80"
+        );
+        assert_eq!(url(true, "[::]:80".parse().unwrap()), "https://[::1]:80");
+        assert_eq!(
+            url(true, "192.0.2.1:80".parse().unwrap()),
+            "https://192.0.2.1:80"
         );
     }
 }
