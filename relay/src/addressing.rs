@@ -45,19 +45,26 @@ impl Addressing {
             }
             let family = AddressFamily::of(address.ip());
             let mut any = false;
-            for &ip in machine.iter().filter(|ip| AddressFamily::of(**ip) == family) {
+            for &ip in machine
+                .iter()
+                .filter(|ip| AddressFamily::of(**ip) == family)
+            {
                 add(ip);
                 any = true;
             }
             if !any {
                 let key = format!("listeners[{index}].address");
-                let message =
-                    format!("{address} is skipped: the machine has no global address of its family");
+                let message = format!(
+                    "{address} is skipped: the machine has no global address of its family"
+                );
                 findings.warn(key, message);
             }
         }
         if listeners.is_empty() {
-            findings.missing("listeners", "a listener on an address that this machine has");
+            findings.missing(
+                "listeners",
+                "a listener on an address that this machine has",
+            );
         }
         let locals = distinct(listeners.iter().map(|listener| listener.address.ip()));
         let hosts = pair(&locals, &config.public_ips, &mut findings);
@@ -243,7 +250,11 @@ mod tests {
     #[test]
     fn external_addresses_pair_by_order_within_a_family() {
         let config = config(
-            &[("udp", "10.0.0.1:1"), ("udp", "[fd00::1]:1"), ("tcp", "10.0.1.1:1")],
+            &[
+                ("udp", "10.0.0.1:1"),
+                ("udp", "[fd00::1]:1"),
+                ("tcp", "10.0.1.1:1"),
+            ],
             &["203.0.113.1", "2001:db8::1", "203.0.113.2"],
         );
         let addressing = Addressing::resolve(&config, &[]).unwrap();

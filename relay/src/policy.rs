@@ -31,7 +31,8 @@ const MAX_USERNAME_BYTES: usize = 508;
 /// RFC 8656 §7.2: a server's largest lifetime is not below the default one.
 const MIN_LIFETIME_BOUND: u32 = 600;
 
-/// What the shards enforce. Replaced whole.
+/// What the shards enforce. Replaced whole in the [`arc_swap::ArcSwap`] that [`crate::shard::Bound::start`] is given,
+/// followed by [`crate::shard::ShardSet::notify_policy`].
 pub struct RelayPolicy {
     /// What the core knows of it.
     pub server: Arc<Policy>,
@@ -69,6 +70,15 @@ pub(crate) struct LocalPolicy {
     pub(crate) allocations: u32,
 }
 
+impl LocalPolicy {
+    /// Allocations that the node takes: what its configuration says, as far as the descriptors go.
+    pub(crate) fn allocation_limit(&self) -> u32 {
+        self.limits
+            .allocations
+            .map_or(self.allocations, |bound| bound.min(self.allocations))
+    }
+}
+
 /// A snapshot that was found good.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -82,6 +92,8 @@ pub(crate) struct Compiled {
 pub(crate) enum SnapshotError {
     #[error("generation {offered} is older than the running generation {running}")]
     Stale { offered: u64, running: u64 },
+    #[error("the shards of this node do not run")]
+    Stopped,
     #[error("{field}: {found} entries are more than {most}")]
     TooMany {
         field: &'static str,
@@ -310,10 +322,7 @@ fn limits(wanted: fleet::Limits, local: &LocalPolicy) -> Result<Limits, Snapshot
     let mut limits = Limits {
         permissions_per_allocation: local.limits.permissions_per_allocation,
         channels_per_allocation: local.limits.channels_per_allocation,
-        allocations: local
-            .limits
-            .allocations
-            .map_or(local.allocations, |bound| bound.min(local.allocations)),
+        allocations: local.allocation_limit(),
         ..Limits::default()
     };
     if wanted.allocations_per_user > 0 {
@@ -362,7 +371,10 @@ impl KeySource for KeyRing {
             .user
             .map(|user| username.len() - user.len()..username.len());
         for generation in &self.secrets {
-            if generation.accept_until.is_some_and(|until| now.unix > until) {
+            if generation
+                .accept_until
+                .is_some_and(|until| now.unix > until)
+            {
                 continue;
             }
             let password = generation.secret.password(username);

@@ -12,10 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_proto::NodeId;
-use turnfleet_turn::Transport;
+use turnfleet_turn::peer_filter::Cidr;
 
+pub use crate::listeners::Listener;
 pub(crate) use error::Findings;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
 pub use raw::{
@@ -92,15 +92,6 @@ pub enum JoinToken {
     Value(Secret),
     /// In a file, which may be renewed while the node runs.
     File(PathBuf),
-}
-
-/// Where clients reach the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Listener {
-    /// Over what.
-    pub transport: Transport,
-    /// Address and port; port 0 is chosen by the system.
-    pub address: SocketAddr,
 }
 
 /// An external address of the node.

@@ -173,7 +173,7 @@ impl Default for RawStream {
         Self {
             unauthenticated_seconds: 10,
             unauthenticated_connections: 4096,
-            write_queue_bytes: 131_072,
+            write_queue_bytes: 262_144,
         }
     }
 }

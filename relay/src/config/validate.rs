@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_proto::NodeId;
+use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::{AddressFamily, Transport};
 
 use super::{

@@ -94,10 +94,12 @@ impl Client {
             let mut tls = ClientTlsConfig::new();
             if let Some(path) = ca {
                 // Read each time: a CA may be renewed while the node runs.
-                let pem = tokio::fs::read(path).await.map_err(|source| ClientError::Ca {
-                    path: path.to_owned(),
-                    source,
-                })?;
+                let pem = tokio::fs::read(path)
+                    .await
+                    .map_err(|source| ClientError::Ca {
+                        path: path.to_owned(),
+                        source,
+                    })?;
                 tls = tls.ca_certificate(Certificate::from_pem(pem));
             }
             channel = channel.tls_config(tls).map_err(ClientError::Connect)?;
@@ -140,5 +142,7 @@ impl Client {
 }
 
 async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, ClientError> {
-    timeout(PATIENCE, asked).await.map_err(|_| ClientError::Silent)
+    timeout(PATIENCE, asked)
+        .await
+        .map_err(|_| ClientError::Silent)
 }

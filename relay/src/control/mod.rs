@@ -16,4 +16,4 @@ pub(crate) use introduction::Introduction;
 pub(crate) use session::Session;
 pub(crate) use snapshot_cache::SnapshotCache;
 pub(crate) use state_dir::{StateDir, StateDirError};
-pub(crate) use status::{ControlState, ControlStatus};
+pub(crate) use status::{ControlCounts, ControlState, ControlStatus};

@@ -95,7 +95,7 @@ impl Session {
             let pause = Duration::from_millis(random(PAUSE_MILLIS));
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
             }
         }
     }
@@ -111,20 +111,24 @@ impl Session {
         let ca = self.controller.ca.clone();
         let mut client = tokio::select! {
             client = Client::connect(&endpoint, ca.as_deref()) => client?,
-            _ = stopping.wait_for(|stop| *stop) => return Ok(Stopped),
+            () = stopped(&mut stopping) => return Ok(Stopped),
         };
         let credential = match self.identity.credential.clone() {
             Some(credential) => credential,
             None => self.enrol(&mut client).await?,
         };
-        match self.converse(&mut client, &credential, &endpoint.uri, stop).await {
+        match self
+            .converse(&mut client, &credential, &endpoint.uri, stop)
+            .await
+        {
             // The controller's store was replaced: the node becomes a member again, and generations begin anew.
             Err(SessionError::Client(error)) if error.is_unknown_credential() => {
                 if self.controller.join_token.is_none() {
                     return Err(error.into());
                 }
                 let credential = self.enrol(&mut client).await?;
-                self.converse(&mut client, &credential, &endpoint.uri, stop).await
+                self.converse(&mut client, &credential, &endpoint.uri, stop)
+                    .await
             }
             ended => ended,
         }
@@ -167,7 +171,9 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Stopped, SessionError> {
         let (outgoing, messages) = mpsc::channel(QUEUE);
-        let hello = self.introduction.hello(&self.identity, self.serving.generation());
+        let hello = self
+            .introduction
+            .hello(&self.identity, self.serving.generation());
         say(&outgoing, FromNode::Hello(hello))?;
         let messages = ReceiverStream::new(messages);
         let mut incoming = client.open_session(credential, messages).await?;
@@ -197,7 +203,7 @@ impl Session {
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat())?,
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat())?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
-                _ = stop.wait_for(|stop| *stop) => {
+                () = stopped(stop) => {
                     farewell(outgoing, incoming).await;
                     return Ok(Stopped);
                 }
@@ -263,6 +269,12 @@ impl Session {
             draining: self.serving.is_draining(),
         })
     }
+}
+
+/// Resolves when the node stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Queues a message; a full queue means that the controller does not read.

@@ -27,7 +27,9 @@ pub(crate) struct SnapshotCache {
 impl SnapshotCache {
     /// Reads the key, and makes one where it is missing.
     pub(crate) fn open(node_id: NodeId, dir: &StateDir) -> io::Result<Self> {
-        let kept = dir.read(KEY)?.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let kept = dir
+            .read(KEY)?
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let key = match kept {
             Some(key) => key,
             None => {
@@ -64,7 +66,10 @@ impl SnapshotCache {
             return Ok(None);
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let Ok(plain) = self.key.open_in_place(nonce, self.bound_to(credential), sealed) else {
+        let Ok(plain) = self
+            .key
+            .open_in_place(nonce, self.bound_to(credential), sealed)
+        else {
             return Ok(None);
         };
         Ok(fleet::Snapshot::decode(&*plain).ok())

@@ -92,7 +92,11 @@ impl ControlStatus {
         if before == state {
             tracing::debug!(controller, error, state = state.name(), "control session");
         } else if state == ControlState::Refused {
-            tracing::warn!(controller, error, "the controller refuses this node; trying on");
+            tracing::warn!(
+                controller,
+                error,
+                "the controller refuses this node; trying on"
+            );
         } else {
             tracing::warn!(
                 controller,

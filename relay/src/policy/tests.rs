@@ -116,7 +116,10 @@ fn a_username_that_is_both_tries_both() {
     let found = candidates("1500:both", 0);
     assert_eq!(found.len(), 3);
     assert_eq!(found[0].key, LongTermKey([9; 16]));
-    assert_eq!((found[0].expires_at, found[1].expires_at), (None, Some(1500)));
+    assert_eq!(
+        (found[0].expires_at, found[1].expires_at),
+        (None, Some(1500))
+    );
 }
 
 #[test]

@@ -18,69 +18,70 @@ impl ClientHeader {
     /// than its framing can say.
     #[must_use]
     pub fn write(&self, buffer: &mut [u8], payload: Span) -> Option<Span> {
-        let mut header = [0; Self::MAX_LEN];
-        let (header_len, padding) = match *self {
+        match *self {
             Self::ChannelData {
                 number,
                 padded: pad,
             } => {
-                header[..ChannelData::HEADER_LEN]
-                    .copy_from_slice(&ChannelData::header(number, payload.len)?);
-                let padding = if pad {
-                    padded(payload.len) - payload.len
-                } else {
-                    0
-                };
-                (ChannelData::HEADER_LEN, padding)
+                let header = ChannelData::header(number, payload.len)?;
+                let padding = if pad { padding(payload.len) } else { 0 };
+                enclose(buffer, &header, payload, padding)
             }
             Self::DataIndication {
                 transaction_id,
                 peer,
-            } => {
-                let len = data_indication(&mut header, transaction_id, peer, payload.len)?;
-                (len, padded(payload.len) - payload.len)
-            }
-        };
-        let start = payload.start.checked_sub(header_len)?;
-        let payload_end = payload.start.checked_add(payload.len)?;
-        buffer.get_mut(payload_end..payload_end + padding)?.fill(0);
-        buffer[start..payload.start].copy_from_slice(&header[..header_len]);
-        Some(Span {
-            start,
-            len: header_len + payload.len + padding,
-        })
+            } => write_indication(Method::Data, transaction_id, peer, buffer, payload),
+        }
     }
 }
 
-/// Makes what stands before `payload_len` bytes in a Data indication (RFC 8656 §11.4) and returns its length.
-fn data_indication(
-    header: &mut [u8; ClientHeader::MAX_LEN],
+/// Writes a Data or Send indication (RFC 8656 §11) around `payload`, as [`ClientHeader::write`] does.
+pub(crate) fn write_indication(
+    method: Method,
     id: TransactionId,
     peer: PeerAddr,
-    payload_len: usize,
-) -> Option<usize> {
-    let mut value = [0; address::MAX_LEN];
-    let address_len = address::write_xor(&mut value, peer.0, id);
+    buffer: &mut [u8],
+    payload: Span,
+) -> Option<Span> {
+    let mut address = [0; address::MAX_LEN];
+    let address_len = address::write_xor(&mut address, peer.0, id);
     let data_at = HEADER_LEN + 4 + address_len;
-    let len = u16::try_from(data_at + 4 - HEADER_LEN + padded(payload_len)).ok()?;
-    let kind = Method::Data.code() | Class::Indication.bits();
+    let data_len = u16::try_from(payload.len).ok()?;
+    let message_len = u16::try_from(data_at + 4 - HEADER_LEN + padded(payload.len)).ok()?;
+
+    let mut header = [0; ClientHeader::MAX_LEN];
+    let kind = method.code() | Class::Indication.bits();
     header[..2].copy_from_slice(&kind.to_be_bytes());
-    header[2..4].copy_from_slice(&len.to_be_bytes());
+    header[2..4].copy_from_slice(&message_len.to_be_bytes());
     header[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
     header[8..HEADER_LEN].copy_from_slice(&id.0);
-    write_tlv(
-        header,
-        HEADER_LEN,
-        AttributeType::XOR_PEER_ADDRESS,
-        address_len,
-    )?;
-    header[HEADER_LEN + 4..data_at].copy_from_slice(&value[..address_len]);
-    write_tlv(header, data_at, AttributeType::DATA, payload_len)?;
-    Some(data_at + 4)
+    header[HEADER_LEN..HEADER_LEN + 2]
+        .copy_from_slice(&AttributeType::XOR_PEER_ADDRESS.0.to_be_bytes());
+    // An address has 8 or 20 bytes: one byte says it.
+    header[HEADER_LEN + 3] = u8::try_from(address_len).ok()?;
+    header[HEADER_LEN + 4..data_at].copy_from_slice(&address[..address_len]);
+    header[data_at..data_at + 2].copy_from_slice(&AttributeType::DATA.0.to_be_bytes());
+    header[data_at + 2..data_at + 4].copy_from_slice(&data_len.to_be_bytes());
+    enclose(
+        buffer,
+        &header[..data_at + 4],
+        payload,
+        padding(payload.len),
+    )
 }
 
-fn write_tlv(header: &mut [u8], at: usize, kind: AttributeType, len: usize) -> Option<()> {
-    header[at..at + 2].copy_from_slice(&kind.0.to_be_bytes());
-    header[at + 2..at + 4].copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
-    Some(())
+/// Puts `header` before the payload and `padding` zeros behind it.
+fn enclose(buffer: &mut [u8], header: &[u8], payload: Span, padding: usize) -> Option<Span> {
+    let start = payload.start.checked_sub(header.len())?;
+    let payload_end = payload.start.checked_add(payload.len)?;
+    buffer.get_mut(payload_end..)?.get_mut(..padding)?.fill(0);
+    buffer[start..payload.start].copy_from_slice(header);
+    Some(Span {
+        start,
+        len: header.len() + payload.len + padding,
+    })
+}
+
+fn padding(len: usize) -> usize {
+    padded(len) - len
 }

@@ -58,7 +58,7 @@ impl Message<'_> {
         };
         let len = usize::from(read_u16(self.bytes, at + 2));
         len == INTEGRITY_LEN
-            && mac(&self.bytes[..at], key)
+            && mac(&self.bytes[..at], &key.0)
                 .verify_slice(&self.bytes[at + 4..at + 4 + INTEGRITY_LEN])
                 .is_ok()
     }
@@ -83,7 +83,7 @@ impl Message<'_> {
 
 /// The value of MESSAGE-INTEGRITY behind `bytes`, a message up to that attribute.
 pub(super) fn integrity(bytes: &[u8], key: &LongTermKey) -> [u8; INTEGRITY_LEN] {
-    mac(bytes, key).finalize().into_bytes().into()
+    mac(bytes, &key.0).finalize().into_bytes().into()
 }
 
 /// The value of FINGERPRINT behind `bytes`, a message up to that attribute whose length field already counts it.
@@ -92,10 +92,10 @@ pub(super) fn fingerprint(bytes: &[u8]) -> [u8; FINGERPRINT_LEN] {
 }
 
 /// The HMAC over `bytes`, a message up to its MESSAGE-INTEGRITY, with a length field that ends behind that attribute.
-fn mac(bytes: &[u8], key: &LongTermKey) -> Hmac<Sha1> {
+fn mac(bytes: &[u8], key: &[u8]) -> Hmac<Sha1> {
     let len = bytes.len() - HEADER_LEN + 4 + INTEGRITY_LEN;
     let len = u16::try_from(len).expect("a message that holds the attribute has such a length");
-    let mut mac = Hmac::<Sha1>::new_from_slice(&key.0).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(&bytes[..2]);
     mac.update(&len.to_be_bytes());
     mac.update(&bytes[4..]);
@@ -128,4 +128,32 @@ const fn crc_table() -> [u32; 256] {
         crc += 1;
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 5769 §2.2: a response signed with the short-term credential, its password being the key.
+    #[test]
+    fn hmac_fits_the_vector_with_a_key_of_another_length() {
+        let up_to_integrity = [
+            0x01, 0x01, 0x00, 0x3C, 0x21, 0x12, 0xA4, 0x42, 0xB7, 0xE7, 0xA7, 0x01, 0xBC, 0x34,
+            0xD6, 0x86, 0xFA, 0x87, 0xDF, 0xAE, 0x80, 0x22, 0x00, 0x0B, 0x74, 0x65, 0x73, 0x74,
+            0x20, 0x76, 0x65, 0x63, 0x74, 0x6F, 0x72, 0x20, 0x00, 0x20, 0x00, 0x08, 0x00, 0x01,
+            0xA1, 0x47, 0xE1, 0x12, 0xA6, 0x43,
+        ];
+        let expected = [
+            0x2B, 0x91, 0xF5, 0x99, 0xFD, 0x9E, 0x90, 0xC3, 0x8C, 0x74, 0x89, 0xF9, 0x2A, 0xF9,
+            0xBA, 0x53, 0xF0, 0x6B, 0xE7, 0xD7,
+        ];
+        let key = b"VOkJxbRl1RmTxUk/WvJxBt";
+        assert!(mac(&up_to_integrity, key).verify_slice(&expected).is_ok());
+    }
+
+    /// The check value that is published with the CRC's parameters.
+    #[test]
+    fn crc32_fits_its_check_value() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
 }

@@ -19,6 +19,7 @@ mod writer;
 
 pub use attribute::{Attribute, AttributeError, AttributeType, Attributes};
 pub use channel_data::ChannelData;
+pub(crate) use client_header::write_indication;
 pub use deframer::{Frame, MAX_FRAME_LEN, deframe};
 pub use error_code::ErrorCode;
 pub use integrity::Fingerprint;

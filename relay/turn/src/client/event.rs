@@ -1,0 +1,74 @@
+//! What a client tells its driver.
+
+use std::net::SocketAddr;
+
+use crate::addr::{AddressFamily, PeerAddr};
+use crate::wire::{ChannelNumber, ErrorCode, Method, ReservationToken};
+
+/// Something that the driver may have waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The answer to [`super::Client::binding`].
+    Bound {
+        /// The server-reflexive address.
+        mapped: SocketAddr,
+    },
+    /// An allocation was granted.
+    Allocated(Allocated),
+    /// The lifetime of the allocation was set anew, by a call or by the client itself.
+    Refreshed {
+        /// Seconds; zero where the allocation was ended.
+        lifetime: u32,
+    },
+    /// Permissions were installed or refreshed.
+    PermissionCreated {
+        /// The peers whose IP addresses have them.
+        peers: Box<[PeerAddr]>,
+    },
+    /// A channel was bound or refreshed.
+    ChannelBound {
+        /// The channel.
+        number: ChannelNumber,
+        /// The peer.
+        peer: PeerAddr,
+    },
+    /// A request came to nothing. After a failed Refresh the allocation is taken for lost.
+    Failed {
+        /// What was asked for.
+        method: Method,
+        /// The peer of a ChannelBind, and the first of a CreatePermission.
+        peer: Option<PeerAddr>,
+        /// Why.
+        why: Failure,
+    },
+}
+
+/// An allocation as the server described it (RFC 8656 §7.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocated {
+    /// The relayed transport address.
+    pub relayed: SocketAddr,
+    /// The relayed transport address of the other family, where both were asked for and granted.
+    pub additional: Option<SocketAddr>,
+    /// The server-reflexive address.
+    pub mapped: SocketAddr,
+    /// Seconds that were granted at first.
+    pub lifetime: u32,
+    /// Redeems the next-higher port.
+    pub reservation_token: Option<ReservationToken>,
+    /// The additional family that was refused, and why.
+    pub address_error: Option<(AddressFamily, ErrorCode)>,
+}
+
+/// Why a request came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server refused it.
+    Refused(ErrorCode),
+    /// No answer came in 39.5 seconds.
+    Timeout,
+    /// The only answers were not the server's (RFC 8489 §9.2.5).
+    IntegrityViolated,
+    /// The answer lacks what it must have, or has what the client must understand and does not.
+    Malformed,
+}

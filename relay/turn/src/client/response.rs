@@ -1,0 +1,166 @@
+//! What the client makes of answers: whether to believe them, challenges, and what they grant (RFC 8489 §9.2.5).
+
+use super::event::{Allocated, Event, Failure};
+use super::request::Request;
+use super::transaction::Transaction;
+use super::{Challenge, Client};
+use crate::time::Instant;
+use crate::wire::{Class, ErrorCode, LongTermKey, Message};
+
+/// How often one request is made again after a 401 or 438.
+const MAX_RETRIES: u8 = 2;
+
+/// What an answer is worth.
+enum Verdict {
+    /// It is as if it had never come.
+    Discard,
+    /// It ends the transaction, and says nothing.
+    Violation,
+    Granted,
+    Refused(ErrorCode),
+    Malformed,
+}
+
+impl Client {
+    /// `false` where the answer belongs to no request, or is not believed.
+    pub(super) fn handle_response(&mut self, now: Instant, message: Message<'_>) -> bool {
+        let id = message.transaction_id();
+        let Some(index) = self.transactions.iter().position(|it| it.id == id) else {
+            return false;
+        };
+        let transaction = &mut self.transactions[index];
+        if message.method() != Some(transaction.request.method()) {
+            return false;
+        }
+        let verdict = judge(transaction, message, self.transport.is_stream());
+        if matches!(verdict, Verdict::Discard) {
+            return false;
+        }
+        let transaction = self.transactions.swap_remove(index);
+        match verdict {
+            Verdict::Discard => {}
+            Verdict::Violation => self.fail(&transaction.request, Failure::IntegrityViolated),
+            Verdict::Malformed => self.fail(&transaction.request, Failure::Malformed),
+            Verdict::Granted => self.handle_granted(now, transaction.request, message),
+            Verdict::Refused(code) => self.handle_refused(now, transaction, code, message),
+        }
+        true
+    }
+
+    fn handle_granted(&mut self, now: Instant, request: Request, message: Message<'_>) {
+        let event = match &request {
+            Request::Binding => match message.xor_mapped_address() {
+                Some(Ok(mapped)) => Some(Event::Bound { mapped }),
+                Some(Err(_)) | None => None,
+            },
+            Request::Allocate(_) => allocated(message).map(Event::Allocated),
+            Request::Refresh { .. } => match message.lifetime() {
+                Some(Ok(lifetime)) => Some(Event::Refreshed { lifetime }),
+                Some(Err(_)) | None => None,
+            },
+            Request::CreatePermission { peers } => Some(Event::PermissionCreated {
+                peers: peers.clone(),
+            }),
+            Request::ChannelBind { number, peer } => Some(Event::ChannelBound {
+                number: *number,
+                peer: *peer,
+            }),
+        };
+        match event {
+            Some(event) => {
+                self.keepalive.granted(now, &event);
+                self.emit(event);
+            }
+            None => self.fail(&request, Failure::Malformed),
+        }
+    }
+
+    /// Takes up the challenge of a 401 or 438 and asks again, or reports the refusal.
+    fn handle_refused(
+        &mut self,
+        now: Instant,
+        transaction: Transaction,
+        code: ErrorCode,
+        message: Message<'_>,
+    ) {
+        let is_challenge = code == ErrorCode::UNAUTHENTICATED || code == ErrorCode::STALE_NONCE;
+        let retry = is_challenge
+            && transaction.request.is_authenticated()
+            && transaction.retries < MAX_RETRIES
+            && self.take_challenge(&transaction, code, message);
+        if retry {
+            self.start(now, transaction.request, transaction.retries + 1);
+        } else {
+            self.fail(&transaction.request, Failure::Refused(code));
+        }
+    }
+
+    /// Whether the challenge leaves something to try: after a 401 to a signed request only another realm does.
+    fn take_challenge(
+        &mut self,
+        transaction: &Transaction,
+        code: ErrorCode,
+        message: Message<'_>,
+    ) -> bool {
+        let Some(Ok(nonce)) = message.nonce() else {
+            return false;
+        };
+        let realm = match (message.realm(), &self.challenge) {
+            (Some(Ok(realm)), _) => realm,
+            (None, Some(challenge)) if code == ErrorCode::STALE_NONCE => &challenge.realm,
+            (_, _) => return false,
+        };
+        let key = LongTermKey::derive(&self.username, realm, &self.password);
+        if code == ErrorCode::UNAUTHENTICATED && transaction.signed_with.as_ref() == Some(&key) {
+            return false;
+        }
+        self.challenge = Some(Challenge {
+            realm: realm.into(),
+            nonce: nonce.into(),
+            key,
+        });
+        true
+    }
+}
+
+/// The checks of RFC 8489 §9.2.5 and §6.3.3 in their order. Deviation: a 400 to a request that was not signed is believed, as
+/// any other answer to it is; whoever asks why a server refuses the first request is not left to wait for nothing.
+fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) -> Verdict {
+    let code = match (message.class(), message.error_code()) {
+        (Class::ErrorResponse, Some(Ok(code))) => Some(code),
+        (Class::ErrorResponse, _) => return Verdict::Discard,
+        (Class::Request | Class::Indication | Class::SuccessResponse, _) => None,
+    };
+    let is_challenge =
+        code == Some(ErrorCode::UNAUTHENTICATED) || code == Some(ErrorCode::STALE_NONCE);
+    if let Some(key) = &transaction.signed_with
+        && !is_challenge
+        && !message.verify_integrity(key)
+    {
+        transaction.violated = true;
+        let unsigned_bad_request = code == Some(ErrorCode::BAD_REQUEST) && !message.has_integrity();
+        return if reliable && !unsigned_bad_request {
+            Verdict::Violation
+        } else {
+            Verdict::Discard
+        };
+    }
+    match code {
+        Some(code) => Verdict::Refused(code),
+        None if message.unknown_required().next().is_some() => Verdict::Malformed,
+        None => Verdict::Granted,
+    }
+}
+
+/// What a success response to Allocate must have (RFC 8656 §7.3), and may have.
+fn allocated(message: Message<'_>) -> Option<Allocated> {
+    let mut relayed = message.xor_relayed_addresses();
+    Some(Allocated {
+        relayed: relayed.next()?.ok()?,
+        additional: relayed.next().transpose().ok()?,
+        mapped: message.xor_mapped_address()?.ok()?,
+        lifetime: message.lifetime()?.ok()?,
+        reservation_token: message.reservation_token().transpose().ok()?,
+        address_error: message.address_error_code().transpose().ok()?,
+    })
+}
