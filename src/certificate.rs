@@ -125,3 +125,44 @@ fn valid_for(parameters: &mut CertificateParams, days: u64) {
     parameters.not_before = epoch + now.saturating_sub(DAY);
     parameters.not_after = epoch + (now + DAY * days);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+    use super::*;
+
+    #[test]
+    fn a_later_certificate_verifies_against_the_authority_of_the_first_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let first = Authority::open(&state).unwrap();
+        let mut roots = RootCertStore::empty();
+        let trusted = CertificateDer::from_pem_file(&first.certificate).unwrap();
+        roots.add(trusted).unwrap();
+
+        let names = ["turn.example.org".to_owned()];
+        let addresses = ["127.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let later = Authority::open(&state).unwrap();
+        let files = later.issue(&state, "server", &names, &addresses).unwrap();
+        let certificate = CertificateDer::from_pem_file(&files.certificate).unwrap();
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = verifier.build().unwrap();
+        let verify = |name: &str| {
+            let name = ServerName::try_from(name).unwrap();
+            verifier.verify_server_cert(&certificate, &[], &name, &[], UnixTime::now())
+        };
+        for name in ["turn.example.org", "127.0.0.1", "2001:db8::1"] {
+            verify(name).unwrap();
+        }
+        assert!(verify("192.0.2.1").is_err());
+    }
+}

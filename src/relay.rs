@@ -28,9 +28,6 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
     };
     let filter = log.filter.as_deref().unwrap_or(&config.log.filter);
     telemetry::start(filter, log.log_format.unwrap_or(configured))?;
-    for warning in config.warnings() {
-        tracing::warn!(key = warning.key, "{}", warning.message);
-    }
     let mut signals = Signals::listen()?;
     let deadline = config.drain_deadline;
     let admin = match config.metrics_address {
@@ -45,11 +42,12 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
     if let Some(listener) = admin {
         admin::serve(listener, &node);
     }
+    tracing::info!(node = %node.status().node_id, listeners = node.listeners().len(), "serving");
     notify::ready();
 
     let signal = signals.next().await;
     notify::stopping();
-    tracing::info!(signal, allocations = node.status().allocations, "draining");
+    tracing::info!(signal, "leaving");
     node.drain(deadline);
     tokio::select! {
         () = node.drained() => {}

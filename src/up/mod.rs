@@ -244,9 +244,6 @@ impl Fleet {
 
 /// Starts a relay in this process, with its listener for metrics.
 async fn start_thread(relay: &Relay, config: RelayConfig) -> anyhow::Result<Arc<Node>> {
-    for warning in config.warnings() {
-        tracing::warn!(node = relay.name, key = warning.key, "{}", warning.message);
-    }
     let admin = match config.metrics_address {
         Some(address) => Some(admin::bind(address, "--metrics-port").await?),
         None => None,
