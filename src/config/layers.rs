@@ -77,7 +77,7 @@ impl Layers {
             self.problems.push(problem);
             return;
         };
-        insert(&mut self.table, &names, value);
+        insert(&mut self.table, key, value);
     }
 
     /// The keys as a TOML file.
@@ -133,24 +133,18 @@ fn merge(below: &mut Table, above: Table) {
     }
 }
 
-fn insert(table: &mut Table, names: &[&str], value: Value) {
-    let Some((last, parents)) = names.split_last() else {
+/// Writes a dotted key. What stands where a table is needed makes way for it.
+pub(crate) fn insert(table: &mut Table, key: &str, value: Value) {
+    let Some((name, rest)) = key.split_once('.') else {
+        table.insert(key.to_owned(), value);
         return;
     };
-    let mut table = table;
-    for name in parents {
-        let entry = table
-            .entry(*name)
-            .or_insert_with(|| Value::Table(Table::new()));
-        if !entry.is_table() {
-            *entry = Value::Table(Table::new());
-        }
-        let Value::Table(inner) = entry else {
-            return;
-        };
-        table = inner;
-    }
-    table.insert((*last).to_owned(), value);
+    let mut inner = match table.remove(name) {
+        Some(Value::Table(inner)) => inner,
+        Some(_) | None => Table::new(),
+    };
+    insert(&mut inner, rest, value);
+    table.insert(name.to_owned(), Value::Table(inner));
 }
 
 /// Reads `text` as what `node` expects. A list may be written as TOML or with commas.
@@ -177,15 +171,15 @@ fn parse(node: Node<'_>, text: &str) -> Option<Value> {
     })
 }
 
-/// Removes from `table` what the schema does not allow, and says so.
-fn keep_what_fits(node: Node<'_>, table: &mut Table, path: &str, problems: &mut Problems) {
+/// Removes from `table` what the schema does not allow, and says so; returns whether the rest has every key that it needs.
+fn keep_what_fits(node: Node<'_>, table: &mut Table, path: &str, problems: &mut Problems) -> bool {
+    let path_of = |key: &str| match path {
+        "" => key.to_owned(),
+        _ => format!("{path}.{key}"),
+    };
     let keys: Vec<String> = table.keys().cloned().collect();
     for key in keys {
-        let path = if path.is_empty() {
-            key.clone()
-        } else {
-            format!("{path}.{key}")
-        };
+        let path = path_of(&key);
         let Some(property) = node.property(&key) else {
             problems.push(unknown(&path, &key, node, None));
             table.remove(&key);
@@ -198,6 +192,13 @@ fn keep_what_fits(node: Node<'_>, table: &mut Table, path: &str, problems: &mut 
             table.remove(&key);
         }
     }
+    let absent = |key: &&str| !table.contains_key(*key);
+    let missing: Vec<&str> = node.required().into_iter().filter(absent).collect();
+    for key in &missing {
+        let expected = node.property(key).map_or_else(String::new, Node::expected);
+        problems.add(Problem::new(path_of(key), None, expected));
+    }
+    missing.is_empty()
 }
 
 /// Whether `value` has one of the shapes of `node`, once parts of it that do not fit are removed.
@@ -227,10 +228,7 @@ fn fits(node: Node<'_>, value: &mut Value, path: &str, problems: &mut Problems) 
         }
         Value::Table(table) if shapes.contains(&Shape::Table) => {
             // A table without keys of its own is for others to judge.
-            if !node.properties().is_empty() {
-                keep_what_fits(node, table, path, problems);
-            }
-            true
+            return node.properties().is_empty() || keep_what_fits(node, table, path, problems);
         }
         Value::Array(_) | Value::Table(_) | Value::Datetime(_) => false,
     };
@@ -373,7 +371,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let mut layers = layers(
             "shard = 1\nname = 5\nshards = 70000\nshared_secret = 7\n[inner]\non = 'yes'\n\
-             [[listeners]]\ntransport = 'sctp'\naddress = 'x'",
+             [[listeners]]\ntransport = 'sctp'",
         );
         layers.sets(&[pair("shards", "many"), pair("inner.color", "1")]);
         assert_problems(
@@ -383,6 +381,7 @@ mod tests {
                 "inner.color (from --set): expected a known key: one of limit, on",
                 "inner.on = \"yes\": expected true or false",
                 "listeners[0].transport = \"sctp\": expected one of udp, tcp",
+                "listeners[0].address: expected a text",
                 "name = 5: expected a text",
                 "shard: expected a known key (did you mean shards?)",
                 "shards = 70000: expected a whole number from 0 to 65535",

@@ -14,7 +14,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-pub(crate) use layers::{Layers, read};
+pub(crate) use layers::{Layers, insert, read};
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use schema::Schema;
 

@@ -69,13 +69,16 @@ impl Problems {
         self.0.push(problem);
     }
 
-    /// Adds those of `other` whose key has no problem yet: a value that was set aside for its type is not missing.
-    pub(crate) fn append(&mut self, other: Self) {
-        for problem in other.0 {
-            if !self.0.iter().any(|known| known.key == problem.key) {
-                self.0.push(problem);
-            }
+    /// Adds one, unless its key has one already: a value that was set aside for its type is not missing.
+    pub(crate) fn add(&mut self, problem: Problem) {
+        if !self.0.iter().any(|known| known.key == problem.key) {
+            self.0.push(problem);
         }
+    }
+
+    /// Adds those of `other`, as [`Self::add`] does.
+    pub(crate) fn append(&mut self, other: Self) {
+        other.0.into_iter().for_each(|problem| self.add(problem));
     }
 }
 

@@ -89,6 +89,13 @@ impl<'s> Node<'s> {
             .map(|(_, node)| node)
     }
 
+    /// The keys without which a table is not complete.
+    pub(crate) fn required(self) -> Vec<&'s str> {
+        let alternatives = self.alternatives().into_iter();
+        let lists = alternatives.filter_map(|node| node.outer.get("required")?.as_array());
+        lists.flatten().filter_map(Json::as_str).collect()
+    }
+
     /// The items of a list.
     pub(crate) fn items(self) -> Option<Self> {
         let mut alternatives = self.alternatives().into_iter();

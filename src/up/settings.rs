@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::plan::{Plan, Relay};
 use crate::certificate::Files;
-use crate::config::{Configuration, Layers, Problems};
+use crate::config::{Configuration, Layers, Problems, insert};
 
 /// How relays reach the controller, and what they show to clients.
 #[derive(Clone, Debug)]
@@ -204,23 +204,9 @@ fn sets(pairs: &[(String, String)], prefix: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Writes a dotted key, where there is a value.
 fn put(table: &mut Table, key: &str, value: Option<Value>) {
-    let Some(value) = value else {
-        return;
-    };
-    match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-        Some((name, rest)) => {
-            let inner = table
-                .entry(name)
-                .or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                put(inner, rest, Some(value));
-            }
-        }
+    if let Some(value) = value {
+        insert(table, key, value);
     }
 }
 
