@@ -44,7 +44,6 @@ pub struct SessionKey {
 type Answer<T> = oneshot::Sender<Result<T, FleetError>>;
 
 /// What the mailbox holds.
-
 pub(crate) enum Request {
     Enroll {
         join_token: String,

@@ -92,7 +92,7 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
         };
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
@@ -117,6 +117,11 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
     drop(listener);
     let all_ended = async { while connections.join_next().await.is_some() {} };
     drop(tokio::time::timeout(STOP_GRACE, all_ended).await);
+}
+
+/// Waits for the word to stop, or for the end of whoever could say it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// The two versions of HTTP that a connection can carry.
@@ -191,7 +196,7 @@ impl Connection {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            _ = self.stop.wait_for(|stop| *stop) => {
+            () = stopped(&mut self.stop) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

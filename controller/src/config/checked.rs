@@ -17,7 +17,7 @@ use crate::fleet::record::{Policy, Scope, StaticUser};
 
 /// The shortest token that may be configured, in characters.
 const MIN_TOKEN: usize = 16;
-/// The longest username and realm, RFC 8489 §14.3 and §14.9.
+/// The longest username in bytes, RFC 8489 §14.3.
 const MAX_NAME: usize = 508;
 /// The most networks in `peers.allow` and `peers.deny`, users, and API tokens.
 const MAX_ENTRIES: usize = 1024;
@@ -289,8 +289,8 @@ impl Check {
 
     fn policy(&mut self, raw: &RawConfig) -> Policy {
         let realm = &raw.realm;
-        if realm.is_empty() || realm.len() > MAX_NAME || realm.chars().any(char::is_control) {
-            let expected = "a text of 1 to 508 bytes without control characters";
+        if realm.is_empty() || realm.chars().count() > 127 || realm.chars().any(char::is_control) {
+            let expected = "1 to 127 characters without control characters";
             self.fail("realm", Some(realm.clone()), expected);
         }
         let limits = &raw.limits;
@@ -468,9 +468,24 @@ impl PortPlan {
     /// EVEN-PORT finds pairs.
     #[must_use]
     pub fn share(self) -> u32 {
-        match self.relays_per_address {
-            0 | 1 => self.range.len(),
-            relays => self.range.len() / relays & !1,
+        if self.relays_per_address <= 1 {
+            return self.range.len();
+        }
+        let usable = (u32::from(self.range.last()) + 1).saturating_sub(self.first());
+        usable / self.relays_per_address & !1
+    }
+
+    /// The first port of the first share.
+    pub(crate) fn first(self) -> u32 {
+        self.align(self.range.first().into())
+    }
+
+    /// The lowest port from `port` on that a share may begin at.
+    pub(crate) fn align(self, port: u32) -> u32 {
+        if self.relays_per_address <= 1 {
+            port
+        } else {
+            port.next_multiple_of(2)
         }
     }
 }

@@ -5,14 +5,14 @@
 //! on, in order, exactly once, or says that the history no longer reaches so far. Nothing here knows what the values mean,
 //! save `keys` and `codec`, which turn the fleet's records into entries and back.
 
-//pub mod codec;
-//mod embedded;
-//pub mod keys;
+pub mod codec;
+mod embedded;
+pub mod keys;
 mod seal;
 
 use async_trait::async_trait;
 
-//pub use embedded::EmbeddedStore;
+pub use embedded::{EmbeddedStore, exists};
 pub use seal::{SealError, Sealer};
 
 /// The longest key, in bytes.

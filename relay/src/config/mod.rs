@@ -161,3 +161,6 @@ impl Config {
         &self.warnings
     }
 }
+
+#[cfg(test)]
+mod tests;

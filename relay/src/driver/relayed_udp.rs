@@ -173,13 +173,12 @@ fn bind(local: SocketAddr) -> io::Result<Socket> {
 }
 
 fn open_error(error: &io::Error) -> OpenError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => OpenError::PortTaken,
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::PermissionDenied => {
-            OpenError::AddressUnavailable
-        }
-        _ if descriptors::is_exhaustion(error) => OpenError::Exhausted,
-        _ => OpenError::AddressUnavailable,
+    if error.kind() == io::ErrorKind::AddrInUse {
+        OpenError::PortTaken
+    } else if descriptors::is_exhaustion(error) {
+        OpenError::Exhausted
+    } else {
+        OpenError::AddressUnavailable
     }
 }
 

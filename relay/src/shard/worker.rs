@@ -81,7 +81,6 @@ pub(super) struct Shard {
     control: Arc<Control>,
     event_log: ShardEventLog,
     published: Arc<Published>,
-    allocations: u64,
     draining: bool,
     /// When counts are published next; `None` while nothing has happened since the last time.
     publish_at: Option<Instant>,
@@ -113,7 +112,6 @@ impl Shard {
             control: parts.control,
             event_log,
             published: parts.published,
-            allocations: 0,
             draining: false,
             publish_at: None,
         }
@@ -203,12 +201,11 @@ impl Shard {
                 Source::Waker => {}
             }
         }
-        if relayed > 0 {
-            // A socket alone may fill the whole row; many share it, and those left over have their next turn soon.
-            let share = (BATCH / relayed).max(MIN_SHARE);
+        // A socket alone may fill the whole row; many share it, and those left over have their next turn soon.
+        if let Some(share) = BATCH.checked_div(relayed) {
             for source in turns.drain(..) {
                 if let Source::Relayed(index) = source {
-                    self.serve_relayed(index, share);
+                    self.serve_relayed(index, share.max(MIN_SHARE));
                 }
             }
             self.flush_to_clients();
@@ -355,21 +352,16 @@ impl Shard {
 
     fn note_event(&mut self, event: &Event) {
         match event {
-            Event::Opened { client, .. } => {
-                self.allocations += 1;
-                if client.transport.is_stream() {
-                    self.streams.allocation_opened(*client);
-                }
+            Event::Opened { client, .. } if client.transport.is_stream() => {
+                self.streams.allocation_opened(*client);
             }
-            Event::Closed { client, .. } => {
-                self.allocations = self.allocations.saturating_sub(1);
-                if client.transport.is_stream() {
-                    self.streams.allocation_closed(*client, self.now.instant);
-                }
+            Event::Closed { client, .. } if client.transport.is_stream() => {
+                self.streams.allocation_closed(*client, self.now.instant);
             }
-            Event::Refused { .. } => {}
+            Event::Opened { .. } | Event::Closed { .. } | Event::Refused { .. } => {}
         }
-        self.published.set_allocations(self.allocations);
+        self.published
+            .set_allocations(self.server.counters().allocations());
         if !self.event_log.write(event, self.now.unix) {
             self.counters.events_not_logged += 1;
         }

@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) deadline: Option<Instant>,
     /// Whether the client has closed its side: reading goes on until its end is seen.
     pub(crate) hung_up: bool,
+    /// Whether TLS has seen the client's goodbye.
+    pub(crate) ended: bool,
     /// Whether the kernel takes no more for the time being; an event will say when it does.
     pub(crate) blocked: bool,
     /// Whether the stream stands in the list of those to be written to.
@@ -61,6 +63,9 @@ impl Connection {
         unread: &mut [u8],
         ciphertext: &mut [u8],
     ) -> Result<Arrived, StreamEnd> {
+        if self.ended {
+            return Err(StreamEnd::Closed);
+        }
         let held = self.partial.len();
         unread[..held].copy_from_slice(&self.partial);
         let room = &mut unread[held..];
@@ -71,17 +76,19 @@ impl Connection {
             }
             Carrier::Tls(tls) => {
                 let count = read_some(&mut self.socket, ciphertext)?;
-                let plain = decipher(tls, &ciphertext[..count], room).map_err(|end| {
+                let deciphered = decipher(tls, &ciphertext[..count], room);
+                if deciphered.is_err() {
                     // rustls has an alert to send that tells the client why.
                     let _ = tls.write_tls(&mut self.socket);
-                    end
-                })?;
+                }
+                let (plain, ended) = deciphered?;
+                self.ended = ended;
                 (plain, count, count == ciphertext.len())
             }
         };
         Ok(Arrived {
             len: held + plain,
-            more: filled || (self.hung_up && count > 0),
+            more: filled || self.ended || (self.hung_up && count > 0),
         })
     }
 
@@ -164,25 +171,25 @@ fn read_some(socket: &mut TcpStream, buffer: &mut [u8]) -> Result<usize, StreamE
     }
 }
 
-/// Feeds `ciphertext` to the session and collects what it deciphers; `room` is larger than both `ciphertext` and the
-/// one record that the session may hold.
+/// Feeds `ciphertext` to the session and collects what it deciphers: how many bytes, and whether they end with the
+/// client's goodbye. `room` is larger than `ciphertext` and the one record that the session may hold together.
 fn decipher(
     tls: &mut ServerConnection,
     mut ciphertext: &[u8],
     room: &mut [u8],
-) -> Result<usize, StreamEnd> {
+) -> Result<(usize, bool), StreamEnd> {
     let mut plain = 0;
     while !ciphertext.is_empty() {
         tls.read_tls(&mut ciphertext).map_err(|_| StreamEnd::Tls)?;
         tls.process_new_packets().map_err(|_| StreamEnd::Tls)?;
         loop {
             match tls.reader().read(&mut room[plain..]) {
-                Ok(0) => return Err(StreamEnd::Closed),
+                Ok(0) => return Ok((plain, true)),
                 Ok(count) => plain += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => return Err(StreamEnd::Closed),
             }
         }
     }
-    Ok(plain)
+    Ok((plain, false))
 }

@@ -180,6 +180,7 @@ impl Streams {
             outgoing: outgoing::Outgoing::default(),
             deadline: Some(deadline),
             hung_up: false,
+            ended: false,
             blocked: false,
             dirty: false,
             queued: false,
