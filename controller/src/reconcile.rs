@@ -2,6 +2,9 @@
 //! through a bounded mailbox, in order; what must last goes into the store by a transaction, and comes back by the store's
 //! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
 
+mod mirror;
+mod task;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +13,9 @@ use turnfleet_proto::{NodeId, fleet as wire};
 
 use crate::error::FleetError;
 use crate::fleet::{Ended, FleetView, Incarnation, ProbeOutcome};
+
+pub use mirror::Mirror;
+pub use task::Reconciler;
 
 /// Speaks to the task that owns the fleet. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,10 +47,13 @@ pub struct SessionKey {
     pub number: u64,
 }
 
+/// Requests that wait; whoever sends one more waits too.
+const MAILBOX: usize = 1024;
+
 type Answer<T> = oneshot::Sender<Result<T, FleetError>>;
 
 /// What the mailbox holds.
-pub(crate) enum Request {
+enum Request {
     Enroll {
         join_token: String,
         node: NodeId,

@@ -96,10 +96,9 @@ impl Liveness {
             (Standing::Proven, Contact::Open { .. }) => Health::Healthy,
             (Standing::Failed, Contact::Open { .. }) => Health::Unhealthy,
             (Standing::Proven, Contact::Never | Contact::Lost { .. }) => Health::Unmanaged,
-            (
-                Standing::Unproven | Standing::Failed,
-                Contact::Never | Contact::Lost { .. },
-            ) => Health::Gone,
+            (Standing::Unproven | Standing::Failed, Contact::Never | Contact::Lost { .. }) => {
+                Health::Gone
+            }
         }
     }
 
@@ -124,13 +123,17 @@ impl Liveness {
             self.standing = Standing::Unproven;
             (self.good, self.failed) = (0, 0);
         }
-        self.contact = Contact::Open { last_heartbeat: now };
+        self.contact = Contact::Open {
+            last_heartbeat: now,
+        };
         self.trust_session();
         self.ask_probe();
     }
 
     pub(super) fn heartbeat(&mut self, now: Instant) {
-        self.contact = Contact::Open { last_heartbeat: now };
+        self.contact = Contact::Open {
+            last_heartbeat: now,
+        };
         self.trust_session();
     }
 
@@ -164,8 +167,12 @@ impl Liveness {
                 }
                 true
             }
-            Contact::Lost { verdict: Verdict::Awaited { until: Some(until) } } if now >= until => {
-                self.contact = Contact::Lost { verdict: Verdict::Spoken };
+            Contact::Lost {
+                verdict: Verdict::Awaited { until: Some(until) },
+            } if now >= until => {
+                self.contact = Contact::Lost {
+                    verdict: Verdict::Spoken,
+                };
                 self.fail();
                 true
             }
@@ -183,7 +190,9 @@ impl Liveness {
         if self.contact == Contact::Left {
             return;
         }
-        self.contact = Contact::Lost { verdict: Verdict::Awaited { until } };
+        self.contact = Contact::Lost {
+            verdict: Verdict::Awaited { until },
+        };
         if self.probing {
             self.ask_probe();
         } else {
@@ -221,9 +230,16 @@ impl Liveness {
     fn probed_badly(&mut self) {
         self.good = 0;
         self.failed = self.failed.saturating_add(1);
-        let awaited = matches!(self.contact, Contact::Lost { verdict: Verdict::Awaited { .. } });
+        let awaited = matches!(
+            self.contact,
+            Contact::Lost {
+                verdict: Verdict::Awaited { .. }
+            }
+        );
         if awaited {
-            self.contact = Contact::Lost { verdict: Verdict::Spoken };
+            self.contact = Contact::Lost {
+                verdict: Verdict::Spoken,
+            };
         }
         if awaited || self.failed >= FAILED_PROBES {
             self.fail();
@@ -243,7 +259,10 @@ mod tests {
 
     impl Node {
         fn registered() -> Self {
-            let mut node = Self { liveness: Liveness::new(true), now: Instant(1_000_000_000) };
+            let mut node = Self {
+                liveness: Liveness::new(true),
+                now: Instant(1_000_000_000),
+            };
             node.liveness.opened(node.now, false);
             node
         }
@@ -447,7 +466,10 @@ mod tests {
 
     #[test]
     fn a_node_known_from_the_store_alone_is_listed_by_its_probe() {
-        let mut node = Node { liveness: Liveness::new(true), now: Instant(1) };
+        let mut node = Node {
+            liveness: Liveness::new(true),
+            now: Instant(1),
+        };
         node.is(Health::Gone);
         node.good();
         node.is(Health::Unmanaged);
@@ -455,7 +477,10 @@ mod tests {
 
     #[test]
     fn without_a_probe_the_session_decides() {
-        let mut node = Node { liveness: Liveness::new(false), now: Instant(1) };
+        let mut node = Node {
+            liveness: Liveness::new(false),
+            now: Instant(1),
+        };
         node.liveness.opened(node.now, false);
         node.is(Health::Healthy);
         node.wait(6000);

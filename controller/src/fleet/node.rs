@@ -6,7 +6,7 @@ use std::str::FromStr;
 use turnfleet_proto::{NodeId, fleet as wire};
 
 /// The most listeners and the most public addresses of one node.
-pub const MAX_ADDRESSES: usize = 64;
+const MAX_ADDRESSES: usize = 64;
 
 /// The longest region, zone, version or host name.
 const MAX_TEXT: usize = 253;

@@ -46,23 +46,30 @@ pub(super) fn register(
             (Some(range), _) => {
                 changes.releases.extend(own.cloned());
                 let (node, public_ip) = (node.clone(), *ip);
-                changes.grants.push(PortGrant { node, public_ip, range });
+                changes.grants.push(PortGrant {
+                    node,
+                    public_ip,
+                    range,
+                });
             }
             (None, Some(own)) if lies_within(own.range, plan.range) => {}
             (None, _) => return Err(exhausted(grants, plan, node, *ip)),
         }
     }
     if may_move {
-        let foreign = |grant: &&PortGrant| {
-            grant.node == *node && !public_ips.contains(&grant.public_ip)
-        };
-        changes.releases.extend(grants.values().filter(foreign).cloned());
+        let foreign =
+            |grant: &&PortGrant| grant.node == *node && !public_ips.contains(&grant.public_ip);
+        changes
+            .releases
+            .extend(grants.values().filter(foreign).cloned());
     }
     Ok(changes)
 }
 
 fn of_address(grants: &Grants, ip: IpAddr) -> impl Iterator<Item = &PortGrant> {
-    grants.range((ip, 0)..=(ip, u16::MAX)).map(|(_, grant)| grant)
+    grants
+        .range((ip, 0)..=(ip, u16::MAX))
+        .map(|(_, grant)| grant)
 }
 
 fn lies_within(inner: PortRange, outer: PortRange) -> bool {
@@ -96,7 +103,9 @@ fn exhausted(grants: &Grants, plan: PortPlan, node: &NodeId, ip: IpAddr) -> Flee
         public_ip: ip,
         relay_ports: plan.range,
         relays_per_address: plan.relays_per_address,
-        holders: of_address(grants, ip).filter(|grant| grant.node != *node).count(),
+        holders: of_address(grants, ip)
+            .filter(|grant| grant.node != *node)
+            .count(),
     }
 }
 
@@ -107,7 +116,10 @@ mod tests {
     use super::*;
 
     fn plan(range: &str, relays_per_address: u32) -> PortPlan {
-        PortPlan { range: range.parse().unwrap(), relays_per_address }
+        PortPlan {
+            range: range.parse().unwrap(),
+            relays_per_address,
+        }
     }
 
     fn node(number: usize) -> NodeId {
@@ -131,7 +143,10 @@ mod tests {
     fn join(grants: &mut Grants, plan: PortPlan, number: usize) -> Result<String, FleetError> {
         let changes = register(grants, plan, &node(number), &[ip(1)], true)?;
         apply(grants, &changes);
-        let own = grants.values().find(|grant| grant.node == node(number)).unwrap();
+        let own = grants
+            .values()
+            .find(|grant| grant.node == node(number))
+            .unwrap();
         Ok(own.range.to_string())
     }
 
@@ -146,7 +161,10 @@ mod tests {
 
     #[test]
     fn a_sole_relay_gets_the_whole_range_as_it_is() {
-        assert_eq!(join(&mut Grants::new(), plan("50001-50001", 1), 0).unwrap(), "50001-50001");
+        assert_eq!(
+            join(&mut Grants::new(), plan("50001-50001", 1), 0).unwrap(),
+            "50001-50001"
+        );
     }
 
     #[test]
@@ -174,9 +192,15 @@ mod tests {
         join(&mut grants, plan, 0).unwrap();
         join(&mut grants, plan, 1).unwrap();
         let error = join(&mut grants, plan, 2).unwrap_err();
-        assert!(matches!(error, FleetError::PortsExhausted { holders: 2, .. }));
+        assert!(matches!(
+            error,
+            FleetError::PortsExhausted { holders: 2, .. }
+        ));
         let text = error.to_string();
-        assert!(text.contains("relays_per_address = 2") && text.contains("192.0.2.1"), "{text}");
+        assert!(
+            text.contains("relays_per_address = 2") && text.contains("192.0.2.1"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -185,7 +209,11 @@ mod tests {
         join(&mut grants, plan("50000-50019", 1), 0).unwrap();
         let shared = plan("50000-50019", 2);
         let held = register(&grants, shared, &node(0), &[ip(1)], false).unwrap();
-        assert_eq!(held, Changes::default(), "live allocations hold their ports");
+        assert_eq!(
+            held,
+            Changes::default(),
+            "live allocations hold their ports"
+        );
         assert_eq!(join(&mut grants, shared, 0).unwrap(), "50000-50009");
         assert_eq!(join(&mut grants, shared, 1).unwrap(), "50010-50019");
     }
@@ -196,7 +224,10 @@ mod tests {
         let halves = plan("50000-50019", 2);
         join(&mut grants, halves, 0).unwrap();
         join(&mut grants, halves, 1).unwrap();
-        assert_eq!(join(&mut grants, plan("50000-50019", 1), 1).unwrap(), "50010-50019");
+        assert_eq!(
+            join(&mut grants, plan("50000-50019", 1), 1).unwrap(),
+            "50010-50019"
+        );
     }
 
     #[test]
@@ -225,7 +256,8 @@ mod tests {
                 match register(&grants, plan, &node(number), &addresses, may_move) {
                     Ok(changes) => apply(&mut grants, &changes),
                     Err(error) => {
-                        prop_assert!(matches!(error, FleetError::PortsExhausted { .. }));
+                        let exhausted = matches!(error, FleetError::PortsExhausted { .. });
+                        prop_assert!(exhausted);
                         continue;
                     }
                 }

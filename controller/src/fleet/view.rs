@@ -71,7 +71,7 @@ pub struct NodeView {
     /// Its name.
     pub id: NodeId,
     /// What it says of itself.
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     /// Which run of its process holds or held the last session; `None` where none has been seen.
     pub incarnation: Option<Incarnation>,
     /// Whether it lives.
@@ -83,7 +83,7 @@ pub struct NodeView {
     /// Whether lists may name it.
     pub listed: bool,
     /// The ports that it may use.
-    pub grants: Vec<PortGrant>,
+    pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.
     pub applied_generation: u64,
     /// Why it refused the last snapshot, where it did.

@@ -5,8 +5,9 @@
 //! they are answered, and a crash leaves a whole commit or none. All work on the file happens on blocking threads.
 
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -211,7 +212,10 @@ impl StoreFile {
                 key: key.to_owned(),
                 value: value.value().map(<[u8]>::to_vec),
             };
-            if commits.last().is_none_or(|commit| commit.revision != revision) {
+            if commits
+                .last()
+                .is_none_or(|commit| commit.revision != revision)
+            {
                 if commits.len() == WATCH_BATCH {
                     return Ok((commits, revision));
                 }
@@ -315,10 +319,7 @@ fn check_bounds(txn: &Txn) -> Result<(), StoreError> {
 
 fn open_file(path: &Path) -> Result<(Database, Revision), Failure> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)?;
+    make_dir(dir)?;
     OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -374,9 +375,24 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+fn make_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Makes the state directory, for its owner only, where it is missing.
+///
+/// # Errors
+/// When it is neither there nor can be made.
+pub fn make_state_dir(state_dir: &Path) -> Result<(), StoreError> {
+    make_dir(state_dir).map_err(|source| StoreError::Backend {
+        doing: "making the state directory",
+        retryable: false,
+        source: Box::new(source),
+    })
+}
+
 /// Whether `state_dir` holds a store already.
 #[must_use]
 pub fn exists(state_dir: &Path) -> bool {
-    let path: PathBuf = state_dir.join(FILE);
-    fs::metadata(path).is_ok_and(|file| file.len() > 0)
+    fs::metadata(state_dir.join(FILE)).is_ok_and(|file| file.len() > 0)
 }

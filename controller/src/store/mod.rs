@@ -12,7 +12,7 @@ mod seal;
 
 use async_trait::async_trait;
 
-pub use embedded::{EmbeddedStore, exists};
+pub use embedded::{EmbeddedStore, exists, make_state_dir};
 pub use seal::{SealError, Sealer};
 
 /// The longest key, in bytes.
