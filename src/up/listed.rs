@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Resolves when every relay of the plan is in the lists.
 pub(super) async fn all(plan: &Plan, controller: &Controller) {
-    let mut changes = controller.changes();
+    let mut changes = controller.watch();
     loop {
         let all = changes.wait_for(|view| missing(plan, view).is_empty());
         // An error means that the controller is stopping, and this with it.
