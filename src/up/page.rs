@@ -61,7 +61,7 @@ fn servers(page: &mut String, ready: &Ready, controller: &Controller) -> anyhow:
 fn homeserver(page: &mut String, ready: &Ready) -> anyhow::Result<()> {
     writeln!(page, "\nFor Synapse, in homeserver.yaml")?;
     writeln!(page, "  turn_uris:")?;
-    for uri in &ready.turn_uris {
+    for uri in &ready.few_uris {
         writeln!(page, "    - \"{uri}\"")?;
     }
     // A JSON string is a YAML string too.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use turnfleet_controller::Controller;
-use turnfleet_controller::fleet::Transport as Reached;
+use turnfleet_controller::fleet::{Listener, Transport as Reached};
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 use turnfleet_turn::Transport;
 
@@ -25,6 +25,9 @@ pub(crate) struct Ready {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) relays: Vec<ReadyRelay>,
     pub(crate) turn_uris: Vec<String>,
+    /// One of the URIs for each relay and transport: clients of a homeserver try all that they are given.
+    #[serde(skip)]
+    pub(crate) few_uris: Vec<String>,
 }
 
 /// Where the controller is reached from this machine.
@@ -68,7 +71,7 @@ impl Ready {
         mut relays: Vec<ReadyRelay>,
     ) -> Self {
         let view = controller.view();
-        let mut turn_uris = Vec::new();
+        let (mut turn_uris, mut few_uris) = (Vec::new(), Vec::new());
         for relay in &mut relays {
             let Some(node) = view
                 .nodes
@@ -78,9 +81,14 @@ impl Ready {
                 continue;
             };
             relay.relay_ports = node.grants.first().map(|grant| grant.range.to_string());
-            for listener in &node.identity.listeners {
-                let hostname = node.identity.hostname.as_deref();
-                let uri = uri(listener.transport, listener.address, hostname);
+            let hostname = node.identity.hostname.as_deref();
+            let mut shown = Vec::new();
+            for Listener { transport, address } in &node.identity.listeners {
+                let uri = uri(*transport, *address, hostname);
+                if !shown.contains(transport) {
+                    shown.push(*transport);
+                    few_uris.push(uri.clone());
+                }
                 if !turn_uris.contains(&uri) {
                     turn_uris.push(uri);
                 }
@@ -97,6 +105,7 @@ impl Ready {
             ca,
             relays,
             turn_uris,
+            few_uris,
         }
     }
 }
