@@ -49,7 +49,9 @@ pub(crate) async fn cors(
         return next.run(request).await;
     };
     let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if preflight {
         let headers = [
             (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
@@ -82,7 +84,10 @@ mod tests {
             headers.insert(ORIGIN, HeaderValue::from_static(from));
         }
         let allowed = origins.allowed(&headers);
-        assert_eq!(allowed.as_ref().map(HeaderValue::as_bytes), expected.map(str::as_bytes));
+        assert_eq!(
+            allowed.as_ref().map(HeaderValue::as_bytes),
+            expected.map(str::as_bytes)
+        );
     }
 
     #[test]

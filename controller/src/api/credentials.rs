@@ -109,8 +109,9 @@ impl CredentialRequest {
     pub(crate) fn region(&mut self, region: &str, place: &str) -> Result<(), ApiError> {
         let fits = !region.is_empty() && region.len() <= MAX_REGION_BYTES;
         if !fits || region.chars().any(char::is_control) {
-            let expected =
-                format!("the name of a region, at most {MAX_REGION_BYTES} bytes without control characters");
+            let expected = format!(
+                "the name of a region, at most {MAX_REGION_BYTES} bytes without control characters"
+            );
             let what = "the region cannot be the name of one";
             return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
         }
@@ -168,12 +169,22 @@ mod tests {
 
     #[test]
     fn a_ttl_is_brought_within_its_bounds() {
-        for (given, kept) in [(1, 300), (300, 300), (3600, 3600), (86_401, 86_400), (u64::MAX, 86_400)] {
+        for (given, kept) in [
+            (1, 300),
+            (300, 300),
+            (3600, 3600),
+            (86_401, 86_400),
+            (u64::MAX, 86_400),
+        ] {
             let mut request = CredentialRequest::default();
             request.ttl(Some(given), "query.ttl").unwrap();
             assert_eq!(request.ttl, Some(kept), "{given}");
         }
-        assert!(CredentialRequest::default().ttl(Some(0), "query.ttl").is_err());
+        assert!(
+            CredentialRequest::default()
+                .ttl(Some(0), "query.ttl")
+                .is_err()
+        );
         assert!(CredentialRequest::default().ttl(None, "query.ttl").is_err());
     }
 
@@ -202,7 +213,10 @@ mod tests {
             assert!(checked.is_err(), "{user:?}");
         }
         for user in ["", "@alice:example.org", "ünïcode", "%n%s'\""] {
-            assert_eq!(CredentialRequest::default().user(user, "query.username"), Ok(()));
+            assert_eq!(
+                CredentialRequest::default().user(user, "query.username"),
+                Ok(())
+            );
         }
     }
 }

@@ -13,13 +13,13 @@ use prometheus::IntGauge;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
     ControllerMessage, EnrollRequest, EnrollResponse, Hello, NodeMessage,
 };
-use turnfleet_proto::NodeId;
 
 use super::rate::TokenBucket;
 use super::status::grpc_status;

@@ -68,9 +68,9 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
             ("user", value) => asked.user(text(value, &place)?, &place)?,
             ("ttl", value) => asked.ttl(value.as_u64(), &place)?,
             ("transports", value) => {
-                let names = value.as_array().and_then(|all| {
-                    all.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
-                });
+                let names = value
+                    .as_array()
+                    .and_then(|all| all.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
                 let names = names.ok_or_else(|| CredentialRequest::bad_transports(&place))?;
                 asked.transports(names.into_iter(), &place)?;
             }
@@ -78,7 +78,11 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
             ("region", value) => asked.region(text(value, &place)?, &place)?,
             (_, _) => {
                 let expected = "user, ttl, transports, count or region";
-                return Err(ApiError::bad_parameter(place, "there is no such field", expected));
+                return Err(ApiError::bad_parameter(
+                    place,
+                    "there is no such field",
+                    expected,
+                ));
             }
         }
     }
@@ -86,7 +90,7 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
 }
 
 fn text<'v>(value: &'v Value, place: &str) -> Result<&'v str, ApiError> {
-    value
-        .as_str()
-        .ok_or_else(|| ApiError::bad_parameter(place.to_owned(), "the value is not a text", "a JSON string"))
+    value.as_str().ok_or_else(|| {
+        ApiError::bad_parameter(place.to_owned(), "the value is not a text", "a JSON string")
+    })
 }

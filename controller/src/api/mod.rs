@@ -54,9 +54,10 @@ impl Api {
     ) -> Result<Self, StartError> {
         let (http, http_address) = bind(&config.http, "http.address").await?;
         let (grpc, grpc_address) = bind(&config.grpc, "grpc.address").await?;
-        let http_tls = config.http.tls.as_ref().map(|files| {
-            tls::server_config(files, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])
-        });
+        let http_tls =
+            config.http.tls.as_ref().map(|files| {
+                tls::server_config(files, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])
+            });
         let grpc_tls = config
             .grpc
             .tls

@@ -107,7 +107,11 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
                 works: !node.broken.contains(&listener.transport),
             })
             .collect(),
-        public_ips: identity.public_ips.iter().map(ToString::to_string).collect(),
+        public_ips: identity
+            .public_ips
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         ports: node
             .grants
             .iter()
@@ -121,7 +125,7 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         last_heartbeat: node.last_heartbeat,
         load: load(&node.load),
         rates: RatesBody::from(node.rates),
-        saturation: node.saturation.0,
+        saturation: node.saturation.instant,
     }
 }
 
@@ -146,10 +150,17 @@ fn reason(node: &NodeView, view: &FleetView) -> Option<String> {
         return Some(if node.applied_generation == view.generation {
             "saturated".to_owned()
         } else {
-            format!("runs generation {} of {}", node.applied_generation, view.generation)
+            format!(
+                "runs generation {} of {}",
+                node.applied_generation, view.generation
+            )
         });
     }
-    let broken: Vec<_> = node.broken.iter().map(|transport| transport.name()).collect();
+    let broken: Vec<_> = node
+        .broken
+        .iter()
+        .map(|transport| transport.name())
+        .collect();
     (!broken.is_empty()).then(|| format!("probe: {} does not work", broken.join(", ")))
 }
 

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn values_are_percent_decoded() {
-        let parameters = Parameters::parse("service=turn&username=%40a%3Ab+c&flag", "query").unwrap();
+        let parameters =
+            Parameters::parse("service=turn&username=%40a%3Ab+c&flag", "query").unwrap();
         assert_eq!(parameters.value("username").unwrap(), Some("@a:b c"));
         assert_eq!(parameters.value("flag").unwrap(), Some(""));
         assert_eq!(parameters.value("ttl").unwrap(), None);
@@ -118,7 +119,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decoded_is_refused() {
-        for text in ["username=%", "username=%4", "username=%zz", "username=%ff", "%ff=1"] {
+        for text in [
+            "username=%",
+            "username=%4",
+            "username=%zz",
+            "username=%ff",
+            "%ff=1",
+        ] {
             assert!(Parameters::parse(text, "query").is_err(), "{text}");
         }
         assert!(Parameters::parse(&"a&".repeat(33), "query").is_err());

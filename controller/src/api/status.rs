@@ -63,7 +63,13 @@ impl ApiError {
         what: impl Into<Text>,
         expected: impl Into<Text>,
     ) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_parameter", place, what, expected)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad_parameter",
+            place,
+            what,
+            expected,
+        )
     }
 
     /// 400 for a body that is no JSON at all.
@@ -81,7 +87,13 @@ impl ApiError {
     pub(crate) fn unreadable_body(status: StatusCode, limit: usize) -> Self {
         if status == StatusCode::PAYLOAD_TOO_LARGE {
             let expected = format!("at most {limit} bytes");
-            Self::new(status, "body_too_large", "body", "the body is too large", expected)
+            Self::new(
+                status,
+                "body_too_large",
+                "body",
+                "the body is too large",
+                expected,
+            )
         } else {
             Self::new(
                 StatusCode::BAD_REQUEST,

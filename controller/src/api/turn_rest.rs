@@ -59,7 +59,9 @@ pub(crate) async fn turn(State(app): State<App>, request: Request) -> Result<Res
 }
 
 fn form(headers: &HeaderMap, body: &Bytes) -> Result<Parameters, ApiError> {
-    let kind = headers.get(CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or("").trim();
     if body.is_empty() {
         return Ok(Parameters::default());
@@ -80,7 +82,11 @@ fn credential_request(parameters: &Parameters) -> Result<CredentialRequest, ApiE
         Some("turn") => {}
         Some(_) | None => {
             let what = "the service is missing or not known";
-            return Err(ApiError::bad_parameter(parameters.path("service"), what, "service=turn"));
+            return Err(ApiError::bad_parameter(
+                parameters.path("service"),
+                what,
+                "service=turn",
+            ));
         }
     }
     if let Some(user) = parameters.value("username")? {

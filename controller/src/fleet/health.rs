@@ -73,8 +73,6 @@ pub enum ProbeFailure {
     Connection,
     /// The relay refused a request, with this error code.
     Refused(u16),
-    /// An answer was not authentic, or not well-formed.
-    BadAnswer,
     /// Both allocations are there, and data between them was lost or changed.
     DataLost,
 }
@@ -88,7 +86,6 @@ impl ProbeFailure {
             Self::NoAnswer => "no-answer",
             Self::Connection => "connection",
             Self::Refused(_) => "refused",
-            Self::BadAnswer => "bad-answer",
             Self::DataLost => "data-lost",
         }
     }

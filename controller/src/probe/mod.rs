@@ -291,7 +291,10 @@ mod tests {
         watched.learn(&only_failed(Transport::Tcp), now);
         assert_eq!((watched.broken.as_slice(), watched.turn), (&[][..], 0));
         watched.learn(&only_failed(Transport::Tcp), now);
-        assert_eq!((watched.broken.as_slice(), watched.turn), (&[Transport::Tcp][..], 1));
+        assert_eq!(
+            (watched.broken.as_slice(), watched.turn),
+            (&[Transport::Tcp][..], 1)
+        );
         watched.learn(&good(Transport::Udp), now);
         assert_eq!(watched.broken, [Transport::Tcp]);
         watched.learn(&good(Transport::Tcp), now);

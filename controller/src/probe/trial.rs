@@ -83,7 +83,8 @@ impl Trial {
                 let now = party.now();
                 // An empty client has room for its first request.
                 drop(party.client.binding(now));
-                self.step(Step::Request(Method::Binding), party.answer()).await?;
+                self.step(Step::Request(Method::Binding), party.answer())
+                    .await?;
                 Ok(())
             }
             Kind::RoundTrip { credential, family } => {
@@ -138,7 +139,11 @@ impl Trial {
     }
 
     async fn party(&self, username: &str, password: &str) -> Result<Party, TrialError> {
-        let open = async { Link::open(&self.place, &self.tls).await.map_err(Trouble::Io) };
+        let open = async {
+            Link::open(&self.place, &self.tls)
+                .await
+                .map_err(Trouble::Io)
+        };
         let link = self.step(Step::Connect, open).await?;
         let mut seed = [0; 32];
         fill(&mut seed);

@@ -29,8 +29,8 @@ const TICK: Duration = Duration::from_millis(100);
 const UPKEEP_TICKS: u64 = 600;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
-/// The rest after the store failed.
-const RETRY: Duration = Duration::from_secs(1);
+/// The rest of the watch after the store failed, in ticks.
+const RETRY_TICKS: u64 = 10;
 /// The longest text of a relay that is kept.
 const MAX_REFUSAL: usize = 500;
 
@@ -50,11 +50,21 @@ pub struct Reconciler {
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
+    /// Ticks until the store is tried again.
+    retry_in: u64,
 }
 
 struct Channels {
     snapshots: watch::Sender<Arc<wire::Snapshot>>,
     drain: watch::Sender<wire::Drain>,
+}
+
+/// What the task wakes for.
+enum Step {
+    Request(Request),
+    Followed(Result<(), StoreError>),
+    Tick,
+    Stop,
 }
 
 impl Reconciler {
@@ -95,6 +105,7 @@ impl Reconciler {
             random,
             stale: false,
             urgent: false,
+            retry_in: 0,
         };
         Ok((
             task,
@@ -118,19 +129,20 @@ impl Reconciler {
         let mut tick = 0u64;
         loop {
             let clock = self.clock;
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                request = self.mailbox.recv() => match request {
-                    Some(request) => self.answer_batch(request).await,
-                    None => return,
-                },
-                followed = self.mirror.follow(|| clock.now()) => {
-                    self.urgent = true;
-                    if let Err(error) = followed {
-                        self.recover(&error).await;
-                    }
+            let step = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => Step::Stop,
+                request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
+                followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
+                    Step::Followed(followed)
                 }
-                _ = ticks.tick() => {
+                _ = ticks.tick() => Step::Tick,
+            };
+            match step {
+                Step::Stop => return,
+                Step::Request(request) => self.answer_batch(request).await,
+                Step::Followed(Ok(())) => self.urgent = true,
+                Step::Followed(Err(error)) => self.recover(&error).await,
+                Step::Tick => {
                     tick += 1;
                     self.tick(tick).await;
                 }
@@ -251,13 +263,8 @@ impl Reconciler {
         let (snapshots, snapshot_updates) = watch::channel(Arc::new(snapshot));
         let (drain, drain_updates) = watch::channel(fleet.drain_order(&node, now.unix));
         // A session that this one replaces ends with its channels.
-        self.sessions.insert(
-            node.clone(),
-            Channels {
-                snapshots,
-                drain,
-            },
-        );
+        self.sessions
+            .insert(node.clone(), Channels { snapshots, drain });
         Ok(Session {
             key: SessionKey {
                 node,
@@ -371,6 +378,7 @@ impl Reconciler {
 
     async fn tick(&mut self, tick: u64) {
         let now = self.clock.now();
+        self.retry_in = self.retry_in.saturating_sub(1);
         self.urgent |= self.mirror.tick(now) || self.stale || tick.is_multiple_of(PUBLISH_TICKS);
         if tick.is_multiple_of(UPKEEP_TICKS) {
             let kept = match random_bytes(&self.random) {
@@ -393,7 +401,7 @@ impl Reconciler {
         let read = self.mirror.read_again(self.clock.now()).await;
         if let Err(error) = read {
             tracing::warn!(%error, "the store cannot be read");
-            tokio::time::sleep(RETRY).await;
+            self.retry_in = RETRY_TICKS;
         }
     }
 

@@ -376,7 +376,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 /// Makes the state directory, for its owner only, where it is missing.
