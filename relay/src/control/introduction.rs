@@ -69,3 +69,34 @@ fn listener(bound: &BoundListener) -> fleet::Listener {
         address: bound.public.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_names_the_node_where_the_configuration_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("chain.pem");
+        let names = ["*.example.org", "192.0.2.1", "relay.example.org"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        std::fs::write(&path, made.cert.pem()).unwrap();
+        let mut introduction = Introduction {
+            region: "local".into(),
+            zone: String::new(),
+            hostnames: Vec::new(),
+            certificate: Some(path),
+            listeners: Vec::new(),
+            public_ips: Vec::new(),
+            allocations: 1,
+            file_descriptors: 2,
+        };
+        let expected = Some("relay.example.org".to_owned());
+        assert_eq!(introduction.hostname(), expected);
+        introduction.hostnames = vec!["turn.example.org".into()];
+        assert_eq!(introduction.hostname().as_deref(), Some("turn.example.org"));
+        introduction.hostnames.clear();
+        introduction.certificate = None;
+        assert_eq!(introduction.hostname(), None);
+    }
+}

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
-use tonic::transport::Server;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use turnfleet_proto::fleet::controller_message::Message as FromController;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What the double has heard, in order.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    Enrolled(EnrollRequest),
+    Enrolled,
     EnrolmentRefused,
     Opened,
     CredentialRefused,
@@ -55,6 +55,16 @@ pub(crate) struct Double {
 
 impl Double {
     pub(crate) async fn start(join_token: &str) -> Self {
+        Self::start_with(join_token, Server::builder()).await
+    }
+
+    /// Speaks TLS with this identity.
+    pub(crate) async fn start_tls(join_token: &str, identity: Identity) -> Self {
+        let tls = ServerTlsConfig::new().identity(identity);
+        Self::start_with(join_token, Server::builder().tls_config(tls).unwrap()).await
+    }
+
+    async fn start_with(join_token: &str, mut server: Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, heard) = mpsc::unbounded_channel();
@@ -67,7 +77,7 @@ impl Double {
         let service = RelayControlServer::new(Service(Arc::clone(&script)));
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let serving = Server::builder().add_service(service);
+            let serving = server.add_service(service);
             serving.serve_with_incoming(incoming).await.unwrap();
         });
         Self {
@@ -106,41 +116,57 @@ impl Double {
     }
 
     /// Waits for something that `pick` takes; everything before it is passed over.
-    #[track_caller]
-    pub(crate) fn hear<T>(&mut self, pick: impl Fn(Heard) -> Option<T>) -> impl Future<Output = T> {
-        async move {
-            let found = async {
-                loop {
-                    let heard = self.heard.recv().await.unwrap();
-                    if let Some(found) = pick(heard) {
-                        return found;
-                    }
+    pub(crate) async fn hear<T>(&mut self, pick: impl Fn(Heard) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let heard = self.heard.recv().await.unwrap();
+                if let Some(found) = pick(heard) {
+                    return found;
                 }
+            }
+        };
+        timeout(PATIENCE, found).await.expect("heard in time")
+    }
+
+    async fn hear_said<T>(&mut self, pick: impl Fn(FromNode) -> Option<T>) -> T {
+        self.hear(|heard| {
+            let Heard::Said(message) = heard else {
+                return None;
             };
-            timeout(PATIENCE, found).await.expect("heard in time")
-        }
+            pick(message)
+        })
+        .await
     }
 
     pub(crate) async fn hear_hello(&mut self) -> Hello {
-        self.hear(|heard| match heard {
-            Heard::Said(FromNode::Hello(hello)) => Some(hello),
-            _ => None,
+        self.hear_said(|message| {
+            let FromNode::Hello(hello) = message else {
+                return None;
+            };
+            Some(hello)
         })
         .await
     }
 
     pub(crate) async fn hear_status(&mut self) -> PolicyStatus {
-        self.hear(|heard| match heard {
-            Heard::Said(FromNode::PolicyStatus(status)) => Some(status),
-            _ => None,
+        self.hear_said(|message| {
+            let FromNode::PolicyStatus(status) = message else {
+                return None;
+            };
+            Some(status)
         })
         .await
     }
 
-    pub(crate) async fn hear_heartbeat(&mut self, wanted: impl Fn(&Heartbeat) -> bool) -> Heartbeat {
-        self.hear(|heard| match heard {
-            Heard::Said(FromNode::Heartbeat(heartbeat)) => Some(heartbeat).filter(&wanted),
-            _ => None,
+    pub(crate) async fn hear_heartbeat(
+        &mut self,
+        wanted: impl Fn(&Heartbeat) -> bool,
+    ) -> Heartbeat {
+        self.hear_said(|message| {
+            let FromNode::Heartbeat(heartbeat) = message else {
+                return None;
+            };
+            Some(heartbeat).filter(&wanted)
         })
         .await
     }
@@ -168,7 +194,7 @@ impl RelayControl for Service {
         let mut credentials = self.0.credentials.lock().unwrap();
         let node_credential = format!("{}-{}", request.node_id, credentials.len());
         credentials.insert(node_credential.clone());
-        self.0.heard.send(Heard::Enrolled(request)).unwrap();
+        self.0.heard.send(Heard::Enrolled).unwrap();
         Ok(Response::new(EnrollResponse { node_credential }))
     }
 
