@@ -30,6 +30,7 @@ fn allocate(relay: SocketAddr, username: &str, password: &str) -> Result<(), Err
     while start.elapsed() < SOON {
         while client.poll_transmit(&mut out) {
             socket.send_to(&out, relay).unwrap();
+            out.clear();
         }
         match client.poll_event() {
             Some(Event::Allocated(_)) => return Ok(()),

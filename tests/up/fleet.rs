@@ -3,8 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -100,7 +99,7 @@ impl Place {
 
 /// A fleet that has said that it is ready; it ends with the value.
 pub(crate) struct Fleet {
-    pub(crate) child: Child,
+    pub(crate) child: Running,
     pub(crate) ready: Value,
     rest: BufReader<std::process::ChildStdout>,
 }
@@ -108,8 +107,8 @@ pub(crate) struct Fleet {
 impl Fleet {
     #[track_caller]
     pub(crate) fn start(command: &mut Command, place: &Place) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut rest = BufReader::new(child.stdout.take().unwrap());
+        let mut child = Running(command.spawn().unwrap());
+        let mut rest = BufReader::new(child.0.stdout.take().unwrap());
         let mut line = String::new();
         rest.read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line)
@@ -153,8 +152,8 @@ impl Fleet {
 
     #[track_caller]
     pub(crate) fn signal(&mut self, name: &str) -> ExitStatus {
-        signal(name, u64::from(self.child.id()));
-        exit(&mut self.child)
+        signal(name, u64::from(self.child.0.id()));
+        exit(&mut self.child.0)
     }
 
     /// What was printed behind the ready line, up to the end.
@@ -165,10 +164,13 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+/// A process that ends with the value.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fleet::{Fleet, Place, Ports, SOON, exit, lives, signal, within};
+use crate::fleet::{Fleet, Place, Ports, Running, SOON, exit, lives, signal, within};
 
 #[test]
 fn the_end_gives_every_port_back_and_ends_every_child() {
@@ -36,7 +36,7 @@ fn children_die_with_a_parent_that_is_killed() {
     let pids = [fleet.pid(0), fleet.pid(1)];
     assert!(
         pids.iter()
-            .all(|pid| lives(*pid) && *pid != u64::from(fleet.child.id()))
+            .all(|pid| lives(*pid) && *pid != u64::from(fleet.child.0.id()))
     );
     fleet.signal("KILL");
     within(Duration::from_secs(2), "the children end", || {
@@ -66,21 +66,23 @@ fn a_killed_relay_leaves_the_lists_and_comes_back_with_its_ports() {
         .append(true)
         .open(place.log())
         .unwrap();
-    let mut relay = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+    let mut relay = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
+    let file = place.state().join("relay-1.toml");
+    relay
         .args(["relay", "--config"])
-        .arg(place.state().join("relay-1.toml"))
+        .arg(file)
         .stdin(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+        .stderr(log);
+    let mut relay = Running(relay.spawn().unwrap());
     within(SOON, "lists name the relay again", || {
         fleet.listed_ports().contains(&victim)
     });
-    let nodes = fleet.api("/v1/nodes").to_string();
-    assert!(nodes.contains(&granted), "{granted} in {nodes}");
+    let nodes = fleet.api("/v1/nodes");
+    let ports = &nodes["nodes"][1]["ports"][0];
+    assert_eq!(format!("{}-{}", ports["first"], ports["last"]), granted);
 
-    signal("TERM", relay.id().into());
-    assert_eq!(exit(&mut relay).code(), Some(0), "{}", place.said());
+    signal("TERM", relay.0.id().into());
+    assert_eq!(exit(&mut relay.0).code(), Some(0), "{}", place.said());
 }
 
 #[test]

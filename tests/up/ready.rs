@@ -58,7 +58,7 @@ fn the_ready_line_has_every_field_and_stands_alone() {
                 .len()
                 >= 3
         );
-        assert_eq!(fleet.pid(relay.into()), u64::from(fleet.child.id()));
+        assert_eq!(fleet.pid(relay.into()), u64::from(fleet.child.0.id()));
     }
     let ranges: Vec<&str> = (0..2)
         .map(|k| ["/relays/0/relay_ports", "/relays/1/relay_ports"][k])
