@@ -17,5 +17,6 @@ mod process;
 mod serving;
 pub mod shard;
 
+pub use addressing::machine_addresses;
 pub use node::{BoundListener, Node, NodeError, NodeStatus};
 pub use policy::{GrantedRange, RelayPolicy};
