@@ -13,7 +13,7 @@ use turnfleet_turn::client::{Client, Config};
 
 use super::flow::{Flow, Heard, Told};
 use super::payload::{Direction, Stamp};
-use super::peers::Peers;
+use super::peer::Peer;
 use super::report::Allocated;
 use super::target::{Credentials, Target};
 use super::traffic::{Traffic, as_float};
@@ -37,7 +37,7 @@ const SLOTS: usize = 16;
 /// Every flow to one server.
 pub(super) struct Load {
     flows: Vec<Flow>,
-    peers: Option<Peers>,
+    peer: Option<Peer>,
     directions: Vec<Direction>,
     pace: Pace,
     poll: Poll,
@@ -67,18 +67,18 @@ impl Load {
             watch(&poll, link.descriptor(), index)?;
             flows.push(Flow::new(client, link, payload_len));
         }
-        let peers = args.peer.map(|ip| Peers::open(ip, payload_len)).transpose()?;
-        for (index, descriptor) in peers.iter().flat_map(Peers::descriptors).enumerate() {
-            watch(&poll, descriptor, flows.len() + index)?;
+        let peer = args.peer.map(|place| Peer::open(place, payload_len)).transpose()?;
+        if let Some(peer) = &peer {
+            watch(&poll, peer.descriptor(), flows.len())?;
         }
-        let directions = match (&peers, args.directions) {
+        let directions = match (&peer, args.directions) {
             (None, _) | (Some(_), Directions::ToPeer) => vec![Direction::ToPeer],
             (Some(_), Directions::ToClient) => vec![Direction::ToClient],
             (Some(_), Directions::Both) => vec![Direction::ToPeer, Direction::ToClient],
         };
         Ok(Self {
             flows,
-            peers,
+            peer,
             directions,
             pace: args.pace(),
             poll,
@@ -132,8 +132,8 @@ impl Load {
 
     /// The address that the client of this flow sends to.
     fn peer_of(&self, index: usize) -> Option<SocketAddr> {
-        match &self.peers {
-            Some(peers) => Some(peers.address_for(index)),
+        match &self.peer {
+            Some(peer) => Some(peer.address()),
             None => self.flows[index ^ 1].relayed,
         }
     }
@@ -182,7 +182,7 @@ impl Load {
     /// A plain forwarder has no allocations: peers learn from a first payload where to answer.
     fn learn_plain_ways(&mut self) -> Result<()> {
         let deadline = Clock::now() + PATIENCE;
-        while self.peers.is_some() && self.flows.iter().any(|flow| flow.relayed.is_none()) {
+        while self.peer.is_some() && self.flows.iter().any(|flow| flow.relayed.is_none()) {
             for index in 0..self.flows.len() {
                 if self.flows[index].relayed.is_none() {
                     self.send(index, Direction::ToPeer)?;
@@ -205,7 +205,7 @@ impl Load {
         duration: Duration,
         mut watch: impl FnMut(&Traffic),
     ) -> Result<Traffic> {
-        let mut traffic = Traffic::new(if self.peers.is_some() { 1 } else { 2 });
+        let mut traffic = Traffic::new(if self.peer.is_some() { 1 } else { 2 });
         let began = Clock::now();
         let lanes = self.lanes();
         let mut ready: VecDeque<(usize, Direction)> = match self.pace {
@@ -266,18 +266,18 @@ impl Load {
         match direction {
             Direction::ToPeer => flow.send_payload(stamp),
             Direction::ToClient => {
-                let (Some(peers), Some(to)) = (&mut self.peers, flow.relayed) else {
+                let (Some(peer), Some(to)) = (&mut self.peer, flow.relayed) else {
                     return Ok(false);
                 };
-                peers.send(index, stamp, to);
+                peer.send(stamp, to);
                 Ok(true)
             }
         }
     }
 
     fn flush(&mut self) {
-        if let Some(peers) = &mut self.peers {
-            peers.flush();
+        if let Some(peer) = &mut self.peer {
+            peer.flush();
         }
     }
 
@@ -348,15 +348,15 @@ impl Load {
         }
     }
 
-    /// Reads from a source: a client for its index, a peer behind the clients.
+    /// Reads from a source: the client of that index, or behind the last one the peer.
     fn receive(&mut self, source: usize, mut traffic: Option<&mut Traffic>) -> Result<()> {
         let now = self.now();
         let known = self.heard.len();
         if let Some(flow) = self.flows.get_mut(source) {
             flow.receive(now, &mut self.batch, &mut self.heard)?;
-        } else if let Some(peers) = &self.peers {
+        } else if let Some(peer) = &self.peer {
             let (flows, heard) = (&mut self.flows, &mut self.heard);
-            peers.receive(source - flows.len(), &mut self.batch, |from, payload| {
+            peer.receive(&mut self.batch, |from, payload| {
                 let stamp = Stamp::verify(payload);
                 if let Some(flow) = stamp.and_then(|stamp| flows.get_mut(stamp.flow as usize)) {
                     flow.relayed = flow.relayed.or(from);

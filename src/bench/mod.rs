@@ -2,19 +2,19 @@
 //!
 //! Allocations are held, channels bound, and verified payloads sent over them at a fixed rate or as fast as the server
 //! takes them. Without `--peer` two allocations talk to each other, so that each payload is relayed twice; with it the
-//! payloads go to sockets of this process and back. One thread makes the load: leave it a core of its own.
+//! payloads go to a socket of this process and back. One thread makes the load: leave it a core of its own.
 
 mod flow;
 mod link;
 mod load;
 mod payload;
-mod peers;
+mod peer;
 mod process;
 mod report;
 mod target;
 mod traffic;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -65,9 +65,9 @@ pub(crate) struct Args {
     /// Rounds for each server; figures are medians.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// An address of this machine for peers [default: the allocations are each other's peers].
-    #[arg(long, value_name = "IP")]
-    peer: Option<IpAddr>,
+    /// An address of this machine for a peer [default: the allocations are each other's peers].
+    #[arg(long, value_name = "IP[:PORT]", value_parser = peer::parse_place)]
+    peer: Option<SocketAddr>,
     /// Which way packets go; with `--peer` only.
     #[arg(long, value_enum, default_value_t = Directions::Both, requires = "peer")]
     directions: Directions,
