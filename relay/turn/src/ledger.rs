@@ -199,3 +199,104 @@ impl Ledger {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use super::{GrantedPorts, Ledger, Refused};
+    use crate::policy::Limits;
+    use crate::ports::PortRequest;
+    use crate::time::Instant;
+
+    fn limits(allocations_per_user: u32, allocations: u32) -> Limits {
+        Limits {
+            allocations_per_user,
+            allocations,
+            ..Limits::default()
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_user_may_hold_so_many_allocations_and_nobody_pays_for_another() {
+        let ledger = Ledger::new([0; 32]);
+        let limits = limits(2, 100);
+        for _ in 0..2 {
+            assert_eq!(ledger.admit(Some("alice"), &limits), Ok(()));
+        }
+        assert_eq!(
+            ledger.admit(Some("alice"), &limits),
+            Err(Refused::UserQuota)
+        );
+        assert_eq!(ledger.admit(Some("bob"), &limits), Ok(()));
+        ledger.leave(Some("alice"));
+        assert_eq!(ledger.admit(Some("alice"), &limits), Ok(()));
+
+        for user in ["alice", "alice", "bob"] {
+            ledger.leave(Some(user));
+        }
+        let usage = ledger.usage();
+        assert_eq!(
+            (usage.allocations, usage.users, usage.refused_user_quota),
+            (0, 0, 1)
+        );
+    }
+
+    #[test]
+    fn an_allocation_without_a_user_counts_for_the_relay_alone() {
+        let ledger = Ledger::new([0; 32]);
+        let limits = limits(0, 3);
+        for _ in 0..3 {
+            assert_eq!(ledger.admit(None, &limits), Ok(()));
+        }
+        assert_eq!(ledger.admit(None, &limits), Err(Refused::Total));
+        assert_eq!(
+            ledger.admit(Some("alice"), &limits),
+            Err(Refused::UserQuota)
+        );
+        ledger.leave(None);
+        assert_eq!(ledger.admit(None, &limits), Ok(()));
+        let usage = ledger.usage();
+        assert_eq!(
+            (usage.allocations, usage.users, usage.refused_total),
+            (3, 0, 1)
+        );
+    }
+
+    #[test]
+    fn ports_belong_to_the_address_that_they_were_granted_for() {
+        let ledger = Ledger::new([0; 32]);
+        let (one, other) = (ip("192.0.2.1"), ip("2001:db8::1"));
+        let now = Instant(0);
+        let grant = |public, first, last| GrantedPorts {
+            public,
+            first,
+            last,
+        };
+        ledger.set_granted(&[grant(one, 50000, 50001), grant(one, 50004, 50004)]);
+        assert_eq!(ledger.draw(other, PortRequest::Any, now), None);
+        assert_eq!(
+            ledger.draw(one, PortRequest::EvenWithNext, now),
+            Some(50000)
+        );
+        assert_eq!(ledger.draw(one, PortRequest::EvenWithNext, now), None);
+        assert_eq!(ledger.draw(one, PortRequest::Even, now), Some(50004));
+        assert_eq!(ledger.draw(one, PortRequest::Any, now), None);
+
+        ledger.set_granted(&[grant(other, 50000, 50000)]);
+        assert_eq!(ledger.draw(other, PortRequest::Any, now), Some(50000));
+        ledger.release(SocketAddr::new(one, 50000), now);
+        ledger.mark_unavailable(SocketAddr::new(one, 50001), now);
+        assert_eq!(ledger.draw(one, PortRequest::Any, now), None);
+        let usage = ledger.usage();
+        assert_eq!(
+            (usage.ports_granted, usage.ports_used, usage.refused_ports),
+            (1, 2, 4)
+        );
+        assert_eq!(usage.ports_unavailable, 1);
+    }
+}

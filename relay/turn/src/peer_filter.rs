@@ -1,68 +1,266 @@
 //! Which peers a client may reach: two gates, by IP at permissions, and by IP and port wherever data goes.
+//!
+//! Three layers decide, the first that has an opinion wins:
+//! 1. the fleet's own relayed addresses pass on granted ports, even on loopback and private addresses, and are refused on
+//!    every other port, where the fleet's listeners are;
+//! 2. what no operator can open: loopback, link-local, metadata services, multicast, every IPv4-in-IPv6 form;
+//! 3. the operator's `allow` and `deny`, the longest prefix wins, `deny` where both are equal; and where neither speaks, the
+//!    special-purpose registries of IANA, which are refused.
+//!
+//! The rules are compiled into sorted ranges: a check is one or two binary searches.
 
 use std::net::{IpAddr, SocketAddr};
 
 mod cidr;
+mod range_map;
+mod special;
 
 pub use cidr::{Cidr, CidrError};
+
+use range_map::{RangeMap, key};
 
 /// What the operator and the fleet say about peers.
 #[derive(Clone, Debug, Default)]
 pub struct PeerRules {
-    /// allow
+    /// Opened, as far as an operator can open it.
     pub allow: Vec<Cidr>,
-    /// deny
+    /// Closed, as far as no longer `allow` entry opens it again.
     pub deny: Vec<Cidr>,
-    /// loopback
+    /// Opens 127.0.0.0/8 and ::1 on every port, those of the fleet's own listeners on loopback included: a filter that
+    /// lets test peers on any port of 127.0.0.1 through cannot tell them from listeners.
     pub danger_allow_loopback: bool,
-    /// fleet
+    /// The fleet's own addresses.
     pub fleet: Vec<FleetRange>,
 }
 
-/// Ports of a fleet address.
+/// Ports of one of the fleet's public addresses that are granted to relays. An address without granted ports, as one with
+/// listeners only, has `first` above `last`, and is refused on every port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FleetRange {
-    /// ip
+    /// The address as peers see it.
     pub ip: IpAddr,
-    /// first
+    /// The lowest granted port.
     pub first: u16,
-    /// last
+    /// The highest granted port.
     pub last: u16,
 }
 
-/// Rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The rule that refuses a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerDenied {
-    /// stub
+    /// 0.0.0.0/8 and ::.
+    Unspecified,
+    /// 127.0.0.0/8 and ::1.
     Loopback,
+    /// 169.254.0.0/16 and fe80::/10.
+    LinkLocal,
+    /// fec0::/10, deprecated by RFC 3879.
+    SiteLocal,
+    /// A cloud's metadata or control service outside of the link-local range.
+    Metadata,
+    /// 224.0.0.0/4 and ff00::/8.
+    Multicast,
+    /// 255.255.255.255.
+    Broadcast,
+    /// An IPv6 address that stands for an IPv4 one: mapped, compatible, translated, NAT64, ISATAP.
+    EmbedsIpv4,
+    /// 2001::/32 (RFC 8656 §21.4).
+    Teredo,
+    /// 2002::/16 (RFC 8656 §21.4).
+    SixToFour,
+    /// RFC 1918.
+    Private,
+    /// fc00::/7.
+    UniqueLocal,
+    /// 100.64.0.0/10, the shared address space of carriers.
+    SharedAddressSpace,
+    /// 198.18.0.0/15 and 2001:2::/48.
+    Benchmarking,
+    /// The ranges for examples in documents.
+    Documentation,
+    /// Anything else in the special-purpose registries.
+    SpecialPurpose,
+    /// Not handed out for use: 240.0.0.0/4, and IPv6 outside of 2000::/3.
+    Reserved,
+    /// The operator's `deny`.
+    Operator,
+    /// A fleet address on a port that is not granted to a relay.
+    FleetPort,
+    /// Port 0.
+    PortZero,
 }
 
-/// The compiled peer policy.
-#[derive(Clone, Debug, Default)]
-pub struct PeerFilter {}
+impl PeerDenied {
+    /// The name in logs and metric labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "loopback",
+            Self::LinkLocal => "link_local",
+            Self::SiteLocal => "site_local",
+            Self::Metadata => "metadata",
+            Self::Multicast => "multicast",
+            Self::Broadcast => "broadcast",
+            Self::EmbedsIpv4 => "embeds_ipv4",
+            Self::Teredo => "teredo",
+            Self::SixToFour => "6to4",
+            Self::Private => "private",
+            Self::UniqueLocal => "unique_local",
+            Self::SharedAddressSpace => "shared_address_space",
+            Self::Benchmarking => "benchmarking",
+            Self::Documentation => "documentation",
+            Self::SpecialPurpose => "special_purpose",
+            Self::Reserved => "reserved",
+            Self::Operator => "operator",
+            Self::FleetPort => "fleet_port",
+            Self::PortZero => "port_zero",
+        }
+    }
+
+    /// The `allow` entry that would let exactly `ip` through; `None` where the operator cannot open it.
+    #[must_use]
+    pub fn permitted_by(self, ip: IpAddr) -> Option<Cidr> {
+        self.is_allowable().then(|| Cidr::host(ip))
+    }
+
+    fn is_allowable(self) -> bool {
+        match self {
+            Self::Unspecified
+            | Self::Loopback
+            | Self::LinkLocal
+            | Self::SiteLocal
+            | Self::Metadata
+            | Self::Multicast
+            | Self::Broadcast
+            | Self::EmbedsIpv4
+            | Self::Teredo
+            | Self::SixToFour
+            | Self::FleetPort
+            | Self::PortZero => false,
+            Self::Private
+            | Self::UniqueLocal
+            | Self::SharedAddressSpace
+            | Self::Benchmarking
+            | Self::Documentation
+            | Self::SpecialPurpose
+            | Self::Reserved
+            | Self::Operator => true,
+        }
+    }
+}
+
+type Verdict = Result<(), PeerDenied>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Silent,
+    Allow,
+    Deny,
+}
+
+/// The compiled peer policy. The default one has no rules: it refuses what is special and passes the rest.
+#[derive(Clone, Debug)]
+pub struct PeerFilter {
+    v4: RangeMap<Verdict>,
+    v6: RangeMap<Verdict>,
+    /// Sorted by address.
+    fleet: Vec<FleetRange>,
+    loopback_open: bool,
+}
+
+impl Default for PeerFilter {
+    fn default() -> Self {
+        Self::new(PeerRules::default())
+    }
+}
 
 impl PeerFilter {
     /// Compiles the rules.
     #[must_use]
-    pub fn new(_rules: PeerRules) -> Self {
-        Self {}
+    pub fn new(rules: PeerRules) -> Self {
+        let PeerRules {
+            allow,
+            deny,
+            danger_allow_loopback,
+            mut fleet,
+        } = rules;
+        fleet.sort_unstable();
+        let wishes = || {
+            let allow = allow.iter().map(|&block| (block, Wish::Allow));
+            allow.chain(deny.iter().map(|&block| (block, Wish::Deny)))
+        };
+        let compile = |special: &[(Cidr, Verdict)], in_family: fn(&Cidr) -> bool| {
+            let special = RangeMap::nested(special.iter().copied(), Ok(()));
+            let wishes = wishes().filter(|(block, _)| in_family(block));
+            let wishes = RangeMap::nested(wishes, Wish::Silent);
+            special.combine(&wishes, |special, wish| match (special, wish) {
+                (Err(rule), _) if !rule.is_allowable() => special,
+                (_, Wish::Allow) => Ok(()),
+                (_, Wish::Deny) => Err(PeerDenied::Operator),
+                (_, Wish::Silent) => special,
+            })
+        };
+        Self {
+            v4: compile(special::V4, |block| block.address().is_ipv4()),
+            v6: compile(special::V6, |block| block.address().is_ipv6()),
+            fleet,
+            loopback_open: danger_allow_loopback,
+        }
     }
 
-    /// First gate.
-    #[expect(clippy::missing_errors_doc, reason = "stub")]
-    pub fn check_ip(&self, _ip: IpAddr) -> Result<(), PeerDenied> {
-        Ok(())
+    /// The first gate: whether a permission may be installed for `ip`. A fleet address with granted ports passes; which of
+    /// its ports, the second gate says.
+    ///
+    /// # Errors
+    /// The rule that refuses it: 403 (RFC 8656 §10.2).
+    pub fn check_ip(&self, ip: IpAddr) -> Result<(), PeerDenied> {
+        self.decide(ip, |range| range.first <= range.last)
     }
 
-    /// Second gate, in both directions: where data goes to, and where a datagram comes from.
-    #[expect(clippy::missing_errors_doc, reason = "stub")]
-    pub fn check(&self, _peer: SocketAddr) -> Result<(), PeerDenied> {
-        Ok(())
+    /// The second gate: whether data may go to `peer`, and be taken from it.
+    ///
+    /// # Errors
+    /// The rule that refuses it: 403 to a ChannelBind (RFC 8656 §12.2), silence to everything else.
+    pub fn check(&self, peer: SocketAddr) -> Result<(), PeerDenied> {
+        if peer.port() == 0 {
+            return Err(PeerDenied::PortZero);
+        }
+        self.decide(peer.ip(), |range| {
+            (range.first..=range.last).contains(&peer.port())
+        })
+    }
+
+    fn decide(&self, ip: IpAddr, is_granted: impl Fn(&FleetRange) -> bool) -> Verdict {
+        let fleet = self.fleet_ranges(ip);
+        if fleet.iter().any(is_granted) {
+            return Ok(());
+        }
+        if self.loopback_open && ip.is_loopback() {
+            return Ok(());
+        }
+        if !fleet.is_empty() {
+            return Err(PeerDenied::FleetPort);
+        }
+        match ip {
+            IpAddr::V6(v6) if special::is_isatap(v6) => Err(PeerDenied::EmbedsIpv4),
+            IpAddr::V6(_) => self.v6.at(key(ip)),
+            IpAddr::V4(_) => self.v4.at(key(ip)),
+        }
+    }
+
+    fn fleet_ranges(&self, ip: IpAddr) -> &[FleetRange] {
+        let first = self.fleet.partition_point(|range| range.ip < ip);
+        let rest = &self.fleet[first..];
+        &rest[..rest.partition_point(|range| range.ip == ip)]
     }
 }
 
-/// Whether a client comes from Teredo or 6to4 (RFC 8656 §21.4).
+/// Whether a client comes by Teredo or 6to4, whose addresses may be anybody's (RFC 8656 §21.4).
 #[must_use]
-pub fn is_transition(_ip: IpAddr) -> bool {
-    false
+pub fn is_transition(ip: IpAddr) -> bool {
+    special::TEREDO.contains(ip) || special::SIX_TO_FOUR.contains(ip)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! The ports of one public address: which are granted, which are in use, and which of the free ones goes out next.
 //!
 //! A port is drawn at random from the longest-idle half of the free ports: unpredictable, and long enough out of use that
-//! the peers of its last allocation have forgotten it. Under pressure a port goes out again at once, which is counted; only
-//! when none is left is there none.
+//! the peers of its last allocation have forgotten it. Even and odd ports rest apart, so that EVEN-PORT has as many to draw
+//! from when nothing else is asked for. Under pressure a port goes out again at once, which is counted; only when none is
+//! left is there none.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -42,17 +43,17 @@ impl PortRequest {
     }
 }
 
-/// The ports of one public address. Each operation takes constant time, drawing at most 80 steps more; memory is eight
-/// bytes for each port that was ever granted, and 40 kB.
+/// The ports of one public address. To draw takes at most 80 steps more than the constant time of a release; memory is
+/// eight bytes for each port that was ever granted, and 40 kB.
 #[derive(Debug)]
 pub struct PortPool {
     granted: PortSet,
     used: PortSet,
     free: PortSet,
-    /// Free ports, none of them idle for less time than any of `recent`; at least half of the free ones.
+    /// At least half of the free ports of each parity, idle for at least as long as those of the same parity in `recent`.
     rested: PortSet,
-    /// The other free ports, the longest idle first.
-    recent: IdleQueue,
+    /// The other free ports.
+    recent: IdleQueues,
     /// The second at which each port was last in use, plus one; zero where it never was.
     last_used: Box<[u32]>,
     reused_at_once: u64,
@@ -74,18 +75,18 @@ impl PortPool {
             used: PortSet::new(),
             free: PortSet::new(),
             rested: PortSet::new(),
-            recent: IdleQueue::new(),
+            recent: IdleQueues::new(),
             last_used: vec![0; PORTS].into_boxed_slice(),
             reused_at_once: 0,
             unavailable: 0,
         }
     }
 
-    /// Replaces the granted ranges, which may overlap; port 0 is never granted. A port that is in use outside of them
+    /// Replaces the granted ranges, which may overlap; ports 0 and 1 are never granted. A port that is in use outside of them
     /// stays in use, and does not come back when it is released.
     pub fn set_granted(&mut self, ranges: impl IntoIterator<Item = RangeInclusive<u16>>) {
         let mut wanted = PortSet::new();
-        for port in ranges.into_iter().flatten().filter(|&port| port != 0) {
+        for port in ranges.into_iter().flatten().filter(|&port| port > 1) {
             wanted.insert(port);
         }
         for port in self.granted.minus(&wanted) {
@@ -106,10 +107,14 @@ impl PortPool {
     /// Takes a port out of the pool; `None` where no free one fits. With [`PortRequest::EvenWithNext`] the next higher
     /// port is taken too, and is released on its own.
     pub fn draw(&mut self, request: PortRequest, random: &mut Random, now: Instant) -> Option<u16> {
-        let port = self
-            .rested
-            .draw(request, random)
-            .or_else(|| self.free.draw(request, random))?;
+        // Half of the pairs need not be rested where even and odd ports rest apart; too few of them could be foreseen.
+        let enough = self.free.count(request).div_ceil(8);
+        let set = if self.rested.count(request) >= enough {
+            &self.rested
+        } else {
+            &self.free
+        };
+        let port = set.draw(request, random)?;
         self.take(port, now);
         if request == PortRequest::EvenWithNext {
             self.take(port + 1, now);
@@ -197,11 +202,22 @@ impl PortPool {
     }
 
     fn balance(&mut self) {
-        while self.rested.len() < self.free.len().div_ceil(2) {
-            let Some(port) = self.recent.pop() else { break };
-            self.rested.insert(port);
+        for parity in [Parity::Even, Parity::Odd] {
+            while self.rested.count_of(parity) < self.free.count_of(parity).div_ceil(2) {
+                let port = self
+                    .recent
+                    .pop(parity)
+                    .expect("what is free and not rested is recent");
+                self.rested.insert(port);
+            }
         }
     }
+}
+
+#[derive(Clone, Copy)]
+enum Parity {
+    Even = 0,
+    Odd = 1,
 }
 
 fn second(now: Instant) -> u32 {
@@ -229,7 +245,20 @@ impl PortSet {
     }
 
     fn len(&self) -> u32 {
-        self.total[PortRequest::Any as usize]
+        self.count(PortRequest::Any)
+    }
+
+    /// How many members fit the request.
+    fn count(&self, request: PortRequest) -> u32 {
+        self.total[request as usize]
+    }
+
+    fn count_of(&self, parity: Parity) -> u32 {
+        let even = self.count(PortRequest::Even);
+        match parity {
+            Parity::Even => even,
+            Parity::Odd => self.len() - even,
+        }
     }
 
     fn contains(&self, port: u16) -> bool {
@@ -266,7 +295,7 @@ impl PortSet {
 
     /// A member that fits, all that fit being equally likely. It stays in the set.
     fn draw(&self, request: PortRequest, random: &mut Random) -> Option<u16> {
-        let fitting = self.total[request as usize];
+        let fitting = self.count(request);
         (fitting > 0).then(|| self.nth(request, random.below(fitting)))
     }
 
@@ -315,30 +344,37 @@ fn port_at(index: usize, bits: u64) -> u16 {
     u16::try_from(port).expect("the words hold 65,536 bits, and `bits` is not empty")
 }
 
-/// Ports in the order in which they came to rest: a ring of links through port 0, which is never granted.
+/// Even and odd ports in the order in which they came to rest: two rings of links, through port 0 and through port 1,
+/// which are never granted.
 #[derive(Debug)]
-struct IdleQueue {
+struct IdleQueues {
     next: Box<[u16]>,
     previous: Box<[u16]>,
 }
 
-impl IdleQueue {
+impl IdleQueues {
     fn new() -> Self {
-        Self {
+        let mut queues = Self {
             next: vec![0; PORTS].into_boxed_slice(),
             previous: vec![0; PORTS].into_boxed_slice(),
-        }
+        };
+        queues.link(Parity::Even as u16, Parity::Even as u16);
+        queues.link(Parity::Odd as u16, Parity::Odd as u16);
+        queues
     }
 
     fn push(&mut self, port: u16) {
-        let last = self.previous[0];
+        let ring = port % 2;
+        let last = self.previous[usize::from(ring)];
         self.link(last, port);
-        self.link(port, 0);
+        self.link(port, ring);
     }
 
-    fn pop(&mut self) -> Option<u16> {
-        let first = self.next[0];
-        (first != 0).then(|| {
+    /// Takes out the port that is idle for the longest.
+    fn pop(&mut self, parity: Parity) -> Option<u16> {
+        let ring = parity as u16;
+        let first = self.next[usize::from(ring)];
+        (first != ring).then(|| {
             self.unlink(first);
             first
         })
