@@ -1,1 +1,21 @@
-//! Skeleton.
+//! The relay node: the threads and sockets of a TURN server, and its session with the controller.
+//!
+//! [`Node`] is the whole of it. It is given a checked [`config::Config`], opens the listeners, starts one thread for each
+//! shard and one task for the control session, and serves by the last policy snapshot that it has, whether the controller
+//! can be reached or not. [`shard`] is the data path: one thread, one event loop and one [`turnfleet_turn::Server`] for
+//! each shard.
+
+mod addressing;
+pub mod config;
+mod control;
+mod driver;
+mod listeners;
+pub mod metrics;
+mod node;
+mod policy;
+mod process;
+mod serving;
+pub mod shard;
+
+pub use node::{BoundListener, Node, NodeError, NodeStatus};
+pub use policy::{GrantedRange, RelayPolicy};

@@ -16,9 +16,16 @@ fn call(transport: &str) -> Option<Value> {
     let browser = Browser::start();
     browser.open(fleet.text("http"));
     let wanted = json!({ "user": "@alice:example.org", "transports": [transport] });
-    let outcome = browser.run(include_str!("call.js"), &json!([wanted, fleet.text("api_token")]));
+    let outcome = browser.run(
+        include_str!("call.js"),
+        &json!([wanted, fleet.text("api_token")]),
+    );
     assert_eq!(outcome["reply"], "heard hello", "{outcome}");
-    assert_eq!((&outcome["local"], &outcome["remote"]), (&json!("relay"), &json!("relay")), "{outcome}");
+    assert_eq!(
+        (&outcome["local"], &outcome["remote"]),
+        (&json!("relay"), &json!("relay")),
+        "{outcome}"
+    );
     Some(outcome)
 }
 

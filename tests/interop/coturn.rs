@@ -14,7 +14,12 @@ const SECRET: &str = "north-by-northwest";
 
 fn fleet() -> Option<Fleet> {
     tools::present(&[UCLIENT, STUNCLIENT]).then(|| {
-        Fleet::up(&["--shared-secret", SECRET, "--set", "relay.rfc5766_channel_numbers=true"])
+        Fleet::up(&[
+            "--shared-secret",
+            SECRET,
+            "--set",
+            "relay.rfc5766_channel_numbers=true",
+        ])
     })
 }
 
@@ -29,20 +34,32 @@ fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
 /// Runs the tool between two allocations of its own and compares the counts: it exits with 0 even when packets are lost.
 #[track_caller]
 fn relays_everything(server: SocketAddr, arguments: &[&str]) {
-    let mut all = vec!["-y", "-n", "50", "-m", "4", "-l", "160", "-u", "alice", "-W", SECRET];
+    let mut all = vec![
+        "-y", "-n", "50", "-m", "4", "-l", "160", "-u", "alice", "-W", SECRET,
+    ];
     all.extend(arguments);
     let output = uclient(server, &all);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (sent, received) = totals(&text).unwrap_or_else(|| panic!("{all:?}: {output:?}"));
-    assert!(sent > 0 && sent == received, "{all:?}: sent {sent}, received {received}\n{text}");
+    assert!(
+        sent > 0 && sent == received,
+        "{all:?}: sent {sent}, received {received}\n{text}"
+    );
 }
 
 /// The counts of the tool's last summary line, `tot_send_msgs=A, tot_recv_msgs=B`.
 fn totals(text: &str) -> Option<(u64, u64)> {
-    let line = text.lines().rev().find(|line| line.contains("tot_send_msgs="))?;
+    let line = text
+        .lines()
+        .rev()
+        .find(|line| line.contains("tot_send_msgs="))?;
     let number = |key: &str| {
         let digits = line.split(key).nth(1)?;
-        digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        digits
+            .split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
     };
     Some((number("tot_send_msgs=")?, number("tot_recv_msgs=")?))
 }
@@ -101,7 +118,11 @@ fn binding() {
     let Some(fleet) = fleet() else { return };
     for relay in fleet.relays() {
         let output = Command::new(STUNCLIENT)
-            .args(["-p", &relay.udp.port().to_string(), &relay.udp.ip().to_string()])
+            .args([
+                "-p",
+                &relay.udp.port().to_string(),
+                &relay.udp.ip().to_string(),
+            ])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
@@ -113,19 +134,37 @@ fn binding() {
 fn wrong_and_expired_credentials_are_refused() {
     let Some(fleet) = fleet() else { return };
     let server = fleet.relays().remove(0).udp;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let secret = SharedSecret::new(SECRET);
     let expired = mint(&secret, "alice", now - 70);
     let valid = mint(&secret, "alice", now + 600);
     let refused = |username: &str, password: &str| {
-        let output = uclient(server, &["-y", "-n", "1", "-m", "1", "-u", username, "-w", password]);
+        let output = uclient(
+            server,
+            &["-y", "-n", "1", "-m", "1", "-u", username, "-w", password],
+        );
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(!output.status.success(), "{text}");
     };
     refused(&valid.username, "wrong");
     refused(&expired.username, &expired.password);
-    let output =
-        uclient(server, &["-y", "-n", "1", "-m", "1", "-u", &valid.username, "-w", &valid.password]);
+    let output = uclient(
+        server,
+        &[
+            "-y",
+            "-n",
+            "1",
+            "-m",
+            "1",
+            "-u",
+            &valid.username,
+            "-w",
+            &valid.password,
+        ],
+    );
     let (sent, received) = totals(&String::from_utf8_lossy(&output.stdout)).unwrap();
     assert!(sent > 0 && sent == received);
 }

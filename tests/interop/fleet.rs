@@ -37,7 +37,12 @@ impl Fleet {
             .args(["up", "--json"])
             .arg("--state-dir")
             .arg(state.path())
-            .args(["--port", &base.to_string(), "--tls-port", &(base + 10).to_string()])
+            .args([
+                "--port",
+                &base.to_string(),
+                "--tls-port",
+                &(base + 10).to_string(),
+            ])
             .args(["--metrics-port", &(base + 20).to_string()])
             .args(["--http", &format!("127.0.0.1:{}", base + 30)])
             .args(["--grpc", &format!("127.0.0.1:{}", base + 31)])
@@ -46,17 +51,25 @@ impl Fleet {
             .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let ready: Value = serde_json::from_str(&line)
             .unwrap_or_else(|error| panic!("no ready line ({error}): {line:?}"));
         assert_eq!(ready["ready"], true, "{ready}");
-        Self { child, ready, _state: state }
+        Self {
+            child,
+            ready,
+            _state: state,
+        }
     }
 
     /// A text of the ready line.
     #[track_caller]
     pub(crate) fn text(&self, key: &str) -> &str {
-        self.ready[key].as_str().unwrap_or_else(|| panic!("{key} in {}", self.ready))
+        self.ready[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("{key} in {}", self.ready))
     }
 
     /// The relays of the ready line.

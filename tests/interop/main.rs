@@ -7,5 +7,6 @@ mod browser;
 mod coturn;
 mod fleet;
 mod namespaces;
+mod netns;
 mod tools;
 mod webdriver;

@@ -19,7 +19,9 @@ impl Namespace {
     /// Makes the namespace `role` of this test process.
     #[track_caller]
     pub(crate) fn new(role: &str) -> Self {
-        let namespace = Self { name: format!("turnfleet-{}-{role}", std::process::id()) };
+        let namespace = Self {
+            name: format!("turnfleet-{}-{role}", std::process::id()),
+        };
         ip(&["netns", "add", &namespace.name]);
         namespace.ip(&["link", "set", "lo", "up"]);
         namespace
@@ -51,7 +53,20 @@ impl Namespace {
     #[track_caller]
     pub(crate) fn link(&self, router: &Self, card: &str, host: &str, gateway: &str) {
         let far = format!("{card}-{}", &self.name[self.name.len() - 4..]);
-        ip(&["-n", &self.name, "link", "add", card, "type", "veth", "peer", "name", &far, "netns", &router.name]);
+        ip(&[
+            "-n",
+            &self.name,
+            "link",
+            "add",
+            card,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &far,
+            "netns",
+            &router.name,
+        ]);
         self.ip(&["addr", "add", &format!("{host}/24"), "dev", card]);
         self.ip(&["link", "set", card, "up"]);
         router.ip(&["addr", "add", &format!("{gateway}/24"), "dev", &far]);
@@ -82,7 +97,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = Command::new("/bin/ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("/bin/ip")
+            .args(["netns", "del", &self.name])
+            .status();
     }
 }
 

@@ -6,11 +6,16 @@ use std::time::{Duration, Instant};
 /// Whether all of `files` exist; says which do not, and panics where tools are required.
 #[track_caller]
 pub(crate) fn present(files: &[&str]) -> bool {
-    let missing: Vec<_> = files.iter().filter(|file| !Path::new(file).exists()).collect();
+    let missing: Vec<_> = files
+        .iter()
+        .filter(|file| !Path::new(file).exists())
+        .collect();
     if missing.is_empty() {
         return true;
     }
-    complain(&format!("missing: {missing:?}; `cargo xtask test` as root installs what the tests need"));
+    complain(&format!(
+        "missing: {missing:?}; `cargo xtask test` as root installs what the tests need"
+    ));
     false
 }
 
@@ -27,13 +32,20 @@ pub(crate) fn is_root() -> bool {
 
 #[track_caller]
 fn complain(what: &str) {
-    assert!(std::env::var_os("TURNFLEET_REQUIRE_TOOLS").is_none(), "{what}");
+    assert!(
+        std::env::var_os("TURNFLEET_REQUIRE_TOOLS").is_none(),
+        "{what}"
+    );
     eprintln!("not run: {what}");
 }
 
 /// Calls `attempt` until it gives a value, letting other threads run in between.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = attempt() {

@@ -35,7 +35,12 @@ impl Browser {
             .lines()
             .map_while(Result::ok)
             .find_map(|line| {
-                let port = line.split("on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok()?;
+                let port = line
+                    .split("on port ")
+                    .nth(1)?
+                    .trim_end_matches('.')
+                    .parse::<u16>()
+                    .ok()?;
                 (port != 0).then_some(port)
             })
             .expect("ChromeDriver names its port");
@@ -61,17 +66,29 @@ impl Browser {
             format!("--user-data-dir={}", profile.path().display()),
         ]);
         let options = json!({ "binary": CHROMIUM, "args": arguments });
-        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let wanted =
+            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
         let url = format!("http://127.0.0.1:{port}/session");
         let answer = post(&agent, &url, &wanted);
-        let id = answer["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}"));
-        Self { driver, session: format!("{url}/{id}"), agent, _profile: profile }
+        let id = answer["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"));
+        Self {
+            driver,
+            session: format!("{url}/{id}"),
+            agent,
+            _profile: profile,
+        }
     }
 
     /// Loads a page.
     #[track_caller]
     pub(crate) fn open(&self, url: &str) {
-        post(&self.agent, &format!("{}/url", self.session), &json!({ "url": url }));
+        post(
+            &self.agent,
+            &format!("{}/url", self.session),
+            &json!({ "url": url }),
+        );
     }
 
     /// Runs the body of an asynchronous function with `arguments` and gives what it returns.
@@ -81,7 +98,11 @@ impl Browser {
         post(&self.agent, &format!("{}/timeouts", self.session), &limits);
         let script = format!("return (async function () {{ {body} }}).apply(null, arguments);");
         let call = json!({ "script": script, "args": arguments });
-        post(&self.agent, &format!("{}/execute/sync", self.session), &call)
+        post(
+            &self.agent,
+            &format!("{}/execute/sync", self.session),
+            &call,
+        )
     }
 }
 
@@ -98,6 +119,11 @@ fn post(agent: &ureq::Agent, url: &str, body: &Value) -> Value {
     let mut response = agent.post(url).send_json(body).unwrap();
     let mut answer: Value = response.body_mut().read_json().unwrap();
     let value = answer["value"].take();
-    assert!(value["error"].is_null(), "{}: {}", value["error"], value["message"]);
+    assert!(
+        value["error"].is_null(),
+        "{}: {}",
+        value["error"],
+        value["message"]
+    );
     value
 }

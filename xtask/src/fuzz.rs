@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: every fuzz target of `relay/turn/fuzz` for a while, one after the other.
+//! `cargo xtask fuzz`: every fuzz target of `relay/turn/fuzz` for a while, one after the other. What it finds worth keeping
+//! stays in `corpus/`, beside the committed `seeds/`.
 
 use anyhow::{Context as _, Result};
 
@@ -28,10 +29,16 @@ pub(crate) fn run_all(options: &Options) -> Result<()> {
     names.sort();
     for name in names {
         let limit = format!("-max_total_time={}", options.seconds);
+        let corpus = root().join("relay/turn/fuzz/corpus").join(&name);
+        let seeds = root().join("relay/turn/fuzz/seeds").join(&name);
+        std::fs::create_dir_all(&corpus)
+            .with_context(|| format!("cannot make {}", corpus.display()))?;
         run(cargo()
             .env_remove("RUSTUP_TOOLCHAIN")
             .args(["+nightly", "fuzz", "run", "--fuzz-dir", "relay/turn/fuzz"])
-            .args([&name, "--", &limit]))?;
+            .arg(&name)
+            .args([&corpus, &seeds])
+            .args(["--", &limit]))?;
     }
     Ok(())
 }

@@ -22,6 +22,10 @@ impl RelayedId {
         Self { index, generation }
     }
 
+    pub(crate) fn slot(self) -> u32 {
+        self.index
+    }
+
     /// Dense and reused: the place in the driver's table.
     #[must_use]
     pub fn index(self) -> usize {

@@ -92,6 +92,10 @@ pub enum DropReason {
     FamilyMismatch,
     /// The source has used up its budget of unauthenticated answers.
     ReflectionBudget,
+    /// A Binding indication: it has kept the client's NAT binding alive, and asks for nothing (RFC 8489 §6.3.2).
+    Keepalive,
+    /// An Allocate request again whose answer waits for the relayed socket.
+    Retransmission,
     /// Data for a relayed socket that belongs to no allocation (a held reservation).
     NotAllocated,
     /// The payload does not fit into a message.
@@ -100,7 +104,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::BadFingerprint,
         Self::Unexpected,
@@ -111,6 +115,8 @@ impl DropReason {
         Self::PeerDenied,
         Self::FamilyMismatch,
         Self::ReflectionBudget,
+        Self::Keepalive,
+        Self::Retransmission,
         Self::NotAllocated,
         Self::TooLong,
     ];
@@ -129,6 +135,8 @@ impl DropReason {
             Self::PeerDenied => "peer_denied",
             Self::FamilyMismatch => "family_mismatch",
             Self::ReflectionBudget => "reflection_budget",
+            Self::Keepalive => "keepalive",
+            Self::Retransmission => "retransmission",
             Self::NotAllocated => "not_allocated",
             Self::TooLong => "too_long",
         }

@@ -61,3 +61,26 @@ pub enum CloseReason {
     /// The relay stops, or its drain deadline passed.
     Shutdown,
 }
+
+impl CloseReason {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Self; 5] = [
+        Self::Refreshed,
+        Self::Expired,
+        Self::ClientGone,
+        Self::SocketFailed,
+        Self::Shutdown,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refreshed => "refreshed",
+            Self::Expired => "expired",
+            Self::ClientGone => "client_gone",
+            Self::SocketFailed => "socket_failed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}

@@ -17,6 +17,8 @@
 //! the same outputs, byte for byte.
 
 pub mod addr;
+mod allocation;
+mod channels;
 pub mod client;
 mod command;
 mod context;
@@ -26,19 +28,21 @@ mod event;
 pub mod expiry;
 pub mod ledger;
 pub mod peer_filter;
+mod permissions;
 pub mod policy;
 pub mod ports;
 pub mod random;
 pub mod server;
+mod table;
 mod time;
 pub mod wire;
 
 pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};
 pub use command::{Command, OpenError, RelayedId, ShardId};
 pub use context::{Candidate, Candidates, Context, KeySource};
-pub use counters::Counters;
+pub use counters::{Counters, Flow, Limit};
 pub use decision::{ClientHeader, Decision, DropReason, Span};
 pub use event::{CloseReason, Event};
 pub use ledger::Ledger;
-pub use server::Server;
+pub use server::{Reject, RequestMethod, Server};
 pub use time::{Instant, Now};

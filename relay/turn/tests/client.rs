@@ -30,7 +30,7 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn peer(text: &str) -> PeerAddr {
-    PeerAddr(text.parse().unwrap())
+    PeerAddr(text.parse().expect("an address"))
 }
 
 #[track_caller]
@@ -54,9 +54,9 @@ fn answer(
     key: Option<&LongTermKey>,
     write: impl FnOnce(&mut MessageWriter<'_>),
 ) -> Vec<u8> {
-    let request = Message::parse(request).unwrap();
+    let request = Message::parse(request).expect("the client's request is sound");
     let mut bytes = Vec::new();
-    let method = request.method().unwrap();
+    let method = request.method().expect("the client speaks our methods");
     let mut writer = MessageWriter::new(&mut bytes, class, method, request.transaction_id());
     write(&mut writer);
     match key {
@@ -85,16 +85,17 @@ fn grant(request: &[u8], write: impl FnOnce(&mut MessageWriter<'_>)) -> Vec<u8> 
 fn grant_allocation(request: &[u8]) -> Vec<u8> {
     grant(request, |writer| {
         writer
-            .xor_relayed_address("198.51.100.1:49200".parse().unwrap())
+            .xor_relayed_address(peer("198.51.100.1:49200").0)
             .lifetime(600)
-            .xor_mapped_address("192.0.2.1:5000".parse().unwrap());
+            .xor_mapped_address(peer("192.0.2.1:5000").0);
     })
 }
 
 /// A client with an allocation of 600 seconds.
 fn allocated(transport: Transport) -> Client {
     let mut client = client(transport);
-    client.allocate(START, AllocateOptions::default()).unwrap();
+    let called = client.allocate(START, AllocateOptions::default());
+    assert_eq!(called, Ok(()));
     let request = transmit(&mut client);
     client.handle_input(
         START,
@@ -109,7 +110,7 @@ fn allocated(transport: Transport) -> Client {
 
 #[track_caller]
 fn assert_signed(request: &[u8], nonce: &[u8]) {
-    let message = Message::parse(request).unwrap();
+    let message = Message::parse(request).expect("the client's request is sound");
     assert_eq!(message.username(), Some(Ok("user")));
     assert_eq!(message.realm(), Some(Ok(REALM)));
     assert_eq!(message.nonce(), Some(Ok(nonce)));

@@ -24,7 +24,7 @@ fn written(class: Class, method: Method, write: impl FnOnce(&mut MessageWriter<'
 }
 
 fn peer(text: &str) -> PeerAddr {
-    PeerAddr(text.parse().unwrap())
+    PeerAddr(text.parse().expect("an address"))
 }
 
 #[test]
@@ -305,7 +305,9 @@ fn assert_header(header: ClientHeader, payload: &[u8], expected: &str) {
         start: headroom,
         len: payload.len(),
     };
-    let message = header.write(&mut buffer, span).unwrap();
+    let message = header
+        .write(&mut buffer, span)
+        .expect("there is room for the header");
     assert_eq!(buffer[message.range()], hex(expected));
 }
 

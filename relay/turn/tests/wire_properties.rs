@@ -51,7 +51,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
     let body = prop::collection::vec(prop_oneof![Just(0), 0..0x24_u8, any::<u8>()], 0..128);
     (any::<u16>(), ids(), body).prop_map(|(kind, id, mut body)| {
         body.truncate(body.len() / 4 * 4);
-        let len = u16::try_from(body.len()).unwrap();
+        let len = u16::try_from(body.len()).expect("a short body");
         let mut packet = (kind & 0x3FFF).to_be_bytes().to_vec();
         packet.extend_from_slice(&len.to_be_bytes());
         packet.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());

@@ -181,7 +181,7 @@ impl Client {
         }
     }
 
-    /// A Data indication; one from a peer without permission is not believed (RFC 8656 §11.6).
+    /// A Data indication; one from a peer without permission is not believed (RFC 8656 §11.4).
     fn handle_indication<'p>(&self, packet: &'p [u8], message: Message<'p>) -> Input<'p> {
         if message.method() != Some(Method::Data) || message.unknown_required().next().is_some() {
             return Input::Ignored;

@@ -83,8 +83,7 @@ impl Client {
         code: ErrorCode,
         message: Message<'_>,
     ) {
-        let is_challenge = code == ErrorCode::UNAUTHENTICATED || code == ErrorCode::STALE_NONCE;
-        let retry = is_challenge
+        let retry = is_challenge(code)
             && transaction.request.is_authenticated()
             && transaction.retries < MAX_RETRIES
             && self.take_challenge(&transaction, code, message);
@@ -123,17 +122,16 @@ impl Client {
     }
 }
 
-/// The checks of RFC 8489 §9.2.5 and §6.3.3 in their order.
+/// The checks of RFC 8489 §9.2.5 and §6.3.3 in their order. Deviation: a 400 to a request that was not signed is believed, as
+/// any other answer to it is; whoever asks why a server refuses the first request is not left to wait for nothing.
 fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) -> Verdict {
     let code = match (message.class(), message.error_code()) {
         (Class::ErrorResponse, Some(Ok(code))) => Some(code),
         (Class::ErrorResponse, _) => return Verdict::Discard,
         (Class::Request | Class::Indication | Class::SuccessResponse, _) => None,
     };
-    let is_challenge =
-        code == Some(ErrorCode::UNAUTHENTICATED) || code == Some(ErrorCode::STALE_NONCE);
     if let Some(key) = &transaction.signed_with
-        && !is_challenge
+        && !code.is_some_and(is_challenge)
         && !message.verify_integrity(key)
     {
         transaction.violated = true;
@@ -151,7 +149,12 @@ fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) ->
     }
 }
 
-/// What a success response to Allocate must have (RFC 8656 §7.4), and may have.
+/// Whether a refusal asks for other credentials; it cannot be signed, as the server may not know the key.
+fn is_challenge(code: ErrorCode) -> bool {
+    code == ErrorCode::UNAUTHENTICATED || code == ErrorCode::STALE_NONCE
+}
+
+/// What a success response to Allocate must have (RFC 8656 §7.3), and may have.
 fn allocated(message: Message<'_>) -> Option<Allocated> {
     let mut relayed = message.xor_relayed_addresses();
     Some(Allocated {

@@ -1,113 +1,364 @@
 //! One shard of a TURN server (RFC 8656).
+//!
+//! The handlers stand in one file for each method, and list the RFC's checks in the RFC's order. This file holds the
+//! server itself: what it owns, how a packet finds its handler, and what the driver asks of it.
 
+mod allocate;
+mod auth;
+mod binding;
+mod channel;
+mod ending;
 pub mod nonce;
+mod opening;
+mod permission;
 pub mod reflection;
+mod refresh;
+mod reject;
+mod relaying;
+mod request;
+mod reservation;
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
+use self::nonce::NonceKeys;
+use self::reflection::ReflectionBudget;
+pub use self::reject::Reject;
+use self::request::Request;
+pub use self::request::RequestMethod;
+use self::reservation::Reservations;
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::command::{Command, OpenError, RelayedId};
-use crate::context::Context;
-use crate::counters::Counters;
-use crate::decision::Decision;
-use crate::event::Event;
+use crate::context::{Candidates, Context};
+use crate::counters::{Counters, Limit};
+use crate::decision::{Decision, DropReason};
+use crate::event::{CloseReason, Event};
+use crate::expiry::ExpiryQueue;
 use crate::ledger::Ledger;
-use crate::policy::{Config, Policy};
+use crate::policy::{Config, Policy, RelayedHost};
+use crate::random::Random;
+use crate::table::{AllocationId, KeyedHash, Table};
 use crate::time::{Instant, Now};
-use crate::wire::ReservationToken;
+use crate::wire::{Class, Fingerprint, Message, Method, ReservationToken};
+
+/// Events that wait for the driver; beyond them they are dropped and counted.
+const MAX_EVENTS: usize = 4096;
 
 /// One shard: every allocation whose client reaches this shard, and nothing else.
-#[derive(Debug)]
-pub struct Server {}
+///
+/// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining` and
+/// `close_all` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
+pub struct Server {
+    config: Config,
+    policy: Arc<Policy>,
+    nonces: NonceKeys,
+    ledger: Arc<Ledger>,
+    /// The relayed hosts behind 1:1 NAT.
+    mapped: Vec<RelayedHost>,
+    table: Table,
+    reservations: Reservations,
+    /// When something of an allocation ends next, by the allocation's place.
+    expiry: ExpiryQueue,
+    reflection: ReflectionBudget,
+    random: Random,
+    hash: KeyedHash,
+    candidates: Candidates,
+    /// Drained by the driver in each batch; an input adds as many as it has sockets, and one.
+    commands: VecDeque<Command>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    next_number: u64,
+    draining: bool,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("shard", &self.config.shard)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Server {
     /// A server without allocations. `seed` must be unpredictable and different for each shard.
     #[must_use]
-    pub fn new(
-        _config: Config,
-        _policy: Arc<Policy>,
-        _ledger: Arc<Ledger>,
-        _seed: [u8; 32],
-    ) -> Self {
-        Self {}
+    pub fn new(config: Config, policy: Arc<Policy>, ledger: Arc<Ledger>, seed: [u8; 32]) -> Self {
+        let mut random = Random::new(seed);
+        let hash = KeyedHash::with_seed(random.u64());
+        let trusted = config.trusted_sources.clone();
+        let mapped = |host: &&RelayedHost| host.local != host.public;
+        Self {
+            nonces: NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime),
+            mapped: config
+                .relayed_hosts
+                .iter()
+                .filter(mapped)
+                .copied()
+                .collect(),
+            table: Table::new(hash.clone()),
+            reservations: Reservations::new(hash.clone()),
+            expiry: ExpiryQueue::new(),
+            reflection: ReflectionBudget::new(config.shards, trusted, random.bytes()),
+            random,
+            hash,
+            candidates: Candidates::default(),
+            commands: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            next_number: 0,
+            draining: false,
+            config,
+            policy,
+            ledger,
+        }
     }
 
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        unimplemented!()
+        &self.counters
     }
 
     /// A datagram from a client, or one message deframed from its stream. `reply` is cleared, and holds the answer when
     /// the decision is [`Decision::Reply`].
     pub fn handle_client(
         &mut self,
-        _now: Now,
-        _from: FiveTuple,
-        _packet: &[u8],
-        _context: &Context<'_>,
-        _reply: &mut Vec<u8>,
+        now: Now,
+        from: FiveTuple,
+        packet: &[u8],
+        context: &Context<'_>,
+        reply: &mut Vec<u8>,
     ) -> Decision {
-        unimplemented!()
+        reply.clear();
+        // RFC 8656 §12: the first byte tells the protocols on one port apart.
+        let decision = match packet.first() {
+            Some(0x00..=0x3F) => self.handle_message(now, from, packet, context, reply),
+            Some(0x40..=0x7F) => self.handle_channel_data(now.instant, from, packet),
+            Some(_) | None => Decision::Drop(DropReason::Malformed),
+        };
+        self.counted(decision)
     }
 
     /// A datagram of `len` bytes from `from` on a relayed socket.
-    pub fn handle_peer(
-        &mut self,
-        _now: Now,
-        _on: RelayedId,
-        _from: PeerAddr,
-        _len: usize,
-    ) -> Decision {
-        unimplemented!()
+    pub fn handle_peer(&mut self, now: Now, on: RelayedId, from: PeerAddr, len: usize) -> Decision {
+        let decision = self.relay_to_client(now.instant, on, from, len);
+        self.counted(decision)
     }
 
     /// The driver's answer to [`Command::OpenRelayed`] and [`Command::ClaimReserved`]. The address is the local one.
     pub fn handle_relayed_opened(
         &mut self,
-        _now: Now,
-        _id: RelayedId,
-        _result: Result<std::net::SocketAddr, OpenError>,
+        now: Now,
+        id: RelayedId,
+        result: Result<std::net::SocketAddr, OpenError>,
     ) {
+        self.relayed_opened(now, id, result);
     }
 
-    /// A relayed socket failed for good: its allocation ends.
-    pub fn handle_relayed_failed(&mut self, _now: Now, _id: RelayedId) {}
+    /// A relayed socket failed for good: its allocation ends, and the socket is closed by a command like any other.
+    pub fn handle_relayed_failed(&mut self, now: Now, id: RelayedId) {
+        self.relayed_failed(now.instant, id);
+    }
 
     /// A client's stream was closed: its allocation ends.
-    pub fn handle_client_closed(&mut self, _now: Now, _client: FiveTuple) {}
+    pub fn handle_client_closed(&mut self, now: Now, client: FiveTuple) {
+        if let Some(id) = self.table.find(&client) {
+            self.end(now.instant, id, CloseReason::ClientGone);
+        }
+    }
 
     /// Time has passed.
-    pub fn handle_timeout(&mut self, _now: Now) {}
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(index) = self.expiry.pop_due(now.instant) {
+            if let Some(id) = self.table.id_at(index) {
+                self.expire(now.instant, id);
+            }
+        }
+        self.expire_reservations(now.instant);
+    }
 
     /// Another shard redeems a reservation of this one. The caller takes the named socket out of its table, without a
     /// [`Command::CloseRelayed`], and carries it over; `None` where there is no such reservation.
-    pub fn release_reserved(&mut self, _now: Now, _token: ReservationToken) -> Option<RelayedId> {
-        None
+    pub fn release_reserved(&mut self, now: Now, token: ReservationToken) -> Option<RelayedId> {
+        let id = self.take_reservation(now.instant, token)?;
+        self.table.remove_relayed(id);
+        Some(id)
     }
 
     /// Replaces the policy. Live allocations stay.
-    pub fn apply_policy(&mut self, _policy: Arc<Policy>) {}
+    pub fn apply_policy(&mut self, policy: Arc<Policy>) {
+        self.nonces = NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime);
+        self.policy = policy;
+    }
 
     /// Refuses new allocations from now on (508), or takes them again.
-    pub fn set_draining(&mut self, _draining: bool) {}
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
 
     /// Ends every allocation.
-    pub fn close_all(&mut self, _now: Now) {}
+    pub fn close_all(&mut self, now: Now) {
+        for id in self.table.ids() {
+            self.end(now.instant, id, CloseReason::Shutdown);
+        }
+        self.close_reservations(now.instant);
+    }
 
     /// The next thing for the driver to do.
     pub fn poll_command(&mut self) -> Option<Command> {
-        None
+        self.commands.pop_front()
     }
 
     /// The next thing for the log.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
     /// When `handle_timeout` is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let reservations = self.reservations.poll_timeout();
+        self.expiry
+            .poll_timeout()
+            .into_iter()
+            .chain(reservations)
+            .min()
+    }
+
+    /// RFC 8489 §6.3: what is not sound, or not for a server, is silently discarded.
+    fn handle_message(
+        &mut self,
+        now: Now,
+        from: FiveTuple,
+        packet: &[u8],
+        context: &Context<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Decision {
+        let Ok(message) = Message::parse(packet) else {
+            return Decision::Drop(DropReason::Malformed);
+        };
+        if message.fingerprint() == Fingerprint::Invalid {
+            return Decision::Drop(DropReason::BadFingerprint);
+        }
+        let method = message.method();
+        match message.class() {
+            Class::Request => match method.and_then(RequestMethod::of) {
+                Some(method) => {
+                    let allocation = self.current(now.instant, &from);
+                    let request = Request {
+                        now,
+                        from,
+                        method,
+                        message,
+                        allocation,
+                    };
+                    self.handle_request(&request, context, reply)
+                }
+                None => Decision::Drop(DropReason::Unexpected),
+            },
+            Class::Indication if method == Some(Method::Send) => {
+                self.handle_send(now.instant, from, &message)
+            }
+            Class::Indication if method == Some(Method::Binding) => {
+                Decision::Drop(DropReason::Keepalive)
+            }
+            Class::Indication | Class::SuccessResponse | Class::ErrorResponse => {
+                Decision::Drop(DropReason::Unexpected)
+            }
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        request: &Request<'_>,
+        context: &Context<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Decision {
+        self.counters.count_request(request.method);
+        if request.method == RequestMethod::Binding {
+            return self.handle_binding(request, reply);
+        }
+        let credential = match self.authenticate(request, context) {
+            Ok(credential) => credential,
+            Err(reject) => return self.refuse(request, reject, None, reply),
+        };
+        self.pay_back(request);
+        match self.handle_authentic(request, &credential, reply) {
+            Ok(decision) => decision,
+            Err(reject) => self.refuse(request, reject, Some(&credential.key), reply),
+        }
+    }
+
+    /// A request whose sender is known (RFC 8489 §6.3.1, RFC 8656 §5).
+    fn handle_authentic(
+        &mut self,
+        request: &Request<'_>,
+        credential: &auth::Credential<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Decision, Reject> {
+        // RFC 8489 §6.3.1: unknown comprehension-required attributes get 420, once the sender is known.
+        if request.message.unknown_required().next().is_some() {
+            return Err(Reject::UnknownAttribute);
+        }
+        if request.method == RequestMethod::Allocate {
+            return self.handle_allocate(request, credential, reply);
+        }
+        // RFC 8656 §5: without an allocation, or before it is granted, there is 437.
+        let id = request.allocation.ok_or(Reject::AllocationMismatch)?;
+        let allocation = self
+            .table
+            .allocation(id)
+            .ok_or(Reject::AllocationMismatch)?;
+        if allocation.pending.is_some() {
+            return Err(Reject::AllocationMismatch);
+        }
+        // RFC 8656 §5: somebody else's allocation gets 441.
+        if *allocation.owner.username != *credential.username {
+            return Err(Reject::WrongCredentials);
+        }
+        let key = &credential.key;
+        match request.method {
+            RequestMethod::Refresh => self.handle_refresh(request, id, key, reply),
+            RequestMethod::CreatePermission => {
+                self.handle_create_permission(request, id, key, reply)
+            }
+            RequestMethod::ChannelBind => self.handle_channel_bind(request, id, key, reply),
+            RequestMethod::Binding | RequestMethod::Allocate => Err(Reject::BadRequest),
+        }
+    }
+
+    /// What the five-tuple identifies. An allocation whose lifetime is over ends here, should its timer be late.
+    fn current(&mut self, now: Instant, from: &FiveTuple) -> Option<AllocationId> {
+        let id = self.table.find(from)?;
+        let allocation = self.table.allocation(id)?;
+        if allocation.pending.is_none() && !allocation.is_live(now) {
+            self.end(now, id, CloseReason::Expired);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// Arms the allocation's timer for whatever of it ends next.
+    fn arm(&mut self, id: AllocationId) {
+        if let Some(allocation) = self.table.allocation(id) {
+            self.expiry.arm(id.index(), allocation.next_expiry());
+        }
+    }
+
+    fn push_event(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        } else {
+            self.counters.count_limit(Limit::Events);
+        }
+    }
+
+    fn counted(&mut self, decision: Decision) -> Decision {
+        if let Decision::Drop(reason) = decision {
+            self.counters.count_drop(reason);
+        }
+        decision
     }
 }

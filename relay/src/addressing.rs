@@ -1,0 +1,313 @@
+//! Which addresses of this machine the node listens and relays on, and what they look like from outside.
+//!
+//! Expands wildcard listen addresses and pairs external addresses of 1:1 NAT with local ones. What the machine has is
+//! read from `/proc/net`; everything else here is a function of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use turnfleet_turn::AddressFamily;
+use turnfleet_turn::policy::RelayedHost;
+
+use crate::config::{Config, ConfigErrors, ConfigWarning, Findings, Listener, PublicIp};
+
+/// The concrete addresses of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Addressing {
+    /// The listeners, each with a concrete address.
+    pub(crate) listeners: Vec<Listener>,
+    /// The listen addresses, as relayed sockets use them.
+    pub(crate) hosts: Vec<RelayedHost>,
+    /// What was skipped.
+    pub(crate) warnings: Vec<ConfigWarning>,
+}
+
+impl Addressing {
+    /// The addresses for `config` on a machine with the global addresses `machine`.
+    ///
+    /// # Errors
+    /// When nothing is left to listen on, or external and local addresses do not pair.
+    pub(crate) fn resolve(config: &Config, machine: &[IpAddr]) -> Result<Self, ConfigErrors> {
+        let mut findings = Findings::default();
+        let mut listeners: Vec<Listener> = Vec::new();
+        for (index, &listener) in config.listeners.iter().enumerate() {
+            let Listener { transport, address } = listener;
+            let mut add = |ip: IpAddr| {
+                let address = SocketAddr::new(ip, address.port());
+                let concrete = Listener { transport, address };
+                // A wildcard beside a concrete address of the same port does not open it twice.
+                if address.port() == 0 || !listeners.contains(&concrete) {
+                    listeners.push(concrete);
+                }
+            };
+            if !address.ip().is_unspecified() {
+                add(address.ip());
+                continue;
+            }
+            let family = AddressFamily::of(address.ip());
+            let mut any = false;
+            for &ip in machine
+                .iter()
+                .filter(|ip| AddressFamily::of(**ip) == family)
+            {
+                add(ip);
+                any = true;
+            }
+            if !any {
+                let key = format!("listeners[{index}].address");
+                let message = format!(
+                    "{address} is skipped: the machine has no global address of its family"
+                );
+                findings.warn(key, message);
+            }
+        }
+        if listeners.is_empty() {
+            findings.missing(
+                "listeners",
+                "a listener on an address that this machine has",
+            );
+        }
+        let locals = distinct(listeners.iter().map(|listener| listener.address.ip()));
+        let hosts = pair(&locals, &config.public_ips, &mut findings);
+        Ok(Self {
+            listeners,
+            hosts,
+            warnings: findings.finish()?,
+        })
+    }
+
+    /// What clients and peers see instead of `local`.
+    pub(crate) fn public(&self, local: IpAddr) -> IpAddr {
+        self.hosts
+            .iter()
+            .find(|host| host.local == local)
+            .map_or(local, |host| host.public)
+    }
+
+    /// The addresses that peers see.
+    pub(crate) fn public_ips(&self) -> Vec<IpAddr> {
+        self.hosts.iter().map(|host| host.public).collect()
+    }
+}
+
+/// Finds the external address of each local one.
+fn pair(locals: &[IpAddr], public_ips: &[PublicIp], findings: &mut Findings) -> Vec<RelayedHost> {
+    for (index, named) in public_ips.iter().enumerate() {
+        if let Some(local) = named.local.filter(|local| !locals.contains(local)) {
+            let expected = format!("one of the listen addresses behind the slash: {locals:?}");
+            let value = format!("{}/{local}", named.public);
+            findings.error(format!("public_ips[{index}]"), &value, &expected);
+        }
+    }
+    let paired = |local: IpAddr| public_ips.iter().find(|named| named.local == Some(local));
+    let mut hosts: Vec<RelayedHost> = locals
+        .iter()
+        .map(|&local| RelayedHost {
+            local,
+            public: paired(local).map_or(local, |named| named.public),
+        })
+        .collect();
+    for family in [AddressFamily::V4, AddressFamily::V6] {
+        let bare: Vec<IpAddr> = public_ips
+            .iter()
+            .filter(|named| named.local.is_none() && AddressFamily::of(named.public) == family)
+            .map(|named| named.public)
+            .collect();
+        let mut open: Vec<&mut RelayedHost> = hosts
+            .iter_mut()
+            .filter(|host| AddressFamily::of(host.local) == family && paired(host.local).is_none())
+            .collect();
+        if !bare.is_empty() && bare.len() != open.len() {
+            let locals: Vec<IpAddr> = open.iter().map(|host| host.local).collect();
+            let expected = format!(
+                "as many external addresses without a local one as there are listen addresses for them, {} for {locals:?}; \
+                 or EXTERNAL/LOCAL",
+                locals.len()
+            );
+            findings.error("public_ips", &format!("{bare:?}"), &expected);
+            continue;
+        }
+        for (host, public) in open.iter_mut().zip(bare) {
+            host.public = public;
+        }
+    }
+    hosts
+}
+
+fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for address in addresses {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// The global addresses of this machine, IPv4 first, each family in ascending order: what a wildcard stands for.
+pub(crate) fn machine_addresses() -> Vec<IpAddr> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let mut v4 = parse_fib_trie(&read("/proc/net/fib_trie"));
+    let mut v6 = parse_if_inet6(&read("/proc/net/if_inet6"));
+    v4.sort_unstable();
+    v4.dedup();
+    v6.sort_unstable();
+    v6.dedup();
+    let v4 = v4.into_iter().map(IpAddr::V4);
+    v4.chain(v6.into_iter().map(IpAddr::V6)).collect()
+}
+
+/// Local addresses in the kernel's IPv4 routes: a line `|-- ADDRESS` with a line `/32 host LOCAL` below it.
+fn parse_fib_trie(text: &str) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    let mut above = None;
+    for line in text.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            above = address.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL" {
+            found.extend(above.filter(|ip| !ip.is_loopback() && !ip.is_link_local()));
+        }
+    }
+    found
+}
+
+/// Lines of address, interface, prefix length, scope, flags (all in hexadecimal) and interface name.
+fn parse_if_inet6(text: &str) -> Vec<Ipv6Addr> {
+    const GLOBAL: &str = "00";
+    // IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED and IFA_F_TENTATIVE: addresses that are soon gone, or not there.
+    const PASSING: u32 = 0x01 | 0x08 | 0x20 | 0x40;
+    let address = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let scope = fields.nth(2)?;
+        let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
+        (scope == GLOBAL && flags & PASSING == 0).then(|| Ipv6Addr::from_bits(address))
+    };
+    text.lines().filter_map(address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{RawConfig, RawListener};
+
+    fn config(listeners: &[(&str, &str)], public_ips: &[&str]) -> Config {
+        let listener = |&(transport, address): &(&str, &str)| RawListener {
+            transport: transport.into(),
+            address: address.into(),
+        };
+        Config::try_from(RawConfig {
+            node_id: "a".into(),
+            listeners: listeners.iter().map(listener).collect(),
+            public_ips: public_ips.iter().map(|ip| (*ip).into()).collect(),
+            ..RawConfig::default()
+        })
+        .unwrap()
+    }
+
+    fn machine(addresses: &[&str]) -> Vec<IpAddr> {
+        addresses.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    fn hosts(addressing: &Addressing) -> Vec<String> {
+        let text = |host: &RelayedHost| format!("{}/{}", host.public, host.local);
+        addressing.hosts.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_wildcard_is_every_global_address_of_its_family() {
+        let config = config(&[("udp", "0.0.0.0:3478"), ("tcp", "192.0.2.1:3478")], &[]);
+        let machine = machine(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+        let addressing = Addressing::resolve(&config, &machine).unwrap();
+        let listeners: Vec<String> = addressing
+            .listeners
+            .iter()
+            .map(|listener| format!("{} {}", listener.transport, listener.address))
+            .collect();
+        assert_eq!(
+            listeners,
+            [
+                "udp 192.0.2.1:3478",
+                "udp 192.0.2.2:3478",
+                "tcp 192.0.2.1:3478"
+            ]
+        );
+        assert_eq!(
+            hosts(&addressing),
+            ["192.0.2.1/192.0.2.1", "192.0.2.2/192.0.2.2"]
+        );
+    }
+
+    #[test]
+    fn a_wildcard_without_addresses_is_skipped_with_a_warning() {
+        let config = config(&[("udp", "0.0.0.0:1"), ("udp", "[::]:1")], &[]);
+        let addressing = Addressing::resolve(&config, &machine(&["192.0.2.1"])).unwrap();
+        assert_eq!(addressing.listeners.len(), 1);
+        assert_eq!(addressing.warnings[0].key, "listeners[1].address");
+        let errors = Addressing::resolve(&config, &[]).unwrap_err();
+        assert_eq!(errors.0[0].key, "listeners");
+    }
+
+    #[test]
+    fn external_addresses_pair_by_order_within_a_family() {
+        let config = config(
+            &[
+                ("udp", "10.0.0.1:1"),
+                ("udp", "[fd00::1]:1"),
+                ("tcp", "10.0.1.1:1"),
+            ],
+            &["203.0.113.1", "2001:db8::1", "203.0.113.2"],
+        );
+        let addressing = Addressing::resolve(&config, &[]).unwrap();
+        assert_eq!(
+            hosts(&addressing),
+            [
+                "203.0.113.1/10.0.0.1",
+                "2001:db8::1/fd00::1",
+                "203.0.113.2/10.0.1.1"
+            ]
+        );
+    }
+
+    #[test]
+    fn named_pairs_leave_the_rest_to_the_order() {
+        let two = [("udp", "10.0.0.1:1"), ("udp", "10.0.1.1:1")];
+        let addressing = |public_ips: &[&str]| Addressing::resolve(&config(&two, public_ips), &[]);
+        let resolved = addressing(&["203.0.113.2/10.0.1.1", "203.0.113.1"]).unwrap();
+        assert_eq!(
+            hosts(&resolved),
+            ["203.0.113.1/10.0.0.1", "203.0.113.2/10.0.1.1"]
+        );
+        let resolved = addressing(&["203.0.113.2/10.0.1.1"]).unwrap();
+        assert_eq!(
+            hosts(&resolved),
+            ["10.0.0.1/10.0.0.1", "203.0.113.2/10.0.1.1"]
+        );
+    }
+
+    #[test]
+    fn another_count_and_an_unknown_local_address_are_errors() {
+        let two = [("udp", "10.0.0.1:1"), ("udp", "10.0.1.1:1")];
+        for public_ips in [
+            &["203.0.113.1"][..],
+            &["203.0.113.1", "203.0.113.2", "203.0.113.3"],
+            &["203.0.113.1/10.0.2.1"],
+            &["2001:db8::1"],
+        ] {
+            let errors = Addressing::resolve(&config(&two, public_ips), &[]).unwrap_err();
+            assert!(errors.0[0].key.starts_with("public_ips"), "{errors}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_tables_are_read() {
+        let v4 = "Local:\n  +-- 0.0.0.0/0 2 0 2\n     |-- 192.0.2.0\n        /24 link UNICAST\n     |-- 192.0.2.7\n        \
+                  /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
+        assert_eq!(parse_fib_trie(v4), [Ipv4Addr::new(192, 0, 2, 7)]);
+        let v6 = "20010db8000000000000000000000007 02 40 00 80     eth0\n\
+                  20010db8000000000000000000000008 02 40 00 01     eth0\n\
+                  fe800000000000000000000000000001 02 40 20 80     eth0\n\
+                  00000000000000000000000000000001 01 80 10 80       lo\n";
+        let expected: Ipv6Addr = "2001:db8::7".parse().unwrap();
+        assert_eq!(parse_if_inet6(v6), [expected]);
+    }
+}

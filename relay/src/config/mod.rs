@@ -1,0 +1,163 @@
+//! The relay's configuration: as it is written ([`RawConfig`]), and checked ([`Config`]), after which nothing downstream
+//! checks again.
+//!
+//! Layering (file, environment, flags) is the process shell's. What the machine has to say (its addresses behind a
+//! wildcard, whether a port is free) is found out when the node starts.
+
+mod error;
+mod raw;
+mod validate;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use turnfleet_proto::NodeId;
+use turnfleet_turn::peer_filter::Cidr;
+
+pub use crate::listeners::Listener;
+pub(crate) use error::Findings;
+pub use error::{ConfigError, ConfigErrors, ConfigWarning};
+pub use raw::{
+    RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream, RawTls, Secret,
+};
+
+/// A configuration without mistakes. Made from a [`RawConfig`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name.
+    pub node_id: NodeId,
+    /// The region that it serves.
+    pub region: String,
+    /// Its failure domain; may be empty.
+    pub zone: String,
+    /// DNS names of the node.
+    pub hostnames: Vec<String>,
+    /// Where the node credential and the last snapshot are kept.
+    pub state_dir: PathBuf,
+    /// The way to the controller.
+    pub controller: ControllerConfig,
+    /// Where clients reach the node; wildcard addresses still stand for themselves.
+    pub listeners: Vec<Listener>,
+    /// External addresses of 1:1 NAT.
+    pub public_ips: Vec<PublicIp>,
+    /// The certificate; present where a listener needs it.
+    pub tls: Option<TlsConfig>,
+    /// Threads that relay, at least one.
+    pub shards: u8,
+    /// Accepts channel numbers up to 0x7FFF.
+    pub rfc5766_channel_numbers: bool,
+    /// Sources whose unauthenticated requests are always answered.
+    pub trusted_sources: Vec<Cidr>,
+    /// Bounds on what the node holds.
+    pub limits: NodeLimits,
+    /// Connections of TCP and TLS clients.
+    pub stream: StreamConfig,
+    /// How long a nonce is good for.
+    pub nonce_lifetime: Duration,
+    /// How long a drain lasts; `None` for no end.
+    pub drain_deadline: Option<Duration>,
+    /// Where the process shell serves metrics and health.
+    pub metrics_address: Option<SocketAddr>,
+    /// What the process shell logs, and how.
+    pub log: LogConfig,
+    /// What is skipped or has no effect.
+    pub warnings: Vec<ConfigWarning>,
+}
+
+/// The way to the controller.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// At least one; plain HTTP on loopback only.
+    pub endpoints: Vec<ControllerEndpoint>,
+    /// The CA certificates that `https` endpoints are checked against.
+    pub ca: Option<PathBuf>,
+    /// What turns this machine into a node of the fleet.
+    pub join_token: Option<JoinToken>,
+}
+
+/// One controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerEndpoint {
+    /// Scheme, host and port.
+    pub uri: http::Uri,
+    /// Whether the scheme is `https`.
+    pub tls: bool,
+}
+
+/// Where the join token is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinToken {
+    /// In the configuration.
+    Value(Secret),
+    /// In a file, which may be renewed while the node runs.
+    File(PathBuf),
+}
+
+/// An external address of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicIp {
+    /// What peers and clients see.
+    pub public: IpAddr,
+    /// The listen address behind it; `None` where the order says which. Same family.
+    pub local: Option<IpAddr>,
+}
+
+/// Files of the node's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The chain, PEM.
+    pub certificate: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Bounds on what the node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLimits {
+    /// Allocations; `None` for as many as the file descriptors allow.
+    pub allocations: Option<u32>,
+    /// Permissions of one allocation.
+    pub permissions_per_allocation: u16,
+    /// Channels of one allocation.
+    pub channels_per_allocation: u16,
+}
+
+/// Connections of TCP and TLS clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// How long a connection may live without an allocation.
+    pub unauthenticated_timeout: Duration,
+    /// Connections without an allocation, over the whole node.
+    pub unauthenticated_connections: usize,
+    /// Bytes that may wait for one slow reader.
+    pub write_queue_bytes: usize,
+}
+
+/// What the process shell logs, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Level and directives.
+    pub filter: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Hashes addresses and usernames in the lines about allocations.
+    pub privacy: bool,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// What is skipped or has no effect, worth a line at start.
+    #[must_use]
+    pub fn warnings(&self) -> &[ConfigWarning] {
+        &self.warnings
+    }
+}

@@ -1,0 +1,228 @@
+//! The relay's configuration as it is written: every key with its default and what it is for. The reference in
+//! `docs/configuration.md` is printed from the comments of these structs.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of `turnfleet relay`.
+///
+/// What the fleet must agree on (realm, secrets, users, port grants, peer policy, limits of a user) is not here: it comes
+/// from the controller.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// The node's name, unique in its fleet and stable over restarts: 1 to 63 characters of a-z, 0-9, '-' and '.'.
+    /// Empty: the machine's host name.
+    pub node_id: String,
+    /// The region that the node serves: 1 to 63 characters of A-Z, a-z, 0-9, '-', '_' and '.'.
+    pub region: String,
+    /// The failure domain within the region; lists prefer relays of different zones. Empty: none is told.
+    pub zone: String,
+    /// DNS names of this node; `turns:` URIs carry the first. Empty: the first DNS name of the TLS certificate, or else
+    /// the IP address.
+    pub hostname: Vec<String>,
+    /// The folder in which the node keeps its credential and the last policy snapshot. Made when it is missing.
+    pub state_dir: String,
+    /// How the node reaches its controller.
+    pub controller: RawController,
+    /// Where clients reach the node. A wildcard address stands for every global address of the machine.
+    pub listeners: Vec<RawListener>,
+    /// The addresses that peers and clients see, where they differ from the listen addresses (1:1 NAT): `EXTERNAL/LOCAL`
+    /// pairs, or bare external addresses, of which the n-th of a family belongs to the n-th listen address of that family.
+    pub public_ips: Vec<String>,
+    /// The certificate of `tls` listeners.
+    pub tls: RawTls,
+    /// Threads that relay, at most 64. 0: one for each processor core.
+    pub shards: u8,
+    /// Accepts channel numbers up to 0x7FFF, which RFC 5766 had and some old clients draw; RFC 8656 ends them at 0x4FFF.
+    pub rfc5766_channel_numbers: bool,
+    /// Address blocks (CIDR) of balancers that hide many clients behind one address: their unauthenticated requests are
+    /// always answered.
+    pub trusted_sources: Vec<String>,
+    /// Bounds on what this node holds.
+    pub limits: RawLimits,
+    /// Connections of TCP and TLS clients.
+    pub stream: RawStream,
+    /// How long a nonce is good for, in seconds, 60 to 3600; clients renew it without noticing.
+    pub nonce_lifetime_seconds: u32,
+    /// How long allocations may live on after the first SIGTERM, in seconds. 0: until the last one ends by itself.
+    pub drain_deadline_seconds: u64,
+    /// The listener of `/metrics`, `/livez` and `/readyz`.
+    pub metrics: RawMetrics,
+    /// What is logged, and how.
+    pub log: RawLog,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        let listener = |transport: &str, address: &str| RawListener {
+            transport: transport.into(),
+            address: address.into(),
+        };
+        Self {
+            node_id: String::new(),
+            region: "local".into(),
+            zone: String::new(),
+            hostname: Vec::new(),
+            state_dir: "/var/lib/turnfleet/relay".into(),
+            controller: RawController::default(),
+            listeners: vec![
+                listener("udp", "0.0.0.0:3478"),
+                listener("udp", "[::]:3478"),
+                listener("tcp", "0.0.0.0:3478"),
+                listener("tcp", "[::]:3478"),
+            ],
+            public_ips: Vec::new(),
+            tls: RawTls::default(),
+            shards: 0,
+            rfc5766_channel_numbers: false,
+            trusted_sources: Vec::new(),
+            limits: RawLimits::default(),
+            stream: RawStream::default(),
+            nonce_lifetime_seconds: 3600,
+            drain_deadline_seconds: 3600,
+            metrics: RawMetrics::default(),
+            log: RawLog::default(),
+        }
+    }
+}
+
+/// How the node reaches its controller.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawController {
+    /// The controllers, `https://host:port`; the node holds a session with one of them at a time. `http://` only for a
+    /// controller on loopback.
+    pub endpoints: Vec<String>,
+    /// The file with the CA certificates (PEM) that the controller's certificate is checked against; needed for `https`.
+    pub ca: String,
+    /// The token that makes this node a member of the fleet. Used until the controller has given it a credential of its
+    /// own.
+    pub join_token: Secret,
+    /// A file that holds the join token; read again whenever it is needed.
+    pub join_token_file: String,
+}
+
+impl Default for RawController {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["http://127.0.0.1:8081".into()],
+            ca: String::new(),
+            join_token: Secret::default(),
+            join_token_file: String::new(),
+        }
+    }
+}
+
+/// One listener.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawListener {
+    /// `udp`, `tcp` or `tls` (TLS over TCP).
+    pub transport: String,
+    /// `ip:port` or `[ip]:port`. Port 0: one that the system chooses.
+    pub address: String,
+}
+
+/// The certificate of `tls` listeners. Both files are read again when they change; live connections stay.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTls {
+    /// The file with the certificate chain (PEM), the node's own certificate first.
+    pub certificate: String,
+    /// The file with the private key (PEM).
+    pub key: String,
+}
+
+/// Bounds on what this node holds; each has a metric that tells when it is hit.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLimits {
+    /// Allocations on this node; more are refused with 508. 0: as many as the file descriptors allow.
+    pub allocations: u32,
+    /// Permissions of one allocation; more are refused with 508.
+    pub permissions_per_allocation: u16,
+    /// Channels of one allocation; more are refused with 508.
+    pub channels_per_allocation: u16,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            allocations: 0,
+            permissions_per_allocation: 1024,
+            channels_per_allocation: 1024,
+        }
+    }
+}
+
+/// Connections of TCP and TLS clients.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStream {
+    /// How long a connection may live without an allocation, in seconds, 1 to 300.
+    pub unauthenticated_seconds: u32,
+    /// Connections without an allocation, over the whole node; the oldest is closed for one beyond.
+    pub unauthenticated_connections: u32,
+    /// Bytes that may wait for one slow reader, 16384 at least; what comes on top is lost, as it would be with UDP.
+    pub write_queue_bytes: u32,
+}
+
+impl Default for RawStream {
+    fn default() -> Self {
+        Self {
+            unauthenticated_seconds: 10,
+            unauthenticated_connections: 4096,
+            write_queue_bytes: 262_144,
+        }
+    }
+}
+
+/// The listener of `/metrics`, `/livez` and `/readyz`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawMetrics {
+    /// `ip:port`. Empty: no listener.
+    pub address: String,
+}
+
+impl Default for RawMetrics {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:9641".into(),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLog {
+    /// `error`, `warn`, `info`, `debug` or `trace`, and directives such as `info,turnfleet_relay=debug`.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: String,
+    /// Replaces addresses and usernames in the lines about allocations by keyed hashes, the same while the process lives.
+    pub privacy: bool,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            filter: "info".into(),
+            format: "text".into(),
+            privacy: false,
+        }
+    }
+}
+
+/// A value that `Debug` does not show.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}

@@ -1,0 +1,148 @@
+//! One connection to one controller.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use turnfleet_proto::fleet::relay_control_client::RelayControlClient;
+use turnfleet_proto::{NodeId, fleet};
+
+use super::identity::NodeCredential;
+use crate::config::ControllerEndpoint;
+
+/// For a connection, and for each answer that opens something.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// HTTP/2 pings, so that a controller that vanished without a word is noticed within [`KEEPALIVE`] twice.
+const KEEPALIVE: Duration = Duration::from_secs(4);
+/// A snapshot with tens of thousands of static users is a few megabytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Why the controller could not be asked, or what it said.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("cannot read {} (controller.ca)", path.display())]
+    Ca {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot connect")]
+    Connect(#[source] tonic::transport::Error),
+    #[error("no answer within {PATIENCE:?}")]
+    Silent,
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(Status),
+    #[error("the answer is not a credential")]
+    Malformed,
+}
+
+impl ClientError {
+    /// Whether the controller refused what it was asked, rather than being unable to answer.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Status(status) => match status.code() {
+                Code::InvalidArgument
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::FailedPrecondition
+                | Code::Unauthenticated
+                | Code::NotFound
+                | Code::ResourceExhausted => true,
+                Code::Ok
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Aborted
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss => false,
+            },
+            Self::Ca { .. } | Self::Connect(_) | Self::Silent | Self::Malformed => false,
+        }
+    }
+
+    /// Whether the controller does not know the credential that it was shown.
+    pub(crate) fn is_unknown_credential(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == Code::Unauthenticated)
+    }
+}
+
+/// A connection to a controller.
+#[derive(Debug)]
+pub(crate) struct Client(RelayControlClient<Channel>);
+
+impl Client {
+    /// Connects, and checks the controller's certificate where the endpoint is `https`.
+    pub(crate) async fn connect(
+        endpoint: &ControllerEndpoint,
+        ca: Option<&Path>,
+    ) -> Result<Self, ClientError> {
+        let mut channel = Endpoint::from(endpoint.uri.clone())
+            .connect_timeout(PATIENCE)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true);
+        if endpoint.tls {
+            let mut tls = ClientTlsConfig::new();
+            if let Some(path) = ca {
+                // Read each time: a CA may be renewed while the node runs.
+                let pem = tokio::fs::read(path)
+                    .await
+                    .map_err(|source| ClientError::Ca {
+                        path: path.to_owned(),
+                        source,
+                    })?;
+                tls = tls.ca_certificate(Certificate::from_pem(pem));
+            }
+            channel = channel.tls_config(tls).map_err(ClientError::Connect)?;
+        }
+        let connected = answered(channel.connect()).await?;
+        let client = RelayControlClient::new(connected.map_err(ClientError::Connect)?);
+        Ok(Self(client.max_decoding_message_size(MAX_MESSAGE)))
+    }
+
+    /// Makes the node a member of the fleet.
+    pub(crate) async fn enrol(
+        &mut self,
+        node_id: &NodeId,
+        join_token: &str,
+    ) -> Result<NodeCredential, ClientError> {
+        let request = fleet::EnrollRequest {
+            join_token: join_token.to_owned(),
+            node_id: node_id.to_string(),
+        };
+        let answer = answered(self.0.enroll(request)).await?;
+        let answer = answer.map_err(ClientError::Status)?.into_inner();
+        NodeCredential::new(&answer.node_credential).ok_or(ClientError::Malformed)
+    }
+
+    /// Opens the control session.
+    pub(crate) async fn open_session(
+        &mut self,
+        credential: &NodeCredential,
+        messages: impl Stream<Item = fleet::NodeMessage> + Send + 'static,
+    ) -> Result<Streaming<fleet::ControllerMessage>, ClientError> {
+        let mut request = Request::new(messages);
+        let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", credential.as_str())
+            .parse()
+            .expect("a credential has visible ASCII characters only");
+        bearer.set_sensitive(true);
+        request.metadata_mut().insert("authorization", bearer);
+        let answer = answered(self.0.session(request)).await?;
+        Ok(answer.map_err(ClientError::Status)?.into_inner())
+    }
+}
+
+async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, ClientError> {
+    timeout(PATIENCE, asked)
+        .await
+        .map_err(|_| ClientError::Silent)
+}

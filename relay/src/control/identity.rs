@@ -1,0 +1,75 @@
+//! Who the node is: its name, which outlives its processes, the incarnation, which is one process, and the credential that
+//! the controller gave it.
+
+use std::fmt;
+use std::io;
+
+use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
+use turnfleet_proto::NodeId;
+
+use super::state_dir::StateDir;
+
+const CREDENTIAL: &str = "node.credential";
+
+/// What the controller gave this node at its enrolment; every session carries it. `Debug` shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct NodeCredential(String);
+
+impl NodeCredential {
+    /// Takes what came over the wire or from disk; `None` for what no metadata value could carry.
+    pub(crate) fn new(text: &str) -> Option<Self> {
+        let fits = (1..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells this membership from another one, and nothing of the credential.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let digest = digest::digest(&digest::SHA256, self.0.as_bytes());
+        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+impl fmt::Debug for NodeCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeCredential(..)")
+    }
+}
+
+/// Name and incarnation, and the credential where the node is a member of a fleet.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) node_id: NodeId,
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) credential: Option<NodeCredential>,
+}
+
+impl Identity {
+    /// Draws an incarnation and reads the credential of an earlier one.
+    pub(crate) fn load(node_id: NodeId, dir: &StateDir) -> io::Result<Self> {
+        let mut incarnation = [0; 16];
+        SystemRandom::new()
+            .fill(&mut incarnation)
+            .map_err(|_| io::Error::other("the system has no random bytes"))?;
+        let credential = dir.read(CREDENTIAL)?.and_then(|bytes| {
+            let text = std::str::from_utf8(&bytes).ok()?;
+            NodeCredential::new(text.trim())
+        });
+        Ok(Self {
+            node_id,
+            incarnation,
+            credential,
+        })
+    }
+
+    /// Keeps a credential for this process and the next ones.
+    pub(crate) fn keep(&mut self, credential: NodeCredential, dir: &StateDir) -> io::Result<()> {
+        let kept = dir.write(CREDENTIAL, credential.as_str().as_bytes());
+        self.credential = Some(credential);
+        kept
+    }
+}

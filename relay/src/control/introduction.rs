@@ -1,0 +1,71 @@
+//! What a node says of itself when a session begins.
+
+use std::path::PathBuf;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use turnfleet_proto::fleet;
+use turnfleet_proto::fleet::listener::Transport as WireTransport;
+use turnfleet_turn::Transport;
+
+use super::identity::Identity;
+use crate::node::BoundListener;
+
+/// The fixed part of every Hello.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    pub(crate) hostnames: Vec<String>,
+    /// The certificate of TLS listeners: names the node where the configuration does not.
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) listeners: Vec<BoundListener>,
+    pub(crate) public_ips: Vec<std::net::IpAddr>,
+    pub(crate) allocations: u32,
+    pub(crate) file_descriptors: u64,
+}
+
+impl Introduction {
+    /// The first message of a session.
+    pub(crate) fn hello(&self, identity: &Identity, applied_generation: u64) -> fleet::Hello {
+        fleet::Hello {
+            node_id: identity.node_id.to_string(),
+            incarnation: identity.incarnation.to_vec(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            region: self.region.clone(),
+            zone: self.zone.clone(),
+            hostname: self.hostname().unwrap_or_default(),
+            listeners: self.listeners.iter().map(listener).collect(),
+            public_ips: self.public_ips.iter().map(ToString::to_string).collect(),
+            capacity: Some(fleet::Capacity {
+                allocations: self.allocations.into(),
+                file_descriptors: self.file_descriptors,
+            }),
+            applied_generation,
+        }
+    }
+
+    fn hostname(&self) -> Option<String> {
+        if let Some(name) = self.hostnames.first() {
+            return Some(name.clone());
+        }
+        // Read for each session: a renewed certificate may carry another name.
+        let leaf = CertificateDer::from_pem_file(self.certificate.as_ref()?).ok()?;
+        let certificate = webpki::EndEntityCert::try_from(&leaf).ok()?;
+        let mut names = certificate.valid_dns_names();
+        // No client can be sent to a wildcard.
+        names.find(|name| !name.contains('*')).map(str::to_owned)
+    }
+}
+
+fn listener(bound: &BoundListener) -> fleet::Listener {
+    let transport = match bound.transport {
+        Transport::Udp => WireTransport::Udp,
+        Transport::Tcp => WireTransport::Tcp,
+        Transport::Tls => WireTransport::Tls,
+    };
+    fleet::Listener {
+        transport: transport.into(),
+        address: bound.public.to_string(),
+    }
+}

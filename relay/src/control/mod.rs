@@ -1,0 +1,19 @@
+//! The node's side of the control session: membership in the fleet, the policy that comes down and the report that goes up.
+//!
+//! It sees messages and policy only, never a TURN server. A node without its controller goes on with what it has, and
+//! tries to get back for as long as it lives.
+
+mod client;
+mod identity;
+mod introduction;
+mod session;
+mod snapshot_cache;
+mod state_dir;
+mod status;
+
+pub(crate) use identity::Identity;
+pub(crate) use introduction::Introduction;
+pub(crate) use session::Session;
+pub(crate) use snapshot_cache::SnapshotCache;
+pub(crate) use state_dir::{StateDir, StateDirError};
+pub(crate) use status::{ControlCounts, ControlState, ControlStatus};

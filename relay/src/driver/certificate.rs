@@ -1,0 +1,237 @@
+//! The certificate that TLS listeners show, replaced when its files change.
+//!
+//! A replacement is used by handshakes that begin after it; live connections never notice. A pair of files that does not
+//! fit (one is replaced before the other) is logged and counted, and the old pair stays in use until a good one is there.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+/// How often the files are looked at.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a certificate could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file could not be read, or is not PEM.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file in question.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// The certificate file has no certificate.
+    #[error("{} has no certificate", path.display())]
+    Empty {
+        /// The file in question.
+        path: PathBuf,
+    },
+    /// The key cannot be used, or belongs to another certificate.
+    #[error("the key in {} does not fit the certificate", path.display())]
+    Key {
+        /// The key's file.
+        path: PathBuf,
+        /// What rustls says about it.
+        source: rustls::Error,
+    },
+}
+
+/// The certificate chain and key in use, read from two PEM files.
+#[derive(Debug)]
+pub struct Certificate {
+    chain_file: PathBuf,
+    key_file: PathBuf,
+    // Handshakes read it and a replacement writes it: a lock is held for the copy of one pointer.
+    current: RwLock<Arc<CertifiedKey>>,
+    replaced: AtomicU64,
+    rejected: AtomicU64,
+}
+
+impl Certificate {
+    /// Reads the certificate chain and its private key.
+    pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, CertificateError> {
+        let current = read_pair(chain_file, key_file)?;
+        Ok(Self {
+            chain_file: chain_file.to_owned(),
+            key_file: key_file.to_owned(),
+            current: RwLock::new(Arc::new(current)),
+            replaced: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+        })
+    }
+
+    /// How often the certificate was replaced.
+    #[must_use]
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    /// How often the files changed to something that cannot be used.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the files every second, from a thread of its own, until the returned watcher is dropped.
+    pub fn watch(self: &Arc<Self>) -> io::Result<CertificateWatcher> {
+        let (stop, stopped) = mpsc::channel();
+        let certificate = Arc::clone(self);
+        let thread = thread::Builder::new()
+            .name("certificate".to_owned())
+            .spawn(move || {
+                let mut seen = certificate.fingerprint();
+                while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                    let found = certificate.fingerprint();
+                    if found != seen {
+                        seen = found;
+                        certificate.reload();
+                    }
+                }
+            })?;
+        Ok(CertificateWatcher {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Reads the files again and uses them if they are good.
+    fn reload(&self) {
+        match read_pair(&self.chain_file, &self.key_file) {
+            Ok(pair) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+                self.replaced.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(file = %self.chain_file.display(), "certificate replaced");
+            }
+            Err(error) => {
+                self.rejected.fetch_add(1, Ordering::Relaxed);
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "certificate files changed and cannot be used");
+            }
+        }
+    }
+
+    /// What tells one state of the files from another.
+    fn fingerprint(&self) -> [Option<FileState>; 2] {
+        [&self.chain_file, &self.key_file].map(|path| FileState::of(path).ok())
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&current))
+    }
+}
+
+/// Keeps a [`Certificate`] up to date until it is dropped.
+#[derive(Debug)]
+pub struct CertificateWatcher {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for CertificateWatcher {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in the thread has been printed; there is nothing left to clean up after it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The state of one file, following links: a mounted secret is replaced by moving a link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileState {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+fn read_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey, CertificateError> {
+    let in_file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CertificateError::File { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(chain_file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(in_file(chain_file))?;
+    if chain.is_empty() {
+        let path = chain_file.to_owned();
+        return Err(CertificateError::Empty { path });
+    }
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(in_file(key_file))?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| {
+        let path = key_file.to_owned();
+        CertificateError::Key { path, source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_pair(chain_file: &Path, key_file: &Path) {
+        let made = rcgen::generate_simple_self_signed(["turn.example.org".to_owned()]).unwrap();
+        fs::write(chain_file, made.cert.pem()).unwrap();
+        fs::write(key_file, made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_is_refused_and_the_old_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        write_pair(&chain, &key);
+        let certificate = Certificate::load(&chain, &key).unwrap();
+        let first = certificate.current.read().unwrap().clone();
+
+        let other_key = folder.path().join("other.pem");
+        write_pair(&chain, &other_key);
+        certificate.reload();
+        assert_eq!((certificate.replaced(), certificate.rejected()), (0, 1));
+        assert!(Arc::ptr_eq(&first, &certificate.current.read().unwrap()));
+
+        fs::rename(&other_key, &key).unwrap();
+        certificate.reload();
+        assert_eq!((certificate.replaced(), certificate.rejected()), (1, 1));
+        assert!(!Arc::ptr_eq(&first, &certificate.current.read().unwrap()));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let missing = Path::new("/nowhere/cert.pem");
+        let error = Certificate::load(missing, missing).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/cert.pem"));
+    }
+}

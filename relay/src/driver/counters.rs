@@ -1,0 +1,71 @@
+//! What the sockets count, in plain memory of one shard.
+
+/// What the drivers of a shard have counted since its start; what the core counts is in [`turnfleet_turn::Counters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverCounters {
+    /// Datagrams to clients that the kernel did not take: a full socket buffer, mostly.
+    pub client_datagrams_refused: u64,
+    /// Datagrams to peers that the kernel did not take.
+    pub peer_datagrams_refused: u64,
+    /// Relayed sockets that failed for good.
+    pub relayed_sockets_failed: u64,
+    /// Relayed sockets that could not be opened for want of descriptors or memory.
+    pub relayed_sockets_exhausted: u64,
+    /// Redeemed reservations that could not be asked for, because too many were on their way.
+    pub claims_refused: u64,
+    /// Streams accepted.
+    pub streams_accepted: u64,
+    /// How often accepting paused for want of descriptors or memory.
+    pub accept_pauses: u64,
+    /// Streams closed because no allocation was made, or none was left, in time.
+    pub streams_timed_out: u64,
+    /// Streams closed because others needed their place among those without an allocation.
+    pub streams_evicted: u64,
+    /// Streams closed because they carried something other than TURN, or too much of it before an allocation.
+    pub streams_malformed: u64,
+    /// Streams closed because the client did not even read the answers to its requests.
+    pub streams_overflowed: u64,
+    /// TLS sessions that failed, most of them in the handshake.
+    pub tls_failures: u64,
+    /// Messages with data that were dropped whole because the client reads its stream too slowly.
+    pub stream_data_dropped: u64,
+    /// Refused allocations that were not logged, because there were too many in one second.
+    pub events_not_logged: u64,
+}
+
+impl DriverCounters {
+    /// Adds the counts of another shard.
+    pub fn add(&mut self, other: &Self) {
+        // Taken apart so that a field without its sum does not compile.
+        let Self {
+            client_datagrams_refused,
+            peer_datagrams_refused,
+            relayed_sockets_failed,
+            relayed_sockets_exhausted,
+            claims_refused,
+            streams_accepted,
+            accept_pauses,
+            streams_timed_out,
+            streams_evicted,
+            streams_malformed,
+            streams_overflowed,
+            tls_failures,
+            stream_data_dropped,
+            events_not_logged,
+        } = *other;
+        self.client_datagrams_refused += client_datagrams_refused;
+        self.peer_datagrams_refused += peer_datagrams_refused;
+        self.relayed_sockets_failed += relayed_sockets_failed;
+        self.relayed_sockets_exhausted += relayed_sockets_exhausted;
+        self.claims_refused += claims_refused;
+        self.streams_accepted += streams_accepted;
+        self.accept_pauses += accept_pauses;
+        self.streams_timed_out += streams_timed_out;
+        self.streams_evicted += streams_evicted;
+        self.streams_malformed += streams_malformed;
+        self.streams_overflowed += streams_overflowed;
+        self.tls_failures += tls_failures;
+        self.stream_data_dropped += stream_data_dropped;
+        self.events_not_logged += events_not_logged;
+    }
+}

@@ -1,0 +1,16 @@
+//! Sockets: turns operating-system events into datagrams and messages, and decisions into system calls.
+//!
+//! Each file owns one kind of socket. Nothing here knows a protocol rule: what a packet means is the core's business
+//! ([`turnfleet_turn::Server`]), and which call follows which event is the shard's.
+
+pub(crate) mod batch;
+pub(crate) mod certificate;
+pub(crate) mod clock;
+pub(crate) mod counters;
+pub(crate) mod descriptors;
+pub(crate) mod relayed_udp;
+pub(crate) mod sockaddr;
+pub(crate) mod stream;
+pub(crate) mod tcp;
+pub(crate) mod tls;
+pub(crate) mod udp;

@@ -1,0 +1,192 @@
+//! Relayed sockets: one unconnected UDP socket for each relayed transport address, in a table by
+//! [`RelayedId::index`].
+//!
+//! Sixteen bytes a socket here; the kernel keeps the rest. They never share their port (no SO_REUSEADDR, no
+//! SO_REUSEPORT), so that a port granted to this relay and taken by another program is seen.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use turnfleet_turn::{OpenError, RelayedId};
+
+use super::batch::SendBatch;
+use super::descriptors;
+use crate::shard::token::Source;
+
+struct RelayedSocket {
+    fd: OwnedFd,
+    id: RelayedId,
+    /// Whether the socket stands in the shard's ready list: once at most.
+    queued: bool,
+}
+
+/// The relayed sockets of one shard.
+#[derive(Default)]
+pub(crate) struct RelayedSockets {
+    table: Vec<Option<RelayedSocket>>,
+}
+
+impl RelayedSockets {
+    /// Opens a socket bound to `local` and returns the address it got.
+    pub(crate) fn open(
+        &mut self,
+        registry: &Registry,
+        id: RelayedId,
+        local: SocketAddr,
+    ) -> Result<SocketAddr, OpenError> {
+        let socket = bind(local).map_err(|error| open_error(&error))?;
+        self.adopt(registry, id, socket.into())
+    }
+
+    /// Takes a socket that another shard opened, and returns its local address.
+    pub(crate) fn adopt(
+        &mut self,
+        registry: &Registry,
+        id: RelayedId,
+        fd: OwnedFd,
+    ) -> Result<SocketAddr, OpenError> {
+        let local = SockRef::from(&fd)
+            .local_addr()
+            .map_err(|error| open_error(&error))?;
+        let local = local.as_socket().ok_or(OpenError::AddressUnavailable)?;
+        let token = Source::Relayed(id.index()).token();
+        registry
+            .register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+            .map_err(|error| open_error(&error))?;
+        let index = id.index();
+        if index >= self.table.len() {
+            self.table.resize_with(index + 1, || None);
+        }
+        self.table[index] = Some(RelayedSocket {
+            fd,
+            id,
+            queued: false,
+        });
+        Ok(local)
+    }
+
+    /// Closes a socket; the kernel takes it out of the event queue.
+    pub(crate) fn close(&mut self, id: RelayedId) {
+        self.take(id);
+    }
+
+    /// Gives up a socket that another shard takes over; what it has received travels with it.
+    pub(crate) fn release(&mut self, registry: &Registry, id: RelayedId) -> Option<OwnedFd> {
+        let socket = self.take(id)?;
+        registry
+            .deregister(&mut SourceFd(&socket.fd.as_raw_fd()))
+            .ok()?;
+        Some(socket.fd)
+    }
+
+    /// The socket named `id`, if it is open.
+    pub(crate) fn socket(&self, id: RelayedId) -> Option<BorrowedFd<'_>> {
+        self.table
+            .get(id.index())?
+            .as_ref()
+            .filter(|socket| socket.id == id)
+            .map(|socket| socket.fd.as_fd())
+    }
+
+    /// Notes that the socket at `index` stands in the ready list; `false` where it stood there already or is gone.
+    pub(crate) fn set_queued(&mut self, index: usize) -> bool {
+        match self.table.get_mut(index) {
+            Some(Some(socket)) => !std::mem::replace(&mut socket.queued, true),
+            Some(None) | None => false,
+        }
+    }
+
+    /// Notes that the socket at `index` was taken off the ready list, and names it.
+    pub(crate) fn take_queued(&mut self, index: usize) -> Option<RelayedId> {
+        let socket = self.table.get_mut(index)?.as_mut()?;
+        socket.queued = false;
+        Some(socket.id)
+    }
+
+    fn take(&mut self, id: RelayedId) -> Option<RelayedSocket> {
+        self.table
+            .get_mut(id.index())?
+            .take_if(|socket| socket.id == id)
+    }
+}
+
+/// Datagrams on their way from one relayed socket to peers: consecutive ones share a system call.
+pub(crate) struct PeerQueue {
+    via: Option<RelayedId>,
+    batch: SendBatch,
+}
+
+impl PeerQueue {
+    /// An empty queue for `capacity` datagrams.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            via: None,
+            batch: SendBatch::new(capacity),
+        }
+    }
+
+    /// Queues the datagram at `span` of `bytes`, after sending what waits for another socket. Returns how many
+    /// datagrams were refused on that occasion. All pushes up to a flush name parts of the same buffer.
+    pub(crate) fn push(
+        &mut self,
+        sockets: &RelayedSockets,
+        via: RelayedId,
+        span: Range<usize>,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> u64 {
+        let mut refused = 0;
+        if self.via != Some(via) || self.batch.is_full() {
+            refused = self.flush(sockets, bytes);
+            self.via = Some(via);
+        }
+        self.batch.push(span, to);
+        refused
+    }
+
+    /// Sends what waits and returns how many datagrams were refused.
+    pub(crate) fn flush(&mut self, sockets: &RelayedSockets, bytes: &[u8]) -> u64 {
+        if self.batch.is_empty() {
+            return 0;
+        }
+        let socket = self.via.take().and_then(|via| sockets.socket(via));
+        match socket {
+            Some(socket) => self.batch.flush(socket, bytes).refused,
+            None => self.batch.discard(),
+        }
+    }
+}
+
+fn bind(local: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(local), kind, Some(Protocol::UDP))?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&local.into())?;
+    Ok(socket)
+}
+
+fn open_error(error: &io::Error) -> OpenError {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        OpenError::PortTaken
+    } else if descriptors::is_exhaustion(error) {
+        OpenError::Exhausted
+    } else {
+        OpenError::AddressUnavailable
+    }
+}
+
+/// Whether a receive error means that the socket itself is of no use any more. Everything the network says in passing
+/// (ICMP errors, a downed interface, want of memory) does not.
+pub(crate) fn is_fatal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT)
+    )
+}

@@ -1,0 +1,443 @@
+//! Clients' streams: where they are kept, how long they may live, and what waits to be written to them.
+//!
+//! A stream without an allocation is a stranger: strangers share one pool of bounded size whose oldest member goes when
+//! a newcomer needs its place, each may stay for a bounded time and make the relay keep a few kilobytes. A stream with
+//! an allocation lives as long as that. Idle streams hold no buffer.
+//!
+//! A client that reads slowly loses data messages, whole ones; it is closed when even answers do not fit any more.
+
+mod connection;
+mod outgoing;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry};
+use rustls::{ServerConfig, ServerConnection};
+use turnfleet_turn::wire::MAX_FRAME_LEN;
+use turnfleet_turn::{FiveTuple, Instant, Transport};
+
+pub(crate) use connection::{Arrived, StreamEnd};
+
+use super::counters::DriverCounters;
+use super::tcp::{Accepted, Acceptor};
+use crate::listeners::Listener;
+use crate::shard::token::Source;
+use connection::{Carrier, Connection};
+use outgoing::BufferPool;
+
+/// Bytes for unread messages: the longest partial one, and room for a read behind it.
+pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
+/// Bytes of ciphertext that one read takes; with a record held back they fit the room behind a partial message.
+const CIPHERTEXT_LEN: usize = 32 << 10;
+/// Connections accepted at one listener before others have their turn.
+const ACCEPTED_AT_ONCE: usize = 32;
+
+/// Bounds on streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Streams without an allocation, over all shards; beyond it the oldest is closed.
+    pub without_allocation: usize,
+    /// How long a stream may live before its first allocation and after its last.
+    pub idle: Duration,
+    /// Bytes of the longest message before an allocation.
+    pub unauthenticated_message: usize,
+    /// Bytes that may wait to be written to one stream.
+    pub outgoing: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            without_allocation: 4096,
+            idle: Duration::from_secs(10),
+            unauthenticated_message: 4096,
+            outgoing: 256 << 10,
+        }
+    }
+}
+
+impl StreamLimits {
+    /// The share of one shard.
+    pub(crate) fn per_shard(mut self, shards: u8) -> Self {
+        self.without_allocation = (self.without_allocation / usize::from(shards.max(1))).max(1);
+        self
+    }
+
+    /// Data leaves an eighth of the queue to answers, so that a slow reader can still refresh its allocation.
+    fn data_bound(&self) -> usize {
+        self.outgoing - self.outgoing / 8
+    }
+}
+
+/// The streams of one shard.
+pub(crate) struct Streams {
+    acceptors: Vec<Acceptor>,
+    tls: Option<Arc<ServerConfig>>,
+    limits: StreamLimits,
+    connections: Vec<Option<Box<Connection>>>,
+    free: Vec<usize>,
+    by_client: HashMap<FiveTuple, usize>,
+    /// Streams without an allocation, the one to be closed next first.
+    strangers: BTreeSet<(Instant, usize)>,
+    /// Streams that something was queued for since the last flush.
+    dirty: Vec<usize>,
+    /// Clients whose streams are gone; the core has to hear of them.
+    closed: Vec<FiveTuple>,
+    pool: BufferPool,
+    ciphertext: Box<[u8]>,
+}
+
+impl Streams {
+    /// Takes over listening sockets that are registered already. Those for TLS need `tls`.
+    pub(crate) fn new(
+        sockets: Vec<(TcpListener, Listener)>,
+        tls: Option<Arc<ServerConfig>>,
+        limits: StreamLimits,
+    ) -> Self {
+        Self {
+            acceptors: sockets
+                .into_iter()
+                .map(|(socket, listener)| Acceptor::new(socket, listener))
+                .collect(),
+            tls,
+            limits,
+            connections: Vec::new(),
+            free: Vec::new(),
+            by_client: HashMap::new(),
+            strangers: BTreeSet::new(),
+            dirty: Vec::new(),
+            closed: Vec::new(),
+            pool: BufferPool::default(),
+            ciphertext: vec![0; CIPHERTEXT_LEN].into_boxed_slice(),
+        }
+    }
+
+    /// Accepts what waits at a listener, some at most; `true` where more may wait.
+    pub(crate) fn accept(
+        &mut self,
+        index: usize,
+        registry: &Registry,
+        now: Instant,
+        counters: &mut DriverCounters,
+    ) -> bool {
+        for _ in 0..ACCEPTED_AT_ONCE {
+            let acceptor = &mut self.acceptors[index];
+            let listener = acceptor.listener;
+            match acceptor.accept(now) {
+                Accepted::Stream(socket, client) => {
+                    counters.streams_accepted += 1;
+                    self.admit(socket, client, listener, registry, now, counters);
+                }
+                Accepted::Nothing => return false,
+                Accepted::Exhausted => {
+                    counters.accept_pauses += 1;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn admit(
+        &mut self,
+        socket: TcpStream,
+        client: SocketAddr,
+        listener: Listener,
+        registry: &Registry,
+        now: Instant,
+        counters: &mut DriverCounters,
+    ) {
+        let client = FiveTuple {
+            transport: listener.transport,
+            client,
+            server: listener.address,
+        };
+        let Some(carrier) = self.carrier(listener.transport) else {
+            return;
+        };
+        if let Some(&stale) = self.by_client.get(&client) {
+            // The kernel has forgotten the earlier connection, and its event is still on the way here.
+            self.close(stale);
+        }
+        if self.strangers.len() >= self.limits.without_allocation {
+            counters.streams_evicted += 1;
+            self.close_oldest_stranger();
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let deadline = now.after(self.limits.idle);
+        let mut connection = Box::new(Connection {
+            socket,
+            client,
+            carrier,
+            partial: Vec::new(),
+            outgoing: outgoing::Outgoing::default(),
+            deadline: Some(deadline),
+            hung_up: false,
+            ended: false,
+            blocked: false,
+            dirty: false,
+            queued: false,
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Source::Stream(index).token();
+        if registry
+            .register(&mut connection.socket, token, interest)
+            .is_err()
+        {
+            self.free.push(index);
+            return;
+        }
+        self.strangers.insert((deadline, index));
+        self.by_client.insert(client, index);
+        self.connections[index] = Some(connection);
+    }
+
+    fn carrier(&self, transport: Transport) -> Option<Carrier> {
+        match transport {
+            Transport::Tls => {
+                let session = ServerConnection::new(Arc::clone(self.tls.as_ref()?)).ok()?;
+                Some(Carrier::Tls(Box::new(session)))
+            }
+            Transport::Tcp | Transport::Udp => Some(Carrier::Plain),
+        }
+    }
+
+    /// The client at `index`.
+    pub(crate) fn client(&self, index: usize) -> Option<FiveTuple> {
+        Some(self.connection(index)?.client)
+    }
+
+    /// The longest message that the stream at `index` may send.
+    pub(crate) fn message_limit(&self, index: usize) -> usize {
+        match self.connection(index) {
+            Some(connection) if connection.deadline.is_none() => MAX_FRAME_LEN,
+            _ => self.limits.unauthenticated_message,
+        }
+    }
+
+    /// Reads from the stream at `index` into `unread`. `None` where the stream is gone, or goes with this read.
+    pub(crate) fn read(
+        &mut self,
+        index: usize,
+        unread: &mut [u8],
+        counters: &mut DriverCounters,
+    ) -> Option<Arrived> {
+        let connection = self.connections.get_mut(index)?.as_mut()?;
+        let arrived = connection.read(unread, &mut self.ciphertext);
+        self.mark_dirty(index);
+        match arrived {
+            Ok(arrived) => Some(arrived),
+            Err(end) => {
+                counters.tls_failures += u64::from(end == StreamEnd::Tls);
+                self.close(index);
+                None
+            }
+        }
+    }
+
+    /// Keeps the beginning of a message until its rest arrives.
+    pub(crate) fn keep(&mut self, index: usize, partial: &[u8]) {
+        if let Some(connection) = self.connection_mut(index) {
+            connection.keep(partial);
+        }
+    }
+
+    /// Notes that the kernel takes more from the stream at `index`, or that its client has closed its side.
+    pub(crate) fn note_event(&mut self, index: usize, writable: bool, hung_up: bool) {
+        if let Some(connection) = self.connection_mut(index) {
+            connection.hung_up |= hung_up;
+            connection.blocked &= !writable;
+        }
+        if writable {
+            self.mark_dirty(index);
+        }
+    }
+
+    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that is closed.
+    pub(crate) fn push_message(
+        &mut self,
+        index: usize,
+        message: &[u8],
+        counters: &mut DriverCounters,
+    ) {
+        let bound = self.limits.outgoing;
+        let Some(Some(connection)) = self.connections.get_mut(index) else {
+            return;
+        };
+        if connection.outgoing.push(message, bound, &mut self.pool) {
+            self.mark_dirty(index);
+        } else {
+            counters.streams_overflowed += 1;
+            self.close(index);
+        }
+    }
+
+    /// Queues peer data for a client; without room it is dropped, as a datagram would be.
+    pub(crate) fn push_data(
+        &mut self,
+        client: FiveTuple,
+        message: &[u8],
+        counters: &mut DriverCounters,
+    ) {
+        let bound = self.limits.data_bound();
+        let Some(index) = self.find(client) else {
+            return;
+        };
+        let Some(Some(connection)) = self.connections.get_mut(index) else {
+            return;
+        };
+        if connection.outgoing.push(message, bound, &mut self.pool) {
+            self.mark_dirty(index);
+        } else {
+            counters.stream_data_dropped += 1;
+        }
+    }
+
+    /// The place of `client`'s stream.
+    pub(crate) fn find(&self, client: FiveTuple) -> Option<usize> {
+        self.by_client.get(&client).copied()
+    }
+
+    /// Writes what was queued, one write for each stream.
+    pub(crate) fn flush(&mut self) {
+        while let Some(index) = self.dirty.pop() {
+            let Some(Some(connection)) = self.connections.get_mut(index) else {
+                continue;
+            };
+            connection.dirty = false;
+            if connection.flush(&mut self.pool).is_err() {
+                self.close(index);
+            }
+        }
+    }
+
+    /// The client at `client` has an allocation: its stream lives as long as that.
+    pub(crate) fn allocation_opened(&mut self, client: FiveTuple) {
+        let Some(index) = self.find(client) else {
+            return;
+        };
+        let deadline = self.connection_mut(index).and_then(|it| it.deadline.take());
+        if let Some(deadline) = deadline {
+            self.strangers.remove(&(deadline, index));
+        }
+    }
+
+    /// The client's allocation has ended: its stream may make another one within the time of a stranger.
+    pub(crate) fn allocation_closed(&mut self, client: FiveTuple, now: Instant) {
+        let deadline = now.after(self.limits.idle);
+        let Some(index) = self.find(client) else {
+            return;
+        };
+        if let Some(connection) = self.connection_mut(index)
+            && connection.deadline.is_none()
+        {
+            connection.deadline = Some(deadline);
+            self.strangers.insert((deadline, index));
+        }
+    }
+
+    /// When [`Streams::handle_timeout`] is next due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let paused = self.acceptors.iter().filter_map(Acceptor::paused_until);
+        let stranger = self.strangers.first().map(|&(deadline, _)| deadline);
+        paused.chain(stranger).min()
+    }
+
+    /// Closes strangers whose time is over, and names the listeners whose pause is.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        counters: &mut DriverCounters,
+    ) -> Vec<usize> {
+        while let Some(&(deadline, _)) = self.strangers.first()
+            && deadline <= now
+        {
+            counters.streams_timed_out += 1;
+            self.close_oldest_stranger();
+        }
+        let acceptors = self.acceptors.iter_mut().enumerate();
+        acceptors
+            .filter_map(|(index, acceptor)| acceptor.resume(now).then_some(index))
+            .collect()
+    }
+
+    /// Closes the stream at `index`.
+    pub(crate) fn close(&mut self, index: usize) {
+        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        connection.say_goodbye(&mut self.pool);
+        if let Some(deadline) = connection.deadline {
+            self.strangers.remove(&(deadline, index));
+        }
+        self.by_client.remove(&connection.client);
+        self.closed.push(connection.client);
+        self.free.push(index);
+    }
+
+    /// Closes every stream.
+    pub(crate) fn close_all(&mut self) {
+        for index in 0..self.connections.len() {
+            self.close(index);
+        }
+    }
+
+    /// The next client whose stream is gone.
+    pub(crate) fn poll_closed(&mut self) -> Option<FiveTuple> {
+        self.closed.pop()
+    }
+
+    /// Whether [`Streams::poll_closed`] has something to say.
+    pub(crate) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// Notes that the stream stands in the ready list; `false` where it stood there already or is gone.
+    pub(crate) fn set_queued(&mut self, index: usize) -> bool {
+        self.connection_mut(index)
+            .is_some_and(|connection| !std::mem::replace(&mut connection.queued, true))
+    }
+
+    /// Notes that the stream was taken off the ready list.
+    pub(crate) fn clear_queued(&mut self, index: usize) {
+        if let Some(connection) = self.connection_mut(index) {
+            connection.queued = false;
+        }
+    }
+
+    /// Notes that the listener stands in the ready list; `false` where it stood there already.
+    pub(crate) fn set_acceptor_queued(&mut self, index: usize, queued: bool) -> bool {
+        std::mem::replace(&mut self.acceptors[index].queued, queued) != queued
+    }
+
+    fn close_oldest_stranger(&mut self) {
+        if let Some(&(_, index)) = self.strangers.first() {
+            self.close(index);
+        }
+    }
+
+    fn mark_dirty(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index)
+            && !connection.dirty
+            && connection.has_output()
+        {
+            connection.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    fn connection(&self, index: usize) -> Option<&Connection> {
+        self.connections.get(index)?.as_deref()
+    }
+
+    fn connection_mut(&mut self, index: usize) -> Option<&mut Connection> {
+        self.connections.get_mut(index)?.as_deref_mut()
+    }
+}

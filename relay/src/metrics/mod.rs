@@ -1,0 +1,235 @@
+//! What a node tells Prometheus. Every metric is one line of one table: its name, its labels, what it means and where its
+//! value comes from; the page and the reference in `docs/metrics.md` are both made from it.
+//!
+//! Labels come from closed enums, never from an address, a username or anything else that arrives by the network.
+
+mod table;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
+use turnfleet_turn::Counters;
+use turnfleet_turn::ledger::Usage;
+
+use crate::control::{ControlCounts, ControlState};
+use crate::process::ProcessUsage;
+use crate::shard::DriverCounters;
+
+/// One metric, as the reference shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricReference {
+    /// The name, with the prefix `turnfleet_relay_`.
+    pub name: &'static str,
+    /// How its value moves.
+    pub kind: MetricKind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// How the value of a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only upward, from zero at the start of the process.
+    Counter,
+    /// In both directions.
+    Gauge,
+}
+
+impl MetricKind {
+    /// The name that Prometheus has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// Every metric of a relay node, in the order of the page.
+pub fn metric_reference() -> impl Iterator<Item = MetricReference> {
+    table::METRICS.iter().map(|metric| metric.reference)
+}
+
+/// Everything that the metrics are read from, at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    pub(crate) core: Counters,
+    pub(crate) drivers: DriverCounters,
+    pub(crate) usage: Usage,
+    pub(crate) allocations: u64,
+    pub(crate) generation: u64,
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
+    pub(crate) control: ControlState,
+    pub(crate) control_counts: ControlCounts,
+    pub(crate) certificate: Option<CertificateCounts>,
+    pub(crate) process: ProcessUsage,
+    pub(crate) descriptor_limit: u64,
+}
+
+/// How often the certificate of TLS listeners changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CertificateCounts {
+    pub(crate) replaced: u64,
+    pub(crate) rejected: u64,
+}
+
+/// A line of the table.
+struct Metric {
+    reference: MetricReference,
+    read: fn(&Observed, &mut Samples),
+}
+
+/// Collects the samples of one metric.
+struct Samples {
+    reference: MetricReference,
+    list: Vec<Sample>,
+}
+
+impl Samples {
+    /// Adds a sample without labels.
+    fn plain(&mut self, value: impl Number) {
+        self.add(&[], value);
+    }
+
+    /// Adds a sample with the values of the labels, in the order of the table.
+    fn add(&mut self, labels: &[&str], value: impl Number) {
+        debug_assert_eq!(labels.len(), self.reference.labels.len());
+        let pairs = self
+            .reference
+            .labels
+            .iter()
+            .zip(labels)
+            .map(|(name, value)| {
+                let mut pair = LabelPair::default();
+                pair.set_name((*name).to_owned());
+                pair.set_value((*value).to_owned());
+                pair
+            });
+        let mut sample = Sample::from_label(pairs.collect());
+        match self.reference.kind {
+            MetricKind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value.to_f64());
+                sample.set_counter(counter);
+            }
+            MetricKind::Gauge => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value.to_f64());
+                sample.set_gauge(gauge);
+            }
+        }
+        self.list.push(sample);
+    }
+}
+
+/// What a sample can be.
+trait Number {
+    fn to_f64(self) -> f64;
+}
+
+impl Number for f64 {
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+impl Number for u64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus knows floating point only"
+    )]
+    fn to_f64(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Number for u32 {
+    fn to_f64(self) -> f64 {
+        self.into()
+    }
+}
+
+impl Number for bool {
+    fn to_f64(self) -> f64 {
+        u8::from(self).into()
+    }
+}
+
+/// The page in the Prometheus text format.
+pub(crate) fn render(observed: &Observed) -> String {
+    let family = |metric: &Metric| {
+        let mut samples = Samples {
+            reference: metric.reference,
+            list: Vec::new(),
+        };
+        (metric.read)(observed, &mut samples);
+        let mut family = MetricFamily::default();
+        family.set_name(metric.reference.name.to_owned());
+        family.set_help(metric.reference.help.to_owned());
+        family.set_field_type(match metric.reference.kind {
+            MetricKind::Counter => MetricType::COUNTER,
+            MetricKind::Gauge => MetricType::GAUGE,
+        });
+        family.set_metric(samples.list);
+        family
+    };
+    let families: Vec<MetricFamily> = table::METRICS.iter().map(family).collect();
+    TextEncoder::new()
+        .encode_to_string(&families)
+        .expect("each metric has a name and at least one sample")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn page() -> String {
+        render(&Observed {
+            core: Counters::default(),
+            drivers: DriverCounters::default(),
+            usage: Usage::default(),
+            allocations: 3,
+            generation: 7,
+            ready: true,
+            draining: false,
+            control: ControlState::Connected,
+            control_counts: ControlCounts::default(),
+            certificate: None,
+            process: ProcessUsage::default(),
+            descriptor_limit: 1024,
+        })
+    }
+
+    #[test]
+    fn every_metric_of_the_reference_is_on_the_page() {
+        let page = page();
+        for metric in metric_reference() {
+            let line = format!("# TYPE {} {}\n", metric.name, metric.kind.name());
+            assert!(page.contains(&line), "{line}");
+        }
+        assert!(page.contains("\nturnfleet_relay_allocations 3\n"));
+        assert!(page.contains("turnfleet_relay_control_state{state=\"connected\"} 1\n"));
+        assert!(page.contains("turnfleet_relay_control_state{state=\"refused\"} 0\n"));
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut names = HashSet::new();
+        for metric in metric_reference() {
+            assert!(names.insert(metric.name), "{} twice", metric.name);
+            assert!(
+                metric.name.starts_with("turnfleet_relay_"),
+                "{}",
+                metric.name
+            );
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, metric.kind == MetricKind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! A relay node from start to stop: puts listeners, shards, state and control session together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use turnfleet_proto::NodeId;
+use turnfleet_turn::{Ledger, Transport};
+
+use crate::addressing::{Addressing, machine_addresses};
+use crate::config::{Config, ConfigErrors, Findings};
+use crate::control::{
+    ControlState, ControlStatus, Identity, Introduction, Session, SnapshotCache, StateDir,
+    StateDirError,
+};
+use crate::metrics::{self, Observed};
+use crate::policy::{GrantedRange, LocalPolicy};
+use crate::process::ProcessUsage;
+use crate::serving::Serving;
+use crate::shard::{
+    BindError, Certificate, CertificateError, CertificateWatcher, EventLog, ShardSet,
+    ShardSettings, StreamLimits, raise_descriptor_limit,
+};
+
+/// Descriptors that are not for allocations: listeners, event queues, files, the control session, health checks.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// How often a drain looks whether it is over.
+const DRAIN_POLL: Duration = Duration::from_millis(100);
+
+/// A running relay node. Dropping it ends it at once, without a Goodbye.
+pub struct Node {
+    node_id: NodeId,
+    listeners: Vec<BoundListener>,
+    descriptor_limit: u64,
+    serving: Arc<Serving>,
+    status: Arc<ControlStatus>,
+    certificate: Option<Arc<Certificate>>,
+    _certificate_watcher: Option<CertificateWatcher>,
+    stop: watch::Sender<bool>,
+    session: JoinHandle<()>,
+}
+
+/// A listener that clients can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundListener {
+    /// Over what.
+    pub transport: Transport,
+    /// The address of this machine, with the port that the system chose where none was asked for.
+    pub address: SocketAddr,
+    /// The address that clients see; differs behind 1:1 NAT only.
+    pub public: SocketAddr,
+}
+
+/// What a node can say of itself at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its name in the fleet.
+    pub node_id: NodeId,
+    /// The generation of the policy snapshot that it serves by; zero for none.
+    pub applied_generation: u64,
+    /// The ports that it may use.
+    pub granted: Vec<GrantedRange>,
+    /// Allocations that live.
+    pub allocations: u64,
+    /// Whether allocations are refused because the node is about to leave.
+    pub draining: bool,
+    /// Whether a controller answers.
+    pub connected: bool,
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration does not fit this machine.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The state folder cannot be used.
+    #[error("cannot use {} (state_dir)", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("cannot use the certificate (tls.certificate, tls.key)")]
+    Certificate(#[from] CertificateError),
+    /// A listener cannot be opened.
+    #[error("cannot open the listeners (listeners)")]
+    Bind(#[from] BindError),
+    /// The operating system refused a thread, random bytes or the limit on open files.
+    #[error("the operating system refused")]
+    System(#[source] std::io::Error),
+}
+
+impl From<StateDirError> for NodeError {
+    fn from(StateDirError { path, source }: StateDirError) -> Self {
+        Self::StateDir { path, source }
+    }
+}
+
+impl Node {
+    /// Opens the listeners, starts the shards and the control session, and returns before the controller is reached.
+    /// With a snapshot of an earlier run in the state folder the node serves at once.
+    ///
+    /// # Errors
+    /// When a listener cannot be opened, the state folder or the certificate cannot be used, or the configuration does not
+    /// fit the machine.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let addressing = Addressing::resolve(&config, &machine_addresses())?;
+        for warning in config.warnings.iter().chain(&addressing.warnings) {
+            tracing::warn!(key = warning.key, "{}", warning.message);
+        }
+        let descriptor_limit = raise_descriptor_limit().map_err(NodeError::System)?;
+        let dir = Arc::new(StateDir::open(&config.state_dir)?);
+        let state_dir = |source| NodeError::StateDir {
+            path: config.state_dir.clone(),
+            source,
+        };
+        let identity = Identity::load(config.node_id.clone(), &dir).map_err(state_dir)?;
+        let cache = SnapshotCache::open(config.node_id.clone(), &dir).map_err(state_dir)?;
+        require_membership(&config, &identity)?;
+
+        let certificate = match &config.tls {
+            Some(files) => Some(Arc::new(Certificate::load(&files.certificate, &files.key)?)),
+            None => None,
+        };
+        let bound = ShardSet::bind(shard_settings(&config, &addressing, certificate.clone()))?;
+        let listeners: Vec<BoundListener> = bound
+            .addresses()
+            .iter()
+            .map(|listener| BoundListener {
+                transport: listener.transport,
+                address: listener.address,
+                public: SocketAddr::new(
+                    addressing.public(listener.address.ip()),
+                    listener.address.port(),
+                ),
+            })
+            .collect();
+        let local = local_policy(&config, &addressing, descriptor_limit);
+        let introduction = introduction(&config, &listeners, &local, descriptor_limit);
+        let events = match config.log.privacy {
+            true => EventLog::private().map_err(|_| no_random_bytes())?,
+            false => EventLog::open(),
+        };
+        let ledger = Ledger::new(seed()?);
+        let serving = Arc::new(Serving::new(bound, local, ledger, events));
+        let status = Arc::new(ControlStatus::new());
+        serve_from_cache(&serving, &cache, &identity, &dir);
+
+        let watcher = certificate.as_ref().map(Certificate::watch).transpose();
+        let stop = watch::Sender::new(false);
+        let session = Session {
+            controller: config.controller,
+            introduction,
+            identity,
+            dir,
+            cache: Arc::new(cache),
+            serving: Arc::clone(&serving),
+            status: Arc::clone(&status),
+        };
+        Ok(Self {
+            node_id: config.node_id,
+            listeners,
+            descriptor_limit,
+            serving,
+            status,
+            certificate,
+            _certificate_watcher: watcher.map_err(NodeError::System)?,
+            session: tokio::spawn(session.run(stop.subscribe())),
+            stop,
+        })
+    }
+
+    /// The listeners, in the order of the configuration, wildcard addresses expanded.
+    #[must_use]
+    pub fn listeners(&self) -> &[BoundListener] {
+        &self.listeners
+    }
+
+    /// Whether clients can be served: a policy is applied, and the node is not draining.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.serving.is_ready()
+    }
+
+    /// What the node can say of itself.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let applied = self.serving.applied();
+        NodeStatus {
+            node_id: self.node_id.clone(),
+            applied_generation: applied.generation,
+            granted: applied.granted,
+            allocations: self.serving.allocations(),
+            draining: self.serving.is_draining(),
+            connected: self.status.state() == ControlState::Connected,
+        }
+    }
+
+    /// All metrics in the Prometheus text format.
+    #[must_use]
+    pub fn render_metrics(&self) -> String {
+        let (core, drivers) = self.serving.counters();
+        metrics::render(&Observed {
+            core,
+            drivers,
+            usage: self.serving.usage(),
+            allocations: self.serving.allocations(),
+            generation: self.serving.generation(),
+            ready: self.serving.is_ready(),
+            draining: self.serving.is_draining(),
+            control: self.status.state(),
+            control_counts: self.status.counts(),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|certificate| metrics::CertificateCounts {
+                    replaced: certificate.replaced(),
+                    rejected: certificate.rejected(),
+                }),
+            process: ProcessUsage::read(),
+            descriptor_limit: self.descriptor_limit,
+        })
+    }
+
+    /// Refuses allocations from here on; live ones go on until they end, or until [`Node::stop`]. The controller hears of it
+    /// at once, and takes the node off its lists. `deadline` bounds [`Node::drained`].
+    pub fn drain(&self, deadline: Option<Duration>) {
+        self.serving.drain_by_shell(deadline);
+        tracing::info!(
+            allocations = self.serving.allocations(),
+            ?deadline,
+            "draining"
+        );
+    }
+
+    /// Resolves when no allocation lives, or the deadline of the drain has passed.
+    pub async fn drained(&self) {
+        let emptied = async {
+            let mut look = interval(DRAIN_POLL);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                look.tick().await;
+                if self.serving.allocations() == 0 {
+                    return;
+                }
+            }
+        };
+        match self.serving.drain_until() {
+            None => emptied.await,
+            Some(until) => tokio::select! {
+                () = emptied => {}
+                () = sleep_until(until) => tracing::warn!(
+                    allocations = self.serving.allocations(),
+                    "the drain deadline has passed"
+                ),
+            },
+        }
+    }
+
+    /// Takes leave of the controller, ends every allocation, and returns when all threads have ended.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        // A session that panicked has nothing left to say.
+        let _ = (&mut self.session).await;
+        let serving = Arc::clone(&self.serving);
+        let _ = tokio::task::spawn_blocking(move || serving.stop()).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.session.abort();
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("node_id", &self.node_id)
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A node that is no member yet and cannot become one would try for ever.
+fn require_membership(config: &Config, identity: &Identity) -> Result<(), ConfigErrors> {
+    let mut findings = Findings::default();
+    if config.controller.join_token.is_none() && identity.credential.is_none() {
+        findings.missing(
+            "controller.join_token",
+            "a join token, or join_token_file: the state folder has no node credential yet",
+        );
+    }
+    findings.finish().map(drop)
+}
+
+fn shard_settings(
+    config: &Config,
+    addressing: &Addressing,
+    tls: Option<Arc<Certificate>>,
+) -> ShardSettings {
+    ShardSettings {
+        listeners: addressing.listeners.clone(),
+        relayed_hosts: addressing.hosts.clone(),
+        shards: config.shards,
+        rfc5766_channel_numbers: config.rfc5766_channel_numbers,
+        trusted_sources: config.trusted_sources.clone(),
+        tls,
+        streams: StreamLimits {
+            without_allocation: config.stream.unauthenticated_connections,
+            idle: config.stream.unauthenticated_timeout,
+            outgoing: config.stream.write_queue_bytes,
+            ..StreamLimits::default()
+        },
+    }
+}
+
+fn local_policy(config: &Config, addressing: &Addressing, descriptor_limit: u64) -> LocalPolicy {
+    let literal = |uri: &http::Uri| {
+        let host = uri.host()?;
+        host.trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .ok()
+    };
+    let endpoints = &config.controller.endpoints;
+    let controllers = endpoints
+        .iter()
+        .filter_map(|endpoint| literal(&endpoint.uri));
+    let own = addressing
+        .hosts
+        .iter()
+        .flat_map(|host| [host.local, host.public]);
+    let descriptors = descriptor_limit.saturating_sub(RESERVED_DESCRIPTORS);
+    LocalPolicy {
+        public_ips: addressing.public_ips(),
+        own_ips: own.chain(controllers).collect(),
+        nonce_lifetime: config.nonce_lifetime,
+        limits: config.limits,
+        allocations: u32::try_from(descriptors).unwrap_or(u32::MAX),
+    }
+}
+
+fn introduction(
+    config: &Config,
+    listeners: &[BoundListener],
+    local: &LocalPolicy,
+    file_descriptors: u64,
+) -> Introduction {
+    Introduction {
+        region: config.region.clone(),
+        zone: config.zone.clone(),
+        hostnames: config.hostnames.clone(),
+        certificate: config.tls.as_ref().map(|files| files.certificate.clone()),
+        listeners: listeners.to_vec(),
+        public_ips: local.public_ips.clone(),
+        allocations: local.allocation_limit(),
+        file_descriptors,
+    }
+}
+
+/// Serves by the last snapshot of an earlier run, where there is one: the controller may be away.
+fn serve_from_cache(serving: &Serving, cache: &SnapshotCache, identity: &Identity, dir: &StateDir) {
+    let Some(credential) = &identity.credential else {
+        return;
+    };
+    match cache.load(credential, dir) {
+        Ok(None) => {}
+        Ok(Some(snapshot)) => match serving.apply(&snapshot) {
+            Ok(_) => tracing::info!(
+                generation = snapshot.generation,
+                "serving by the policy of the last run"
+            ),
+            Err(error) => tracing::warn!(
+                generation = snapshot.generation,
+                %error,
+                "the policy of the last run does not fit; waiting for the controller"
+            ),
+        },
+        Err(error) => tracing::warn!(%error, "cannot read the policy of the last run"),
+    }
+}
+
+fn seed() -> Result<[u8; 32], NodeError> {
+    let mut seed = [0; 32];
+    SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| no_random_bytes())?;
+    Ok(seed)
+}
+
+fn no_random_bytes() -> NodeError {
+    NodeError::System(std::io::Error::other("the system has no random bytes"))
+}

@@ -1,0 +1,391 @@
+//! From the controller's snapshot to what the shards enforce: all of it, or nothing with the reason.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
+use turnfleet_proto::{PortRange, fleet};
+use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
+use turnfleet_turn::policy::{Limits, Policy};
+use turnfleet_turn::wire::LongTermKey;
+use turnfleet_turn::{Candidate, Candidates, KeySource, Now};
+
+use crate::config::NodeLimits;
+
+/// Secret generations that are accepted at once; each costs an HMAC for a bad password.
+const MAX_SECRETS: usize = 32;
+/// Nonce keys that are accepted at once.
+const MAX_NONCE_KEYS: usize = 8;
+/// Static users; more belong into an application that mints ephemeral credentials.
+const MAX_USERS: usize = 100_000;
+/// Port grants of one node, and rules about peers.
+const MAX_RULES: usize = 16_384;
+/// RFC 8489 §14.9: a realm has fewer than 128 characters.
+const MAX_REALM_CHARACTERS: usize = 127;
+/// RFC 8489 §14.3: a username has fewer than 509 bytes.
+const MAX_USERNAME_BYTES: usize = 508;
+/// RFC 8656 §7.2: a server's largest lifetime is not below the default one.
+const MIN_LIFETIME_BOUND: u32 = 600;
+
+/// What the shards enforce. Replaced whole in the [`arc_swap::ArcSwap`] that [`crate::shard::Bound::start`] is given,
+/// followed by [`crate::shard::ShardSet::notify_policy`].
+pub struct RelayPolicy {
+    /// What the core knows of it.
+    pub server: Arc<Policy>,
+    /// The keys of those who may come.
+    pub keys: Box<dyn KeySource + Send + Sync>,
+}
+
+impl fmt::Debug for RelayPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayPolicy").finish_non_exhaustive()
+    }
+}
+
+/// Ports that the controller has granted to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantedRange {
+    /// The address that peers see.
+    pub public: IpAddr,
+    /// The ports of relayed transport addresses on it.
+    pub range: PortRange,
+}
+
+/// What a node adds to every snapshot from its own configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalPolicy {
+    /// The addresses that peers see: grants for any other are refused.
+    pub(crate) public_ips: Vec<IpAddr>,
+    /// Addresses of the node itself and of its controllers, closed to clients except on ports that the fleet relays on.
+    pub(crate) own_ips: Vec<IpAddr>,
+    /// How long a nonce is good for.
+    pub(crate) nonce_lifetime: Duration,
+    /// Bounds on what the node holds.
+    pub(crate) limits: NodeLimits,
+    /// Allocations that the file descriptors allow.
+    pub(crate) allocations: u32,
+}
+
+impl LocalPolicy {
+    /// Allocations that the node takes: what its configuration says, as far as the descriptors go.
+    pub(crate) fn allocation_limit(&self) -> u32 {
+        self.limits
+            .allocations
+            .map_or(self.allocations, |bound| bound.min(self.allocations))
+    }
+}
+
+/// A snapshot that was found good.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) generation: u64,
+    pub(crate) policy: RelayPolicy,
+    pub(crate) granted: Vec<GrantedRange>,
+}
+
+/// Why a snapshot is not applied. Travels to the controller, and names no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error("generation {offered} is older than the running generation {running}")]
+    Stale { offered: u64, running: u64 },
+    #[error("the shards of this node do not run")]
+    Stopped,
+    #[error("{field}: {found} entries are more than {most}")]
+    TooMany {
+        field: &'static str,
+        found: usize,
+        most: usize,
+    },
+    #[error("{field}: {expected}")]
+    Value {
+        field: &'static str,
+        expected: &'static str,
+    },
+    #[error("{field}: {value:?}: {reason}")]
+    Text {
+        field: &'static str,
+        value: String,
+        reason: String,
+    },
+}
+
+impl SnapshotError {
+    fn text(field: &'static str, value: &str, reason: impl fmt::Display) -> Self {
+        Self::Text {
+            field,
+            value: value.chars().take(80).collect(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Turns `snapshot` into what the shards enforce on this node.
+///
+/// # Errors
+/// For the first part that does not fit; nothing of the snapshot may be used then.
+pub(crate) fn compile(
+    snapshot: &fleet::Snapshot,
+    local: &LocalPolicy,
+) -> Result<Compiled, SnapshotError> {
+    if snapshot.generation == 0 {
+        return Err(SnapshotError::Value {
+            field: "generation",
+            expected: "generations begin at 1",
+        });
+    }
+    let realm = realm(&snapshot.realm)?;
+    let granted = granted(&snapshot.port_grants, &local.public_ips)?;
+    let peer_rules = peer_rules(snapshot.peer_policy.as_ref(), &local.own_ips)?;
+    let keys = KeyRing {
+        realm: realm.clone(),
+        secrets: secrets(&snapshot.secrets)?,
+        users: users(&snapshot.users)?,
+    };
+    let server = Policy {
+        realm,
+        nonce_keys: nonce_keys(&snapshot.nonce_keys)?,
+        nonce_lifetime: local.nonce_lifetime,
+        peer_filter: PeerFilter::new(peer_rules),
+        limits: limits(snapshot.limits.unwrap_or_default(), local)?,
+    };
+    Ok(Compiled {
+        generation: snapshot.generation,
+        policy: RelayPolicy {
+            server: Arc::new(server),
+            keys: Box::new(keys),
+        },
+        granted,
+    })
+}
+
+fn bounded<T>(field: &'static str, list: &[T], most: usize) -> Result<(), SnapshotError> {
+    if list.len() > most {
+        return Err(SnapshotError::TooMany {
+            field,
+            found: list.len(),
+            most,
+        });
+    }
+    Ok(())
+}
+
+fn realm(text: &str) -> Result<Box<str>, SnapshotError> {
+    let characters = text.chars().count();
+    if characters == 0 || characters > MAX_REALM_CHARACTERS || text.chars().any(char::is_control) {
+        let reason = "1 to 127 characters without control characters";
+        return Err(SnapshotError::text("realm", text, reason));
+    }
+    Ok(text.into())
+}
+
+fn secrets(list: &[fleet::SecretGeneration]) -> Result<Vec<Generation>, SnapshotError> {
+    bounded("secrets", list, MAX_SECRETS)?;
+    list.iter()
+        .map(|generation| {
+            if generation.secret.is_empty() {
+                return Err(SnapshotError::Value {
+                    field: "secrets",
+                    expected: "a secret has at least one byte",
+                });
+            }
+            Ok(Generation {
+                secret: SharedSecret::new(generation.secret.clone()),
+                accept_until: Some(generation.accept_until).filter(|until| *until > 0),
+            })
+        })
+        .collect()
+}
+
+fn users(list: &[fleet::StaticUser]) -> Result<HashMap<Box<str>, LongTermKey>, SnapshotError> {
+    bounded("users", list, MAX_USERS)?;
+    let mut users = HashMap::with_capacity(list.len());
+    for user in list {
+        let name = user.username.as_str();
+        if name.is_empty() || name.len() > MAX_USERNAME_BYTES {
+            return Err(SnapshotError::text("users", name, "1 to 508 bytes"));
+        }
+        let Ok(key) = <[u8; 16]>::try_from(&user.key[..]) else {
+            return Err(SnapshotError::text("users", name, "a key has 16 bytes"));
+        };
+        match users.entry(name.into()) {
+            Entry::Vacant(place) => place.insert(LongTermKey(key)),
+            Entry::Occupied(_) => {
+                return Err(SnapshotError::text("users", name, "named twice"));
+            }
+        };
+    }
+    Ok(users)
+}
+
+/// Newest first: identifiers grow.
+fn nonce_keys(list: &[fleet::NonceKey]) -> Result<Vec<[u8; 32]>, SnapshotError> {
+    bounded("nonce_keys", list, MAX_NONCE_KEYS)?;
+    let wrong = |expected| SnapshotError::Value {
+        field: "nonce_keys",
+        expected,
+    };
+    let mut keys = Vec::with_capacity(list.len());
+    for key in list {
+        let Ok(bytes) = <[u8; 32]>::try_from(&key.key[..]) else {
+            return Err(wrong("a nonce key has 32 bytes"));
+        };
+        keys.push((key.id, bytes));
+    }
+    if keys.is_empty() {
+        return Err(wrong("at least one nonce key"));
+    }
+    keys.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+    Ok(keys.into_iter().map(|(_, bytes)| bytes).collect())
+}
+
+fn grant(field: &'static str, grant: &fleet::PortGrant) -> Result<GrantedRange, SnapshotError> {
+    let text = grant.public_ip.as_str();
+    let public = text
+        .parse::<IpAddr>()
+        .map_err(|error| SnapshotError::text(field, text, error))?;
+    let range = grant.range.unwrap_or_default();
+    let port = |port: u32| {
+        u16::try_from(port).map_err(|_| SnapshotError::text(field, text, "ports end at 65535"))
+    };
+    let range = PortRange::new(port(range.first)?, port(range.last)?)
+        .map_err(|error| SnapshotError::text(field, text, error))?;
+    Ok(GrantedRange { public, range })
+}
+
+fn granted(
+    list: &[fleet::PortGrant],
+    public_ips: &[IpAddr],
+) -> Result<Vec<GrantedRange>, SnapshotError> {
+    const FIELD: &str = "port_grants";
+    bounded(FIELD, list, MAX_RULES)?;
+    let mut found: Vec<GrantedRange> = Vec::with_capacity(list.len());
+    for entry in list {
+        let offered = grant(FIELD, entry)?;
+        let refuse = |reason| Err(SnapshotError::text(FIELD, &entry.public_ip, reason));
+        if !public_ips.contains(&offered.public) {
+            return refuse("not an address of this node");
+        }
+        let twice = |other: &GrantedRange| {
+            other.public == offered.public && other.range.overlaps(offered.range)
+        };
+        if found.iter().any(twice) {
+            return refuse("two grants overlap");
+        }
+        found.push(offered);
+    }
+    Ok(found)
+}
+
+fn peer_rules(
+    policy: Option<&fleet::PeerPolicy>,
+    own_ips: &[IpAddr],
+) -> Result<PeerRules, SnapshotError> {
+    let blocks = |field: &'static str, list: &[String]| {
+        bounded(field, list, MAX_RULES)?;
+        list.iter()
+            .map(|text| {
+                text.parse::<Cidr>()
+                    .map_err(|error| SnapshotError::text(field, text, error))
+            })
+            .collect::<Result<Vec<Cidr>, SnapshotError>>()
+    };
+    let mut rules = PeerRules::default();
+    if let Some(policy) = policy {
+        rules.allow = blocks("peer_policy.allow", &policy.allow)?;
+        rules.deny = blocks("peer_policy.deny", &policy.deny)?;
+        rules.danger_allow_loopback = policy.danger_allow_loopback;
+        for entry in &policy.fleet {
+            let GrantedRange { public, range } = grant("peer_policy.fleet", entry)?;
+            rules.fleet.push(FleetRange {
+                ip: public,
+                first: range.first(),
+                last: range.last(),
+            });
+        }
+    }
+    for &ip in own_ips {
+        // Loopback has rules of its own, and the fleet's addresses are closed but for their granted ports.
+        let known = ip.is_loopback() || rules.fleet.iter().any(|range| range.ip == ip);
+        if !known {
+            rules.deny.push(Cidr::host(ip));
+        }
+    }
+    Ok(rules)
+}
+
+/// Zero stands for the default, as it does for a field that is not there.
+fn limits(wanted: fleet::Limits, local: &LocalPolicy) -> Result<Limits, SnapshotError> {
+    let mut limits = Limits {
+        permissions_per_allocation: local.limits.permissions_per_allocation,
+        channels_per_allocation: local.limits.channels_per_allocation,
+        allocations: local.allocation_limit(),
+        ..Limits::default()
+    };
+    if wanted.allocations_per_user > 0 {
+        limits.allocations_per_user =
+            u32::try_from(wanted.allocations_per_user).unwrap_or(u32::MAX);
+    }
+    if wanted.max_lifetime_seconds > 0 {
+        if wanted.max_lifetime_seconds < MIN_LIFETIME_BOUND {
+            return Err(SnapshotError::Value {
+                field: "limits.max_lifetime_seconds",
+                expected: "600 at least",
+            });
+        }
+        limits.max_lifetime = Duration::from_secs(wanted.max_lifetime_seconds.into());
+    }
+    Ok(limits)
+}
+
+/// One shared secret of the ring.
+struct Generation {
+    secret: SharedSecret,
+    /// Unix seconds; `None` for no end.
+    accept_until: Option<u64>,
+}
+
+/// The static users and the ring of shared secrets, likeliest first.
+struct KeyRing {
+    realm: Box<str>,
+    secrets: Vec<Generation>,
+    users: HashMap<Box<str>, LongTermKey>,
+}
+
+impl KeySource for KeyRing {
+    fn candidates(&self, username: &str, now: Now, out: &mut Candidates) {
+        if let Some(key) = self.users.get(username) {
+            out.push(Candidate {
+                key: key.clone(),
+                user: Some(0..username.len()),
+                expires_at: None,
+            });
+        }
+        let Some(parsed) = EphemeralUsername::parse(username) else {
+            return;
+        };
+        let user = parsed
+            .user
+            .map(|user| username.len() - user.len()..username.len());
+        for generation in &self.secrets {
+            if generation
+                .accept_until
+                .is_some_and(|until| now.unix > until)
+            {
+                continue;
+            }
+            let password = generation.secret.password(username);
+            out.push(Candidate {
+                key: LongTermKey::derive(username, &self.realm, &password),
+                user: user.clone(),
+                expires_at: Some(parsed.expires_at),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+use super::*;
+
+fn local() -> LocalPolicy {
+    LocalPolicy {
+        public_ips: vec!["203.0.113.1".parse().unwrap()],
+        own_ips: vec!["10.0.0.1".parse().unwrap()],
+        nonce_lifetime: Duration::from_secs(3600),
+        limits: NodeLimits {
+            allocations: None,
+            permissions_per_allocation: 10,
+            channels_per_allocation: 11,
+        },
+        allocations: 1000,
+    }
+}
+
+fn snapshot() -> fleet::Snapshot {
+    fleet::Snapshot {
+        generation: 7,
+        realm: "turnfleet.local".into(),
+        secrets: vec![secret("north", 0), secret("south", 1000)],
+        users: vec![fleet::StaticUser {
+            username: "1500:both".into(),
+            key: vec![9; 16],
+        }],
+        nonce_keys: vec![nonce_key(1), nonce_key(3), nonce_key(2)],
+        port_grants: vec![port_grant("203.0.113.1", 50000, 50009)],
+        peer_policy: Some(fleet::PeerPolicy {
+            allow: vec!["10.0.0.0/8".into()],
+            fleet: vec![port_grant("203.0.113.1", 50000, 50009)],
+            ..fleet::PeerPolicy::default()
+        }),
+        limits: None,
+    }
+}
+
+fn secret(secret: &str, accept_until: u64) -> fleet::SecretGeneration {
+    fleet::SecretGeneration {
+        id: 1,
+        secret: secret.into(),
+        accept_until,
+    }
+}
+
+fn nonce_key(id: u32) -> fleet::NonceKey {
+    let byte = u8::try_from(id).unwrap();
+    fleet::NonceKey {
+        id,
+        key: vec![byte; 32],
+    }
+}
+
+fn port_grant(ip: &str, first: u32, last: u32) -> fleet::PortGrant {
+    fleet::PortGrant {
+        public_ip: ip.into(),
+        range: Some(fleet::PortRange { first, last }),
+    }
+}
+
+fn candidates(username: &str, unix: u64) -> Vec<Candidate> {
+    let compiled = compile(&snapshot(), &local()).unwrap();
+    let mut out = Candidates::default();
+    let now = Now {
+        unix,
+        ..Now::default()
+    };
+    compiled.policy.keys.candidates(username, now, &mut out);
+    out.iter().cloned().collect()
+}
+
+#[track_caller]
+fn refused(change: impl FnOnce(&mut fleet::Snapshot), expected: &str) {
+    let mut snapshot = snapshot();
+    change(&mut snapshot);
+    let error = compile(&snapshot, &local()).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_good_snapshot_is_compiled_whole() {
+    let compiled = compile(&snapshot(), &local()).unwrap();
+    let server = &compiled.policy.server;
+    assert_eq!(
+        (compiled.generation, &*server.realm),
+        (7, "turnfleet.local")
+    );
+    assert_eq!(server.nonce_keys, [[3; 32], [2; 32], [1; 32]]);
+    assert_eq!(server.limits.allocations, 1000);
+    assert_eq!(server.limits.channels_per_allocation, 11);
+    assert_eq!(compiled.granted[0].range.to_string(), "50000-50009");
+}
+
+#[test]
+fn each_secret_that_is_accepted_gives_one_candidate() {
+    let found = candidates("1500:@alice:example.org", 1000);
+    let expected = ["north", "south"].map(|secret| {
+        let password = SharedSecret::new(secret).password("1500:@alice:example.org");
+        LongTermKey::derive("1500:@alice:example.org", "turnfleet.local", &password)
+    });
+    let keys: Vec<LongTermKey> = found.iter().map(|found| found.key.clone()).collect();
+    assert_eq!(keys, expected);
+    assert_eq!(found[0].user, Some(5..23));
+    assert_eq!(found[0].expires_at, Some(1500));
+    assert_eq!(candidates("1500:@alice:example.org", 1001).len(), 1);
+}
+
+#[test]
+fn a_bare_timestamp_names_no_user() {
+    for username in ["1500", "1500:"] {
+        assert_eq!(candidates(username, 0)[0].user, None);
+    }
+}
+
+#[test]
+fn a_username_that_is_both_tries_both() {
+    let found = candidates("1500:both", 0);
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0].key, LongTermKey([9; 16]));
+    assert_eq!(
+        (found[0].expires_at, found[1].expires_at),
+        (None, Some(1500))
+    );
+}
+
+#[test]
+fn an_unknown_username_has_no_candidate() {
+    assert!(candidates("alice", 0).is_empty());
+}
+
+#[test]
+fn the_nodes_own_addresses_are_closed_but_for_granted_ports() {
+    let compiled = compile(&snapshot(), &local()).unwrap();
+    let filter = &compiled.policy.server.peer_filter;
+    let passes = |peer: &str| filter.check(peer.parse().unwrap()).is_ok();
+    assert!(passes("203.0.113.1:50000"));
+    assert!(!passes("203.0.113.1:3478"));
+    assert!(passes("10.0.0.2:22"));
+    assert!(!passes("10.0.0.1:22"));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_field() {
+    refused(|s| s.generation = 0, "generation");
+    refused(|s| s.realm.clear(), "realm");
+    refused(|s| s.realm = "a\nb".into(), "realm");
+    refused(|s| s.secrets = vec![secret("", 0)], "secrets");
+    refused(|s| s.secrets = vec![secret("a", 0); 33], "33 entries");
+    refused(|s| s.users[0].key.clear(), "16 bytes");
+    refused(|s| s.users.push(s.users[0].clone()), "named twice");
+    refused(|s| s.nonce_keys.clear(), "at least one");
+    refused(|s| s.nonce_keys[0].key = vec![1; 31], "32 bytes");
+    refused(
+        |s| s.port_grants[0].public_ip = "203.0.113.2".into(),
+        "not an address of this node",
+    );
+    refused(|s| s.port_grants.push(s.port_grants[0].clone()), "overlap");
+    refused(|s| s.port_grants[0].range = None, "1024");
+    refused(
+        |s| s.peer_policy.as_mut().unwrap().allow = vec!["10.0.0.0/33".into()],
+        "peer_policy.allow",
+    );
+    refused(
+        |s| {
+            s.limits = Some(fleet::Limits {
+                allocations_per_user: 0,
+                max_lifetime_seconds: 599,
+            });
+        },
+        "600",
+    );
+}

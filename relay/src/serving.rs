@@ -1,0 +1,263 @@
+//! What a node serves with, as the control session and the process shell see it: listeners and shards, the policy that
+//! they run by, the ledger that they share, and whether the node is about to leave.
+//!
+//! Shards start with the first policy. Until then clients wait in the queues of the listeners: a node that does not know
+//! its realm and its users has no answer for them that would be right.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use turnfleet_proto::fleet;
+use turnfleet_turn::ledger::{GrantedPorts, Usage};
+use turnfleet_turn::server::{Reject, RequestMethod};
+use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
+
+use crate::policy::{self, GrantedRange, LocalPolicy, RelayPolicy, SnapshotError};
+use crate::process;
+use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
+
+/// Shared by the node and its control session.
+pub(crate) struct Serving {
+    local: LocalPolicy,
+    ledger: Arc<Ledger>,
+    events: EventLog,
+    shards: Mutex<Shards>,
+    applied: watch::Sender<AppliedPolicy>,
+    drain: watch::Sender<Drain>,
+}
+
+enum Shards {
+    /// No policy has come yet.
+    Waiting(Bound),
+    Running {
+        set: ShardSet,
+        policy: Arc<ArcSwap<RelayPolicy>>,
+    },
+    Stopped,
+}
+
+/// What a snapshot led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// The node runs by it from here on.
+    Changed,
+    /// The node runs by it already.
+    Running,
+}
+
+/// The running policy, as others may know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AppliedPolicy {
+    pub(crate) generation: u64,
+    pub(crate) granted: Vec<GrantedRange>,
+}
+
+/// Who wants the node to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drain {
+    by_controller: bool,
+    by_shell: bool,
+    /// When the process shell stops waiting.
+    until: Option<Instant>,
+}
+
+impl Drain {
+    fn is_draining(self) -> bool {
+        self.by_controller || self.by_shell
+    }
+}
+
+impl Serving {
+    pub(crate) fn new(bound: Bound, local: LocalPolicy, ledger: Ledger, events: EventLog) -> Self {
+        Self {
+            local,
+            ledger: Arc::new(ledger),
+            events,
+            shards: Mutex::new(Shards::Waiting(bound)),
+            applied: watch::Sender::default(),
+            drain: watch::Sender::default(),
+        }
+    }
+
+    /// Runs by `snapshot` from here on, if it is a later one than the running one.
+    ///
+    /// # Errors
+    /// With the reason; everything stays as it was then.
+    pub(crate) fn apply(&self, snapshot: &fleet::Snapshot) -> Result<Applied, SnapshotError> {
+        let running = self.generation();
+        if snapshot.generation < running {
+            return Err(SnapshotError::Stale {
+                offered: snapshot.generation,
+                running,
+            });
+        }
+        if running > 0 && snapshot.generation == running {
+            return Ok(Applied::Running);
+        }
+        let compiled = policy::compile(snapshot, &self.local)?;
+        self.run_by(compiled.policy)?;
+        let ports = |grant: &GrantedRange| GrantedPorts {
+            public: grant.public,
+            first: grant.range.first(),
+            last: grant.range.last(),
+        };
+        let granted: Vec<GrantedPorts> = compiled.granted.iter().map(ports).collect();
+        self.ledger.set_granted(&granted);
+        self.applied.send_replace(AppliedPolicy {
+            generation: compiled.generation,
+            granted: compiled.granted,
+        });
+        Ok(Applied::Changed)
+    }
+
+    fn run_by(&self, policy: RelayPolicy) -> Result<(), SnapshotError> {
+        let policy = Arc::new(policy);
+        let mut shards = self.shards();
+        if let Shards::Running { set, policy: cell } = &*shards {
+            cell.store(policy);
+            set.notify_policy();
+            return Ok(());
+        }
+        let Shards::Waiting(bound) = std::mem::replace(&mut *shards, Shards::Stopped) else {
+            return Err(SnapshotError::Stopped);
+        };
+        let policy = Arc::new(ArcSwap::new(policy));
+        let set = bound
+            .start(Arc::clone(&policy), &self.ledger, &self.events)
+            .map_err(|error| {
+                tracing::error!(%error, "cannot start the shards");
+                SnapshotError::Stopped
+            })?;
+        set.set_draining(self.is_draining());
+        *shards = Shards::Running { set, policy };
+        Ok(())
+    }
+
+    /// The node is a member of another fleet, or of one that lost its memory: generations begin anew. The running policy
+    /// stays until the next snapshot.
+    pub(crate) fn forget_generation(&self) {
+        self.applied.send_modify(|applied| applied.generation = 0);
+    }
+
+    /// The generation of the running policy; zero for none.
+    pub(crate) fn generation(&self) -> u64 {
+        self.applied.borrow().generation
+    }
+
+    pub(crate) fn applied(&self) -> AppliedPolicy {
+        self.applied.borrow().clone()
+    }
+
+    /// Whether clients are served, and allocations granted.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.shards(), Shards::Running { .. }) && !self.is_draining()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.borrow().is_draining()
+    }
+
+    /// Wakes whenever draining begins or ends.
+    pub(crate) fn drain_changes(&self) -> watch::Receiver<Drain> {
+        self.drain.subscribe()
+    }
+
+    /// The controller's wish. Its deadline bounds nothing here: allocations end by themselves or with the process.
+    pub(crate) fn drain_by_controller(&self, wish: fleet::Drain) {
+        tracing::info!(draining = wish.draining, "the controller sets draining");
+        self.change_drain(|drain| drain.by_controller = wish.draining);
+    }
+
+    /// The process shell's wish: the process ends when no allocation lives, at the latest after `deadline`.
+    pub(crate) fn drain_by_shell(&self, deadline: Option<Duration>) {
+        let until = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        self.change_drain(|drain| {
+            drain.by_shell = true;
+            drain.until = until;
+        });
+    }
+
+    /// When the process shell stops waiting for allocations to end.
+    pub(crate) fn drain_until(&self) -> Option<Instant> {
+        self.drain.borrow().until
+    }
+
+    fn change_drain(&self, change: impl FnOnce(&mut Drain)) {
+        self.drain.send_modify(change);
+        if let Shards::Running { set, .. } = &*self.shards() {
+            set.set_draining(self.is_draining());
+        }
+    }
+
+    /// Allocations that live.
+    pub(crate) fn allocations(&self) -> u64 {
+        match &*self.shards() {
+            Shards::Running { set, .. } => set.allocations(),
+            Shards::Waiting(_) | Shards::Stopped => 0,
+        }
+    }
+
+    /// What the shards have counted, at most a second old.
+    pub(crate) fn counters(&self) -> (Counters, DriverCounters) {
+        match &*self.shards() {
+            Shards::Running { set, .. } => (set.counters(), set.driver_counters()),
+            Shards::Waiting(_) | Shards::Stopped => Default::default(),
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.ledger.usage()
+    }
+
+    /// The report to the controller.
+    pub(crate) fn load(&self) -> fleet::Load {
+        let (counters, _) = self.counters();
+        let usage = self.usage();
+        let mut load = fleet::Load {
+            allocations: self.allocations(),
+            relayed_ports_used: usage.ports_used.into(),
+            relayed_ports_total: usage.ports_granted.into(),
+            file_descriptors_used: process::file_descriptors(),
+            packets_dropped: DropReason::ALL
+                .iter()
+                .map(|&reason| counters.drops(reason))
+                .sum(),
+            allocations_opened: counters.opened,
+            ..fleet::Load::default()
+        };
+        for transport in Transport::ALL {
+            let (up, down) = (counters.to_peers(transport), counters.to_clients(transport));
+            load.bytes_from_clients += up.bytes;
+            load.packets_from_clients += up.packets;
+            load.bytes_to_clients += down.bytes;
+            load.packets_to_clients += down.packets;
+        }
+        for method in RequestMethod::ALL {
+            for reject in Reject::ALL {
+                let count = counters.rejects(method, reject);
+                if reject == Reject::Unauthenticated {
+                    load.authentication_failures += count;
+                } else {
+                    load.requests_rejected += count;
+                }
+            }
+        }
+        load
+    }
+
+    /// Ends every allocation and waits for the threads of the shards.
+    pub(crate) fn stop(&self) {
+        let shards = std::mem::replace(&mut *self.shards(), Shards::Stopped);
+        if let Shards::Running { set, .. } = shards {
+            set.stop();
+        }
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Shards> {
+        // No operation leaves the shards half changed.
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

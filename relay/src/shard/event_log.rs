@@ -1,0 +1,203 @@
+//! The story of allocations in the log: one INFO line for each that was opened, closed or refused, with target
+//! `turnfleet::event`.
+//!
+//! With privacy, addresses and usernames are replaced by keyed hashes: lines about the same client can still be put
+//! together while the process lives, and nobody can tell who it was.
+
+use std::fmt::{self, Display, Write as _};
+use std::net::SocketAddr;
+
+use ring::hmac;
+use ring::rand::SystemRandom;
+use turnfleet_turn::{CloseReason, Event, FiveTuple, ShardId};
+
+/// Refusals that are logged in one second by one shard: they cost an attacker nothing.
+const REFUSALS_A_SECOND: u32 = 50;
+/// Bytes of a hash that are written.
+const HASH_LEN: usize = 8;
+
+/// How events are written.
+#[derive(Clone, Debug)]
+pub struct EventLog {
+    key: Option<hmac::Key>,
+}
+
+impl EventLog {
+    /// Writes addresses and usernames as they are.
+    #[must_use]
+    pub fn open() -> Self {
+        Self { key: None }
+    }
+
+    /// Writes keyed hashes in place of addresses and usernames; the key is drawn here and never leaves the process.
+    pub fn private() -> Result<Self, ring::error::Unspecified> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
+        Ok(Self { key: Some(key) })
+    }
+
+    /// `value`, or its hash.
+    fn shown(&self, value: impl Display) -> String {
+        let text = value.to_string();
+        let Some(key) = &self.key else { return text };
+        let tag = hmac::sign(key, text.as_bytes());
+        let mut hash = String::with_capacity(2 * HASH_LEN);
+        for byte in &tag.as_ref()[..HASH_LEN] {
+            let _ = write!(hash, "{byte:02x}");
+        }
+        hash
+    }
+}
+
+/// The event log of one shard.
+pub(super) struct ShardEventLog {
+    log: EventLog,
+    shard: u8,
+    /// The second of the latest refusal, and how many were logged in it.
+    refusals: (u64, u32),
+}
+
+impl ShardEventLog {
+    pub(super) fn new(log: EventLog, shard: ShardId) -> Self {
+        Self {
+            log,
+            shard: shard.0,
+            refusals: (0, 0),
+        }
+    }
+
+    /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many.
+    pub(super) fn write(&mut self, event: &Event, unix: u64) -> bool {
+        if !tracing::enabled!(target: "turnfleet::event", tracing::Level::INFO) {
+            return true;
+        }
+        match event {
+            Event::Opened {
+                allocation,
+                client,
+                username,
+                relayed,
+            } => self.opened(*allocation, client, username, relayed),
+            Event::Closed { .. } => self.closed(event),
+            Event::Refused {
+                client,
+                username,
+                code,
+            } => {
+                if !self.may_log_refusal(unix) {
+                    return false;
+                }
+                let address = self.log.shown(client.client);
+                let username = username.as_ref().map(|name| self.log.shown(name));
+                tracing::info!(
+                    target: "turnfleet::event",
+                    shard = self.shard,
+                    transport = client.transport.name(),
+                    client = address,
+                    server = %client.server,
+                    username,
+                    code,
+                    "allocation refused"
+                );
+            }
+        }
+        true
+    }
+
+    fn opened(&self, allocation: u64, client: &FiveTuple, username: &str, relayed: &[SocketAddr]) {
+        tracing::info!(
+            target: "turnfleet::event",
+            shard = self.shard,
+            allocation,
+            transport = client.transport.name(),
+            client = self.log.shown(client.client),
+            server = %client.server,
+            username = self.log.shown(username),
+            relayed = %Addresses(relayed),
+            "allocation opened"
+        );
+    }
+
+    fn closed(&self, event: &Event) {
+        let Event::Closed {
+            allocation,
+            client,
+            username,
+            reason,
+            duration,
+            bytes_to_peers,
+            bytes_to_client,
+        } = event
+        else {
+            return;
+        };
+        tracing::info!(
+            target: "turnfleet::event",
+            shard = self.shard,
+            allocation,
+            transport = client.transport.name(),
+            client = self.log.shown(client.client),
+            server = %client.server,
+            username = self.log.shown(username),
+            reason = reason_name(*reason),
+            seconds = duration.as_secs(),
+            bytes_to_peers,
+            bytes_to_client,
+            "allocation closed"
+        );
+    }
+
+    fn may_log_refusal(&mut self, unix: u64) -> bool {
+        if self.refusals.0 != unix {
+            self.refusals = (unix, 0);
+        }
+        self.refusals.1 = self.refusals.1.saturating_add(1);
+        self.refusals.1 <= REFUSALS_A_SECOND
+    }
+}
+
+fn reason_name(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Refreshed => "refreshed",
+        CloseReason::Expired => "expired",
+        CloseReason::ClientGone => "client_gone",
+        CloseReason::SocketFailed => "socket_failed",
+        CloseReason::Shutdown => "shutdown",
+    }
+}
+
+/// One or two relayed addresses.
+struct Addresses<'a>(&'a [SocketAddr]);
+
+impl Display for Addresses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, address) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator}{address}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_log_shows_the_same_hash_for_the_same_address_and_never_the_address() {
+        let log = EventLog::private().unwrap();
+        let address: SocketAddr = "192.0.2.1:5000".parse().unwrap();
+        let shown = log.shown(address);
+        assert_eq!(shown, log.shown(address));
+        assert_ne!(shown, log.shown("192.0.2.1:5001"));
+        assert!(!shown.contains("192"), "{shown}");
+        assert_eq!(EventLog::open().shown(address), "192.0.2.1:5000");
+    }
+
+    #[test]
+    fn refusals_are_logged_at_a_bounded_rate() {
+        let mut log = ShardEventLog::new(EventLog::open(), ShardId(0));
+        let logged = (0..1000).filter(|_| log.may_log_refusal(7)).count();
+        assert_eq!(logged, 50);
+        assert!(log.may_log_refusal(8));
+    }
+}

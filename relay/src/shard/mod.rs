@@ -1,0 +1,272 @@
+//! A relay is shards: each is one thread with a TURN server, its sockets and its own event loop.
+//!
+//! [`ShardSet`] is what the rest of the relay sees. [`ShardSet::bind`] opens every listener, so that addresses are known
+//! and taken ports are found before anything starts; [`Bound::start`] starts the threads. After that shards hear of
+//! a changed policy, draining and the end through a few shared words and a wake-up; nothing on the packet path is shared.
+
+mod event_log;
+mod links;
+mod published;
+mod relaying;
+pub(crate) mod token;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use arc_swap::ArcSwap;
+use mio::{Poll, Waker};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::ServerConfig;
+use turnfleet_turn::peer_filter::Cidr;
+use turnfleet_turn::policy::{Config, RelayedHost};
+use turnfleet_turn::{Counters, Ledger, ShardId, Transport};
+
+pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
+pub use crate::driver::counters::DriverCounters;
+pub use crate::driver::descriptors::raise_limit as raise_descriptor_limit;
+pub use crate::driver::stream::StreamLimits;
+pub use crate::listeners::{BindError, Listener};
+pub use crate::policy::RelayPolicy;
+pub use event_log::EventLog;
+
+use crate::driver::tls;
+use crate::listeners::{self, ShardListeners};
+use links::Links;
+use published::Published;
+use token::Source;
+use worker::{Shard, ShardParts};
+
+/// What the shards of a relay are made of. Fixed while they live.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Where clients reach the relay.
+    pub listeners: Vec<Listener>,
+    /// The addresses that relayed sockets are opened on, in order of preference within a family.
+    pub relayed_hosts: Vec<RelayedHost>,
+    /// How many threads share the clients; zero counts as one.
+    pub shards: u8,
+    /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them.
+    pub rfc5766_channel_numbers: bool,
+    /// Sources whose unauthenticated answers are not limited.
+    pub trusted_sources: Vec<Cidr>,
+    /// The certificate of TLS listeners.
+    pub tls: Option<Arc<Certificate>>,
+    /// Bounds on streams.
+    pub streams: StreamLimits,
+}
+
+/// Opened listeners that nobody serves yet.
+pub struct Bound {
+    settings: ShardSettings,
+    tls: Option<Arc<ServerConfig>>,
+    addresses: Vec<Listener>,
+    shards: Vec<(Poll, Arc<Waker>, ShardListeners)>,
+}
+
+impl Bound {
+    /// The listeners with the ports they got, in the order of the settings.
+    #[must_use]
+    pub fn addresses(&self) -> &[Listener] {
+        &self.addresses
+    }
+
+    /// Starts the threads. Clients that came since the listeners were opened are served first.
+    pub fn start(
+        self,
+        policy: Arc<ArcSwap<RelayPolicy>>,
+        ledger: &Arc<Ledger>,
+        events: &EventLog,
+    ) -> io::Result<ShardSet> {
+        let control = Arc::new(Control {
+            policy,
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
+        let links = Links::connect(&wakers);
+        let mut set = ShardSet {
+            control: Arc::clone(&control),
+            shards: Vec::with_capacity(wakers.len()),
+        };
+        let shards = self.shards.into_iter().zip(links);
+        for (index, ((poll, waker, listeners), links)) in (0..=u8::MAX).zip(shards) {
+            let published = Arc::new(Published::default());
+            let parts = ShardParts {
+                config: Config {
+                    shard: ShardId(index),
+                    shards: self.settings.shards,
+                    relayed_hosts: self.settings.relayed_hosts.clone(),
+                    rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
+                    trusted_sources: self.settings.trusted_sources.clone(),
+                },
+                seed: seed()?,
+                poll,
+                listeners,
+                tls: self.tls.clone(),
+                streams: self.settings.streams.per_shard(self.settings.shards),
+                control: Arc::clone(&control),
+                ledger: Arc::clone(ledger),
+                events: events.clone(),
+                links,
+                published: Arc::clone(&published),
+            };
+            let thread = thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || {
+                    let _guard = AbortOnPanic;
+                    Shard::new(parts).run();
+                })?;
+            set.shards.push(RunningShard {
+                waker,
+                published,
+                thread: Some(thread),
+            });
+        }
+        Ok(set)
+    }
+}
+
+/// All shards of one relay, running. Dropping it stops them.
+pub struct ShardSet {
+    control: Arc<Control>,
+    shards: Vec<RunningShard>,
+}
+
+impl ShardSet {
+    /// Opens every listener for every shard. The first failure is returned; nothing stays open then.
+    pub fn bind(mut settings: ShardSettings) -> Result<Bound, BindError> {
+        settings.shards = settings.shards.max(1);
+        let tls = match &settings.tls {
+            Some(certificate) => Some(Arc::new(tls::server_config(Arc::clone(certificate))?)),
+            None => None,
+        };
+        let needs_tls = |listener: &&Listener| listener.transport == Transport::Tls;
+        if let (Some(&listener), None) = (settings.listeners.iter().find(needs_tls), &tls) {
+            return Err(BindError::NoCertificate { listener });
+        }
+        let (opened, addresses) = listeners::open(&settings.listeners, settings.shards)?;
+        let shards = opened.into_iter().map(prepare);
+        Ok(Bound {
+            settings,
+            tls,
+            addresses,
+            shards: shards
+                .collect::<io::Result<_>>()
+                .map_err(BindError::EventQueue)?,
+        })
+    }
+
+    /// Makes every shard apply the policy that stands in its [`ArcSwap`].
+    pub fn notify_policy(&self) {
+        self.wake();
+    }
+
+    /// Refuses allocations from here on, or takes them again. Live ones go on.
+    pub fn set_draining(&self, draining: bool) {
+        self.control.draining.store(draining, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Live allocations.
+    #[must_use]
+    pub fn allocations(&self) -> u64 {
+        let live = self
+            .shards
+            .iter()
+            .map(|shard| shard.published.allocations());
+        live.sum()
+    }
+
+    /// What the cores have counted, at most a second old.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for shard in &self.shards {
+            shard.published.add_counters(&mut sum);
+        }
+        sum
+    }
+
+    /// What the sockets have counted, at most a second old.
+    #[must_use]
+    pub fn driver_counters(&self) -> DriverCounters {
+        let mut sum = DriverCounters::default();
+        for shard in &self.shards {
+            shard.published.add_driver_counters(&mut sum);
+        }
+        sum
+    }
+
+    /// Ends every allocation, closes every socket and waits for the threads.
+    pub fn stop(mut self) {
+        self.stop_and_join();
+    }
+
+    fn stop_and_join(&mut self) {
+        self.control.stopping.store(true, Ordering::Relaxed);
+        self.wake();
+        for shard in &mut self.shards {
+            if let Some(thread) = shard.thread.take() {
+                // A shard that panicked has ended the process.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn wake(&self) {
+        for shard in &self.shards {
+            if let Err(error) = shard.waker.wake() {
+                tracing::error!(%error, "cannot wake a shard");
+            }
+        }
+    }
+}
+
+impl Drop for ShardSet {
+    fn drop(&mut self) {
+        self.stop_and_join();
+    }
+}
+
+struct RunningShard {
+    waker: Arc<Waker>,
+    published: Arc<Published>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the relay tells all of its shards; they look at it when woken.
+pub(crate) struct Control {
+    pub(crate) policy: Arc<ArcSwap<RelayPolicy>>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+}
+
+/// Ends the process when its thread panics: half a relay would go on looking alive.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// Makes the event queue of one shard and asks for events about its listeners.
+fn prepare(listeners: ShardListeners) -> io::Result<(Poll, Arc<Waker>, ShardListeners)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), Source::Waker.token())?;
+    listeners.register(poll.registry())?;
+    Ok((poll, Arc::new(waker), listeners))
+}
+
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| io::Error::other("the system gave no randomness"))?;
+    Ok(seed)
+}

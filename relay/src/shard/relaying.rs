@@ -1,0 +1,242 @@
+//! The packet path: from clients to peers and from peers to clients.
+//!
+//! Bytes stay where the kernel put them. What a client sent leaves from its slot to the peer; what a peer sent gets its
+//! header written into the headroom of its slot and leaves from there; an answer is put into the slot of its request.
+
+use std::io;
+
+use turnfleet_turn::wire::{Frame, deframe};
+use turnfleet_turn::{Context, Decision, FiveTuple, PeerAddr, RelayedId, Span, Transport};
+
+use super::token::Source;
+use super::worker::Shard;
+use crate::driver::batch::ReceiveBatch;
+use crate::driver::relayed_udp;
+
+impl Shard {
+    /// Receives one batch of datagrams from clients and deals with each.
+    pub(super) fn serve_listener(&mut self, index: usize) {
+        self.listeners.clear_queued(index);
+        let received = match self.listeners.receive(index, &mut self.from_clients) {
+            Ok(received) => received,
+            Err(error) => return self.listener_failed(index, &error),
+        };
+        let server = self.listeners.address(index);
+        for slot in 0..received {
+            if let Some(client) = self.from_clients.sender(slot) {
+                let transport = Transport::Udp;
+                let from = FiveTuple {
+                    transport,
+                    client,
+                    server,
+                };
+                self.handle_datagram(index, from, slot);
+            }
+        }
+        self.flush_datagrams();
+        let flushed = self.listeners.flush(self.from_clients.bytes());
+        self.counters.client_datagrams_refused += flushed.refused;
+        if received == self.from_clients.slots() {
+            self.enqueue(Source::Udp(index));
+        }
+    }
+
+    fn listener_failed(&mut self, index: usize, error: &io::Error) {
+        if relayed_udp::is_fatal(error) {
+            let address = self.listeners.address(index);
+            tracing::error!(%address, %error, "a listener failed");
+        } else if error.kind() != io::ErrorKind::WouldBlock {
+            // An error that the network left behind is cleared by reading it; datagrams may stand behind it.
+            self.enqueue(Source::Udp(index));
+        }
+    }
+
+    fn handle_datagram(&mut self, listener: usize, from: FiveTuple, slot: usize) {
+        let packet = self.from_clients.datagram(slot);
+        let context = Context {
+            keys: &*self.policy.keys,
+        };
+        let decision = self
+            .server
+            .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let start = ReceiveBatch::start(slot);
+        match decision {
+            Decision::ToPeer { via, to, payload } => {
+                let start = start + payload.start;
+                self.counters.peer_datagrams_refused += self.to_peers.push(
+                    &self.relayed,
+                    via,
+                    start..start + payload.len,
+                    to.0,
+                    self.from_clients.bytes(),
+                );
+            }
+            Decision::Reply => {
+                self.flush_datagrams();
+                self.settle();
+                let span = start..start + self.reply.len();
+                self.from_clients.bytes_mut()[span.clone()].copy_from_slice(&self.reply);
+                let bytes = self.from_clients.bytes();
+                let flushed = self.listeners.push(listener, span, from.client, bytes);
+                self.counters.client_datagrams_refused += flushed.refused;
+            }
+            Decision::Pending => {
+                self.flush_datagrams();
+                self.settle();
+            }
+            Decision::Drop(_) | Decision::ToClient { .. } => {}
+        }
+    }
+
+    /// Sends what clients' datagrams brought for peers.
+    fn flush_datagrams(&mut self) {
+        let bytes = self.from_clients.bytes();
+        self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, bytes);
+    }
+
+    /// Receives at most `share` datagrams from a relayed socket; they wait for the next flush.
+    pub(super) fn serve_relayed(&mut self, index: usize, share: usize) {
+        let Some(id) = self.relayed.take_queued(index) else {
+            return;
+        };
+        if self.gathered + share > self.from_peers.slots() {
+            self.flush_to_clients();
+        }
+        let Some(socket) = self.relayed.socket(id) else {
+            return;
+        };
+        let slots = self.gathered..self.gathered + share;
+        match self.from_peers.receive(socket, slots) {
+            Ok(received) => {
+                for slot in self.gathered..self.gathered + received {
+                    self.handle_peer_datagram(id, slot);
+                }
+                self.gathered += received;
+                if received == share {
+                    self.enqueue(Source::Relayed(index));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if relayed_udp::is_fatal(&error) => {
+                self.counters.relayed_sockets_failed += 1;
+                self.server.handle_relayed_failed(self.now, id);
+            }
+            Err(_) => self.enqueue(Source::Relayed(index)),
+        }
+    }
+
+    fn handle_peer_datagram(&mut self, on: RelayedId, slot: usize) {
+        let Some(peer) = self.from_peers.sender(slot) else {
+            return;
+        };
+        let len = self.from_peers.len(slot);
+        let decision = self.server.handle_peer(self.now, on, PeerAddr(peer), len);
+        let Decision::ToClient { to, header } = decision else {
+            return;
+        };
+        let start = ReceiveBatch::start(slot);
+        let payload = Span { start, len };
+        let Some(message) = header.write(self.from_peers.bytes_mut(), payload) else {
+            return;
+        };
+        let bytes = self.from_peers.bytes();
+        match to.transport {
+            Transport::Udp => {
+                if let Some(listener) = self.listeners.find(to.server) {
+                    let span = message.range();
+                    let flushed = self.listeners.push(listener, span, to.client, bytes);
+                    self.counters.client_datagrams_refused += flushed.refused;
+                }
+            }
+            Transport::Tcp | Transport::Tls => {
+                let message = &bytes[message.range()];
+                self.streams.push_data(to, message, &mut self.counters);
+            }
+        }
+    }
+
+    /// Sends what peers' datagrams brought for clients, and makes their slots free.
+    pub(super) fn flush_to_clients(&mut self) {
+        let flushed = self.listeners.flush(self.from_peers.bytes());
+        self.counters.client_datagrams_refused += flushed.refused;
+        self.streams.flush();
+        self.gathered = 0;
+    }
+
+    /// Reads once from a client's stream and deals with each whole message.
+    pub(super) fn serve_stream(&mut self, index: usize) {
+        self.streams.clear_queued(index);
+        let Some(client) = self.streams.client(index) else {
+            return;
+        };
+        let arrived = self
+            .streams
+            .read(index, &mut self.unread, &mut self.counters);
+        let Some(arrived) = arrived else {
+            return self.settle();
+        };
+        let mut read = 0;
+        // A message may close its own stream: what stands behind it is then nobody's.
+        while self.streams.client(index) == Some(client) {
+            let limit = self.streams.message_limit(index);
+            match deframe(&self.unread[read..arrived.len], limit) {
+                Frame::Message { len, total } => {
+                    self.handle_message(index, client, read, len);
+                    read += total;
+                }
+                Frame::NeedMore(_) => {
+                    self.streams.keep(index, &self.unread[read..arrived.len]);
+                    if arrived.more {
+                        self.enqueue(Source::Stream(index));
+                    }
+                    break;
+                }
+                Frame::Garbage => {
+                    self.counters.streams_malformed += 1;
+                    self.streams.close(index);
+                    break;
+                }
+            }
+        }
+        self.flush_messages();
+        self.settle();
+    }
+
+    fn handle_message(&mut self, index: usize, from: FiveTuple, start: usize, len: usize) {
+        let packet = &self.unread[start..start + len];
+        let context = Context {
+            keys: &*self.policy.keys,
+        };
+        let decision = self
+            .server
+            .handle_client(self.now, from, packet, &context, &mut self.reply);
+        match decision {
+            Decision::ToPeer { via, to, payload } => {
+                let start = start + payload.start;
+                self.counters.peer_datagrams_refused += self.to_peers.push(
+                    &self.relayed,
+                    via,
+                    start..start + payload.len,
+                    to.0,
+                    &self.unread,
+                );
+            }
+            Decision::Reply => {
+                self.flush_messages();
+                self.settle();
+                self.streams
+                    .push_message(index, &self.reply, &mut self.counters);
+            }
+            Decision::Pending => {
+                self.flush_messages();
+                self.settle();
+            }
+            Decision::Drop(_) | Decision::ToClient { .. } => {}
+        }
+    }
+
+    /// Sends what a stream's messages brought for peers.
+    fn flush_messages(&mut self) {
+        self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, &self.unread);
+    }
+}

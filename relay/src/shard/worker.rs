@@ -1,0 +1,393 @@
+//! One shard at work: waits for events, serves their sources, carries out what the core asks for.
+//!
+//! Events are edge-triggered. A source that may have more to give when its turn is over stays in the ready list, and the
+//! loop does not sleep while that list has entries; so every source gets bounded turns and none is forgotten. The clock
+//! is read once a turn of the loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::event::Event as IoEvent;
+use mio::{Events, Poll};
+use rustls::ServerConfig;
+use turnfleet_turn::policy::Config;
+use turnfleet_turn::wire::ReservationToken;
+use turnfleet_turn::{
+    Command, Event, FiveTuple, Instant, Ledger, Now, OpenError, RelayedId, Server, ShardId,
+    Transport,
+};
+
+use super::event_log::{EventLog, ShardEventLog};
+use super::links::{Letter, Links};
+use super::published::Published;
+use super::token::Source;
+use super::{Control, RelayPolicy};
+use crate::driver::batch::ReceiveBatch;
+use crate::driver::clock;
+use crate::driver::counters::DriverCounters;
+use crate::driver::relayed_udp::{PeerQueue, RelayedSockets};
+use crate::driver::stream::{StreamLimits, Streams, UNREAD_LEN};
+use crate::driver::udp::{BATCH, UdpListeners};
+use crate::listeners::ShardListeners;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+/// Datagrams that a relayed socket may bring in one turn when many have some.
+const MIN_SHARE: usize = 8;
+/// How often counts are published while there is something to count.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a shard is made of; travels to its thread.
+pub(super) struct ShardParts {
+    pub(super) config: Config,
+    pub(super) seed: [u8; 32],
+    pub(super) poll: Poll,
+    pub(super) listeners: ShardListeners,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) streams: StreamLimits,
+    pub(super) control: Arc<Control>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) events: EventLog,
+    pub(super) links: Links,
+    pub(super) published: Arc<Published>,
+}
+
+/// One thread's world.
+pub(super) struct Shard {
+    pub(super) server: Server,
+    pub(super) policy: Arc<RelayPolicy>,
+    pub(super) now: Now,
+    pub(super) listeners: UdpListeners,
+    pub(super) relayed: RelayedSockets,
+    pub(super) streams: Streams,
+    /// Datagrams of clients, for the length of one turn of a listener.
+    pub(super) from_clients: ReceiveBatch,
+    /// Datagrams of peers, gathered over many relayed sockets until they are flushed to clients.
+    pub(super) from_peers: ReceiveBatch,
+    /// How many slots of `from_peers` are taken.
+    pub(super) gathered: usize,
+    pub(super) to_peers: PeerQueue,
+    /// Unread bytes of the stream whose turn it is.
+    pub(super) unread: Box<[u8]>,
+    pub(super) reply: Vec<u8>,
+    pub(super) counters: DriverCounters,
+    poll: Poll,
+    /// Sources that may have something to give; each stands here once at most.
+    ready: Vec<Source>,
+    links: Links,
+    control: Arc<Control>,
+    event_log: ShardEventLog,
+    published: Arc<Published>,
+    draining: bool,
+    /// When counts are published next; `None` while nothing has happened since the last time.
+    publish_at: Option<Instant>,
+}
+
+impl Shard {
+    /// Puts the parts together, on the thread that will run them.
+    pub(super) fn new(parts: ShardParts) -> Self {
+        let policy = parts.control.policy.load_full();
+        let event_log = ShardEventLog::new(parts.events, parts.config.shard);
+        let core_policy = Arc::clone(&policy.server);
+        Self {
+            server: Server::new(parts.config, core_policy, parts.ledger, parts.seed),
+            policy,
+            now: clock::now(),
+            listeners: UdpListeners::new(parts.listeners.udp),
+            relayed: RelayedSockets::default(),
+            streams: Streams::new(parts.listeners.streams, parts.tls, parts.streams),
+            from_clients: ReceiveBatch::new(BATCH),
+            from_peers: ReceiveBatch::new(BATCH),
+            gathered: 0,
+            to_peers: PeerQueue::new(BATCH),
+            unread: vec![0; UNREAD_LEN].into_boxed_slice(),
+            reply: Vec::with_capacity(2048),
+            counters: DriverCounters::default(),
+            poll: parts.poll,
+            ready: Vec::new(),
+            links: parts.links,
+            control: parts.control,
+            event_log,
+            published: parts.published,
+            draining: false,
+            publish_at: None,
+        }
+    }
+
+    /// Serves until the relay stops.
+    ///
+    /// # Panics
+    /// If the event queue itself fails: without it a shard is deaf, and the process has to be replaced.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut turns = Vec::new();
+        self.read_control();
+        while !self.control.stopping.load(Ordering::Relaxed) {
+            match self.poll.poll(&mut events, self.sleep()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => panic!("the event queue of a shard failed: {error}"),
+            }
+            self.now = clock::now();
+            for event in &events {
+                self.note(event);
+            }
+            self.handle_timeouts();
+            std::mem::swap(&mut turns, &mut self.ready);
+            self.serve(&mut turns);
+            self.publish();
+        }
+        self.close();
+    }
+
+    /// Puts `source` into the ready list, where it stands once.
+    pub(super) fn enqueue(&mut self, source: Source) {
+        let added = match source {
+            Source::Waker => false,
+            Source::Udp(index) => self.listeners.set_queued(index),
+            Source::Acceptor(index) => self.streams.set_acceptor_queued(index, true),
+            Source::Relayed(index) => self.relayed.set_queued(index),
+            Source::Stream(index) => self.streams.set_queued(index),
+        };
+        if added {
+            self.ready.push(source);
+        }
+    }
+
+    /// How long to wait for events: not at all while sources are ready, without end while nothing is due.
+    fn sleep(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = [
+            self.server.poll_timeout(),
+            self.streams.poll_timeout(),
+            self.publish_at,
+        ];
+        let next = due.into_iter().flatten().min()?;
+        Some(next.since(self.now.instant))
+    }
+
+    fn note(&mut self, event: &IoEvent) {
+        let source = Source::of(event.token());
+        match source {
+            Source::Waker => {
+                self.read_control();
+                self.read_letters();
+            }
+            Source::Stream(index) => {
+                let hung_up = event.is_read_closed() || event.is_error();
+                self.streams.note_event(index, event.is_writable(), hung_up);
+                if event.is_readable() || hung_up {
+                    self.enqueue(source);
+                }
+            }
+            Source::Udp(_) | Source::Acceptor(_) | Source::Relayed(_) => self.enqueue(source),
+        }
+    }
+
+    /// Gives each source one turn. Relayed sockets come last, because what they bring is gathered for one flush.
+    fn serve(&mut self, turns: &mut Vec<Source>) {
+        let mut relayed = 0;
+        for &source in &*turns {
+            match source {
+                Source::Udp(index) => self.serve_listener(index),
+                Source::Acceptor(index) => self.accept(index),
+                Source::Stream(index) => self.serve_stream(index),
+                Source::Relayed(_) => relayed += 1,
+                Source::Waker => {}
+            }
+        }
+        // A socket alone may fill the whole row; many share it, and those left over have their next turn soon.
+        if let Some(share) = BATCH.checked_div(relayed) {
+            for source in turns.drain(..) {
+                if let Source::Relayed(index) = source {
+                    self.serve_relayed(index, share.max(MIN_SHARE));
+                }
+            }
+            self.flush_to_clients();
+        }
+        turns.clear();
+        self.finish();
+    }
+
+    /// Writes what streams wait for; a stream that fails on that occasion gives the core something to do again.
+    fn finish(&mut self) {
+        self.settle();
+        self.streams.flush();
+        while self.streams.has_closed() {
+            self.settle();
+            self.streams.flush();
+        }
+    }
+
+    fn accept(&mut self, index: usize) {
+        self.streams.set_acceptor_queued(index, false);
+        let registry = self.poll.registry();
+        let now = self.now.instant;
+        if self
+            .streams
+            .accept(index, registry, now, &mut self.counters)
+        {
+            self.enqueue(Source::Acceptor(index));
+        }
+        self.settle();
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = self.now.instant;
+        if self.server.poll_timeout().is_some_and(|due| due <= now) {
+            self.server.handle_timeout(self.now);
+            self.settle();
+        }
+        if self.streams.poll_timeout().is_some_and(|due| due <= now) {
+            for index in self.streams.handle_timeout(now, &mut self.counters) {
+                self.enqueue(Source::Acceptor(index));
+            }
+            self.settle();
+        }
+    }
+
+    /// Looks at what the relay tells its shards.
+    fn read_control(&mut self) {
+        let current = self.control.policy.load();
+        if !Arc::ptr_eq(&current, &self.policy) {
+            self.policy = Arc::clone(&current);
+            self.server.apply_policy(Arc::clone(&self.policy.server));
+        }
+        drop(current);
+        let draining = self.control.draining.load(Ordering::Relaxed);
+        if draining != self.draining {
+            self.draining = draining;
+            self.server.set_draining(draining);
+        }
+        self.settle();
+    }
+
+    fn read_letters(&mut self) {
+        while let Some(letter) = self.links.receive() {
+            match letter {
+                Letter::Claim { from, id, token } => {
+                    let held = self.server.release_reserved(self.now, token);
+                    let registry = self.poll.registry();
+                    let socket = held.and_then(|held| self.relayed.release(registry, held));
+                    self.links.answer(from, id, socket);
+                }
+                Letter::Claimed { id, socket } => {
+                    if self.links.settle(id) {
+                        let opened = match socket {
+                            Some(fd) => self.relayed.adopt(self.poll.registry(), id, fd),
+                            None => Err(OpenError::NoReservation),
+                        };
+                        self.relayed_opened(id, opened);
+                    }
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Carries out what the core asks for, and tells it which clients are gone, until both have nothing more to say.
+    /// Nothing waits in `to_peers` here: a command may close the socket that it would leave by.
+    pub(super) fn settle(&mut self) {
+        loop {
+            if let Some(client) = self.streams.poll_closed() {
+                self.server.handle_client_closed(self.now, client);
+            } else if let Some(command) = self.server.poll_command() {
+                self.carry_out(command);
+            } else if let Some(event) = self.server.poll_event() {
+                self.note_event(&event);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::OpenRelayed { id, local } => {
+                let opened = self.relayed.open(self.poll.registry(), id, local);
+                self.relayed_opened(id, opened);
+            }
+            Command::ClaimReserved { id, owner, token } => self.claim(id, owner, token),
+            Command::CloseRelayed { id } => {
+                self.links.forget(id);
+                self.relayed.close(id);
+            }
+            Command::Send { to, message } => self.send(to, &message),
+        }
+    }
+
+    fn relayed_opened(&mut self, id: RelayedId, opened: Result<SocketAddr, OpenError>) {
+        self.counters.relayed_sockets_exhausted += u64::from(opened == Err(OpenError::Exhausted));
+        self.server.handle_relayed_opened(self.now, id, opened);
+    }
+
+    fn claim(&mut self, id: RelayedId, owner: ShardId, token: ReservationToken) {
+        if let Err(error) = self.links.claim(owner, id, token) {
+            self.counters.claims_refused += 1;
+            self.server.handle_relayed_opened(self.now, id, Err(error));
+        }
+    }
+
+    fn send(&mut self, to: FiveTuple, message: &[u8]) {
+        match to.transport {
+            Transport::Udp => {
+                if let Some(index) = self.listeners.find(to.server) {
+                    let sent = self.listeners.send_now(index, message, to.client);
+                    self.counters.client_datagrams_refused += sent.refused;
+                }
+            }
+            Transport::Tcp | Transport::Tls => {
+                if let Some(index) = self.streams.find(to) {
+                    self.streams
+                        .push_message(index, message, &mut self.counters);
+                }
+            }
+        }
+    }
+
+    fn note_event(&mut self, event: &Event) {
+        match event {
+            Event::Opened { client, .. } if client.transport.is_stream() => {
+                self.streams.allocation_opened(*client);
+            }
+            Event::Closed { client, .. } if client.transport.is_stream() => {
+                self.streams.allocation_closed(*client, self.now.instant);
+            }
+            Event::Opened { .. } | Event::Closed { .. } | Event::Refused { .. } => {}
+        }
+        self.published
+            .set_allocations(self.server.counters().allocations());
+        if !self.event_log.write(event, self.now.unix) {
+            self.counters.events_not_logged += 1;
+        }
+    }
+
+    /// Publishes the counts when that is due, and sees to it that it becomes due after something has happened.
+    fn publish(&mut self) {
+        let now = self.now.instant;
+        match self.publish_at {
+            Some(due) if due <= now => {
+                self.published
+                    .publish(self.server.counters(), &self.counters);
+                self.publish_at = None;
+            }
+            Some(_) => {}
+            None => self.publish_at = Some(now.after(PUBLISH_INTERVAL)),
+        }
+    }
+
+    fn close(mut self) {
+        self.now = clock::now();
+        self.server.close_all(self.now);
+        self.finish();
+        self.streams.close_all();
+        self.finish();
+        self.published
+            .publish(self.server.counters(), &self.counters);
+    }
+}

@@ -1,0 +1,124 @@
+//! Ports, descriptors and shards: what happens when they are taken, run out, or are somebody else's.
+
+use std::io::Read as _;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::{Driver, Relay, connect, echo_peer, is_timeout, settings, wait_until};
+use turnfleet_relay::shard::{BindError, ShardSet};
+use turnfleet_turn::Transport;
+use turnfleet_turn::client::AllocateOptions;
+
+#[test]
+fn a_second_relay_on_the_same_port_fails_and_names_it() {
+    let relay = Relay::start(settings(2, None));
+    for taken in &relay.addresses {
+        let mut second = settings(2, None);
+        second.listeners = vec![*taken];
+        let Err(error) = ShardSet::bind(second) else {
+            panic!("{taken} was bound twice");
+        };
+        assert!(matches!(&error, BindError::Socket { listener, .. } if listener == taken));
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_tls_listener_without_a_certificate_is_refused() {
+    let mut settings = settings(1, None);
+    settings.listeners[0].transport = Transport::Tls;
+    let refused = ShardSet::bind(settings);
+    assert!(matches!(refused, Err(BindError::NoCertificate { .. })));
+}
+
+/// The kernel chooses the shard of each client by its port: with many clients a token meets every shard.
+#[test]
+fn a_reservation_is_redeemed_on_any_shard() {
+    let relay = Relay::start(settings(4, None));
+    let server = relay.address(Transport::Udp, true);
+    for _ in 0..24 {
+        let mut holder = Driver::udp(server);
+        let held = holder.allocate(AllocateOptions {
+            even_port: Some(true),
+            ..AllocateOptions::default()
+        });
+        assert_eq!(held.relayed.port() % 2, 0);
+        let mut redeemer = Driver::udp(server);
+        let redeemed = redeemer.allocate(AllocateOptions {
+            reservation_token: held.reservation_token,
+            ..AllocateOptions::default()
+        });
+        assert_eq!(redeemed.relayed.port(), held.relayed.port() + 1);
+        let peer = echo_peer(true);
+        redeemer.bind_channel(peer);
+        redeemer.send_to(peer, b"through a socket that moved");
+        assert_eq!(
+            redeemer.receive_one().payload,
+            b"through a socket that moved"
+        );
+        holder.refresh(0);
+        redeemer.refresh(0);
+    }
+    relay.wait_until("no allocation", |shards| shards.allocations() == 0);
+    wait_until("no port in use", || relay.ledger.usage().ports_used == 0);
+}
+
+/// Runs in a process of its own, because the limit is the process's.
+#[test]
+fn without_descriptors_requests_are_refused_and_the_relay_recovers() {
+    let this = std::env::current_exe().unwrap();
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 96; exec \"$0\" --exact sockets::scarce_descriptors",
+        ])
+        .arg(this)
+        .env("TURNFLEET_SCARCE_DESCRIPTORS", "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn scarce_descriptors() {
+    if std::env::var_os("TURNFLEET_SCARCE_DESCRIPTORS").is_none() {
+        return;
+    }
+    let relay = Relay::start(settings(1, None));
+    let server = relay.address(Transport::Udp, true);
+    let tcp_server = relay.address(Transport::Tcp, true);
+    let mut drivers = Vec::new();
+    let mut refused = None;
+    while refused.is_none() {
+        let mut driver = Driver::udp(server);
+        refused = driver.try_allocate(AllocateOptions::default()).err();
+        drivers.push(driver);
+    }
+    assert!(drivers.len() > 10, "{} allocations", drivers.len());
+
+    // A stream that finds no descriptor waits in the kernel, and costs no processor time meanwhile.
+    drivers.pop();
+    let mut waiting = connect(tcp_server);
+    relay.wait_until("a pause", |shards| {
+        shards.driver_counters().accept_pauses > 0
+    });
+    let read = waiting.read(&mut [0; 1]);
+    assert!(read.is_err_and(|error| is_timeout(&error)));
+    let before = relay.shards.driver_counters().accept_pauses;
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    assert!(waiting.read(&mut [0; 1]).is_err());
+    let pauses = relay.shards.driver_counters().accept_pauses - before;
+    assert!(pauses <= 10, "{pauses} pauses in a second");
+
+    for driver in &mut drivers {
+        driver.refresh(0);
+    }
+    drivers.clear();
+    relay.wait_until("an accepted stream", |shards| {
+        shards.driver_counters().streams_accepted > 0
+    });
+    let mut driver = Driver::tcp(tcp_server);
+    driver.allocate(AllocateOptions::default());
+}

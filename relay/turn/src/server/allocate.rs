@@ -1,0 +1,297 @@
+//! Allocate (RFC 8656 §7.2): what the request asks for, whether it may be had, and the answer. Sockets are opened in
+//! between, see [`super::opening`].
+
+use super::Server;
+use super::auth::Credential;
+use super::reject::Reject;
+use super::request::{Answer, Request, RequestMethod};
+use crate::addr::AddressFamily;
+use crate::allocation::{Allocation, DEFAULT_LIFETIME, Owner, Pending};
+use crate::channels::Channels;
+use crate::counters::{Flow, Limit};
+use crate::decision::{Decision, DropReason};
+use crate::event::Event;
+use crate::ledger::Refused;
+use crate::peer_filter::is_transition;
+use crate::permissions::Permissions;
+use crate::ports::PortRequest;
+use crate::table::AllocationId;
+use crate::time::Instant;
+use crate::wire::{AttributeError, ErrorCode, Message, ReservationToken};
+
+/// REQUESTED-TRANSPORT, RFC 8656 §18.8.
+const UDP: u8 = 17;
+
+/// What an Allocate request asks for, once it is known to be well-formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The port that an earlier allocation has reserved.
+    Reserved(ReservationToken),
+    /// A relayed address of one family, perhaps an IPv6 one besides.
+    Drawn {
+        family: AddressFamily,
+        additional: bool,
+        port: PortRequest,
+    },
+}
+
+/// Which families the server has relayed hosts of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Families {
+    pub(super) v4: bool,
+    pub(super) v6: bool,
+}
+
+impl Server {
+    /// RFC 8656 §7.2, in its order. The request is authentic (1).
+    pub(super) fn handle_allocate(
+        &mut self,
+        request: &Request<'_>,
+        credential: &Credential<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Decision, Reject> {
+        // (2) A five-tuple that has an allocation gets 437, unless the request is the one that made it.
+        if let Some(id) = request.allocation {
+            return self.repeat_allocate(request, credential, id, reply);
+        }
+        // §21.4: a client behind Teredo or 6to4 is not served.
+        if is_transition(request.from.client.ip()) {
+            return Err(Reject::Forbidden);
+        }
+        // (3) to (9), as far as the request itself decides them.
+        let asked = Asked::read(&request.message, self.families())?;
+        let lifetime = match request.message.lifetime() {
+            None => DEFAULT_LIFETIME,
+            Some(Ok(seconds)) => self.granted_lifetime(Some(seconds)),
+            Some(Err(_)) => return Err(Reject::BadRequest),
+        };
+        if self.draining {
+            return Err(Reject::InsufficientCapacity);
+        }
+        if let Asked::Reserved(token) = asked {
+            self.check_token(request.now.instant, token)?;
+        }
+        let owner = Owner {
+            username: credential.username.into(),
+            user: credential.user.clone(),
+            key: credential.key.clone(),
+        };
+        // (10) The quota is the user's.
+        self.admit(&owner, asked)?;
+        let fingerprint = request.answer().fingerprint;
+        let allocation = Allocation {
+            number: self.next_number,
+            client: request.from,
+            owner,
+            transaction_id: request.message.transaction_id(),
+            token: None,
+            refused_family: None,
+            relayed: [None; 2],
+            permissions: Permissions::new(),
+            channels: Channels::new(),
+            opened_at: request.now.instant,
+            to_peers: Flow::default(),
+            to_client: Flow::default(),
+            pending: Some(Box::new(Pending {
+                fingerprint,
+                lifetime,
+                attempts: super::opening::ATTEMPTS,
+                wants: Vec::with_capacity(2),
+            })),
+        };
+        self.next_number += 1;
+        self.open_allocation(request, allocation, asked, reply)
+    }
+
+    /// §7.2 (2): the retransmission of an Allocate request gets the answer of the first one.
+    fn repeat_allocate(
+        &mut self,
+        request: &Request<'_>,
+        credential: &Credential<'_>,
+        id: AllocationId,
+        reply: &mut Vec<u8>,
+    ) -> Result<Decision, Reject> {
+        let allocation = self
+            .table
+            .allocation(id)
+            .ok_or(Reject::AllocationMismatch)?;
+        let same = allocation.transaction_id == request.message.transaction_id()
+            && *allocation.owner.username == *credential.username;
+        if !same {
+            return Err(Reject::AllocationMismatch);
+        }
+        if allocation.pending.is_some() {
+            return Ok(Decision::Drop(DropReason::Retransmission));
+        }
+        write_success(
+            allocation,
+            request.now.instant,
+            request.answer().fingerprint,
+            reply,
+        );
+        Ok(Decision::Reply)
+    }
+
+    /// §7.2 (5): whether the token may still be redeemed; another shard's tokens only it can judge.
+    fn check_token(&self, now: Instant, token: ReservationToken) -> Result<(), Reject> {
+        let owner = token.0[0];
+        if owner >= self.config.shards || (owner == self.config.shard.0 && !self.holds(now, token))
+        {
+            return Err(Reject::InsufficientCapacity);
+        }
+        Ok(())
+    }
+
+    /// Counts the allocation against the limits; whoever ends it lets it leave.
+    fn admit(&mut self, owner: &Owner, asked: Asked) -> Result<(), Reject> {
+        let user = owner.user();
+        let limits = &self.policy.limits;
+        let reserves = asked.reserves();
+        if reserves && self.reservations.held_by(user) >= limits.allocations_per_user {
+            self.counters.count_limit(Limit::Reservations);
+            return Err(Reject::AllocationQuotaReached);
+        }
+        self.ledger
+            .admit(user, limits)
+            .map_err(|refused| match refused {
+                Refused::UserQuota => {
+                    self.counters.count_limit(Limit::AllocationsPerUser);
+                    Reject::AllocationQuotaReached
+                }
+                Refused::Total => {
+                    self.counters.count_limit(Limit::Allocations);
+                    Reject::InsufficientCapacity
+                }
+            })
+    }
+
+    fn families(&self) -> Families {
+        let has = |family| {
+            let mut hosts = self.config.relayed_hosts.iter();
+            hosts.any(|host| AddressFamily::of(host.local) == family)
+        };
+        Families {
+            v4: has(AddressFamily::V4),
+            v6: has(AddressFamily::V6),
+        }
+    }
+
+    /// Counts and reports an allocation whose sockets are open.
+    pub(super) fn granted(&mut self, id: AllocationId) {
+        self.counters.opened += 1;
+        self.arm(id);
+        if let Some(allocation) = self.table.allocation(id) {
+            let relayed = allocation.relayed.iter().flatten();
+            let event = Event::Opened {
+                allocation: allocation.number,
+                client: allocation.client,
+                username: allocation.owner.username.clone(),
+                relayed: relayed.map(|relayed| relayed.address).collect(),
+            };
+            self.push_event(event);
+        }
+    }
+}
+
+/// RFC 8656 §7.2: the success response, from what the allocation remembers.
+pub(super) fn write_success(
+    allocation: &Allocation,
+    now: Instant,
+    fingerprint: bool,
+    out: &mut Vec<u8>,
+) {
+    let answer = Answer {
+        method: RequestMethod::Allocate,
+        transaction_id: allocation.transaction_id,
+        fingerprint,
+    };
+    let mut writer = answer.success(out);
+    for relayed in allocation.relayed.iter().flatten() {
+        writer.xor_relayed_address(relayed.address);
+    }
+    writer.lifetime(allocation.remaining_seconds(now));
+    if let Some(token) = allocation.token {
+        writer.reservation_token(token);
+    }
+    if let Some((family, code)) = allocation.refused_family {
+        writer.address_error_code(family, code);
+    }
+    writer.xor_mapped_address(allocation.client.client);
+    answer.finish(writer, Some(&allocation.owner.key));
+}
+
+impl Asked {
+    /// RFC 8656 §7.2, (3) to (9).
+    fn read(message: &Message<'_>, families: Families) -> Result<Self, Reject> {
+        // (3) REQUESTED-TRANSPORT is there, and is UDP. (4) DONT-FRAGMENT is an unknown attribute here.
+        match message.requested_transport() {
+            Some(Ok(UDP)) => {}
+            Some(Ok(_)) => return Err(Reject::UnsupportedTransport),
+            Some(Err(_)) | None => return Err(Reject::BadRequest),
+        }
+        let requested = message.requested_address_family();
+        let additional = message.additional_address_family();
+        let even_port = message.even_port();
+        // (5) RESERVATION-TOKEN stands alone.
+        if let Some(token) = message.reservation_token() {
+            if even_port.is_some() || requested.is_some() || additional.is_some() {
+                return Err(Reject::BadRequest);
+            }
+            return token.map(Self::Reserved).map_err(|_| Reject::BadRequest);
+        }
+        // (6) One family, or both.
+        if requested.is_some() && additional.is_some() {
+            return Err(Reject::BadRequest);
+        }
+        // (7) The family is one that the server has; without a word about it, it is IPv4.
+        let family = match requested {
+            None => AddressFamily::V4,
+            Some(Ok(family)) => family,
+            Some(Err(AttributeError::Family)) => return Err(Reject::AddressFamilyNotSupported),
+            Some(Err(_)) => return Err(Reject::BadRequest),
+        };
+        if !families.have(family) {
+            return Err(Reject::AddressFamilyNotSupported);
+        }
+        // (8) A pair of ports is reserved in one family only.
+        let port = match even_port {
+            None => PortRequest::Any,
+            Some(Ok(false)) => PortRequest::Even,
+            Some(Ok(true)) if additional.is_some() => return Err(Reject::BadRequest),
+            Some(Ok(true)) => PortRequest::EvenWithNext,
+            Some(Err(_)) => return Err(Reject::BadRequest),
+        };
+        // (9) The additional family is IPv6.
+        let additional = match additional {
+            None => false,
+            Some(Ok(AddressFamily::V6)) => true,
+            Some(_) => return Err(Reject::BadRequest),
+        };
+        Ok(Self::Drawn {
+            family,
+            additional,
+            port,
+        })
+    }
+
+    fn reserves(self) -> bool {
+        match self {
+            Self::Reserved(_) => false,
+            Self::Drawn { port, .. } => port == PortRequest::EvenWithNext,
+        }
+    }
+}
+
+impl Families {
+    pub(super) fn have(self, family: AddressFamily) -> bool {
+        match family {
+            AddressFamily::V4 => self.v4,
+            AddressFamily::V6 => self.v6,
+        }
+    }
+}
+
+/// Why a family of a dual allocation is missing (RFC 8656 §7.2 (9)).
+pub(super) fn missing(family: AddressFamily, reject: Reject) -> (AddressFamily, ErrorCode) {
+    (family, reject.error_code())
+}

@@ -1,0 +1,148 @@
+//! Who sends a request: the long-term credential mechanism (RFC 8489 §9.2), and what an answer to an unknown sender costs.
+
+use std::ops::Range;
+
+use super::Server;
+use super::reflection::AnswerKind;
+use super::reject::Reject;
+use super::request::{Request, RequestMethod};
+use crate::addr::Transport;
+use crate::context::{Candidate, Context};
+use crate::wire::{AttributeType, LongTermKey};
+
+/// How long past its expiry an ephemeral credential still makes allocations: what clocks may be apart, in seconds.
+const CREDENTIAL_GRACE: u64 = 60;
+
+/// Verified against when nobody has the username, so that an unknown one takes no less time than a wrong password.
+const NOBODY: LongTermKey = LongTermKey([0; 16]);
+
+/// An authentic sender.
+pub(super) struct Credential<'a> {
+    pub(super) username: &'a str,
+    /// The part of the username that counts against the limit per user.
+    pub(super) user: Option<Range<u16>>,
+    pub(super) key: LongTermKey,
+}
+
+impl Server {
+    /// RFC 8489 §9.2.4, in its order.
+    pub(super) fn authenticate<'a>(
+        &mut self,
+        request: &Request<'a>,
+        context: &Context<'_>,
+    ) -> Result<Credential<'a>, Reject> {
+        let message = &request.message;
+        // Without MESSAGE-INTEGRITY: 401.
+        if !message.has_integrity() {
+            return Err(Reject::Unauthenticated);
+        }
+        // Without USERNAME, REALM or NONCE: 400. A USERHASH is in the place of a USERNAME, but nobody has it here.
+        let username = message.username();
+        let named = username.is_some() || message.has(AttributeType::USERHASH);
+        let (true, Some(_), Some(nonce)) = (named, message.realm(), message.nonce()) else {
+            return Err(Reject::BadRequest);
+        };
+        // An invalid USERNAME, or a MESSAGE-INTEGRITY that does not match: 401, without a difference between them.
+        let username = username.and_then(Result::ok);
+        let credential = self.verify(request, username.unwrap_or_default(), context);
+        let credential = credential.ok_or(Reject::Unauthenticated)?;
+        // A nonce that is not valid any more, or never was: 438.
+        nonce
+            .ok()
+            .and_then(|nonce| {
+                let client = request.from.client;
+                self.nonces.verify(request.now.unix, client, nonce).ok()
+            })
+            .ok_or(Reject::StaleNonce)?;
+        Ok(credential)
+    }
+
+    /// Tries the keys that `username` may have signed with.
+    fn verify<'a>(
+        &mut self,
+        request: &Request<'a>,
+        username: &'a str,
+        context: &Context<'_>,
+    ) -> Option<Credential<'a>> {
+        let message = &request.message;
+        // The key that the allocation was made with stays good while it lives: rotated secrets and an expired ephemeral
+        // credential do not end a call.
+        let allocation = request.allocation.and_then(|id| self.table.allocation(id));
+        let owner = allocation.map(|allocation| &allocation.owner);
+        if let Some(owner) = owner.filter(|owner| *owner.username == *username)
+            && message.verify_integrity(&owner.key)
+        {
+            return Some(Credential {
+                username,
+                user: owner.user.clone(),
+                key: owner.key.clone(),
+            });
+        }
+        self.candidates.clear();
+        context
+            .keys
+            .candidates(username, request.now, &mut self.candidates);
+        if self.candidates.iter().next().is_none() {
+            let _ = message.verify_integrity(&NOBODY);
+        }
+        let signed = |candidate: &&Candidate| message.verify_integrity(&candidate.key);
+        let candidate = self.candidates.iter().find(signed)?;
+        let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
+        if candidate.expires_at.is_some_and(ended) {
+            return None;
+        }
+        Some(Credential {
+            username,
+            user: candidate
+                .user
+                .as_ref()
+                .and_then(|range| user_range(range, username)),
+            key: candidate.key.clone(),
+        })
+    }
+
+    /// Whether an answer may go to a sender who has proved nothing: its address may be somebody else's.
+    pub(super) fn may_challenge(&mut self, request: &Request<'_>) -> bool {
+        self.within_budget(request, AnswerKind::Challenge)
+    }
+
+    /// As [`Self::may_challenge`], for a Binding response.
+    pub(super) fn may_answer_binding(&mut self, request: &Request<'_>) -> bool {
+        self.within_budget(request, AnswerKind::Binding)
+    }
+
+    /// An authentic request has come from its address, which pays back what its answers cost.
+    pub(super) fn pay_back(&mut self, request: &Request<'_>) {
+        if request.from.transport == Transport::Udp {
+            self.reflection
+                .authenticated(request.now.instant, request.from.client);
+        }
+    }
+
+    /// A handshake has proved the address of a stream's client, an authentic request that of an allocation's.
+    fn within_budget(&mut self, request: &Request<'_>, kind: AnswerKind) -> bool {
+        request.from.transport.is_stream()
+            || request.allocation.is_some()
+            || self.reflection.answer_allowed(
+                request.now.instant,
+                request.from.client,
+                kind,
+                request.message.transaction_id(),
+            )
+    }
+}
+
+impl Request<'_> {
+    /// Whether its refusal is worth a line in the log: an Allocate request from a known sender, or from one who tried.
+    pub(super) fn is_notable(&self, authentic: bool) -> bool {
+        self.method == RequestMethod::Allocate && (authentic || self.message.has_integrity())
+    }
+}
+
+/// The user's part of `username`, where it is one and not empty.
+fn user_range(range: &Range<usize>, username: &str) -> Option<Range<u16>> {
+    let user = username.get(range.clone())?;
+    let start = u16::try_from(range.start).ok()?;
+    let end = u16::try_from(range.end).ok()?;
+    (!user.is_empty()).then_some(start..end)
+}

@@ -1,0 +1,90 @@
+//! CreatePermission (RFC 8656 §10): lets peers of some IP addresses reach the client.
+
+use std::net::IpAddr;
+
+use super::Server;
+use super::reject::Reject;
+use super::request::Request;
+use crate::addr::AddressFamily;
+use crate::allocation::PERMISSION_LIFETIME;
+use crate::counters::Limit;
+use crate::decision::Decision;
+use crate::table::AllocationId;
+use crate::time::Instant;
+use crate::wire::LongTermKey;
+
+impl Server {
+    /// RFC 8656 §10.2. The request is authentic, and the allocation its sender's. Either every permission asked for is
+    /// installed, or none.
+    pub(super) fn handle_create_permission(
+        &mut self,
+        request: &Request<'_>,
+        id: AllocationId,
+        key: &LongTermKey,
+        reply: &mut Vec<u8>,
+    ) -> Result<Decision, Reject> {
+        let now = request.now.instant;
+        let allocation = self
+            .table
+            .allocation(id)
+            .ok_or(Reject::AllocationMismatch)?;
+        // At least one XOR-PEER-ADDRESS, and all of them valid: otherwise 400.
+        let mut peers = Vec::with_capacity(8);
+        for peer in request.message.xor_peer_addresses() {
+            peers.push(peer.map_err(|_| Reject::BadRequest)?.0.ip());
+        }
+        if peers.is_empty() {
+            return Err(Reject::BadRequest);
+        }
+        peers.sort_unstable();
+        peers.dedup();
+        // A family without a relayed address gets 443.
+        if peers
+            .iter()
+            .any(|ip| allocation.relayed(AddressFamily::of(*ip), now).is_none())
+        {
+            return Err(Reject::PeerAddressFamilyMismatch);
+        }
+        // A peer that the policy does not allow gets 403.
+        if !peers
+            .iter()
+            .all(|ip| self.policy.peer_filter.check_ip(*ip).is_ok())
+        {
+            return Err(Reject::Forbidden);
+        }
+        self.install_permissions(id, &peers, now)?;
+
+        let answer = request.answer();
+        let writer = answer.success(reply);
+        answer.finish(writer, Some(key));
+        Ok(Decision::Reply)
+    }
+
+    /// Installs or refreshes the permissions of distinct `peers`; 508 and none of them where that would be too many.
+    pub(super) fn install_permissions(
+        &mut self,
+        id: AllocationId,
+        peers: &[IpAddr],
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let allocation = self
+            .table
+            .allocation_mut(id)
+            .ok_or(Reject::AllocationMismatch)?;
+        let permissions = &mut allocation.permissions;
+        self.counters.permissions -= permissions.sweep(now) as u64;
+        let missing = peers.iter().filter(|ip| !permissions.contain(**ip)).count();
+        let limit = usize::from(self.policy.limits.permissions_per_allocation);
+        if permissions.len() + missing > limit && missing > 0 {
+            self.counters.count_limit(Limit::Permissions);
+            return Err(Reject::InsufficientCapacity);
+        }
+        for ip in peers {
+            let expires_at = now.after(PERMISSION_LIFETIME);
+            let installed = permissions.install(*ip, expires_at, &self.hash);
+            self.counters.permissions += u64::from(installed);
+        }
+        self.arm(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Refusals: the error codes of STUN and TURN, and the one place that makes error responses of them.
+
+use super::Server;
+use super::request::{Answer, Request};
+use crate::decision::{Decision, DropReason};
+use crate::event::Event;
+use crate::wire::{Class, ErrorCode, LongTermKey, MessageWriter};
+
+/// Why a request is refused. The variants are metric labels, and each one is an error code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reject {
+    /// 400, RFC 8489 §14.8.
+    BadRequest,
+    /// 401, RFC 8489 §9.2.4.
+    Unauthenticated,
+    /// 403, RFC 8656 §19.
+    Forbidden,
+    /// 420, RFC 8489 §6.3.1.
+    UnknownAttribute,
+    /// 437, RFC 8656 §19.
+    AllocationMismatch,
+    /// 438, RFC 8489 §9.2.4.
+    StaleNonce,
+    /// 440, RFC 8656 §19.
+    AddressFamilyNotSupported,
+    /// 441, RFC 8656 §5.
+    WrongCredentials,
+    /// 442, RFC 8656 §7.2.
+    UnsupportedTransport,
+    /// 443, RFC 8656 §19.
+    PeerAddressFamilyMismatch,
+    /// 486, RFC 8656 §7.2.
+    AllocationQuotaReached,
+    /// 508, RFC 8656 §19.
+    InsufficientCapacity,
+}
+
+impl Reject {
+    /// Every error, in the order of their declaration.
+    pub const ALL: [Self; 12] = [
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::UnknownAttribute,
+        Self::AllocationMismatch,
+        Self::StaleNonce,
+        Self::AddressFamilyNotSupported,
+        Self::WrongCredentials,
+        Self::UnsupportedTransport,
+        Self::PeerAddressFamilyMismatch,
+        Self::AllocationQuotaReached,
+        Self::InsufficientCapacity,
+    ];
+
+    /// The number in ERROR-CODE; also the metric label.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        self.error_code().code()
+    }
+
+    pub(super) fn error_code(self) -> ErrorCode {
+        match self {
+            Self::BadRequest => ErrorCode::BAD_REQUEST,
+            Self::Unauthenticated => ErrorCode::UNAUTHENTICATED,
+            Self::Forbidden => ErrorCode::FORBIDDEN,
+            Self::UnknownAttribute => ErrorCode::UNKNOWN_ATTRIBUTE,
+            Self::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
+            Self::StaleNonce => ErrorCode::STALE_NONCE,
+            Self::AddressFamilyNotSupported => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
+            Self::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
+            Self::UnsupportedTransport => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
+            Self::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Self::AllocationQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            Self::InsufficientCapacity => ErrorCode::INSUFFICIENT_CAPACITY,
+        }
+    }
+
+    /// The reason phrase of the RFCs.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest => "Bad Request",
+            Self::Unauthenticated => "Unauthenticated",
+            Self::Forbidden => "Forbidden",
+            Self::UnknownAttribute => "Unknown Attribute",
+            Self::AllocationMismatch => "Allocation Mismatch",
+            Self::StaleNonce => "Stale Nonce",
+            Self::AddressFamilyNotSupported => "Address Family not Supported",
+            Self::WrongCredentials => "Wrong Credentials",
+            Self::UnsupportedTransport => "Unsupported Transport Protocol",
+            Self::PeerAddressFamilyMismatch => "Peer Address Family Mismatch",
+            Self::AllocationQuotaReached => "Allocation Quota Reached",
+            Self::InsufficientCapacity => "Insufficient Capacity",
+        }
+    }
+}
+
+impl Server {
+    /// Refuses a request; `key` is the one that authenticated it. A sender who has proved nothing is answered within the
+    /// reflection budget only.
+    pub(super) fn refuse(
+        &mut self,
+        request: &Request<'_>,
+        reject: Reject,
+        key: Option<&LongTermKey>,
+        reply: &mut Vec<u8>,
+    ) -> Decision {
+        self.counters.count_reject(request.method, reject);
+        if key.is_none() && !self.may_challenge(request) {
+            return Decision::Drop(DropReason::ReflectionBudget);
+        }
+        if request.is_notable(key.is_some()) {
+            let username = request.message.username().and_then(Result::ok);
+            self.push_event(Event::Refused {
+                client: request.from,
+                username: username.map(Into::into),
+                code: reject.code(),
+            });
+        }
+        let answer = request.answer();
+        answer.error(reject, key, reply, |writer| match reject {
+            // RFC 8489 §9.2.4: what the sender needs to try again.
+            Reject::Unauthenticated | Reject::StaleNonce => {
+                writer.realm(&self.policy.realm);
+                writer.nonce(&self.nonces.mint(request.now.unix, request.from.client));
+            }
+            // RFC 8489 §6.3.1.
+            Reject::UnknownAttribute => {
+                writer.unknown_attributes(request.message.unknown_required());
+            }
+            Reject::BadRequest
+            | Reject::Forbidden
+            | Reject::AllocationMismatch
+            | Reject::AddressFamilyNotSupported
+            | Reject::WrongCredentials
+            | Reject::UnsupportedTransport
+            | Reject::PeerAddressFamilyMismatch
+            | Reject::AllocationQuotaReached
+            | Reject::InsufficientCapacity => {}
+        });
+        Decision::Reply
+    }
+}
+
+impl Answer {
+    /// Writes an error response with what `attributes` adds; `key` is the one that authenticated the request.
+    pub(super) fn error(
+        self,
+        reject: Reject,
+        key: Option<&LongTermKey>,
+        out: &mut Vec<u8>,
+        attributes: impl FnOnce(&mut MessageWriter<'_>),
+    ) {
+        let mut writer = self.begin(Class::ErrorResponse, out);
+        // An answer to a sender who has proved nothing is kept short: no reason phrase.
+        let reason = if key.is_some() { reject.reason() } else { "" };
+        writer.error_code(reject.error_code(), reason);
+        attributes(&mut writer);
+        self.finish(writer, key);
+    }
+}

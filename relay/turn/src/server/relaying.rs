@@ -1,0 +1,179 @@
+//! Application data: ChannelData and Send from clients, datagrams from peers (RFC 8656 §11, §12).
+//!
+//! The packet path: no memory from the heap, one look-up by hash for what a client sends and none for what a peer sends.
+//! Whatever may not pass is dropped without an answer, and counted.
+
+use std::net::SocketAddr;
+
+use super::Server;
+use crate::addr::{AddressFamily, FiveTuple, PeerAddr};
+use crate::command::RelayedId;
+use crate::decision::{ClientHeader, Decision, DropReason, Span};
+use crate::table::{AllocationId, RelayedUse};
+use crate::time::Instant;
+use crate::wire::{ChannelData, Message, TransactionId};
+
+/// The most that a UDP datagram over IPv4 carries.
+const MAX_DATAGRAM: usize = 65_507;
+
+/// What stands around a peer's data at most: a Data indication with an IPv6 peer, and padding.
+const MAX_FRAMING: usize = ClientHeader::MAX_LEN + ClientHeader::MAX_PADDING;
+
+impl Server {
+    /// RFC 8656 §12.6. Receipt refreshes neither the binding nor the permission.
+    pub(super) fn handle_channel_data(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        packet: &[u8],
+    ) -> Decision {
+        let Ok(message) = ChannelData::parse(packet) else {
+            return Decision::Drop(DropReason::Malformed);
+        };
+        let Some(id) = self.table.find(&from) else {
+            return Decision::Drop(DropReason::NoAllocation);
+        };
+        let Some(allocation) = self.table.allocation(id) else {
+            return Decision::Drop(DropReason::NoAllocation);
+        };
+        let Some(peer) = allocation.channels.peer(message.number, now) else {
+            return Decision::Drop(DropReason::NoChannel);
+        };
+        self.relay_to_peer(now, id, peer, message.payload)
+    }
+
+    /// RFC 8656 §11.2, in its order.
+    pub(super) fn handle_send(
+        &mut self,
+        now: Instant,
+        from: FiveTuple,
+        message: &Message<'_>,
+    ) -> Decision {
+        // RFC 8489 §6.3.2: unknown comprehension-required attributes end the processing. DONT-FRAGMENT is one of them.
+        if message.unknown_required().next().is_some() {
+            return Decision::Drop(DropReason::UnknownAttributes);
+        }
+        // §5: without an allocation the indication is ignored.
+        let id = self.table.find(&from);
+        let found = id.and_then(|id| Some((id, self.table.allocation(id)?)));
+        let Some((id, allocation)) = found.filter(|(_, allocation)| allocation.is_live(now)) else {
+            return Decision::Drop(DropReason::NoAllocation);
+        };
+        // Both attributes are there; of several peers the first counts.
+        let (Some(Ok(PeerAddr(peer))), Some(data)) = (message.xor_peer_address(), message.data())
+        else {
+            return Decision::Drop(DropReason::Malformed);
+        };
+        if allocation
+            .relayed(AddressFamily::of(peer.ip()), now)
+            .is_none()
+        {
+            return Decision::Drop(DropReason::FamilyMismatch);
+        }
+        // A permission is there; it is not refreshed.
+        if !allocation.permissions.allow(peer.ip(), now) {
+            return Decision::Drop(DropReason::NoPermission);
+        }
+        // The peer's address and port are allowed.
+        if self.policy.peer_filter.check(peer).is_err() {
+            return Decision::Drop(DropReason::PeerDenied);
+        }
+        self.relay_to_peer(now, id, peer, data)
+    }
+
+    fn relay_to_peer(
+        &mut self,
+        now: Instant,
+        id: AllocationId,
+        peer: SocketAddr,
+        payload: Span,
+    ) -> Decision {
+        if payload.len > MAX_DATAGRAM {
+            return Decision::Drop(DropReason::TooLong);
+        }
+        let Some(allocation) = self.table.allocation_mut(id) else {
+            return Decision::Drop(DropReason::NoAllocation);
+        };
+        let Some(relayed) = allocation.relayed(AddressFamily::of(peer.ip()), now) else {
+            return Decision::Drop(DropReason::NoAllocation);
+        };
+        let via = relayed.id;
+        allocation.to_peers.count(payload.len);
+        let transport = allocation.client.transport;
+        self.counters.count_to_peer(transport, payload.len);
+        Decision::ToPeer {
+            via,
+            to: PeerAddr(self.local_form(peer)),
+            payload,
+        }
+    }
+
+    /// RFC 8656 §11.3.
+    pub(super) fn relay_to_client(
+        &mut self,
+        now: Instant,
+        on: RelayedId,
+        from: PeerAddr,
+        len: usize,
+    ) -> Decision {
+        let Some(RelayedUse::Allocated(id)) = self.table.relayed(on).map(|socket| socket.used)
+        else {
+            return Decision::Drop(DropReason::NotAllocated);
+        };
+        let peer = self.public_form(from.0);
+        let Some(allocation) = self.table.allocation_mut(id) else {
+            return Decision::Drop(DropReason::NotAllocated);
+        };
+        if !allocation.live(now).any(|relayed| relayed.id == on) {
+            return Decision::Drop(DropReason::NotAllocated);
+        }
+        // §9: the permission is the peer's IP address, whatever its port.
+        if !allocation.permissions.allow(peer.ip(), now) {
+            return Decision::Drop(DropReason::NoPermission);
+        }
+        if len + MAX_FRAMING > MAX_DATAGRAM {
+            return Decision::Drop(DropReason::TooLong);
+        }
+        let to = allocation.client;
+        let header = match allocation.channels.number(peer, now) {
+            // §12.7: the binding has passed the filter with this port.
+            Some(number) => ClientHeader::ChannelData {
+                number,
+                padded: to.transport.is_stream(),
+            },
+            None if self.policy.peer_filter.check(peer).is_err() => {
+                return Decision::Drop(DropReason::PeerDenied);
+            }
+            None => ClientHeader::DataIndication {
+                transaction_id: TransactionId(self.random.bytes()),
+                peer: PeerAddr(peer),
+            },
+        };
+        allocation.to_client.count(len);
+        self.counters.count_to_client(to.transport, len);
+        Decision::ToClient { to, header }
+    }
+
+    /// Where a peer is reached: an own external address behind 1:1 NAT by the local one, because the NAT may not send a
+    /// packet back to where it came from.
+    fn local_form(&self, peer: SocketAddr) -> SocketAddr {
+        match self.mapped.iter().find(|host| host.public == peer.ip()) {
+            Some(host) => SocketAddr::new(host.local, peer.port()),
+            None => peer,
+        }
+    }
+
+    /// As which peer a datagram counts: one from an own relayed address by the external one, which is what clients know.
+    fn public_form(&self, from: SocketAddr) -> SocketAddr {
+        // Without flow label and scope, which are no part of a transport address.
+        let from = SocketAddr::new(from.ip(), from.port());
+        match self.mapped.iter().find(|host| host.local == from.ip()) {
+            Some(host) => {
+                let public = SocketAddr::new(host.public, from.port());
+                let granted = self.policy.peer_filter.check(public).is_ok();
+                if granted { public } else { from }
+            }
+            None => from,
+        }
+    }
+}
