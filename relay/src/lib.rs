@@ -17,5 +17,10 @@ mod process;
 mod serving;
 pub mod shard;
 
+/// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
+pub mod datagram {
+    pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
+}
+
 pub use node::{BoundListener, Node, NodeError, NodeStatus};
 pub use policy::{GrantedRange, RelayPolicy};

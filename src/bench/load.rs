@@ -170,9 +170,7 @@ impl Load {
                 bail!("{done} of {count} {what}, then nothing for {PATIENCE:?}");
             }
         }
-        for index in 0..self.flows.len() {
-            self.flows[index].drive(self.now())?;
-        }
+        self.drive_timers(true)?;
         if !failures.is_empty() {
             bail!("{done} of {count} {what}; the others failed: {failures:?}");
         }
