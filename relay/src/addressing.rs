@@ -31,8 +31,7 @@ impl Addressing {
         let mut listeners: Vec<Listener> = Vec::new();
         for (index, &listener) in config.listeners.iter().enumerate() {
             let Listener { transport, address } = listener;
-            let mut add = |ip: IpAddr| {
-                let address = SocketAddr::new(ip, address.port());
+            let mut add = |address: SocketAddr| {
                 let concrete = Listener { transport, address };
                 // A wildcard beside a concrete address of the same port does not open it twice.
                 if address.port() == 0 || !listeners.contains(&concrete) {
@@ -40,7 +39,7 @@ impl Addressing {
                 }
             };
             if !address.ip().is_unspecified() {
-                add(address.ip());
+                add(address);
                 continue;
             }
             let family = AddressFamily::of(address.ip());
@@ -49,7 +48,7 @@ impl Addressing {
                 .iter()
                 .filter(|ip| AddressFamily::of(**ip) == family)
             {
-                add(ip);
+                add(SocketAddr::new(ip, address.port()));
                 any = true;
             }
             if !any {
@@ -144,7 +143,8 @@ fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
 }
 
 /// The global addresses of this machine, IPv4 first, each family in ascending order: what a wildcard stands for.
-pub(crate) fn machine_addresses() -> Vec<IpAddr> {
+#[must_use]
+pub fn machine_addresses() -> Vec<IpAddr> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let mut v4 = parse_fib_trie(&read("/proc/net/fib_trie"));
     let mut v6 = parse_if_inet6(&read("/proc/net/if_inet6"));

@@ -61,7 +61,8 @@ pub struct BoundListener {
 pub struct NodeStatus {
     /// Its name in the fleet.
     pub node_id: NodeId,
-    /// The generation of the policy snapshot that it serves by; zero for none.
+    /// The generation of the policy snapshot that it serves by; zero for none, and between an enrolment and the first
+    /// snapshot after it.
     pub applied_generation: u64,
     /// The ports that it may use.
     pub granted: Vec<GrantedRange>,
@@ -164,6 +165,7 @@ impl Node {
             cache: Arc::new(cache),
             serving: Arc::clone(&serving),
             status: Arc::clone(&status),
+            was_open: false,
         };
         Ok(Self {
             node_id: config.node_id,

@@ -98,14 +98,15 @@ impl Serving {
             return Ok(Applied::Running);
         }
         let compiled = policy::compile(snapshot, &self.local)?;
-        self.run_by(compiled.policy)?;
         let ports = |grant: &GrantedRange| GrantedPorts {
             public: grant.public,
             first: grant.range.first(),
             last: grant.range.last(),
         };
         let granted: Vec<GrantedPorts> = compiled.granted.iter().map(ports).collect();
+        // First the ports: requests may wait in the listeners' queues.
         self.ledger.set_granted(&granted);
+        self.run_by(compiled.policy)?;
         self.applied.send_replace(AppliedPolicy {
             generation: compiled.generation,
             granted: compiled.granted,
@@ -169,6 +170,13 @@ impl Serving {
     pub(crate) fn drain_by_controller(&self, wish: fleet::Drain) {
         tracing::info!(draining = wish.draining, "the controller sets draining");
         self.change_drain(|drain| drain.by_controller = wish.draining);
+    }
+
+    /// Another session has begun: a controller that still wants the node to drain says so again.
+    pub(crate) fn forget_controllers_drain(&self) {
+        if self.drain.borrow().by_controller {
+            self.change_drain(|drain| drain.by_controller = false);
+        }
     }
 
     /// The process shell's wish: the process ends when no allocation lives, at the latest after `deadline`.

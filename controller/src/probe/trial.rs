@@ -20,6 +20,8 @@ use super::link::{Link, Place};
 const PAYLOAD: usize = 32;
 /// The datagram is sent again after this long, because UDP may lose it.
 const RESEND: Duration = Duration::from_millis(200);
+/// Each request of a trial is made when the one before has been answered or given up.
+const IDLE: &str = "a client with next to nothing in flight takes a request";
 /// What deleting allocations may take after a trial that failed.
 const CLEAN_UP: Duration = Duration::from_millis(200);
 
@@ -81,8 +83,7 @@ impl Trial {
             Kind::Binding => {
                 let mut party = self.party("", "").await?;
                 let now = party.now();
-                // An empty client has room for its first request.
-                drop(party.client.binding(now));
+                party.client.binding(now).expect(IDLE);
                 self.step(Step::Request(Method::Binding), party.answer())
                     .await?;
                 Ok(())
@@ -210,7 +211,7 @@ impl Party {
             ..AllocateOptions::default()
         };
         let now = self.now();
-        drop(self.client.allocate(now, options));
+        self.client.allocate(now, options).expect(IDLE);
         loop {
             if let Event::Allocated(allocated) = self.answer().await? {
                 return Ok(PeerAddr(allocated.relayed));
@@ -220,14 +221,14 @@ impl Party {
 
     async fn permit(&mut self, peer: PeerAddr) -> Result<(), Trouble> {
         let now = self.now();
-        drop(self.client.create_permission(now, &[peer]));
+        self.client.create_permission(now, &[peer]).expect(IDLE);
         self.answer().await.map(drop)
     }
 
     async fn delete(&mut self) -> Result<(), Trouble> {
         if self.client.allocation().is_some() {
             let now = self.now();
-            drop(self.client.refresh(now, 0));
+            self.client.refresh(now, 0).expect(IDLE);
             self.answer().await?;
         }
         Ok(())

@@ -15,6 +15,7 @@ use std::time::Duration;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
 
+use crate::addressing::{Addressing, machine_addresses};
 pub use crate::listeners::Listener;
 pub(crate) use error::Findings;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
@@ -160,4 +161,16 @@ impl Config {
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.warnings
     }
+
+    /// Whether listen addresses and external addresses fit together on this machine; [`crate::Node::start`] does the
+    /// same, and then opens them. Returns what would be skipped.
+    ///
+    /// # Errors
+    /// When nothing is left to listen on, or external and local addresses do not pair.
+    pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
+        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,7 +206,7 @@ fn endpoint(key: &str, text: &str, f: &mut Findings) -> Option<ControllerEndpoin
         );
         return None;
     }
-    if uri.path().trim_end_matches('/') != "" || uri.query().is_some() {
+    if !uri.path().trim_end_matches('/').is_empty() || uri.query().is_some() {
         f.error(key, text, "https://host:port without a path");
         return None;
     }

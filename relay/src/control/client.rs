@@ -15,7 +15,9 @@ use turnfleet_proto::{NodeId, fleet};
 use super::identity::NodeCredential;
 use crate::config::ControllerEndpoint;
 
-/// For a connection, and for each answer that opens something.
+/// For the TCP handshake: a lost SYN is sent again once.
+const CONNECT: Duration = Duration::from_secs(2);
+/// For a connection with its TLS handshake, and for each answer that opens something.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// HTTP/2 pings, so that a controller that vanished without a word is noticed within [`KEEPALIVE`] twice.
 const KEEPALIVE: Duration = Duration::from_secs(4);
@@ -85,7 +87,7 @@ impl Client {
         ca: Option<&Path>,
     ) -> Result<Self, ClientError> {
         let mut channel = Endpoint::from(endpoint.uri.clone())
-            .connect_timeout(PATIENCE)
+            .connect_timeout(CONNECT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)

@@ -10,6 +10,7 @@ use turnfleet_proto::NodeId;
 
 use super::state_dir::StateDir;
 
+/// The node's name, a space, and the credential.
 const CREDENTIAL: &str = "node.credential";
 
 /// What the controller gave this node at its enrolment; every session carries it. `Debug` shows nothing of it.
@@ -57,7 +58,9 @@ impl Identity {
             .map_err(|_| io::Error::other("the system has no random bytes"))?;
         let credential = dir.read(CREDENTIAL)?.and_then(|bytes| {
             let text = std::str::from_utf8(&bytes).ok()?;
-            NodeCredential::new(text.trim())
+            let (name, credential) = text.trim().split_once(' ')?;
+            // A renamed node is another member.
+            (name == node_id.as_str()).then(|| NodeCredential::new(credential))?
         });
         Ok(Self {
             node_id,
@@ -68,8 +71,29 @@ impl Identity {
 
     /// Keeps a credential for this process and the next ones.
     pub(crate) fn keep(&mut self, credential: NodeCredential, dir: &StateDir) -> io::Result<()> {
-        let kept = dir.write(CREDENTIAL, credential.as_str().as_bytes());
+        let contents = format!("{} {}\n", self.node_id, credential.as_str());
+        let kept = dir.write(CREDENTIAL, contents.as_bytes());
         self.credential = Some(credential);
         kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_belongs_to_one_name() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(root.path()).unwrap();
+        let load = |name: &str| Identity::load(name.parse().unwrap(), &dir).unwrap();
+        let mut identity = load("a");
+        assert_eq!(identity.credential, None);
+        let credential = NodeCredential::new("secret").unwrap();
+        identity.keep(credential.clone(), &dir).unwrap();
+        let again = load("a");
+        assert_eq!(again.credential, Some(credential));
+        assert_ne!(again.incarnation, identity.incarnation);
+        assert_eq!(load("b").credential, None);
     }
 }

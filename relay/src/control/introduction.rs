@@ -26,8 +26,13 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
-    /// The first message of a session.
-    pub(crate) fn hello(&self, identity: &Identity, applied_generation: u64) -> fleet::Hello {
+    /// The first message of a session. `allocations` live at this moment.
+    pub(crate) fn hello(
+        &self,
+        identity: &Identity,
+        applied_generation: u64,
+        allocations: u64,
+    ) -> fleet::Hello {
         fleet::Hello {
             node_id: identity.node_id.to_string(),
             incarnation: identity.incarnation.to_vec(),
@@ -42,6 +47,7 @@ impl Introduction {
                 file_descriptors: self.file_descriptors,
             }),
             applied_generation,
+            allocations,
         }
     }
 
@@ -67,5 +73,36 @@ fn listener(bound: &BoundListener) -> fleet::Listener {
     fleet::Listener {
         transport: transport.into(),
         address: bound.public.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_names_the_node_where_the_configuration_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("chain.pem");
+        let names = ["*.example.org", "192.0.2.1", "relay.example.org"].map(str::to_owned);
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        std::fs::write(&path, made.cert.pem()).unwrap();
+        let mut introduction = Introduction {
+            region: "local".into(),
+            zone: String::new(),
+            hostnames: Vec::new(),
+            certificate: Some(path),
+            listeners: Vec::new(),
+            public_ips: Vec::new(),
+            allocations: 1,
+            file_descriptors: 2,
+        };
+        let expected = Some("relay.example.org".to_owned());
+        assert_eq!(introduction.hostname(), expected);
+        introduction.hostnames = vec!["turn.example.org".into()];
+        assert_eq!(introduction.hostname().as_deref(), Some("turn.example.org"));
+        introduction.hostnames.clear();
+        introduction.certificate = None;
+        assert_eq!(introduction.hostname(), None);
     }
 }

@@ -4,6 +4,7 @@
 //! serves by the last snapshot.
 
 use std::error::Error;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +34,11 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
 /// How long a Goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// The pause before the next attempt is drawn from here, so that a thousand nodes that lost their controller at once come
-/// back spread out.
-const PAUSE_MILLIS: std::ops::Range<u64> = 100..5000;
+/// The time from the end of a session, or from the beginning of a failed attempt, to the next attempt is drawn from here,
+/// so that a thousand nodes that lost their controller at once come back spread out.
+const PAUSE_MILLIS: Range<u64> = 100..5000;
+/// The least pause, however long the attempt took.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// Messages on their way to the controller: a few heartbeats. More means that it does not read.
 const QUEUE: usize = 8;
 
@@ -48,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) cache: Arc<SnapshotCache>,
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<ControlStatus>,
+    /// Whether the latest attempt led to a session.
+    pub(crate) was_open: bool,
 }
 
 /// Why an attempt or a session ended.
@@ -88,11 +93,17 @@ impl Session {
         while !*stop.borrow() {
             next = (next + 1) % self.controller.endpoints.len();
             let uri = self.controller.endpoints[next].uri.to_string();
+            let begun = Instant::now();
             match self.attempt(next, &mut stop).await {
                 Ok(Stopped) => return,
                 Err(error) => self.status.failed(error.state(), &uri, &chain(&error)),
             }
-            let pause = Duration::from_millis(random(PAUSE_MILLIS));
+            let spent = match std::mem::take(&mut self.was_open) {
+                true => Duration::ZERO,
+                false => begun.elapsed(),
+            };
+            let pause = Duration::from_millis(random(PAUSE_MILLIS)).saturating_sub(spent);
+            let pause = pause.max(LEAST_PAUSE);
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stopped(&mut stop) => return,
@@ -171,9 +182,11 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Stopped, SessionError> {
         let (outgoing, messages) = mpsc::channel(QUEUE);
-        let hello = self
-            .introduction
-            .hello(&self.identity, self.serving.generation());
+        let hello = self.introduction.hello(
+            &self.identity,
+            self.serving.generation(),
+            self.serving.allocations(),
+        );
         say(&outgoing, FromNode::Hello(hello))?;
         let messages = ReceiverStream::new(messages);
         let mut incoming = client.open_session(credential, messages).await?;
@@ -187,17 +200,22 @@ impl Session {
             tokio::select! {
                 message = incoming.message() => {
                     let message = message.map_err(ClientError::Status)?.ok_or(SessionError::Closed)?;
-                    match message.message {
-                        Some(FromController::Snapshot(snapshot)) => {
-                            say(&outgoing, FromNode::PolicyStatus(self.take(snapshot, credential).await))?;
-                            if !settled {
-                                settled = true;
-                                self.status.connected(&uri.to_string());
-                            }
+                    if !std::mem::replace(&mut self.was_open, true) {
+                        self.serving.forget_controllers_drain();
+                    }
+                    let snapshot = match message.message {
+                        Some(FromController::Snapshot(snapshot)) => snapshot,
+                        Some(FromController::Drain(drain)) => {
+                            self.serving.drain_by_controller(drain);
+                            continue;
                         }
-                        Some(FromController::Drain(drain)) => self.serving.drain_by_controller(drain),
                         // A message of a later version of the protocol.
-                        None => {}
+                        None => continue,
+                    };
+                    let status = self.take(snapshot, credential).await;
+                    say(&outgoing, FromNode::PolicyStatus(status))?;
+                    if !std::mem::replace(&mut settled, true) {
+                        self.status.connected(&uri.to_string());
                     }
                 }
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat())?,
@@ -319,7 +337,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn random(range: std::ops::Range<u64>) -> u64 {
+fn random(range: Range<u64>) -> u64 {
     let mut bytes = [0; 8];
     // Without random bytes every node waits equally long, which is still a pause.
     let _ = SystemRandom::new().fill(&mut bytes);

@@ -1,0 +1,352 @@
+//! The control session of a node, against a controller that follows a script.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod double;
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use double::{Double, Heard};
+use tonic::transport::Identity;
+use turnfleet_proto::fleet::controller_message::Message as FromController;
+use turnfleet_proto::fleet::node_message::Message as FromNode;
+use turnfleet_proto::fleet::{Drain, NonceKey, PortGrant, PortRange, SecretGeneration, Snapshot};
+use turnfleet_relay::config::{Config, RawConfig, RawListener, Secret};
+use turnfleet_relay::{Node, NodeError};
+
+const TOKEN: &str = "join us";
+
+fn config(state_dir: &Path, endpoints: &[String]) -> Config {
+    let listener = |transport: &str| RawListener {
+        transport: transport.into(),
+        address: "127.0.0.1:0".into(),
+    };
+    let mut raw = RawConfig {
+        node_id: "relay-a".into(),
+        region: "north".into(),
+        zone: "z1".into(),
+        hostname: vec!["relay-a.example".into()],
+        state_dir: state_dir.to_str().unwrap().into(),
+        listeners: vec![listener("udp"), listener("tcp")],
+        shards: 1,
+        ..RawConfig::default()
+    };
+    raw.controller.endpoints = endpoints.to_vec();
+    raw.controller.join_token = Secret(TOKEN.into());
+    Config::try_from(raw).unwrap()
+}
+
+fn snapshot(generation: u64) -> Snapshot {
+    Snapshot {
+        generation,
+        realm: "turnfleet.local".into(),
+        secrets: vec![SecretGeneration {
+            id: 1,
+            secret: "north".into(),
+            accept_until: 0,
+        }],
+        nonce_keys: vec![NonceKey {
+            id: 1,
+            key: vec![7; 32],
+        }],
+        port_grants: vec![PortGrant {
+            public_ip: "127.0.0.1".into(),
+            range: Some(PortRange {
+                first: 50000,
+                last: 50009,
+            }),
+        }],
+        ..Snapshot::default()
+    }
+}
+
+/// A node with an open session and generation `generation` applied.
+async fn running(state_dir: &Path, double: &mut Double, generation: u64) -> Node {
+    let node = Node::start(config(state_dir, &[double.endpoint()]))
+        .await
+        .unwrap();
+    double.hear_hello().await;
+    take(double, generation).await;
+    node
+}
+
+/// Sends a good snapshot, and expects it to be applied.
+async fn take(double: &mut Double, generation: u64) {
+    double
+        .say(FromController::Snapshot(snapshot(generation)))
+        .await;
+    let status = double.hear_status().await;
+    assert!(status.applied, "{}", status.error);
+    assert_eq!(status.running_generation, generation);
+}
+
+fn answers_a_binding_request(node: &Node) -> bool {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let mut request = [0; 20];
+    request[1] = 0x01;
+    request[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
+    socket
+        .send_to(&request, node.listeners()[0].address)
+        .unwrap();
+    let mut answer = [0; 100];
+    socket
+        .recv(&mut answer)
+        .is_ok_and(|_| answer[..2] == [0x01, 0x01])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_enrols_introduces_itself_and_serves_by_the_first_snapshot() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = Node::start(config(root.path(), &[double.endpoint()]))
+        .await
+        .unwrap();
+    assert!(!node.is_ready());
+    let hello = double.hear_hello().await;
+    assert_eq!(hello.node_id, "relay-a");
+    assert_eq!(
+        (hello.region.as_str(), hello.zone.as_str()),
+        ("north", "z1")
+    );
+    assert_eq!(hello.hostname, "relay-a.example");
+    assert_eq!(hello.incarnation.len(), 16);
+    assert_eq!(hello.public_ips, ["127.0.0.1"]);
+    assert_eq!(hello.applied_generation, 0);
+    assert!(hello.capacity.unwrap().allocations > 0);
+    let udp = node.listeners()[0].public.to_string();
+    assert_eq!(hello.listeners[0].address, udp);
+
+    take(&mut double, 3).await;
+    assert!(node.is_ready());
+    let status = node.status();
+    assert_eq!((status.applied_generation, status.connected), (3, true));
+    assert_eq!(status.granted[0].range.to_string(), "50000-50009");
+    assert!(answers_a_binding_request(&node));
+    let beat = double
+        .hear_heartbeat(|beat| beat.applied_generation == 3)
+        .await;
+    assert_eq!(beat.load.unwrap().relayed_ports_total, 10);
+    let page = node.render_metrics();
+    assert!(page.contains("turnfleet_relay_policy_generation 3\n"));
+
+    let credential = root.path().join("node.credential");
+    let mode = credential.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_does_not_fit_is_refused_and_the_running_one_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 5).await;
+    let mut foreign = snapshot(6);
+    foreign.realm = "other".into();
+    foreign.port_grants[0].public_ip = "192.0.2.1".into();
+    for (bad, reason) in [(foreign, "port_grants"), (snapshot(4), "older")] {
+        let generation = bad.generation;
+        double.say(FromController::Snapshot(bad)).await;
+        let status = double.hear_status().await;
+        assert!(!status.applied && status.error.contains(reason));
+        assert_eq!(
+            (status.generation, status.running_generation),
+            (generation, 5)
+        );
+    }
+    assert_eq!(node.status().applied_generation, 5);
+    assert!(node.is_ready());
+    take(&mut double, 5).await;
+    take(&mut double, 6).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_join_token_is_tried_until_it_is_right() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start("another").await;
+    let node = Node::start(config(root.path(), &[double.endpoint()]))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        double
+            .hear(|heard| matches!(heard, Heard::EnrolmentRefused).then_some(()))
+            .await;
+    }
+    let page = node.render_metrics();
+    assert!(page.contains("turnfleet_relay_control_state{state=\"refused\"} 1\n"));
+    double.set_join_token(TOKEN);
+    double.hear_hello().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_is_opened_again_and_meanwhile_the_node_serves() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 2).await;
+    double.end_session();
+    double
+        .hear(|heard| matches!(heard, Heard::Ended).then_some(()))
+        .await;
+    assert!(node.is_ready() && answers_a_binding_request(&node));
+    let hello = double.hear_hello().await;
+    assert_eq!(hello.applied_generation, 2);
+    take(&mut double, 2).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_without_memory_gets_the_node_as_a_member_again() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 9).await;
+    double.forget_nodes();
+    double.end_session();
+    double
+        .hear(|heard| matches!(heard, Heard::Enrolled).then_some(()))
+        .await;
+    assert_eq!(double.hear_hello().await.applied_generation, 0);
+    assert!(node.is_ready());
+    take(&mut double, 1).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_serves_from_its_cache_while_the_controller_is_away() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let endpoint = double.endpoint();
+    running(root.path(), &mut double, 4).await.stop().await;
+    drop(double);
+
+    let node = Node::start(config(root.path(), &[endpoint])).await.unwrap();
+    assert!(node.is_ready());
+    let status = node.status();
+    assert_eq!((status.applied_generation, status.connected), (4, false));
+    assert_eq!(status.granted[0].range.to_string(), "50000-50009");
+    assert!(answers_a_binding_request(&node));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_says_that_it_drains_and_says_goodbye() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 1).await;
+    node.drain(Some(Duration::from_secs(60)));
+    double.hear_heartbeat(|beat| beat.draining).await;
+    assert!(!node.is_ready() && node.status().draining);
+    node.drained().await;
+    node.stop().await;
+    double.hear(|heard| goodbye(heard)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_controller_begins_and_ends_a_drain() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 1).await;
+    for draining in [true, false] {
+        let wish = Drain {
+            draining,
+            deadline_seconds: 0,
+        };
+        double.say(FromController::Drain(wish)).await;
+        double
+            .hear_heartbeat(|beat| beat.draining == draining)
+            .await;
+        assert_eq!(node.is_ready(), !draining);
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_controller_is_tried_when_one_is_silent() {
+    let root = tempfile::tempdir().unwrap();
+    // Takes connections and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let mut double = Double::start(TOKEN).await;
+    let node = Node::start(config(root.path(), &[endpoint, double.endpoint()]))
+        .await
+        .unwrap();
+    double.hear_hello().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_is_believed_only_with_a_certificate_of_the_ca() {
+    let root = tempfile::tempdir().unwrap();
+    let certificate = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        let path = root.path().join(name);
+        std::fs::write(&path, made.cert.pem()).unwrap();
+        (made, path)
+    };
+    let (own, own_ca) = certificate("ca.pem");
+    let (_, other_ca) = certificate("other.pem");
+    let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
+    let mut double = Double::start_tls(TOKEN, identity).await;
+    let endpoint = format!("https://localhost:{}", double.address.port());
+    let node = async |ca: &Path| {
+        let mut config = config(&ca.with_extension("state"), &["http://127.0.0.1:1".into()]);
+        config.controller.endpoints[0].uri = endpoint.parse().unwrap();
+        config.controller.endpoints[0].tls = true;
+        config.controller.ca = Some(ca.to_owned());
+        Node::start(config).await.unwrap()
+    };
+
+    let deceived = node(&other_ca).await;
+    let page = wait_for(|| {
+        Some(deceived.render_metrics()).filter(|page| page.contains("{state=\"unreachable\"} 1"))
+    });
+    page.await;
+    deceived.stop().await;
+    // The first thing that the double hears of anybody is the other node.
+    let believing = node(&own_ca).await;
+    let first = double.hear(|heard| Some(matches!(heard, Heard::Enrolled)));
+    assert!(first.await);
+    double.hear_hello().await;
+    believing.stop().await;
+}
+
+/// Waits until `condition` gives something.
+async fn wait_for<T>(condition: impl Fn() -> Option<T>) -> T {
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let found = async {
+        loop {
+            look.tick().await;
+            if let Some(found) = condition() {
+                return found;
+            }
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+    found.expect("the condition holds in time")
+}
+
+#[tokio::test]
+async fn a_node_that_can_never_be_a_member_does_not_start() {
+    let root = tempfile::tempdir().unwrap();
+    let mut config = config(root.path(), &["http://127.0.0.1:1".into()]);
+    config.controller.join_token = None;
+    let error = Node::start(config).await.unwrap_err();
+    assert!(
+        matches!(error, NodeError::Config(errors) if errors.0[0].key == "controller.join_token")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_cannot_share_a_state_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path(), &["http://127.0.0.1:1".into()]);
+    let _first = Node::start(config.clone()).await.unwrap();
+    let error = Node::start(config).await.unwrap_err();
+    assert!(matches!(error, NodeError::StateDir { .. }));
+}
