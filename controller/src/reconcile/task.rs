@@ -411,7 +411,10 @@ impl Reconciler {
         if fleet.generation() != self.sent_generation {
             self.sent_generation = fleet.generation();
             for (node, channels) in &self.sessions {
-                if let Some(snapshot) = fleet.snapshot(node) {
+                // A session that opened since has had this one as its first.
+                if channels.snapshots.borrow().generation != fleet.generation()
+                    && let Some(snapshot) = fleet.snapshot(node)
+                {
                     channels.snapshots.send_replace(Arc::new(snapshot));
                 }
             }
