@@ -53,7 +53,7 @@ struct Relay {
 }
 
 /// Serves on `listener` until the task is aborted.
-pub async fn serve(listener: Arc<UdpSocket>, snapshot: Snapshot) {
+pub(crate) async fn serve(listener: Arc<UdpSocket>, snapshot: Snapshot) {
     let (inbox, mut arrived) = mpsc::channel(64);
     let mut relay = Relay {
         listener: Arc::clone(&listener),
@@ -144,10 +144,8 @@ impl Relay {
             client,
             server: self.listener.local_addr().unwrap(),
         };
-        let (now, mut reply) = (self.now(), Vec::new());
-        let context = Context { keys: &self.keys };
-        let server = &mut self.server;
-        let decision = server.handle_client(now, five_tuple, packet, &context, &mut reply);
+        let mut reply = Vec::new();
+        let decision = self.decide(five_tuple, packet, &mut reply);
         self.carry_out().await;
         match decision {
             Decision::Reply => self.send(client, &reply).await,
@@ -157,6 +155,13 @@ impl Relay {
             }
             Decision::Drop(_) | Decision::Pending | Decision::ToClient { .. } => {}
         }
+    }
+
+    fn decide(&mut self, from: FiveTuple, packet: &[u8], reply: &mut Vec<u8>) -> Decision {
+        let now = self.now();
+        let context = Context { keys: &self.keys };
+        self.server
+            .handle_client(now, from, packet, &context, reply)
     }
 
     async fn from_peer(&mut self, on: RelayedId, from: SocketAddr, payload: &[u8]) {

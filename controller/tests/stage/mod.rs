@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,6 +16,7 @@ use tonic::{Request, Status, Streaming};
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::{Config, RawConfig};
 use turnfleet_controller::fleet::NodeView;
+use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::listener::Transport;
 use turnfleet_proto::fleet::node_message::Message as Up;
@@ -27,19 +29,19 @@ use turnfleet_proto::fleet::{
 /// Longer than anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct Stage {
-    pub runtime: Runtime,
+pub(crate) struct Stage {
+    pub(crate) runtime: Runtime,
     controller: Option<Controller>,
     _state: TempDir,
 }
 
 impl Stage {
     /// A controller without a probe: sessions alone decide who is listed.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|raw| raw.probe.enabled = false)
     }
 
-    pub fn with(change: impl FnOnce(&mut RawConfig)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut RawConfig)) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut raw = RawConfig {
             state_dir: state.path().to_owned(),
@@ -58,29 +60,29 @@ impl Stage {
         }
     }
 
-    pub fn controller(&self) -> &Controller {
+    pub(crate) fn controller(&self) -> &Controller {
         self.controller.as_ref().unwrap()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.controller().http_address())
     }
 
-    pub fn admin(&self) -> String {
+    pub(crate) fn admin(&self) -> String {
         format!("Bearer {}", self.controller().api_token())
     }
 
-    pub fn client(&self) -> RelayControlClient<Channel> {
+    pub(crate) fn client(&self) -> RelayControlClient<Channel> {
         let address = self.controller().grpc_address();
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         RelayControlClient::new(self.runtime.block_on(endpoint.connect()).unwrap())
     }
 
-    pub fn enroll(&self, id: &str) -> Result<String, Status> {
+    pub(crate) fn enroll(&self, id: &str) -> Result<String, Status> {
         self.enroll_with(id, self.controller().join_token())
     }
 
-    pub fn enroll_with(&self, id: &str, join_token: &str) -> Result<String, Status> {
+    pub(crate) fn enroll_with(&self, id: &str, join_token: &str) -> Result<String, Status> {
         let request = EnrollRequest {
             join_token: join_token.to_owned(),
             node_id: id.to_owned(),
@@ -91,35 +93,37 @@ impl Stage {
     }
 
     /// A node with a control session that has applied its first snapshot and reports no load.
-    pub fn node(&self, hello: Hello) -> Node {
+    pub(crate) fn node(&self, hello: Hello) -> Node {
         let credential = self.enroll(&hello.node_id).unwrap();
         let mut node = self.session(&credential, hello);
         self.runtime.block_on(node.settle());
         node
     }
 
-    pub fn session(&self, credential: &str, hello: Hello) -> Node {
+    pub(crate) fn session(&self, credential: &str, hello: Hello) -> Node {
         let client = self.client();
         self.runtime.block_on(Node::open(client, credential, hello))
     }
 
     /// Waits until `holds` is true of the node, and gives what was then known of it.
     #[track_caller]
-    pub fn wait_for(&self, id: &str, holds: impl Fn(&NodeView) -> bool) -> NodeView {
-        let id = id.parse().unwrap();
+    pub(crate) fn wait_for(&self, id: &str, holds: impl Fn(&NodeView) -> bool) -> NodeView {
+        let id: NodeId = id.parse().unwrap();
+        let mut views = self.controller().watch();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let view = self.controller().view();
+            let view = Arc::clone(&views.borrow_and_update());
             match view.node(&id) {
                 Some(node) if holds(node) => return NodeView::clone(node),
                 seen => assert!(Instant::now() < deadline, "never came: {seen:#?}"),
             }
-            self.runtime
-                .block_on(tokio::time::sleep(Duration::from_millis(5)));
+            let changed = async { tokio::time::timeout_at(deadline.into(), views.changed()).await };
+            // Past the deadline the assertion above says what was seen last.
+            drop(self.runtime.block_on(changed));
         }
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(controller) = self.controller.take() {
             self.runtime.block_on(controller.stop());
         }
@@ -133,14 +137,14 @@ impl Drop for Stage {
 }
 
 /// The node's end of a control session.
-pub struct Node {
-    up: Option<mpsc::Sender<NodeMessage>>,
+pub(crate) struct Node {
+    up: mpsc::Sender<NodeMessage>,
     down: Streaming<ControllerMessage>,
-    pub snapshot: Option<Snapshot>,
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl Node {
-    pub async fn open(
+    pub(crate) async fn open(
         mut client: RelayControlClient<Channel>,
         credential: &str,
         hello: Hello,
@@ -152,25 +156,30 @@ impl Node {
         request.metadata_mut().insert("authorization", header);
         let down = client.session(request).await.unwrap().into_inner();
         Self {
-            up: Some(up),
+            up,
             down,
             snapshot: None,
         }
     }
 
-    pub async fn say(&self, up: Up) {
-        self.up.as_ref().unwrap().send(message(up)).await.unwrap();
+    pub(crate) async fn say(&self, up: Up) {
+        assert!(self.is_heard(up).await, "the session has ended");
+    }
+
+    /// Says something, and whether the session still takes it.
+    pub(crate) async fn is_heard(&self, up: Up) -> bool {
+        self.up.send(message(up)).await.is_ok()
     }
 
     /// What the controller says next; `Err` with the status where it ended the session.
-    pub async fn hear(&mut self) -> Result<Option<Down>, Status> {
+    pub(crate) async fn hear(&mut self) -> Result<Option<Down>, Status> {
         let heard = tokio::time::timeout(PATIENCE, self.down.message());
         let message = heard.await.expect("the controller says something")?;
         Ok(message.and_then(|message| message.message))
     }
 
     /// Takes the snapshot, and reports it as applied.
-    pub async fn settle(&mut self) {
+    pub(crate) async fn settle(&mut self) {
         let Ok(Some(Down::Snapshot(snapshot))) = self.hear().await else {
             panic!("the session begins with a snapshot");
         };
@@ -199,7 +208,7 @@ fn message(message: Up) -> NodeMessage {
 }
 
 /// A node with listeners of these transports on `address`.
-pub fn hello(id: &str, transports: &[Transport], address: SocketAddr) -> Hello {
+pub(crate) fn hello(id: &str, transports: &[Transport], address: SocketAddr) -> Hello {
     Hello {
         node_id: id.to_owned(),
         incarnation: vec![7; 16],
@@ -223,7 +232,7 @@ pub fn hello(id: &str, transports: &[Transport], address: SocketAddr) -> Hello {
 }
 
 /// A node by UDP, TCP and TLS, which nobody can reach.
-pub fn any_hello(id: &str) -> Hello {
+pub(crate) fn any_hello(id: &str) -> Hello {
     let all = [Transport::Udp, Transport::Tcp, Transport::Tls];
     hello(id, &all, "192.0.2.1:3478".parse().unwrap())
 }
