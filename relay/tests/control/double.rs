@@ -32,7 +32,7 @@ pub(crate) enum Heard {
     EnrolmentRefused,
     Opened,
     CredentialRefused,
-    Said(FromNode),
+    Said(Box<FromNode>),
     Ended,
 }
 
@@ -133,7 +133,7 @@ impl Double {
             let Heard::Said(message) = heard else {
                 return None;
             };
-            pick(message)
+            pick(*message)
         })
         .await
     }
@@ -221,7 +221,7 @@ impl RelayControl for Service {
         tokio::spawn(async move {
             while let Some(Ok(message)) = incoming.next().await {
                 // The test may be over.
-                let _ = script.heard.send(Heard::Said(message.message.unwrap()));
+                let _ = script.heard.send(Heard::Said(Box::new(message.message.unwrap())));
             }
             *script.session.lock().unwrap() = None;
             let _ = script.heard.send(Heard::Ended);

@@ -245,7 +245,7 @@ async fn a_node_says_that_it_drains_and_says_goodbye() {
     node.drained().await;
     node.stop().await;
     double
-        .hear(|heard| matches!(heard, Heard::Said(FromNode::Goodbye(_))).then_some(()))
+        .hear(|heard| goodbye(heard))
         .await;
 }
 
