@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test takes for granted fails it")]
 
+mod model;
+mod reflection;
 mod rfc8489;
 mod rfc8656;
 mod scenarios;

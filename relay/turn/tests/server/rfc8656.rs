@@ -1531,6 +1531,21 @@ fn more_permissions_than_allowed_get_508_and_none_of_them_is_installed() {
     assert_eq!(caller.permit(&mut net, &peers[3..]).code(), 200);
 }
 
+// RFC 8656 §10.2
+#[test]
+fn what_is_there_can_be_refreshed_under_a_lowered_limit() {
+    let (mut net, mut caller, _) = allocated();
+    caller.permit(&mut net, &[PEER, "203.0.113.10:1"]);
+    caller.bind(&mut net, 0x4000, PEER);
+    net.change_policy(|policy| {
+        policy.limits.permissions_per_allocation = 1;
+        policy.limits.channels_per_allocation = 0;
+    });
+    assert_eq!(caller.permit(&mut net, &[PEER]).code(), 200);
+    assert_eq!(caller.bind(&mut net, 0x4000, PEER).code(), 200);
+    assert_eq!(caller.permit(&mut net, &["203.0.113.11:1"]).code(), 508);
+}
+
 // RFC 8656 §11.2
 #[test]
 fn a_send_indication_goes_to_its_peer_from_the_relayed_address() {

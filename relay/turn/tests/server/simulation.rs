@@ -4,18 +4,19 @@
 //! `SIMULATION_SEED=7` replays one run, `SIMULATION_RUNS=1000` makes that many.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use turnfleet_turn::client::{AllocateOptions, Client, Config, Event};
 use turnfleet_turn::random::Random;
-use turnfleet_turn::wire::{ChannelData, ChannelNumber, Class, Message, Method};
+use turnfleet_turn::wire::{ChannelNumber, Method};
 use turnfleet_turn::{
     AddressFamily, ClientHeader, CloseReason, Counters, DropReason, FiveTuple, Instant, OpenError,
     PeerAddr, Reject, RequestMethod, Span, Transport,
 };
 
-use crate::support::{Net, Outcome, Setup, V4, addr, data_indication};
+use crate::model::Model;
+use crate::support::{Net, Outcome, Setup, V4, addr};
 
 const DEFAULT_RUNS: u64 = 8;
 const LENGTH: Duration = Duration::from_secs(2400);
@@ -112,14 +113,6 @@ enum Flight {
     SocketsOpen,
 }
 
-/// What the server has granted to the client at one address.
-#[derive(Default)]
-struct Granted {
-    relayed: Vec<(SocketAddr, Instant)>,
-    permissions: BTreeMap<IpAddr, Instant>,
-    channels: BTreeMap<u16, (SocketAddr, Instant)>,
-}
-
 struct Simulation {
     net: Net,
     random: Random,
@@ -127,7 +120,7 @@ struct Simulation {
     clients: BTreeMap<SocketAddr, Client>,
     flights: BTreeMap<(Instant, u64), Flight>,
     flights_started: u64,
-    model: BTreeMap<SocketAddr, Granted>,
+    model: Model,
     delivered: u64,
 }
 
@@ -147,7 +140,7 @@ impl Simulation {
             clients: BTreeMap::new(),
             flights: BTreeMap::new(),
             flights_started: 0,
-            model: BTreeMap::new(),
+            model: Model::default(),
             delivered: 0,
         }
     }
@@ -259,7 +252,8 @@ impl Simulation {
     /// What the server sends on its own.
     fn deliver_outbox(&mut self) {
         while let Some((to, message)) = self.net.outbox.pop_front() {
-            self.note(to.client, None, &message);
+            self.model
+                .note(self.net.now.instant, to.client, None, &message);
             self.launch_packet(|| Flight::ToClient(to.client, message.clone()));
         }
     }
@@ -283,276 +277,37 @@ impl Simulation {
     }
 
     fn land_at_server(&mut self, from: SocketAddr, packet: &[u8]) {
-        match self.net.client_sends(five_tuple(from), packet) {
+        let outcome = self.net.client_sends(five_tuple(from), packet);
+        let now = self.net.now.instant;
+        match outcome {
             Outcome::Reply(reply) => {
-                self.note(from, Some(packet), &reply);
+                self.model.note(now, from, Some(packet), &reply);
                 self.launch_packet(|| Flight::ToClient(from, reply.clone()));
             }
             Outcome::Relayed(bound, to, payload) => {
-                self.check_relayed(from, packet, bound, to, payload)
-            }
-            Outcome::Dropped(reason) => self.check_client_drop(from, packet, reason),
-            Outcome::Pending => {}
-            Outcome::Delivered(..) => panic!("a client's packet went to a client"),
-        }
-    }
-
-    /// Tells the model of an answer.
-    fn note(&mut self, client: SocketAddr, request: Option<&[u8]>, reply: &[u8]) {
-        let now = self.net.now.instant;
-        let reply = Message::parse(reply).unwrap();
-        if reply.class() != Class::SuccessResponse {
-            return;
-        }
-        let lifetime = reply.lifetime().map(Result::unwrap);
-        let expiry = now.after(Duration::from_secs(lifetime.unwrap_or(0).into()));
-        match reply.method() {
-            Some(Method::Allocate) => {
-                let relayed: Vec<_> = reply.xor_relayed_addresses().map(Result::unwrap).collect();
-                self.note_allocation(client, &relayed, expiry);
-            }
-            Some(Method::Refresh) => {
-                let request = Message::parse(request.unwrap()).unwrap();
-                let family = request.requested_address_family().map(Result::unwrap);
-                self.note_refresh(client, family, lifetime == Some(0), expiry);
-            }
-            Some(Method::CreatePermission) => {
-                let request = Message::parse(request.unwrap()).unwrap();
-                let granted = self
-                    .model
-                    .get_mut(&client)
-                    .expect("permissions need an allocation");
-                for peer in request.xor_peer_addresses() {
-                    let expires_at = now.after(Duration::from_secs(300));
-                    granted.permissions.insert(peer.unwrap().0.ip(), expires_at);
+                self.model
+                    .check_relayed(now, from, packet, (bound, to, &payload));
+                if to.ip().to_string() == V4 {
+                    self.launch_packet(|| Flight::ToRelayed {
+                        from: bound,
+                        to,
+                        payload: payload.clone(),
+                    });
                 }
             }
-            Some(Method::ChannelBind) => {
-                let request = Message::parse(request.unwrap()).unwrap();
-                let number = request.channel_number().unwrap().unwrap().0;
-                let peer = request.xor_peer_address().unwrap().unwrap().0;
-                let granted = self
-                    .model
-                    .get_mut(&client)
-                    .expect("channels need an allocation");
-                granted
-                    .channels
-                    .retain(|_, (_, expires_at)| *expires_at > now);
-                let bound = granted
-                    .channels
-                    .iter()
-                    .find(|(_, (bound, _))| *bound == peer);
-                assert!(
-                    bound.is_none_or(|(bound, _)| *bound == number),
-                    "{peer} is bound twice"
-                );
-                let bound = granted.channels.get(&number);
-                assert!(
-                    bound.is_none_or(|(bound, _)| *bound == peer),
-                    "{number:#x} is bound twice"
-                );
-                let channel = (peer, now.after(Duration::from_secs(600)));
-                granted.channels.insert(number, channel);
-                granted
-                    .permissions
-                    .insert(peer.ip(), now.after(Duration::from_secs(300)));
-            }
-            Some(Method::Binding | Method::Send | Method::Data) | None => {}
-        }
-    }
-
-    fn note_allocation(&mut self, client: SocketAddr, relayed: &[SocketAddr], expiry: Instant) {
-        let now = self.net.now.instant;
-        for (owner, granted) in &self.model {
-            for (address, expires_at) in &granted.relayed {
-                let taken = relayed.contains(address) && *expires_at > now;
-                assert!(!taken || *owner == client, "{address} belongs to {owner}");
-            }
-        }
-        let known = self.model.get(&client).filter(|granted| {
-            let mut relayed = granted.relayed.iter();
-            relayed.any(|(_, expires_at)| *expires_at > now)
-        });
-        if let Some(known) = known {
-            let same = known
-                .relayed
-                .iter()
-                .all(|(address, _)| relayed.contains(address));
-            assert!(same, "a second allocation for {client}");
-            return;
-        }
-        let relayed = relayed.iter().map(|address| (*address, expiry)).collect();
-        let granted = Granted {
-            relayed,
-            ..Granted::default()
-        };
-        self.model.insert(client, granted);
-    }
-
-    fn note_refresh(
-        &mut self,
-        client: SocketAddr,
-        family: Option<AddressFamily>,
-        deleted: bool,
-        expiry: Instant,
-    ) {
-        let granted = self
-            .model
-            .get_mut(&client)
-            .expect("a refresh needs an allocation");
-        let meant = |ip: IpAddr| family.is_none_or(|family| AddressFamily::of(ip) == family);
-        if deleted {
-            granted.relayed.retain(|(address, _)| !meant(address.ip()));
-            granted.permissions.retain(|ip, _| !meant(*ip));
-            granted.channels.retain(|_, (peer, _)| !meant(peer.ip()));
-            if granted.relayed.is_empty() {
-                self.model.remove(&client);
-            }
-            return;
-        }
-        for (_, expires_at) in granted
-            .relayed
-            .iter_mut()
-            .filter(|(address, _)| meant(address.ip()))
-        {
-            *expires_at = expiry;
-        }
-    }
-
-    fn check_relayed(
-        &mut self,
-        from: SocketAddr,
-        packet: &[u8],
-        bound: SocketAddr,
-        to: SocketAddr,
-        payload: Vec<u8>,
-    ) {
-        let now = self.net.now.instant;
-        let granted = self.model.get(&from).expect("who relays has an allocation");
-        let lives =
-            |(address, expires_at): &(SocketAddr, Instant)| *address == bound && *expires_at > now;
-        assert!(granted.relayed.iter().any(lives), "{bound} is not {from}'s");
-        match ChannelData::parse(packet) {
-            Ok(data) => {
-                let channel = granted.channels.get(&data.number.0);
-                let (peer, expires_at) = channel.expect("a channel that was bound");
-                assert!(
-                    *peer == to && *expires_at > now,
-                    "{from} has no channel to {to}"
-                );
-                assert_eq!(payload, packet[data.payload.range()]);
-            }
-            Err(_) => {
-                let permitted = granted
-                    .permissions
-                    .get(&to.ip())
-                    .is_some_and(|end| *end > now);
-                assert!(permitted, "{from} has no permission for {to}");
-            }
-        }
-        if to.ip().to_string() == V4 {
-            self.launch_packet(|| Flight::ToRelayed {
-                from: bound,
-                to,
-                payload: payload.clone(),
-            });
-        }
-    }
-
-    /// What was dropped for want of something really lacks it.
-    fn check_client_drop(&self, from: SocketAddr, packet: &[u8], reason: DropReason) {
-        let now = self.net.now.instant;
-        let granted = self.model.get(&from);
-        let Some(granted) =
-            granted.filter(|granted| granted.relayed.iter().all(|(_, end)| *end > now))
-        else {
-            return;
-        };
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the list stands in the arm")]
-        match reason {
-            DropReason::NoChannel => {
-                let number = ChannelData::parse(packet).unwrap().number.0;
-                let lives = granted
-                    .channels
-                    .get(&number)
-                    .is_some_and(|(_, end)| *end > now);
-                assert!(!lives, "{from} has channel {number:#x}");
-            }
-            DropReason::NoPermission => {
-                let peer = Message::parse(packet)
-                    .unwrap()
-                    .xor_peer_address()
-                    .unwrap()
-                    .unwrap();
-                let lives = granted
-                    .permissions
-                    .get(&peer.0.ip())
-                    .is_some_and(|end| *end > now);
-                assert!(!lives, "{from} has a permission for {peer:?}");
-            }
-            DropReason::NoAllocation => panic!("{from} has an allocation"),
-            _ => {
-                let expected = [
-                    DropReason::FamilyMismatch,
-                    DropReason::Malformed,
-                    DropReason::PeerDenied,
-                ];
-                assert!(expected.contains(&reason), "{reason:?}");
-            }
+            Outcome::Dropped(reason) => self.model.check_drop(now, from, packet, reason),
+            Outcome::Pending => {}
+            Outcome::Delivered(..) => panic!("a client's packet went to a client"),
         }
     }
 
     fn land_at_relayed(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
         let now = self.net.now.instant;
         let outcome = self.net.peer_sends(&from.to_string(), to, payload);
-        let lives =
-            |(address, expires_at): &(SocketAddr, Instant)| *address == to && *expires_at > now;
-        let owner = self
-            .model
-            .iter()
-            .find(|(_, granted)| granted.relayed.iter().any(lives));
-        let permitted = owner.is_some_and(|(_, granted)| {
-            granted
-                .permissions
-                .get(&from.ip())
-                .is_some_and(|expires_at| *expires_at > now)
-        });
-        match outcome {
-            Outcome::Delivered(client, packet) => {
-                let (owner, granted) = owner.expect("only allocations have data delivered");
-                assert_eq!(client.client, *owner);
-                assert!(permitted, "{from} has no permission at {to}");
-                let bound = |(peer, expires_at): &&(SocketAddr, Instant)| {
-                    *peer == from && *expires_at > now
-                };
-                match ChannelData::parse(&packet) {
-                    Ok(data) => {
-                        let channel = granted.channels.get(&data.number.0).filter(bound);
-                        assert!(
-                            channel.is_some(),
-                            "{from} is not bound to {:?}",
-                            data.number
-                        );
-                        assert_eq!(&packet[data.payload.range()], payload);
-                    }
-                    Err(_) => {
-                        assert!(granted.channels.values().find(bound).is_none());
-                        assert_eq!(data_indication(&packet), (from, payload.to_vec()));
-                    }
-                }
-                self.delivered += 1;
-                let to = client.client;
-                self.launch_packet(|| Flight::ToClient(to, packet.clone()));
-            }
-            Outcome::Dropped(reason) => {
-                assert!(
-                    !permitted,
-                    "{from} has a permission at {to}, but {reason:?}"
-                );
-            }
-            Outcome::Reply(_) | Outcome::Pending | Outcome::Relayed(..) => {
-                panic!("a peer's datagram goes to no peer, and has no answer")
-            }
+        self.model.check_delivery(now, from, to, payload, &outcome);
+        if let Outcome::Delivered(client, packet) = outcome {
+            self.delivered += 1;
+            self.launch_packet(|| Flight::ToClient(client.client, packet.clone()));
         }
     }
 
