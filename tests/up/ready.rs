@@ -43,20 +43,19 @@ fn the_ready_line_has_every_field_and_stands_alone() {
         assert_eq!(field("udp"), format!("127.0.0.1:{}", base + 2 * relay));
         assert_eq!(field("tcp"), format!("127.0.0.1:{}", base + 2 * relay));
         assert_eq!(field("tls"), format!("127.0.0.1:{}", base + 10 + 2 * relay));
-        let metrics = field("metrics");
+        let metrics_page = field("metrics");
         assert_eq!(
-            metrics,
+            metrics_page,
             format!("http://127.0.0.1:{}/metrics", base + 20 + relay)
         );
-        let metrics = ureq::get(&metrics)
+        let metrics = ureq::get(&metrics_page)
             .call()
             .unwrap()
             .body_mut()
             .read_to_string()
             .unwrap();
         assert!(metrics.contains("turnfleet_relay_"), "{metrics}");
-        let ready = format!("http://127.0.0.1:{}/readyz", base + 20 + relay);
-        assert_eq!(ureq::get(&ready).call().unwrap().status(), 200);
+        assert_eq!(ureq::get(metrics_page.replace("metrics", "readyz")).call().unwrap().status(), 200);
         assert!(fleet.ready["relays"][usize::from(relay)]["dtls"].is_null());
         assert!(
             fleet.ready["relays"][usize::from(relay)]["listeners"]
