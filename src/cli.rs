@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
-use crate::{credentials, fleet, up};
+use crate::{bench, credentials, fleet, up};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Credentials(credentials::Action),
     /// Shows the relay nodes of a running fleet and their capacity
     Fleet(fleet::FleetArgs),
+    /// Puts load on a TURN server, or on two in alternation, and prints what they carried, lost and cost
+    Bench(Box<bench::Args>),
     /// Reads the configuration of a command and shows every error at once
     #[command(subcommand)]
     CheckConfig(Checked),

@@ -4,6 +4,7 @@
 //! relay or a controller does.
 
 mod admin;
+mod bench;
 mod certificate;
 mod cli;
 mod config;
@@ -51,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Controller(args) => block_on(controller::run(&args, &log)),
         Command::Credentials(action) => credentials::run(&action),
         Command::Fleet(args) => fleet::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::CheckConfig(checked) => check(checked),
         Command::ConfigReference => print(&reference::markdown()),
         Command::Completions { shell } => {

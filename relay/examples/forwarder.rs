@@ -20,7 +20,11 @@ const LISTENER: Token = Token(usize::MAX);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut address = || arguments.next().ok_or("usage: forwarder LISTEN_IP:PORT PEER_IP:PORT");
+    let mut address = || {
+        arguments
+            .next()
+            .ok_or("usage: forwarder LISTEN_IP:PORT PEER_IP:PORT")
+    };
     let (listen, peer): (SocketAddr, SocketAddr) = (address()?.parse()?, address()?.parse()?);
     let mut forwarder = Forwarder::new(listen, peer)?;
     loop {
@@ -46,7 +50,8 @@ impl Forwarder {
         listener.set_nonblocking(true)?;
         let _ = socket2::SockRef::from(&listener).set_recv_buffer_size(4 << 20);
         let descriptor = listener.as_raw_fd();
-        poll.registry().register(&mut SourceFd(&descriptor), LISTENER, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), LISTENER, Interest::READABLE)?;
         Ok(Self {
             poll,
             events: Events::with_capacity(1024),
@@ -82,9 +87,13 @@ impl Forwarder {
                 return Ok(());
             };
             for slot in 0..received {
-                let Some(client) = self.batch.sender(slot) else { continue };
+                let Some(client) = self.batch.sender(slot) else {
+                    continue;
+                };
                 let flow = self.flow_of(client)?;
-                let _ = self.flows[flow].0.send_to(self.batch.datagram(slot), self.peer);
+                let _ = self.flows[flow]
+                    .0
+                    .send_to(self.batch.datagram(slot), self.peer);
             }
             if received < BATCH {
                 return Ok(());
@@ -100,10 +109,13 @@ impl Forwarder {
             }
             let (socket, client) = &self.flows[flow];
             let slots = *filled..*filled + SMALL_BATCH;
-            let Ok(received) = self.batch.receive(socket.as_fd(), slots) else { return };
+            let Ok(received) = self.batch.receive(socket.as_fd(), slots) else {
+                return;
+            };
             for slot in *filled..*filled + received {
                 let start = ReceiveBatch::start(slot);
-                self.to_clients.push(start..start + self.batch.len(slot), *client);
+                self.to_clients
+                    .push(start..start + self.batch.len(slot), *client);
             }
             *filled += received;
             if received < SMALL_BATCH {
@@ -114,7 +126,8 @@ impl Forwarder {
 
     fn flush(&mut self, filled: &mut usize) {
         if !self.to_clients.is_empty() {
-            self.to_clients.flush(self.listener.as_fd(), self.batch.bytes());
+            self.to_clients
+                .flush(self.listener.as_fd(), self.batch.bytes());
         }
         *filled = 0;
     }
@@ -127,7 +140,11 @@ impl Forwarder {
         socket.set_nonblocking(true)?;
         let flow = self.flows.len();
         let descriptor = socket.as_raw_fd();
-        self.poll.registry().register(&mut SourceFd(&descriptor), Token(flow), Interest::READABLE)?;
+        self.poll.registry().register(
+            &mut SourceFd(&descriptor),
+            Token(flow),
+            Interest::READABLE,
+        )?;
         self.flows.push((socket, client));
         self.by_client.insert(client, flow);
         Ok(flow)

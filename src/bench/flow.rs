@@ -107,7 +107,9 @@ impl Flow {
 
     /// Lets time pass for the client, and sends what it wants sent.
     pub(super) fn drive(&mut self, now: Instant) -> Result<()> {
-        let Some(client) = &mut self.client else { return Ok(()) };
+        let Some(client) = &mut self.client else {
+            return Ok(());
+        };
         if client.poll_timeout().is_some_and(|due| due <= now) {
             client.handle_timeout(now);
         }
@@ -115,7 +117,9 @@ impl Flow {
     }
 
     fn transmit(&mut self) -> Result<()> {
-        let Some(client) = &mut self.client else { return Ok(()) };
+        let Some(client) = &mut self.client else {
+            return Ok(());
+        };
         let mut message = Vec::new();
         while client.poll_transmit(&mut message) {
             self.link.send(&message)?;
@@ -144,7 +148,8 @@ impl Flow {
                     return Some(Ok(Told::Released));
                 }
                 Event::Failed { method, why, .. } => return Some(Err((method, why))),
-                Event::Bound { .. } | Event::Refreshed { .. } | Event::PermissionCreated { .. } => {}
+                Event::Bound { .. } | Event::Refreshed { .. } | Event::PermissionCreated { .. } => {
+                }
             }
         }
     }
@@ -152,12 +157,16 @@ impl Flow {
     /// Sends one payload to the peer; `false` where it could not be sent.
     pub(super) fn send_payload(&mut self, stamp: Stamp) -> Result<bool> {
         let len = self.buffer.len() - PAYLOAD_AT - TAIL;
-        let payload = Span { start: PAYLOAD_AT, len };
+        let payload = Span {
+            start: PAYLOAD_AT,
+            len,
+        };
         stamp.write(&mut self.buffer[payload.range()]);
         let span = match (&self.client, self.channel) {
             (None, _) => payload,
             (Some(client), Some(number)) => {
-                let Some(span) = client.write_channel_data(number, &mut self.buffer, payload) else {
+                let Some(span) = client.write_channel_data(number, &mut self.buffer, payload)
+                else {
                     return Ok(false);
                 };
                 span

@@ -34,12 +34,17 @@ impl Opener {
         let tls = match transport {
             Transport::Udp | Transport::Tcp => None,
             Transport::Tls => {
-                let ca = ca.context("--ca FILE is needed to check the certificate of a turns: server")?;
+                let ca =
+                    ca.context("--ca FILE is needed to check the certificate of a turns: server")?;
                 let name = ServerName::try_from(target.host())?;
                 Some((trust(ca)?, name))
             }
         };
-        Ok(Self { server: target.address()?, transport, tls })
+        Ok(Self {
+            server: target.address()?,
+            transport,
+            tls,
+        })
     }
 
     /// One more link.
@@ -76,10 +81,15 @@ pub(super) enum Link {
 impl Link {
     /// A UDP socket that sends to `server` and hears nobody else.
     fn udp(server: SocketAddr) -> Result<Self> {
-        let any: SocketAddr =
-            if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+        let any: SocketAddr = if server.is_ipv4() {
+            ([0, 0, 0, 0], 0).into()
+        } else {
+            ([0_u16; 8], 0).into()
+        };
         let socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
-        socket.connect(server).with_context(|| format!("cannot reach {server}"))?;
+        socket
+            .connect(server)
+            .with_context(|| format!("cannot reach {server}"))?;
         socket.set_nonblocking(true)?;
         Ok(Self::Udp(socket))
     }
@@ -97,7 +107,12 @@ impl Link {
             Some((config, name)) => Some(ClientConnection::new(Arc::clone(config), name.clone())?),
             None => None,
         };
-        Ok(Self::Stream(Box::new(Stream { socket, tls, unread: Vec::new(), unsent: Vec::new() })))
+        Ok(Self::Stream(Box::new(Stream {
+            socket,
+            tls,
+            unread: Vec::new(),
+            unsent: Vec::new(),
+        })))
     }
 
     /// The descriptor to wait on.
@@ -129,7 +144,9 @@ impl Link {
         loop {
             let slots = batch.slots();
             // An error here is an ICMP message about an earlier packet, or that nothing waits.
-            let Ok(received) = batch.receive(socket.as_fd(), 0..slots) else { return Ok(()) };
+            let Ok(received) = batch.receive(socket.as_fd(), 0..slots) else {
+                return Ok(());
+            };
             for slot in 0..received {
                 each(batch.datagram(slot));
             }

@@ -59,7 +59,12 @@ impl Load {
             let client = target.is_turn().then(|| {
                 let (username, password) = credentials.of(index);
                 let transport = target.transport();
-                Client::new(Config { transport, username, password, seed: seed(index) })
+                Client::new(Config {
+                    transport,
+                    username,
+                    password,
+                    seed: seed(index),
+                })
             });
             let link = opener
                 .open()
@@ -67,7 +72,10 @@ impl Load {
             watch(&poll, link.descriptor(), index)?;
             flows.push(Flow::new(client, link, payload_len));
         }
-        let peer = args.peer.map(|place| Peer::open(place, payload_len)).transpose()?;
+        let peer = args
+            .peer
+            .map(|place| Peer::open(place, payload_len))
+            .transpose()?;
         if let Some(peer) = &peer {
             watch(&poll, peer.descriptor(), flows.len())?;
         }
@@ -119,12 +127,21 @@ impl Load {
             }
         })?;
         self.learn_plain_ways()?;
-        let per_second = if count == 0 { 0.0 } else { as_float(count as u64) / seconds };
-        Ok(Allocated { seconds, per_second })
+        let per_second = if count == 0 {
+            0.0
+        } else {
+            as_float(count as u64) / seconds
+        };
+        Ok(Allocated {
+            seconds,
+            per_second,
+        })
     }
 
     fn bind(&mut self, index: usize) -> Result<()> {
-        let peer = self.peer_of(index).context("the other allocation has no relayed address")?;
+        let peer = self
+            .peer_of(index)
+            .context("the other allocation has no relayed address")?;
         let now = self.now();
         self.flows[index].bind(now, peer);
         Ok(())
@@ -208,14 +225,13 @@ impl Load {
         let lanes = self.lanes();
         let mut ready: VecDeque<(usize, Direction)> = match self.pace {
             Pace::Rate(_) => VecDeque::new(),
-            Pace::Window(window) => {
-                (0..window).flat_map(|_| lanes.iter().copied()).collect()
-            }
+            Pace::Window(window) => (0..window).flat_map(|_| lanes.iter().copied()).collect(),
         };
         let mut scheduled = 0;
         while began.elapsed() < duration {
             if let Pace::Rate(rate) = self.pace {
-                let due = began.elapsed().as_secs_f64() * f64::from(rate) * as_float(lanes.len() as u64);
+                let due =
+                    began.elapsed().as_secs_f64() * f64::from(rate) * as_float(lanes.len() as u64);
                 while as_float(scheduled as u64) < due && ready.len() < BURST {
                     ready.push_back(lanes[scheduled % lanes.len()]);
                     scheduled += 1;
@@ -225,7 +241,11 @@ impl Load {
                 traffic.sent += u64::from(self.send(index, direction)?);
             }
             self.flush();
-            let idle = if ready.is_empty() { Duration::from_millis(1) } else { Duration::ZERO };
+            let idle = if ready.is_empty() {
+                Duration::from_millis(1)
+            } else {
+                Duration::ZERO
+            };
             self.exchange(idle, &mut traffic, &mut ready)?;
             self.give_up(&lanes, &mut ready)?;
             watch(&traffic);
@@ -247,7 +267,11 @@ impl Load {
 
     /// Every direction of every flow that carries payloads.
     fn lanes(&self) -> Vec<(usize, Direction)> {
-        let of = |index| self.directions.iter().map(move |direction| (index, *direction));
+        let of = |index| {
+            self.directions
+                .iter()
+                .map(move |direction| (index, *direction))
+        };
         (0..self.flows.len()).flat_map(of).collect()
     }
 
@@ -260,7 +284,12 @@ impl Load {
         lane.on_their_way += 1;
         lane.moved_at = sent_at;
         let number = u32::try_from(index).unwrap_or(u32::MAX);
-        let stamp = Stamp { direction, flow: number, sequence: lane.sequence, sent_at };
+        let stamp = Stamp {
+            direction,
+            flow: number,
+            sequence: lane.sequence,
+            sent_at,
+        };
         match direction {
             Direction::ToPeer => flow.send_payload(stamp),
             Direction::ToClient => {
@@ -289,8 +318,12 @@ impl Load {
         for source in self.wait(idle)? {
             self.receive(source, Some(traffic))?;
             while let Some(heard) = self.heard.pop_front() {
-                let Heard::Payload(stamp) = heard else { continue };
-                let Some(flow) = self.flows.get_mut(stamp.flow as usize) else { continue };
+                let Heard::Payload(stamp) = heard else {
+                    continue;
+                };
+                let Some(flow) = self.flows.get_mut(stamp.flow as usize) else {
+                    continue;
+                };
                 let lane = flow.lane(stamp.direction);
                 lane.moved_at = lane.moved_at.max(stamp.sent_at);
                 if lane.on_their_way > 0 {
@@ -313,7 +346,9 @@ impl Load {
         if !self.drive_timers(false)? {
             return Ok(());
         }
-        let Pace::Window(_) = self.pace else { return Ok(()) };
+        let Pace::Window(_) = self.pace else {
+            return Ok(());
+        };
         let now = self.elapsed_nanos();
         for (index, direction) in lanes {
             let lane = self.flows[*index].lane(*direction);
@@ -328,13 +363,21 @@ impl Load {
     /// Ends every allocation.
     pub(super) fn release(&mut self) -> Result<()> {
         let now = self.now();
-        let count = self.flows.iter().filter(|flow| flow.relayed.is_some()).count();
+        let count = self
+            .flows
+            .iter()
+            .filter(|flow| flow.relayed.is_some())
+            .count();
         for flow in &mut self.flows {
             flow.release(now);
             flow.drive(now)?;
         }
         let turn = self.flows.iter().any(|flow| !flow.is_plain());
-        if turn { self.steps("allocations were ended", count, Told::Released, |_| {}) } else { Ok(()) }
+        if turn {
+            self.steps("allocations were ended", count, Told::Released, |_| {})
+        } else {
+            Ok(())
+        }
     }
 
     /// The sources that something has come to.
@@ -401,7 +444,8 @@ impl Load {
 }
 
 fn watch(poll: &Poll, descriptor: std::os::fd::RawFd, index: usize) -> Result<()> {
-    poll.registry().register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)?;
+    poll.registry()
+        .register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)?;
     Ok(())
 }
 

@@ -33,7 +33,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URI")]
     versus: Option<Target>,
     /// The shared secret that ephemeral credentials are made with.
-    #[arg(long, env = "TURNFLEET_SECRET", hide_env_values = true, conflicts_with = "user")]
+    #[arg(
+        long,
+        env = "TURNFLEET_SECRET",
+        hide_env_values = true,
+        conflicts_with = "user"
+    )]
     secret: Option<String>,
     /// A static user.
     #[arg(long, value_name = "NAME:PASSWORD")]
@@ -114,15 +119,23 @@ impl Contestant {
     fn prepare(args: &Args, target: &Target, pids: &[u32]) -> Result<Self> {
         let processes = Processes::new(pids)?;
         let before = processes.resident_bytes();
-        let credentials = Credentials::new(args.secret.as_deref(), args.user.as_deref(), args.users());
+        let credentials =
+            Credentials::new(args.secret.as_deref(), args.user.as_deref(), args.users());
         let mut load = Load::new(args, target, &credentials?)?;
-        progress(&format!("{target}: making {} allocations", args.allocations));
+        progress(&format!(
+            "{target}: making {} allocations",
+            args.allocations
+        ));
         let allocated = load.allocate()?;
         let after = processes.resident_bytes();
-        let memory = (!pids.is_empty())
-            .then(|| after.saturating_sub(before) / u64::from(args.allocations));
+        let memory =
+            (!pids.is_empty()).then(|| after.saturating_sub(before) / u64::from(args.allocations));
         let report = Report::new(target.to_string(), args.allocations, allocated, memory);
-        Ok(Self { load, processes, report })
+        Ok(Self {
+            load,
+            processes,
+            report,
+        })
     }
 
     /// One round of traffic.
@@ -138,7 +151,8 @@ impl Contestant {
         })?;
         let cpu = self.processes.cpu_time().saturating_sub(cpu_before);
         let measured = !self.processes.is_empty();
-        self.report.add(Round::new(&traffic, measured.then_some(cpu)));
+        self.report
+            .add(Round::new(&traffic, measured.then_some(cpu)));
         Ok(())
     }
 }
@@ -149,7 +163,11 @@ impl Args {
     }
 
     fn pace(&self) -> Pace {
-        if self.max { Pace::Window(self.window) } else { Pace::Rate(self.rate) }
+        if self.max {
+            Pace::Window(self.window)
+        } else {
+            Pace::Rate(self.rate)
+        }
     }
 }
 
@@ -170,7 +188,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.duration > 0 {
         for round in 1..=args.rounds {
             for contestant in &mut contestants {
-                let label = format!("round {round}/{} {}", args.rounds, contestant.report.target());
+                let label = format!(
+                    "round {round}/{} {}",
+                    args.rounds,
+                    contestant.report.target()
+                );
                 contestant.run(&label, Duration::from_secs(args.duration))?;
             }
         }
@@ -178,8 +200,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for contestant in &mut contestants {
         contestant.load.release()?;
     }
-    let reports: Vec<&Report> = contestants.iter().map(|contestant| &contestant.report).collect();
-    print(&if args.json { report::json(&reports)? } else { report::table(&reports) });
+    let reports: Vec<&Report> = contestants
+        .iter()
+        .map(|contestant| &contestant.report)
+        .collect();
+    print(&if args.json {
+        report::json(&reports)?
+    } else {
+        report::table(&reports)
+    });
     ensure!(
         args.duration == 0 || reports.iter().all(|report| report.carried_anything()),
         "no packet came through"
@@ -187,7 +216,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the figures are what the command is for"
+)]
 fn print(text: &str) {
     println!("{}", text.trim_end());
 }

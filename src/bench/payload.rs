@@ -57,7 +57,12 @@ impl Stamp {
             .find(|direction| payload.starts_with(&direction.mark()))?;
         let number = |at: usize| Some(u64::from_be_bytes(*payload.get(at..)?.first_chunk()?));
         let flow = u32::from_be_bytes(*payload.get(4..)?.first_chunk()?);
-        let stamp = Self { direction, flow, sequence: number(8)?, sent_at: number(16)? };
+        let stamp = Self {
+            direction,
+            flow,
+            sequence: number(8)?,
+            sent_at: number(16)?,
+        };
         let [.., base] = stamp.sequence.to_be_bytes();
         let whole = payload
             .get(MIN_LEN..)?
@@ -70,7 +75,9 @@ impl Stamp {
 
 /// The bytes behind the stamp: counting up from `base`, around and around.
 fn pattern(base: u8) -> impl Iterator<Item = u8> {
-    (0..=u8::MAX).cycle().map(move |index: u8| base.wrapping_add(index))
+    (0..=u8::MAX)
+        .cycle()
+        .map(move |index: u8| base.wrapping_add(index))
 }
 
 #[cfg(test)]
@@ -79,7 +86,12 @@ mod tests {
 
     #[test]
     fn a_payload_that_was_altered_is_not_verified() {
-        let stamp = Stamp { direction: Direction::ToPeer, flow: 7, sequence: 300, sent_at: 5 };
+        let stamp = Stamp {
+            direction: Direction::ToPeer,
+            flow: 7,
+            sequence: 300,
+            sent_at: 5,
+        };
         let mut payload = [0xFF; 160];
         stamp.write(&mut payload);
         assert_eq!(Stamp::verify(&payload), Some(stamp));

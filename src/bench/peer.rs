@@ -40,7 +40,14 @@ impl Peer {
         let address = socket.local_addr()?;
         let bytes = vec![0; BATCH * payload_len];
         let batch = SendBatch::new(BATCH);
-        Ok(Self { socket, address, payload_len, batch, bytes, queued: 0 })
+        Ok(Self {
+            socket,
+            address,
+            payload_len,
+            batch,
+            bytes,
+            queued: 0,
+        })
     }
 
     /// The descriptor to wait on.

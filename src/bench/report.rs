@@ -158,7 +158,9 @@ const FIGURES: [Figure; 9] = [
 
 /// The ratio of the first server's figure to the second's.
 fn ratio(figure: &Figure, reports: &[&Report]) -> Option<f64> {
-    let [first, second] = reports else { return None };
+    let [first, second] = reports else {
+        return None;
+    };
     let (first, second) = ((figure.of)(first)?, (figure.of)(second)?);
     (second != 0.0).then(|| first / second)
 }
@@ -169,12 +171,18 @@ pub(super) fn table(reports: &[&Report]) -> String {
     for report in reports {
         let _ = write!(text, " {:>40}", report.target);
     }
-    let _ = writeln!(text, " {:>8}", if reports.len() == 2 { "ratio" } else { "" });
+    let _ = writeln!(
+        text,
+        " {:>8}",
+        if reports.len() == 2 { "ratio" } else { "" }
+    );
     for figure in &FIGURES {
         let _ = write!(text, "{:<28}", figure.name);
         for report in reports {
-            let shown = (figure.of)(report)
-                .map_or_else(|| "-".to_owned(), |value| format!("{value:.*}", figure.decimals));
+            let shown = (figure.of)(report).map_or_else(
+                || "-".to_owned(),
+                |value| format!("{value:.*}", figure.decimals),
+            );
             let _ = write!(text, " {shown:>40}");
         }
         let shown = ratio(figure, reports).map_or_else(String::new, |ratio| format!("{ratio:.2}"));
@@ -186,7 +194,10 @@ pub(super) fn table(reports: &[&Report]) -> String {
 /// One JSON object: the servers with each round, medians, and ratios of two.
 pub(super) fn json(reports: &[&Report]) -> Result<String> {
     let medians = |report: &&Report| -> serde_json::Map<String, serde_json::Value> {
-        FIGURES.iter().map(|figure| (figure.name.to_owned(), (figure.of)(report).into())).collect()
+        FIGURES
+            .iter()
+            .map(|figure| (figure.name.to_owned(), (figure.of)(report).into()))
+            .collect()
     };
     let ratios: serde_json::Map<String, serde_json::Value> = FIGURES
         .iter()
@@ -204,8 +215,15 @@ mod tests {
     use super::*;
 
     fn report(cpu: &[u64]) -> Report {
-        let mut report =
-            Report::new("turn:a".to_owned(), 2, Allocated { seconds: 1.0, per_second: 2.0 }, None);
+        let mut report = Report::new(
+            "turn:a".to_owned(),
+            2,
+            Allocated {
+                seconds: 1.0,
+                per_second: 2.0,
+            },
+            None,
+        );
         for millis in cpu {
             let mut traffic = Traffic::new(1);
             traffic.duration = Duration::from_secs(1);
@@ -219,7 +237,10 @@ mod tests {
     #[test]
     fn figures_are_medians_and_ratios_are_of_the_first_to_the_second() {
         let (ours, theirs) = (report(&[1, 100, 2]), report(&[4, 4]));
-        let figure = FIGURES.iter().find(|figure| figure.name == "packets a CPU-second").unwrap();
+        let figure = FIGURES
+            .iter()
+            .find(|figure| figure.name == "packets a CPU-second")
+            .unwrap();
         assert_eq!((figure.of)(&ours), Some(500_000.0));
         assert_eq!(ratio(figure, &[&ours, &theirs]), Some(2.0));
         assert!(table(&[&ours, &theirs]).contains("2.00"));

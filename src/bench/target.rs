@@ -78,7 +78,9 @@ impl FromStr for Target {
             (Scheme::Turns, Some(UriTransport::Udp)) => {
                 Err("turns: over UDP is DTLS, which bench does not speak".to_owned())
             }
-            (Scheme::Turns, Some(UriTransport::Tcp) | None) | (Scheme::Turn, _) => Ok(Self::Turn(uri)),
+            (Scheme::Turns, Some(UriTransport::Tcp) | None) | (Scheme::Turn, _) => {
+                Ok(Self::Turn(uri))
+            }
         }
     }
 }
@@ -113,8 +115,9 @@ impl Credentials {
                     .collect()
             }
             (None, Some(user)) => {
-                let (name, password) =
-                    user.split_once(':').context("--user: expected NAME:PASSWORD")?;
+                let (name, password) = user
+                    .split_once(':')
+                    .context("--user: expected NAME:PASSWORD")?;
                 vec![(name.to_owned(), password.to_owned())]
             }
             (None, None) => bail!("give --secret, or --user NAME:PASSWORD"),

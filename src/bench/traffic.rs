@@ -22,7 +22,14 @@ pub(super) struct Traffic {
 impl Traffic {
     pub(super) fn new(hops: u64) -> Self {
         let latency = Histogram::new(3).expect("three significant digits are within the bounds");
-        Self { sent: 0, received: 0, corrupt: 0, hops, duration: Duration::ZERO, latency }
+        Self {
+            sent: 0,
+            received: 0,
+            corrupt: 0,
+            hops,
+            duration: Duration::ZERO,
+            latency,
+        }
     }
 
     /// A payload arrived `nanos` after it left.
@@ -38,7 +45,11 @@ impl Traffic {
 
     /// The part of the payloads that did not arrive, from 0 to 1.
     pub(super) fn loss(&self) -> f64 {
-        if self.sent == 0 { 0.0 } else { 1.0 - as_float(self.received) / as_float(self.sent) }
+        if self.sent == 0 {
+            0.0
+        } else {
+            1.0 - as_float(self.received) / as_float(self.sent)
+        }
     }
 
     /// The latency that this part of the payloads does not exceed.
@@ -59,7 +70,10 @@ impl Traffic {
 }
 
 /// The nearest float: counts here stay far below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "counts here stay far below 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts here stay far below 2^53"
+)]
 pub(super) fn as_float(count: u64) -> f64 {
     count as f64
 }

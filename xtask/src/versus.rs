@@ -40,7 +40,14 @@ pub(crate) struct Options {
 
 pub(crate) fn run_all(options: &Options) -> Result<()> {
     run(cargo().args(["build", "--release", "--bin", "turnfleet"]))?;
-    run(cargo().args(["build", "--release", "--package", "turnfleet-relay", "--example", "forwarder"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "turnfleet-relay",
+        "--example",
+        "forwarder",
+    ]))?;
     let bench = Rig::new()?;
     let state = std::env::temp_dir().join(format!("turnfleet-versus-{}", std::process::id()));
     let outcome = bench.measure(options, &state);
@@ -55,7 +62,10 @@ impl Rig {
     fn new() -> Result<Self> {
         // Namespaces of a run that was killed would be in the way.
         for name in [RELAY, LOAD] {
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+            let _ = Command::new("ip")
+                .args(["netns", "del", name])
+                .stderr(Stdio::null())
+                .status();
         }
         let rig = Self;
         for script in [
@@ -76,7 +86,9 @@ impl Rig {
                 format!("ethtool -K {card} gro on && echo 1 > /sys/class/net/{card}/threaded");
             run(inside(name, "sh").args(["-c", &script]))?;
             for thread in napi_threads(card)? {
-                run(Command::new("taskset").args(["-pc", core, &thread]).stdout(Stdio::null()))?;
+                run(Command::new("taskset")
+                    .args(["-pc", core, &thread])
+                    .stdout(Stdio::null()))?;
             }
         }
         Ok(rig)
@@ -104,13 +116,19 @@ impl Rig {
         ];
         for versus in [&coturn, &forwarder] {
             let mut bench = self.bench(&turnfleet, versus);
-            run(bench.args(pids(&turnfleet, "--pid")).args(pids(versus, "--versus-pid")).args(&traffic))?;
+            run(bench
+                .args(pids(&turnfleet, "--pid"))
+                .args(pids(versus, "--versus-pid"))
+                .args(&traffic))?;
         }
         let mut held = self.bench(&turnfleet, &coturn);
         let held = held
             .args(["--pid", &turnfleet.child.id().to_string()])
             .args(["--versus-pid", &coturn.child.id().to_string()])
-            .args([format!("--allocations={}", options.held), format!("--secret={SECRET}")])
+            .args([
+                format!("--allocations={}", options.held),
+                format!("--secret={SECRET}"),
+            ])
             .args(["--duration=0", &format!("--peer={LOAD_IP}:9999")]);
         run(held)
     }
@@ -118,8 +136,23 @@ impl Rig {
     fn turnfleet(&self, state: &Path) -> Result<Server> {
         let mut command = inside(RELAY, "taskset");
         command
-            .args(["-c", "0", "target/release/turnfleet", "up", "--json", "--relays", "1"])
-            .args(["--listen-ip", RELAY_IP, "--public-ip", RELAY_IP, "--shared-secret", SECRET])
+            .args([
+                "-c",
+                "0",
+                "target/release/turnfleet",
+                "up",
+                "--json",
+                "--relays",
+                "1",
+            ])
+            .args([
+                "--listen-ip",
+                RELAY_IP,
+                "--public-ip",
+                RELAY_IP,
+                "--shared-secret",
+                SECRET,
+            ])
             .args(["--allow-peer", "198.18.0.0/15", "--set", "relay.shards=1"])
             .arg("--state-dir")
             .arg(state);
@@ -129,10 +162,29 @@ impl Rig {
     fn coturn(&self) -> Result<Server> {
         let mut command = inside(RELAY, "taskset");
         command
-            .args(["-c", "0", "turnserver", "-n", "--no-cli", "--no-tls", "--no-dtls", "-m", "1"])
-            .args(["-p", "3578", "-L", RELAY_IP, "-E", RELAY_IP, "--realm", "versus"])
+            .args([
+                "-c",
+                "0",
+                "turnserver",
+                "-n",
+                "--no-cli",
+                "--no-tls",
+                "--no-dtls",
+                "-m",
+                "1",
+            ])
+            .args([
+                "-p", "3578", "-L", RELAY_IP, "-E", RELAY_IP, "--realm", "versus",
+            ])
             .args(["--use-auth-secret", "--static-auth-secret", SECRET])
-            .args(["--min-port", "20000", "--max-port", "45000", "--log-file", "/dev/null"]);
+            .args([
+                "--min-port",
+                "20000",
+                "--max-port",
+                "45000",
+                "--log-file",
+                "/dev/null",
+            ]);
         Server::start(command, format!("turn:{RELAY_IP}:3578"))
     }
 
@@ -171,11 +223,19 @@ impl Server {
     fn start(mut command: Command, target: String) -> Result<Self> {
         let child = command.current_dir(root()).stdout(Stdio::null()).spawn()?;
         let server = Self { child, target };
-        let port = server.target.rsplit(':').next().context("a target has a port")?;
+        let port = server
+            .target
+            .rsplit(':')
+            .next()
+            .context("a target has a port")?;
         let port: u16 = port.parse()?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while !listens(port)? {
-            ensure!(Instant::now() < deadline, "{} does not listen", server.target);
+            ensure!(
+                Instant::now() < deadline,
+                "{} does not listen",
+                server.target
+            );
             std::thread::park_timeout(Duration::from_millis(50));
         }
         Ok(server)
@@ -212,6 +272,9 @@ fn napi_threads(card: &str) -> Result<Vec<String>> {
             threads.push(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    ensure!(!threads.is_empty(), "{card} has no NAPI threads: is threaded NAPI supported?");
+    ensure!(
+        !threads.is_empty(),
+        "{card} has no NAPI threads: is threaded NAPI supported?"
+    );
     Ok(threads)
 }

@@ -125,11 +125,7 @@ impl ReceiveBatch {
 
     /// Receives into the slots of `range`, the first ones first; returns how many were filled. Fewer than asked for
     /// means that the socket was empty.
-    pub fn receive(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        range: Range<usize>,
-    ) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let headers = &mut self.headers[range];
         let count = c_uint::try_from(headers.len()).unwrap_or(c_uint::MAX);
         // SAFETY: each header points to one name and one iovec of this batch, and each iovec to CAPACITY bytes of its

@@ -221,7 +221,9 @@ impl RelayControl for Service {
         tokio::spawn(async move {
             while let Some(Ok(message)) = incoming.next().await {
                 // The test may be over.
-                let _ = script.heard.send(Heard::Said(Box::new(message.message.unwrap())));
+                let _ = script
+                    .heard
+                    .send(Heard::Said(Box::new(message.message.unwrap())));
             }
             *script.session.lock().unwrap() = None;
             let _ = script.heard.send(Heard::Ended);

@@ -244,9 +244,7 @@ async fn a_node_says_that_it_drains_and_says_goodbye() {
     assert!(!node.is_ready() && node.status().draining);
     node.drained().await;
     node.stop().await;
-    double
-        .hear(|heard| goodbye(heard))
-        .await;
+    double.hear(|heard| goodbye(heard)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
