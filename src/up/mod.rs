@@ -167,6 +167,11 @@ impl Fleet {
         if !https && !address.ip().is_loopback() {
             tracing::warn!(%address, "API tokens cross the network in the clear (--http); see controller.http.tls");
         }
+        if !config.probe.enabled {
+            tracing::warn!(
+                "relays are listed without a probe (--public-ip); see controller.probe.enabled"
+            );
+        }
         let controller = Controller::start(config)
             .await
             .context("the controller cannot start")?;

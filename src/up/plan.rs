@@ -68,6 +68,12 @@ impl Plan {
         &self.flags
     }
 
+    /// Whether this machine has every external address, so that what it sends there arrives. Few networks send packets for
+    /// an external address of 1:1 NAT back to where they came from.
+    pub(crate) fn reaches_public_ips(&self) -> bool {
+        self.public_ips.iter().all(is_here)
+    }
+
     /// The addresses that a certificate of this machine is to carry: those that clients use, and loopback, where the relays
     /// find the controller.
     pub(crate) fn certificate_addresses(&self) -> Vec<IpAddr> {
@@ -161,14 +167,13 @@ fn given_certificate(flags: &Flags, problems: &mut Problems) -> Option<Files> {
 
 /// The addresses to listen on, wildcards resolved. A default that the machine lacks is skipped; one that was asked for is a problem.
 fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
-    let here = |ip: &IpAddr| UdpSocket::bind((*ip, 0)).is_ok();
     let mut ips: Vec<IpAddr> = Vec::new();
     if asked.is_empty() {
         for ip in [
             IpAddr::from(Ipv4Addr::LOCALHOST),
             Ipv6Addr::LOCALHOST.into(),
         ] {
-            if here(&ip) {
+            if is_here(&ip) {
                 ips.push(ip);
             } else {
                 tracing::warn!(%ip, "skipped: this machine lacks the default listen address");
@@ -192,7 +197,7 @@ fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
         } else {
             vec![*ip]
         };
-        if meant.is_empty() || !meant.iter().all(here) {
+        if meant.is_empty() || !meant.iter().all(is_here) {
             let expected = "an address that this machine has";
             problems.push(Problem::new("--listen-ip", Some(ip.to_string()), expected));
         }
@@ -203,6 +208,10 @@ fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
         }
     }
     ips
+}
+
+fn is_here(ip: &IpAddr) -> bool {
+    UdpSocket::bind((*ip, 0)).is_ok()
 }
 
 fn public_ips(asked: &[String], problems: &mut Problems) -> Vec<IpAddr> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -12,9 +13,15 @@ use crate::fleet::{Fleet, Place, Ports};
 fn the_ready_line_has_every_field_and_stands_alone() {
     let place = Place::new();
     let ports = Ports::free();
+    let begun = Instant::now();
     let mut fleet = place.start(
         ports,
         &["--realm", "example.org", "--shared-secret", "north"],
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
     );
     let base = ports.0;
     assert_eq!(
@@ -36,20 +43,19 @@ fn the_ready_line_has_every_field_and_stands_alone() {
         assert_eq!(field("udp"), format!("127.0.0.1:{}", base + 2 * relay));
         assert_eq!(field("tcp"), format!("127.0.0.1:{}", base + 2 * relay));
         assert_eq!(field("tls"), format!("127.0.0.1:{}", base + 10 + 2 * relay));
-        let metrics = field("metrics");
+        let metrics_page = field("metrics");
         assert_eq!(
-            metrics,
+            metrics_page,
             format!("http://127.0.0.1:{}/metrics", base + 20 + relay)
         );
-        let metrics = ureq::get(&metrics)
+        let metrics = ureq::get(&metrics_page)
             .call()
             .unwrap()
             .body_mut()
             .read_to_string()
             .unwrap();
         assert!(metrics.contains("turnfleet_relay_"), "{metrics}");
-        let ready = format!("http://127.0.0.1:{}/readyz", base + 20 + relay);
-        assert_eq!(ureq::get(&ready).call().unwrap().status(), 200);
+        assert_eq!(ureq::get(metrics_page.replace("metrics", "readyz")).call().unwrap().status(), 200);
         assert!(fleet.ready["relays"][usize::from(relay)]["dtls"].is_null());
         assert!(
             fleet.ready["relays"][usize::from(relay)]["listeners"]
@@ -158,4 +164,23 @@ fn one_machine_is_described_by_a_file() {
     );
     assert_eq!(fleet.ready["relays"].as_array().unwrap().len(), 1);
     assert!(fleet.api("/v1/nodes").to_string().contains("attic"));
+}
+
+#[test]
+fn a_machine_behind_nat_is_ready_although_it_cannot_reach_itself() {
+    let place = Place::new();
+    let nat = ["--listen-ip", "127.0.0.1", "--public-ip", "203.0.113.5"];
+    let fleet = place.start(Ports::free(), &[&["--relays", "1"], &nat[..]].concat());
+    assert!(
+        fleet.text("/turn_uris/0").starts_with("turn:203.0.113.5:"),
+        "{}",
+        fleet.ready
+    );
+    assert!(
+        fleet.text("/relays/0/udp").starts_with("127.0.0.1:"),
+        "{}",
+        fleet.ready
+    );
+    let list = fleet.api("/turn?service=turn&username=a").to_string();
+    assert!(list.contains("turn:203.0.113.5:"), "{list}");
 }
