@@ -1,4 +1,4 @@
-//! What a forged source address can make the server send (THREATS T11), and that its owner still gets in.
+//! What a forged source address can make the server send, and that its owner still gets in.
 
 use turnfleet_turn::wire::Method;
 use turnfleet_turn::{DropReason, Transport};

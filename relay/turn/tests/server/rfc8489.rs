@@ -330,7 +330,7 @@ fn a_binding_request_needs_no_credentials_and_ignores_wrong_ones() {
     assert!(!answer.has(AttributeType::MESSAGE_INTEGRITY));
 }
 
-// RFC 8489 §16.1.2, THREATS T11
+// RFC 8489 §16.1.2
 #[test]
 fn a_binding_response_is_little_longer_than_its_request() {
     let mut net = Net::new();
@@ -381,7 +381,7 @@ fn a_request_without_integrity_gets_401_with_realm_and_nonce_only() {
     }
 }
 
-// RFC 8489 §16.1.2, THREATS T11
+// RFC 8489 §16.1.2
 #[test]
 fn the_first_401_has_at_most_100_bytes() {
     let mut net = Net::new();
@@ -663,7 +663,7 @@ fn an_error_to_an_authentic_request_says_its_reason() {
     assert_eq!(&error.value[4..], b"Allocation Mismatch");
 }
 
-// RFC 8489 §6.3.1.1, THREATS T11
+// RFC 8489 §6.3.1.1
 #[test]
 fn a_stranger_gets_no_reason_phrase() {
     let mut net = Net::new();
@@ -695,7 +695,7 @@ fn any_of_the_keys_of_a_user_authenticates_and_signs_the_answer() {
     }
 }
 
-// THREATS T13
+// RFC 8489 §6.3.1
 #[test]
 fn a_stranger_leaves_no_state() {
     let mut net = Net::with(Setup {

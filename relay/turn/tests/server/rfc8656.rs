@@ -741,7 +741,7 @@ fn the_quota_is_of_the_part_of_the_username_that_names_the_user() {
     assert_eq!(codes, [200, 486, 200, 200]);
 }
 
-// RFC 8656 §7.2 (10), THREATS T20
+// RFC 8656 §7.2 (10)
 #[test]
 fn a_user_holds_no_more_reservations_than_allocations() {
     let mut net = Net::with(limited(Limits {
@@ -804,7 +804,7 @@ fn even_port_without_reserving_gives_an_even_port_and_takes_no_other() {
     assert_eq!(net.usage().ports_used, 5);
 }
 
-// RFC 8656 §7.2, THREATS T20
+// RFC 8656 §7.2
 #[test]
 fn ten_thousand_even_ports_leave_the_pool_full() {
     let mut net = Net::new();
@@ -1469,7 +1469,7 @@ fn create_permission_for_a_forbidden_peer_gets_403_and_installs_none() {
     assert_eq!(net.server.counters().permissions, 0);
 }
 
-// RFC 8656 §10.2, THREATS T2
+// RFC 8656 §10.2
 #[test]
 fn an_ipv4_peer_in_any_ipv6_form_is_refused() {
     let (mut net, mut caller, _) = dual();
@@ -1504,7 +1504,7 @@ fn create_permission_installs_all_of_its_peers() {
     ));
 }
 
-// RFC 8656 §10.2, THREATS T21
+// RFC 8656 §10.2
 #[test]
 fn more_permissions_than_allowed_get_508_and_none_of_them_is_installed() {
     let mut net = Net::with(limited(Limits {
@@ -1584,7 +1584,7 @@ fn a_send_indication_without_peer_or_data_is_discarded() {
     }
 }
 
-// RFC 8656 §11.2, THREATS T17
+// RFC 8656 §11.2
 #[test]
 fn of_two_peers_in_a_send_indication_the_first_counts() {
     let (mut net, mut caller, relayed) = allocated();
@@ -1631,7 +1631,7 @@ fn a_send_indication_to_another_family_is_discarded() {
     assert_eq!(outcome, Outcome::Dropped(DropReason::FamilyMismatch));
 }
 
-// RFC 8656 §11.2, THREATS T7
+// RFC 8656 §11.2
 #[test]
 fn a_send_indication_to_a_forbidden_port_is_discarded() {
     let (mut net, mut caller, _) = allocated();
@@ -1676,7 +1676,7 @@ fn an_ipv6_peers_datagram_becomes_a_data_indication() {
     assert_eq!(data_indication(&packet), (addr(PEER6), b"hi".to_vec()));
 }
 
-// RFC 8656 §11.3, THREATS T7
+// RFC 8656 §11.3
 #[test]
 fn a_datagram_from_an_own_address_counts_from_a_granted_port_only() {
     let (mut net, mut caller, relayed) = allocated();
@@ -1801,7 +1801,7 @@ fn a_channel_bind_to_a_forbidden_peer_gets_403() {
     assert_eq!(net.server.counters().permissions, 0);
 }
 
-// RFC 8656 §12.2, THREATS T21
+// RFC 8656 §12.2
 #[test]
 fn more_channels_than_allowed_get_508() {
     let mut net = Net::with(limited(Limits {
@@ -2082,7 +2082,7 @@ fn behind_nat_an_own_external_address_is_reached_by_the_local_one_and_counts_as_
     assert_eq!(stranger, Outcome::Dropped(DropReason::NoPermission));
 }
 
-// RFC 8656 §21.4, THREATS T3
+// RFC 8656 §21.4
 #[test]
 fn a_client_behind_teredo_or_6to4_gets_403() {
     let mut net = Net::new();
