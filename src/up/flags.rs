@@ -209,10 +209,10 @@ mod tests {
         let all = ["turnfleet", "up"]
             .into_iter()
             .chain(arguments.iter().copied());
-        match Cli::try_parse_from(all).unwrap().command {
-            Command::Up(flags) => *flags,
-            other => panic!("{other:?}"),
-        }
+        let Command::Up(flags) = Cli::try_parse_from(all).unwrap().command else {
+            panic!("another command");
+        };
+        *flags
     }
 
     #[test]

@@ -38,33 +38,8 @@ fn the_ready_line_has_every_field_and_stands_alone() {
     );
     assert!(!fleet.text("/api_token").is_empty());
     assert!(Path::new(fleet.text("/ca")).starts_with(place.state()));
-    for relay in 0..2_u16 {
-        let field = |name: &str| fleet.text(&format!("/relays/{relay}/{name}")).to_owned();
-        assert_eq!(field("udp"), format!("127.0.0.1:{}", base + 2 * relay));
-        assert_eq!(field("tcp"), format!("127.0.0.1:{}", base + 2 * relay));
-        assert_eq!(field("tls"), format!("127.0.0.1:{}", base + 10 + 2 * relay));
-        let metrics_page = field("metrics");
-        assert_eq!(
-            metrics_page,
-            format!("http://127.0.0.1:{}/metrics", base + 20 + relay)
-        );
-        let metrics = ureq::get(&metrics_page)
-            .call()
-            .unwrap()
-            .body_mut()
-            .read_to_string()
-            .unwrap();
-        assert!(metrics.contains("turnfleet_relay_"), "{metrics}");
-        assert_eq!(ureq::get(metrics_page.replace("metrics", "readyz")).call().unwrap().status(), 200);
-        assert!(fleet.ready["relays"][usize::from(relay)]["dtls"].is_null());
-        assert!(
-            fleet.ready["relays"][usize::from(relay)]["listeners"]
-                .as_array()
-                .unwrap()
-                .len()
-                >= 3
-        );
-        assert_eq!(fleet.pid(relay.into()), u64::from(fleet.child.0.id()));
+    for relay in 0..2 {
+        assert_relay(&fleet, base, relay);
     }
     let ranges: Vec<&str> = (0..2)
         .map(|k| ["/relays/0/relay_ports", "/relays/1/relay_ports"][k])
@@ -81,6 +56,43 @@ fn the_ready_line_has_every_field_and_stands_alone() {
     );
     assert_eq!(fleet.signal("TERM").code(), Some(0));
     assert_eq!(fleet.printed_since(), "");
+}
+
+/// The facts of one relay, on ports that follow from the first of the fleet.
+#[track_caller]
+fn assert_relay(fleet: &Fleet, base: u16, relay: u16) {
+    let field = |name: &str| fleet.text(&format!("/relays/{relay}/{name}")).to_owned();
+    assert_eq!(field("udp"), format!("127.0.0.1:{}", base + 2 * relay));
+    assert_eq!(field("tcp"), format!("127.0.0.1:{}", base + 2 * relay));
+    assert_eq!(field("tls"), format!("127.0.0.1:{}", base + 10 + 2 * relay));
+    let metrics_page = field("metrics");
+    assert_eq!(
+        metrics_page,
+        format!("http://127.0.0.1:{}/metrics", base + 20 + relay)
+    );
+    let metrics = ureq::get(&metrics_page)
+        .call()
+        .unwrap()
+        .body_mut()
+        .read_to_string()
+        .unwrap();
+    assert!(metrics.contains("turnfleet_relay_"), "{metrics}");
+    assert_eq!(
+        ureq::get(metrics_page.replace("metrics", "readyz"))
+            .call()
+            .unwrap()
+            .status(),
+        200
+    );
+    assert!(fleet.ready["relays"][usize::from(relay)]["dtls"].is_null());
+    assert!(
+        fleet.ready["relays"][usize::from(relay)]["listeners"]
+            .as_array()
+            .unwrap()
+            .len()
+            >= 3
+    );
+    assert_eq!(fleet.pid(relay.into()), u64::from(fleet.child.0.id()));
 }
 
 #[test]
