@@ -158,6 +158,11 @@ impl Double {
         .await
     }
 
+    pub(crate) async fn hear_goodbye(&mut self) {
+        self.hear_said(|message| matches!(message, FromNode::Goodbye(_)).then_some(()))
+            .await;
+    }
+
     pub(crate) async fn hear_heartbeat(
         &mut self,
         wanted: impl Fn(&Heartbeat) -> bool,
@@ -221,7 +226,9 @@ impl RelayControl for Service {
         tokio::spawn(async move {
             while let Some(Ok(message)) = incoming.next().await {
                 // The test may be over.
-                let _ = script.heard.send(Heard::Said(Box::new(message.message.unwrap())));
+                let _ = script
+                    .heard
+                    .send(Heard::Said(Box::new(message.message.unwrap())));
             }
             *script.session.lock().unwrap() = None;
             let _ = script.heard.send(Heard::Ended);
