@@ -1,2 +1,100 @@
-//! Skeleton.
-fn main() {}
+//! The one command of Turnfleet: a process shell around the relay and the controller.
+//!
+//! It reads configuration, starts what a command asks for, and ends it. It knows no protocol and decides nothing of what a
+//! relay or a controller does.
+
+mod admin;
+mod certificate;
+mod cli;
+mod config;
+mod controller;
+mod credentials;
+mod fleet;
+mod notify;
+mod relay;
+mod shutdown;
+mod state_dir;
+mod telemetry;
+mod up;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::cli::{Checked, Cli, Command};
+use crate::config::{Configuration, reference};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; the code tells it all the same.
+            let _ = writeln!(std::io::stderr(), "error: {}", causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes; a list of problems begins on a line of its own.
+fn causes(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.join(": ").replace(":   ", ":\n  ")
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let log = cli.log;
+    match cli.command {
+        Command::Up(flags) => block_on(up::run(*flags, &log)),
+        Command::Relay(args) => block_on(relay::run(&args, &log)),
+        Command::Controller(args) => block_on(controller::run(&args, &log)),
+        Command::Credentials(action) => credentials::run(&action),
+        Command::Fleet(args) => fleet::run(&args),
+        Command::CheckConfig(checked) => check(checked),
+        Command::ConfigReference => print(&reference::markdown()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "turnfleet", &mut script);
+            print(&String::from_utf8(script)?)
+        }
+    }
+}
+
+/// Runs a service to its end. What it left behind does not hold the process back.
+fn block_on(service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let provider = rustls::crypto::ring::default_provider();
+    // It is installed once in a process, here.
+    let _ = provider.install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let result = runtime.block_on(service);
+    runtime.shutdown_background();
+    result
+}
+
+fn check(checked: Checked) -> anyhow::Result<()> {
+    fn service<C: Configuration>(args: &cli::ServiceArgs) -> anyhow::Result<()> {
+        let config: Result<C, _> = config::load(args.config.as_deref(), &args.set);
+        config.with_context(|| format!("the configuration of the {} is wrong", C::NAME))?;
+        Ok(())
+    }
+    match checked {
+        Checked::Relay(args) => service::<turnfleet_relay::config::Config>(&args)?,
+        Checked::Controller(args) => service::<turnfleet_controller::config::Config>(&args)?,
+        Checked::Up(flags) => up::check(*flags)?,
+    }
+    print("the configuration is good\n")
+}
+
+/// Prints what a command was asked for. A reader that has gone is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

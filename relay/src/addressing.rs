@@ -143,7 +143,8 @@ fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
 }
 
 /// The global addresses of this machine, IPv4 first, each family in ascending order: what a wildcard stands for.
-pub(crate) fn machine_addresses() -> Vec<IpAddr> {
+#[must_use]
+pub fn machine_addresses() -> Vec<IpAddr> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let mut v4 = parse_fib_trie(&read("/proc/net/fib_trie"));
     let mut v6 = parse_if_inet6(&read("/proc/net/if_inet6"));

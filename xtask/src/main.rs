@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask test` installs what the tests need and runs them all, `cargo xtask lint` checks
-//! format, lints and the dependency policy, `cargo xtask fuzz` runs each fuzz target for a while.
+//! format, lints and the dependency policy, `cargo xtask fuzz` runs each fuzz target for a while, `cargo xtask versus`
+//! measures Turnfleet beside other servers.
 //!
 //! Nothing here decides what a test means; each chore is a short list of commands, shown before they run.
 
@@ -7,6 +8,7 @@ mod fuzz;
 mod lint;
 mod process;
 mod test;
+mod versus;
 
 use clap::Parser;
 
@@ -19,6 +21,8 @@ enum Chore {
     Lint,
     /// Runs each fuzz target (needs a nightly toolchain and cargo-fuzz).
     Fuzz(fuzz::Options),
+    /// Measures Turnfleet beside coturn and a plain forwarder in network namespaces (root; needs coturn, iproute2, ethtool).
+    Versus(versus::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -26,5 +30,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Test(options) => test::run(&options),
         Chore::Lint => lint::run_all(),
         Chore::Fuzz(options) => fuzz::run_all(&options),
+        Chore::Versus(options) => versus::run_all(&options),
     }
 }

@@ -57,6 +57,10 @@ pub struct Hello {
     /// Zero where the node has applied no snapshot yet.
     #[prost(uint64, tag = "10")]
     pub applied_generation: u64,
+    /// Allocations that live at this moment. Zero lets the controller move the node's port grants where they no longer fit
+    /// the configured share.
+    #[prost(uint64, tag = "11")]
+    pub allocations: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -229,6 +233,7 @@ pub struct StaticUser {
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
 }
+/// The key with the highest id signs, all of them verify.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NonceKey {
     #[prost(uint32, tag = "1")]

@@ -26,8 +26,13 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
-    /// The first message of a session.
-    pub(crate) fn hello(&self, identity: &Identity, applied_generation: u64) -> fleet::Hello {
+    /// The first message of a session. `allocations` live at this moment.
+    pub(crate) fn hello(
+        &self,
+        identity: &Identity,
+        applied_generation: u64,
+        allocations: u64,
+    ) -> fleet::Hello {
         fleet::Hello {
             node_id: identity.node_id.to_string(),
             incarnation: identity.incarnation.to_vec(),
@@ -42,6 +47,7 @@ impl Introduction {
                 file_descriptors: self.file_descriptors,
             }),
             applied_generation,
+            allocations,
         }
     }
 

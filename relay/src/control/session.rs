@@ -182,9 +182,11 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Stopped, SessionError> {
         let (outgoing, messages) = mpsc::channel(QUEUE);
-        let hello = self
-            .introduction
-            .hello(&self.identity, self.serving.generation());
+        let hello = self.introduction.hello(
+            &self.identity,
+            self.serving.generation(),
+            self.serving.allocations(),
+        );
         say(&outgoing, FromNode::Hello(hello))?;
         let messages = ReceiverStream::new(messages);
         let mut incoming = client.open_session(credential, messages).await?;

@@ -86,7 +86,7 @@ fn empty_iovecs(count: usize) -> Vec<iovec> {
 }
 
 /// A row of slots that `recvmmsg` fills.
-pub(crate) struct ReceiveBatch {
+pub struct ReceiveBatch {
     bytes: Fixed<u8>,
     names: Fixed<SocketName>,
     headers: Fixed<mmsghdr>,
@@ -96,7 +96,7 @@ pub(crate) struct ReceiveBatch {
 
 impl ReceiveBatch {
     /// A row of `slots`, untouched memory until datagrams arrive.
-    pub(crate) fn new(slots: usize) -> Self {
+    pub fn new(slots: usize) -> Self {
         let bytes = Fixed::new(vec![0; slots * STRIDE]);
         let names = Fixed::new(vec![SocketName::empty(); slots]);
         let mut iovecs = Fixed::new(empty_iovecs(slots));
@@ -119,13 +119,13 @@ impl ReceiveBatch {
     }
 
     /// How many slots there are.
-    pub(crate) fn slots(&self) -> usize {
+    pub fn slots(&self) -> usize {
         self.names.len()
     }
 
     /// Receives into the slots of `range`, the first ones first; returns how many were filled. Fewer than asked for
     /// means that the socket was empty.
-    pub(crate) fn receive(
+    pub fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
         range: Range<usize>,
@@ -152,48 +152,48 @@ impl ReceiveBatch {
     }
 
     /// Where the datagram of `slot` begins in [`ReceiveBatch::bytes`].
-    pub(crate) const fn start(slot: usize) -> usize {
+    pub const fn start(slot: usize) -> usize {
         slot * STRIDE + HEADROOM
     }
 
     /// The length of the datagram in `slot`.
-    pub(crate) fn len(&self, slot: usize) -> usize {
+    pub fn len(&self, slot: usize) -> usize {
         self.headers[slot].msg_len as usize
     }
 
     /// Who sent the datagram in `slot`.
-    pub(crate) fn sender(&self, slot: usize) -> Option<SocketAddr> {
+    pub fn sender(&self, slot: usize) -> Option<SocketAddr> {
         self.names[slot].address()
     }
 
     /// The datagram in `slot`.
-    pub(crate) fn datagram(&self, slot: usize) -> &[u8] {
+    pub fn datagram(&self, slot: usize) -> &[u8] {
         let start = Self::start(slot);
         &self.bytes[start..start + self.len(slot)]
     }
 
     /// All slots with their headroom and tail room.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// All slots, for headers, padding and answers that are written in place.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 }
 
 /// What became of the datagrams of a flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flushed {
+pub struct Flushed {
     /// Datagrams that the kernel took.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Datagrams that it refused: a full socket buffer, an unreachable network, a datagram too long.
-    pub(crate) refused: u64,
+    pub refused: u64,
 }
 
 /// Datagrams on their way out of one socket: parts of one buffer and where they go.
-pub(crate) struct SendBatch {
+pub struct SendBatch {
     spans: Vec<Range<usize>>,
     names: Fixed<SocketName>,
     iovecs: Fixed<iovec>,
@@ -202,7 +202,7 @@ pub(crate) struct SendBatch {
 
 impl SendBatch {
     /// An empty batch with room for `capacity` datagrams.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         let names = Fixed::new(vec![SocketName::empty(); capacity]);
         let iovecs = Fixed::new(empty_iovecs(capacity));
         let mut headers = Fixed::new(empty_headers(capacity));
@@ -220,12 +220,12 @@ impl SendBatch {
     }
 
     /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
     /// Whether the next [`SendBatch::push`] needs a flush before it.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.spans.len() == self.names.len()
     }
 
@@ -233,7 +233,7 @@ impl SendBatch {
     ///
     /// # Panics
     /// If the batch is full.
-    pub(crate) fn push(&mut self, span: Range<usize>, to: SocketAddr) {
+    pub fn push(&mut self, span: Range<usize>, to: SocketAddr) {
         let index = self.spans.len();
         let length = self.names[index].set(to);
         self.headers[index].msg_hdr.msg_namelen = length;
@@ -241,7 +241,7 @@ impl SendBatch {
     }
 
     /// Forgets everything and returns how many datagrams that were.
-    pub(crate) fn discard(&mut self) -> u64 {
+    pub fn discard(&mut self) -> u64 {
         let count = self.spans.len() as u64;
         self.spans.clear();
         count
@@ -249,7 +249,7 @@ impl SendBatch {
 
     /// Sends everything from `bytes` through `socket` and empties the batch. What the kernel does not take is lost, as
     /// datagrams may be: waiting here would make one slow path hold up every other.
-    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Flushed {
+    pub fn flush(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Flushed {
         for (span, iovec) in self.spans.iter().zip(self.iovecs.iter_mut()) {
             let part = &bytes[span.clone()];
             iovec.iov_base = part.as_ptr().cast_mut().cast();

@@ -190,3 +190,13 @@ pub(crate) fn is_fatal(error: &io::Error) -> bool {
         Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relayed_socket_takes_sixteen_bytes() {
+        assert_eq!(size_of::<Option<RelayedSocket>>(), 16);
+    }
+}

@@ -5,6 +5,7 @@
 //! together while the process lives, and nobody can tell who it was.
 
 use std::fmt::{self, Display, Write as _};
+use std::io;
 use std::net::SocketAddr;
 
 use ring::hmac;
@@ -30,8 +31,9 @@ impl EventLog {
     }
 
     /// Writes keyed hashes in place of addresses and usernames; the key is drawn here and never leaves the process.
-    pub fn private() -> Result<Self, ring::error::Unspecified> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
+    pub fn private() -> io::Result<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| io::Error::other("the system gave no randomness"))?;
         Ok(Self { key: Some(key) })
     }
 

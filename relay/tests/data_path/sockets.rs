@@ -87,17 +87,18 @@ fn scarce_descriptors() {
     let relay = Relay::start(settings(1, None));
     let server = relay.address(Transport::Udp, true);
     let tcp_server = relay.address(Transport::Tcp, true);
-    let mut drivers = Vec::new();
-    let mut refused = None;
-    while refused.is_none() {
-        let mut driver = Driver::udp(server);
-        refused = driver.try_allocate(AllocateOptions::default()).err();
-        drivers.push(driver);
-    }
-    assert!(drivers.len() > 10, "{} allocations", drivers.len());
+    let mut drivers: Vec<_> = (0..50).map(|_| Driver::udp(server)).collect();
+    let refused = drivers.iter_mut().position(|driver| {
+        let allocated = driver.try_allocate(AllocateOptions::default());
+        allocated.is_err()
+    });
+    assert!(refused.is_some_and(|count| count > 10), "{refused:?}");
+    let exhausted = |shards: &ShardSet| shards.driver_counters().relayed_sockets_exhausted > 0;
+    relay.wait_until("a count of it", exhausted);
 
-    // A stream that finds no descriptor waits in the kernel, and costs no processor time meanwhile.
-    drivers.pop();
+    // A stream that finds no descriptor waits in the kernel, and costs no processor time meanwhile. The client's end takes
+    // the one that a driver gives back.
+    drivers.truncate(49);
     let mut waiting = connect(tcp_server);
     relay.wait_until("a pause", |shards| {
         shards.driver_counters().accept_pauses > 0
@@ -112,10 +113,9 @@ fn scarce_descriptors() {
     let pauses = relay.shards.driver_counters().accept_pauses - before;
     assert!(pauses <= 10, "{pauses} pauses in a second");
 
-    for driver in &mut drivers {
+    for driver in &mut drivers[..10] {
         driver.refresh(0);
     }
-    drivers.clear();
     relay.wait_until("an accepted stream", |shards| {
         shards.driver_counters().streams_accepted > 0
     });

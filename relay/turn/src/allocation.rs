@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn an_allocation_is_small() {
         assert!(
-            size_of::<Allocation>() <= 640,
+            size_of::<Allocation>() <= 512,
             "{}",
             size_of::<Allocation>()
         );

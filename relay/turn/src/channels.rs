@@ -258,4 +258,21 @@ mod tests {
         );
         assert_eq!(channels.check(a.number, b.peer, Instant(100)), Ok(false));
     }
+
+    #[test]
+    fn a_peer_whose_binding_ended_does_not_answer_to_the_next_peer_of_its_number() {
+        let hash = KeyedHash::with_seed(1);
+        let mut channels = Channels::new();
+        for n in 0..4 {
+            channels.bind(channel(n, 100 + u64::from(n)), &hash);
+        }
+        channels.sweep(Instant(100));
+        let heir = Channel {
+            number: channel(0, 0).number,
+            ..channel(9, 200)
+        };
+        channels.bind(heir, &hash);
+        assert_eq!(channels.number(heir.peer, Instant(101)), Some(heir.number));
+        assert_eq!(channels.number(channel(0, 0).peer, Instant(101)), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! What the operator sets: the fixed configuration of a server and the policy that may change while it runs.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ pub struct Config {
     pub shard: ShardId,
     /// How many shards the relay has; divides budgets that hold per relay.
     pub shards: u8,
-    /// The addresses that relayed sockets are opened on, in order of preference within a family.
+    /// The addresses that relayed sockets are opened on, in order of preference within a family; at most 255.
     pub relayed_hosts: Vec<RelayedHost>,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
     pub rfc5766_channel_numbers: bool,
@@ -31,7 +32,7 @@ pub struct RelayedHost {
 }
 
 /// What may change while allocations live. Replaced whole.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Policy {
     /// The REALM, RFC 8489 §9.2.
     pub realm: Box<str>,
@@ -43,6 +44,18 @@ pub struct Policy {
     pub peer_filter: PeerFilter,
     /// Bounds on what clients may hold.
     pub limits: Limits,
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("realm", &self.realm)
+            .field("nonce_keys", &self.nonce_keys.len())
+            .field("nonce_lifetime", &self.nonce_lifetime)
+            .field("peer_filter", &self.peer_filter)
+            .field("limits", &self.limits)
+            .finish()
+    }
 }
 
 /// Bounds on what clients may hold; each refusal is counted.

@@ -10,8 +10,8 @@ use std::path::Path;
 #[expect(unreachable_pub, reason = "the binaries of the fuzz crate reach it")]
 mod targets;
 
-/// As many as take a second or two without optimisation.
-const DEFAULT_RUNS: u64 = 5_000;
+/// As many as take a second or two without optimization.
+const DEFAULT_RUNS: u64 = 2_000;
 
 /// Mutations do not grow beyond it.
 const MAX_LEN: usize = 1024;

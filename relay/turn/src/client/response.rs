@@ -83,8 +83,7 @@ impl Client {
         code: ErrorCode,
         message: Message<'_>,
     ) {
-        let is_challenge = code == ErrorCode::UNAUTHENTICATED || code == ErrorCode::STALE_NONCE;
-        let retry = is_challenge
+        let retry = is_challenge(code)
             && transaction.request.is_authenticated()
             && transaction.retries < MAX_RETRIES
             && self.take_challenge(&transaction, code, message);
@@ -131,10 +130,8 @@ fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) ->
         (Class::ErrorResponse, _) => return Verdict::Discard,
         (Class::Request | Class::Indication | Class::SuccessResponse, _) => None,
     };
-    let is_challenge =
-        code == Some(ErrorCode::UNAUTHENTICATED) || code == Some(ErrorCode::STALE_NONCE);
     if let Some(key) = &transaction.signed_with
-        && !is_challenge
+        && !code.is_some_and(is_challenge)
         && !message.verify_integrity(key)
     {
         transaction.violated = true;
@@ -150,6 +147,11 @@ fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) ->
         None if message.unknown_required().next().is_some() => Verdict::Malformed,
         None => Verdict::Granted,
     }
+}
+
+/// Whether a refusal asks for other credentials; it cannot be signed, as the server may not know the key.
+fn is_challenge(code: ErrorCode) -> bool {
+    code == ErrorCode::UNAUTHENTICATED || code == ErrorCode::STALE_NONCE
 }
 
 /// What a success response to Allocate must have (RFC 8656 §7.3), and may have.

@@ -3,21 +3,21 @@
 
 use super::Server;
 use super::auth::Credential;
+use super::granting::write_success;
 use super::reject::Reject;
-use super::request::{Answer, Request, RequestMethod};
+use super::request::Request;
 use crate::addr::AddressFamily;
 use crate::allocation::{Allocation, DEFAULT_LIFETIME, Owner, Pending};
 use crate::channels::Channels;
 use crate::counters::{Flow, Limit};
 use crate::decision::{Decision, DropReason};
-use crate::event::Event;
 use crate::ledger::Refused;
 use crate::peer_filter::is_transition;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
 use crate::table::AllocationId;
 use crate::time::Instant;
-use crate::wire::{AttributeError, ErrorCode, Message, ReservationToken};
+use crate::wire::{AttributeError, Message, ReservationToken};
 
 /// REQUESTED-TRANSPORT, RFC 8656 §18.8.
 const UDP: u8 = 17;
@@ -175,49 +175,6 @@ impl Server {
             v6: has(AddressFamily::V6),
         }
     }
-
-    /// Counts and reports an allocation whose sockets are open.
-    pub(super) fn granted(&mut self, id: AllocationId) {
-        self.counters.opened += 1;
-        self.arm(id);
-        if let Some(allocation) = self.table.allocation(id) {
-            let relayed = allocation.relayed.iter().flatten();
-            let event = Event::Opened {
-                allocation: allocation.number,
-                client: allocation.client,
-                username: allocation.owner.username.clone(),
-                relayed: relayed.map(|relayed| relayed.address).collect(),
-            };
-            self.push_event(event);
-        }
-    }
-}
-
-/// RFC 8656 §7.2: the success response, from what the allocation remembers.
-pub(super) fn write_success(
-    allocation: &Allocation,
-    now: Instant,
-    fingerprint: bool,
-    out: &mut Vec<u8>,
-) {
-    let answer = Answer {
-        method: RequestMethod::Allocate,
-        transaction_id: allocation.transaction_id,
-        fingerprint,
-    };
-    let mut writer = answer.success(out);
-    for relayed in allocation.relayed.iter().flatten() {
-        writer.xor_relayed_address(relayed.address);
-    }
-    writer.lifetime(allocation.remaining_seconds(now));
-    if let Some(token) = allocation.token {
-        writer.reservation_token(token);
-    }
-    if let Some((family, code)) = allocation.refused_family {
-        writer.address_error_code(family, code);
-    }
-    writer.xor_mapped_address(allocation.client.client);
-    answer.finish(writer, Some(&allocation.owner.key));
 }
 
 impl Asked {
@@ -289,9 +246,4 @@ impl Families {
             AddressFamily::V6 => self.v6,
         }
     }
-}
-
-/// Why a family of a dual allocation is missing (RFC 8656 §7.2 (9)).
-pub(super) fn missing(family: AddressFamily, reject: Reject) -> (AddressFamily, ErrorCode) {
-    (family, reject.error_code())
 }

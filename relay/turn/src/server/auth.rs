@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Server;
 use super::reflection::AnswerKind;
 use super::reject::Reject;
-use super::request::{Request, RequestMethod};
+use super::request::Request;
 use crate::addr::Transport;
 use crate::context::{Candidate, Context};
 use crate::wire::{AttributeType, LongTermKey};
@@ -129,13 +129,6 @@ impl Server {
                 kind,
                 request.message.transaction_id(),
             )
-    }
-}
-
-impl Request<'_> {
-    /// Whether its refusal is worth a line in the log: an Allocate request from a known sender, or from one who tried.
-    pub(super) fn is_notable(&self, authentic: bool) -> bool {
-        self.method == RequestMethod::Allocate && (authentic || self.message.has_integrity())
     }
 }
 

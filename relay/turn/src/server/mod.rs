@@ -8,6 +8,7 @@ mod auth;
 mod binding;
 mod channel;
 mod ending;
+mod granting;
 pub mod nonce;
 mod opening;
 mod permission;
@@ -20,6 +21,7 @@ mod reservation;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::nonce::NonceKeys;
@@ -83,8 +85,15 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// A server without allocations. `seed` must be unpredictable and different for each shard.
+    ///
+    /// # Panics
+    /// With more than 255 relayed hosts: a machine has fewer addresses.
     #[must_use]
     pub fn new(config: Config, policy: Arc<Policy>, ledger: Arc<Ledger>, seed: [u8; 32]) -> Self {
+        assert!(
+            config.relayed_hosts.len() <= 255,
+            "hosts are numbered in a byte"
+        );
         let mut random = Random::new(seed);
         let hash = KeyedHash::with_seed(random.u64());
         let trusted = config.trusted_sources.clone();
@@ -152,7 +161,7 @@ impl Server {
         &mut self,
         now: Now,
         id: RelayedId,
-        result: Result<std::net::SocketAddr, OpenError>,
+        result: Result<SocketAddr, OpenError>,
     ) {
         self.relayed_opened(now, id, result);
     }

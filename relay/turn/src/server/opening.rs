@@ -4,15 +4,14 @@
 use std::net::SocketAddr;
 
 use super::Server;
-use super::allocate::{Asked, missing, write_success};
+use super::allocate::Asked;
 use super::reject::Reject;
-use super::request::{Answer, Request, RequestMethod};
+use super::request::Request;
 use crate::addr::AddressFamily;
-use crate::allocation::{Allocation, Opening, Origin, Pending, Relayed, Want};
+use crate::allocation::{Allocation, Opening, Origin, Pending, Want};
 use crate::command::{Command, OpenError, RelayedId, ShardId};
 use crate::counters::Limit;
 use crate::decision::Decision;
-use crate::event::Event;
 use crate::ports::PortRequest;
 use crate::table::{AllocationId, RelayedSocket, RelayedUse};
 use crate::time::{Instant, Now};
@@ -68,11 +67,11 @@ impl Server {
                     (Ok(first), None) => vec![first],
                     (Ok(first), Some(Ok(second))) => vec![first, second],
                     (Ok(first), Some(Err(reject))) => {
-                        allocation.refused_family = Some(missing(AddressFamily::V6, reject));
+                        allocation.refused_family = Some((AddressFamily::V6, reject.error_code()));
                         vec![first]
                     }
                     (Err(reject), Some(Ok(second))) => {
-                        allocation.refused_family = Some(missing(family, reject));
+                        allocation.refused_family = Some((family, reject.error_code()));
                         vec![second]
                     }
                     (Err(reject), None | Some(Err(_))) => {
@@ -253,7 +252,8 @@ impl Server {
             self.counters.count_limit(Limit::Sockets);
         }
         if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.refused_family = Some(missing(want.family, Reject::InsufficientCapacity));
+            allocation.refused_family =
+                Some((want.family, Reject::InsufficientCapacity.error_code()));
         }
         match self.pending_mut(id, |pending| {
             (
@@ -304,109 +304,6 @@ impl Server {
             (_, Some(_)) => self.release_port(now, &socket),
             (_, None) => {}
         }
-    }
-
-    /// Every socket is open: the allocation lives, and its client hears of it.
-    fn grant(&mut self, now: Now, id: AllocationId) {
-        let Some(pending) = self.table.allocation_mut(id).and_then(|a| a.pending.take()) else {
-            return;
-        };
-        let expires_at = now.instant.after(pending.lifetime);
-        for want in &pending.wants {
-            self.attach(id, want.socket.id, expires_at);
-            if let Some(next) = want.next {
-                self.reserve_for(now.instant, id, next.id);
-            }
-        }
-        self.granted(id);
-        let mut message = Vec::with_capacity(160);
-        if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.opened_at = now.instant;
-            write_success(allocation, now.instant, pending.fingerprint, &mut message);
-            let to = allocation.client;
-            self.commands.push_back(Command::Send { to, message });
-        }
-    }
-
-    /// A reserved socket of this shard is open already: the answer needs no wait.
-    fn grant_reserved(
-        &mut self,
-        now: Instant,
-        id: AllocationId,
-        socket: RelayedId,
-        reply: &mut Vec<u8>,
-    ) {
-        let pending = self.table.allocation_mut(id).and_then(|a| a.pending.take());
-        let Some(Pending {
-            fingerprint,
-            lifetime,
-            ..
-        }) = pending.map(|pending| *pending)
-        else {
-            return;
-        };
-        self.attach(id, socket, now.after(lifetime));
-        self.granted(id);
-        if let Some(allocation) = self.table.allocation(id) {
-            write_success(allocation, now, fingerprint, reply);
-        }
-    }
-
-    /// Gives an open socket to an allocation.
-    fn attach(&mut self, id: AllocationId, socket: RelayedId, expires_at: Instant) {
-        let address = self
-            .table
-            .relayed(socket)
-            .and_then(|socket| self.public_address(socket));
-        let (Some(address), Some(entry)) = (address, self.table.relayed_mut(socket)) else {
-            return;
-        };
-        entry.used = RelayedUse::Allocated(id);
-        if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.relayed[AddressFamily::of(address.ip()) as usize] = Some(Relayed {
-                id: socket,
-                address,
-                expires_at,
-            });
-        }
-    }
-
-    fn reserve_for(&mut self, now: Instant, id: AllocationId, socket: RelayedId) {
-        let owner = self
-            .table
-            .allocation(id)
-            .and_then(|allocation| allocation.owner.user());
-        let user: Option<Box<str>> = owner.map(Into::into);
-        let token = self.reserve(now, socket, user.as_deref());
-        if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.token = Some(token);
-        }
-    }
-
-    /// No relayed address is to be had after all: 508.
-    fn deny(&mut self, id: AllocationId) {
-        let Some(allocation) = self.table.remove(id) else {
-            return;
-        };
-        self.ledger.leave(allocation.owner.user());
-        let reject = Reject::InsufficientCapacity;
-        self.counters.count_reject(RequestMethod::Allocate, reject);
-        let answer = Answer {
-            method: RequestMethod::Allocate,
-            transaction_id: allocation.transaction_id,
-            fingerprint: allocation
-                .pending
-                .is_some_and(|pending| pending.fingerprint),
-        };
-        let mut message = Vec::with_capacity(96);
-        answer.error(reject, Some(&allocation.owner.key), &mut message, |_| {});
-        let to = allocation.client;
-        self.commands.push_back(Command::Send { to, message });
-        self.push_event(Event::Refused {
-            client: to,
-            username: Some(allocation.owner.username),
-            code: reject.code(),
-        });
     }
 
     fn pending_mut<T>(

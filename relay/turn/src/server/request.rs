@@ -77,6 +77,11 @@ impl Request<'_> {
             fingerprint: self.message.fingerprint() != Fingerprint::Absent,
         }
     }
+
+    /// Whether its refusal is worth a line in the log: an Allocate request from a known sender, or from one who tried.
+    pub(super) fn is_notable(&self, authentic: bool) -> bool {
+        self.method == RequestMethod::Allocate && (authentic || self.message.has_integrity())
+    }
 }
 
 /// What an answer repeats of its request: enough to answer later.

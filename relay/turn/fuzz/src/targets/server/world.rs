@@ -85,8 +85,9 @@ pub(super) struct World {
     clients: [FiveTuple; CLIENTS.len()],
     nonces: [Option<Vec<u8>>; CLIENTS.len()],
     peers: Vec<PeerAddr>,
-    /// The relayed sockets that are open, and the place of one that no longer is.
+    /// The relayed sockets that are open.
     open: Vec<(RelayedId, SocketAddr)>,
+    /// One that was open.
     closed: Option<RelayedId>,
     reply: Vec<u8>,
 }

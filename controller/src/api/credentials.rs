@@ -1,0 +1,222 @@
+//! What a caller asks a credential for, checked, and the credential with its list of URIs. `/turn` and `/v1/ice-servers`
+//! differ only in how they read the one and write the other.
+//!
+//! Everything here is read from the fleet's view: no lock, no store, no waiting.
+
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use turnfleet_proto::TurnUri;
+use turnfleet_proto::credentials::{EphemeralCredential, mint};
+
+use super::status::ApiError;
+use crate::fleet::{Ask, FleetView, MAX_URIS, UriKind};
+
+/// The shortest time that a credential is good for, in seconds; who asks for less gets this.
+pub(crate) const MIN_TTL: u64 = 300;
+/// The longest; who asks for more gets this.
+pub(crate) const MAX_TTL: u64 = 86_400;
+/// With ten digits of expiry and the colon, the username stays within the 508 bytes of RFC 8489 §14.3.
+const MAX_USER_BYTES: usize = 497;
+const MAX_REGION_BYTES: usize = 63;
+
+/// A checked request for a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct CredentialRequest {
+    user: String,
+    ttl: Option<u64>,
+    kinds: Vec<UriKind>,
+    count: Option<usize>,
+    region: Option<String>,
+}
+
+/// What the caller gets.
+pub(crate) struct Minted {
+    pub(crate) credential: EphemeralCredential,
+    /// Seconds until it ends.
+    pub(crate) ttl: u64,
+    pub(crate) uris: Vec<TurnUri>,
+}
+
+impl CredentialRequest {
+    /// Sets the user; `place` names where it stood, for errors. An empty one gives a username without a user.
+    pub(crate) fn user(&mut self, user: &str, place: &str) -> Result<(), ApiError> {
+        if user.len() > MAX_USER_BYTES || user.chars().any(char::is_control) {
+            let what = if user.len() > MAX_USER_BYTES {
+                "the user is too long"
+            } else {
+                "the user has control characters"
+            };
+            let expected = format!("at most {MAX_USER_BYTES} bytes without control characters");
+            return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
+        }
+        user.clone_into(&mut self.user);
+        Ok(())
+    }
+
+    /// Sets the ttl in seconds; `None` stands for what is no whole number.
+    pub(crate) fn ttl(&mut self, ttl: Option<u64>, place: &str) -> Result<(), ApiError> {
+        let Some(ttl) = ttl.filter(|ttl| *ttl > 0) else {
+            let expected = format!(
+                "a positive whole number of seconds; below {MIN_TTL} it counts as {MIN_TTL}, above {MAX_TTL} as {MAX_TTL}"
+            );
+            let what = "the ttl is not a positive whole number";
+            return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
+        };
+        self.ttl = Some(ttl.clamp(MIN_TTL, MAX_TTL));
+        Ok(())
+    }
+
+    /// Sets the transports, in order of preference.
+    pub(crate) fn transports<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a str>,
+        place: &str,
+    ) -> Result<(), ApiError> {
+        for name in names {
+            let kind = match name {
+                "stun" => UriKind::Stun,
+                "udp" => UriKind::Udp,
+                "tcp" => UriKind::Tcp,
+                "tls" => UriKind::Tls,
+                _ => return Err(Self::bad_transports(place)),
+            };
+            if !self.kinds.contains(&kind) {
+                self.kinds.push(kind);
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for transports that are no list of known names.
+    pub(crate) fn bad_transports(place: &str) -> ApiError {
+        let what = "the transports hold something that is not a transport";
+        ApiError::bad_parameter(place.to_owned(), what, "some of stun, udp, tcp, tls")
+    }
+
+    /// Sets how many URIs there may be; `None` stands for what is no whole number.
+    pub(crate) fn count(&mut self, count: Option<u64>, place: &str) -> Result<(), ApiError> {
+        let Some(count) = count.filter(|count| *count > 0) else {
+            let what = "the count is not a positive whole number";
+            let expected = format!("a number of URIs; above {MAX_URIS} it counts as {MAX_URIS}");
+            return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
+        };
+        self.count = Some(usize::try_from(count).map_or(MAX_URIS, |count| count.min(MAX_URIS)));
+        Ok(())
+    }
+
+    /// Sets the region to prefer.
+    pub(crate) fn region(&mut self, region: &str, place: &str) -> Result<(), ApiError> {
+        let fits = !region.is_empty() && region.len() <= MAX_REGION_BYTES;
+        if !fits || region.chars().any(char::is_control) {
+            let expected = format!(
+                "the name of a region, at most {MAX_REGION_BYTES} bytes without control characters"
+            );
+            let what = "the region cannot be the name of one";
+            return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
+        }
+        self.region = Some(region.to_owned());
+        Ok(())
+    }
+
+    /// Mints the credential and picks its relays.
+    ///
+    /// # Errors
+    /// 503 when no relay can serve what is asked for.
+    pub(crate) fn mint(
+        &self,
+        view: &FleetView,
+        default_ttl: u64,
+        caller: Option<IpAddr>,
+    ) -> Result<Minted, ApiError> {
+        let uris = view.list(&Ask {
+            user: &self.user,
+            client: caller,
+            region: self.region.as_deref(),
+            kinds: &self.kinds,
+            count: self.count,
+        });
+        if uris.is_empty() {
+            return Err(if view.listed() == 0 {
+                ApiError::no_relay("there is no healthy relay")
+            } else {
+                ApiError::no_relay("no healthy relay serves the transports that were asked for")
+            });
+        }
+        let ttl = self.ttl.unwrap_or(default_ttl);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let credential = mint(view.minting_secret(), &self.user, now.saturating_add(ttl));
+        Ok(Minted {
+            credential,
+            ttl,
+            uris,
+        })
+    }
+}
+
+/// A whole number in digits and nothing else.
+pub(crate) fn whole_number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // What has more digits than 64 bits hold is above every bound.
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ttl_is_brought_within_its_bounds() {
+        for (given, kept) in [
+            (1, 300),
+            (300, 300),
+            (3600, 3600),
+            (86_401, 86_400),
+            (u64::MAX, 86_400),
+        ] {
+            let mut request = CredentialRequest::default();
+            request.ttl(Some(given), "query.ttl").unwrap();
+            assert_eq!(request.ttl, Some(kept), "{given}");
+        }
+        assert!(
+            CredentialRequest::default()
+                .ttl(Some(0), "query.ttl")
+                .is_err()
+        );
+        assert!(CredentialRequest::default().ttl(None, "query.ttl").is_err());
+    }
+
+    #[test]
+    fn only_digits_are_a_whole_number() {
+        for (text, number) in [
+            ("0", Some(0)),
+            ("3600", Some(3600)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("", None),
+            ("-1", None),
+            ("+1", None),
+            ("1e3", None),
+            ("NaN", None),
+            (" 1", None),
+        ] {
+            assert_eq!(whole_number(text), number, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_that_could_break_a_username_is_refused() {
+        let long = "x".repeat(498);
+        for user in ["a\nb", "a\0b", "\u{7f}", "\u{85}", long.as_str()] {
+            let checked = CredentialRequest::default().user(user, "query.username");
+            assert!(checked.is_err(), "{user:?}");
+        }
+        for user in ["", "@alice:example.org", "ünïcode", "%n%s'\""] {
+            assert_eq!(
+                CredentialRequest::default().user(user, "query.username"),
+                Ok(())
+            );
+        }
+    }
+}

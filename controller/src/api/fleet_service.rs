@@ -1,0 +1,284 @@
+//! gRPC `RelayControl`: enrolment of nodes and their control sessions.
+//!
+//! A session is a task between the node's stream and the fleet. It owns no state of the fleet: what the node says goes to
+//! [`Handle`], what the fleet wants comes from the session's channels. The end of the stream, in whatever way, is reported at
+//! once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use http::header::AUTHORIZATION;
+use prometheus::IntGauge;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use turnfleet_proto::NodeId;
+use turnfleet_proto::fleet::controller_message::Message as Down;
+use turnfleet_proto::fleet::node_message::Message as Up;
+use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
+use turnfleet_proto::fleet::{
+    ControllerMessage, EnrollRequest, EnrollResponse, Hello, NodeMessage,
+};
+
+use super::rate::TokenBucket;
+use super::status::grpc_status;
+use crate::FleetError;
+use crate::fleet::Ended;
+use crate::metrics::Metrics;
+use crate::reconcile::{Handle, Session};
+
+/// The largest message of a node.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// From the start of a session to its Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages to a node that it has not taken yet.
+const QUEUE: usize = 4;
+/// A node that takes no message for so long is given up.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node says something every two seconds, and a word on each snapshot.
+const MESSAGES_A_SECOND: u32 = 20;
+const MESSAGE_BURST: u32 = 200;
+
+/// The service of `turnfleet.fleet.v1`.
+pub(crate) struct FleetService {
+    handle: Handle,
+    metrics: Arc<Metrics>,
+}
+
+impl FleetService {
+    /// The service as a router, for the accept loop.
+    pub(crate) fn router(handle: Handle, metrics: Arc<Metrics>) -> axum::Router {
+        let service = RelayControlServer::new(Self { handle, metrics })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        tonic::service::Routes::new(service)
+            .prepare()
+            .into_axum_router()
+    }
+}
+
+#[async_trait]
+impl RelayControl for FleetService {
+    type SessionStream = ReceiverStream<Result<ControllerMessage, Status>>;
+
+    async fn enroll(
+        &self,
+        request: Request<EnrollRequest>,
+    ) -> Result<Response<EnrollResponse>, Status> {
+        let request = request.into_inner();
+        let outcome = match request.node_id.parse::<NodeId>() {
+            Ok(node) => self
+                .handle
+                .enroll(&request.join_token, &node)
+                .await
+                .inspect(|_| tracing::info!(%node, "node enrolled"))
+                .map_err(|error| grpc_status(&error)),
+            Err(error) => Err(Status::invalid_argument(format!("node_id: {error}"))),
+        };
+        let label = if outcome.is_ok() { "good" } else { "refused" };
+        self.metrics.enrolments.with_label_values(&[label]).inc();
+        outcome.map(|node_credential| Response::new(EnrollResponse { node_credential }))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<NodeMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let credential = bearer(&request)?;
+        let (down, stream) = mpsc::channel(QUEUE);
+        let link = Link {
+            up: request.into_inner(),
+            down,
+        };
+        // The answer begins before the Hello is read, or a node that waits for it would wait for ever.
+        let (handle, metrics) = (self.handle.clone(), Arc::clone(&self.metrics));
+        tokio::spawn(run(link, handle, metrics, credential));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn bearer<T>(request: &Request<T>) -> Result<String, Status> {
+    let header = request.metadata().get(AUTHORIZATION.as_str());
+    let token = header
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let missing = "the metadata key authorization must be Bearer and the node credential";
+    token
+        .map(str::to_owned)
+        .ok_or_else(|| Status::unauthenticated(missing))
+}
+
+/// Both directions of one stream.
+struct Link {
+    up: Streaming<NodeMessage>,
+    down: mpsc::Sender<Result<ControllerMessage, Status>>,
+}
+
+/// One session from its Hello to its end.
+async fn run(mut link: Link, handle: Handle, metrics: Arc<Metrics>, credential: String) {
+    let opened = match link.hello().await {
+        Ok(hello) => handle
+            .open_session(&credential, hello)
+            .await
+            .map_err(|error| grpc_status(&error)),
+        Err(status) => Err(status),
+    };
+    let mut session = match opened {
+        Ok(session) => session,
+        Err(status) => {
+            tracing::info!(code = ?status.code(), reason = status.message(), "session refused");
+            // The node is told as far as it still listens.
+            drop(link.down.send(Err(status)).await);
+            return;
+        }
+    };
+    let key = session.key.clone();
+    tracing::info!(node = %key.node, session = key.number, "session opened");
+    let open = Open::count(&metrics.sessions);
+    let end = link.converse(&handle, &mut session).await;
+    let how = end.how();
+    handle.session_ended(key.clone(), how).await;
+    drop(open);
+    let label = match how {
+        Ended::Reset => "reset",
+        Ended::Goodbye => "goodbye",
+    };
+    metrics.sessions_ended.with_label_values(&[label]).inc();
+    tracing::info!(node = %key.node, session = key.number, how = label, "session ended");
+    if let End::Refused(status) = end {
+        drop(link.down.send(Err(status)).await);
+    }
+}
+
+/// Why a session ends.
+enum End {
+    Reset,
+    Goodbye,
+    /// The controller ends it, and says why.
+    Refused(Status),
+}
+
+impl End {
+    fn how(&self) -> Ended {
+        match self {
+            Self::Goodbye => Ended::Goodbye,
+            Self::Reset | Self::Refused(_) => Ended::Reset,
+        }
+    }
+}
+
+impl From<FleetError> for End {
+    fn from(error: FleetError) -> Self {
+        Self::Refused(grpc_status(&error))
+    }
+}
+
+impl Link {
+    async fn hello(&mut self) -> Result<Hello, Status> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, self.up.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello within five seconds"))??;
+        match first.and_then(|message| message.message) {
+            Some(Up::Hello(hello)) => Ok(hello),
+            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_)) | None => Err(
+                Status::invalid_argument("the first message of a session must be Hello"),
+            ),
+        }
+    }
+
+    /// Carries messages both ways until one side ends it.
+    async fn converse(&mut self, handle: &Handle, session: &mut Session) -> End {
+        let bucket = TokenBucket::new(MESSAGES_A_SECOND, MESSAGE_BURST, Instant::now());
+        session.snapshots.mark_changed();
+        if session.drain.borrow().draining {
+            session.drain.mark_changed();
+        }
+        loop {
+            let outcome = tokio::select! {
+                message = self.up.message() => match message {
+                    Ok(Some(message)) if bucket.take(Instant::now()).is_ok() => {
+                        heard(message, handle, session).await
+                    }
+                    Ok(Some(_)) => {
+                        let text = "more than twenty messages a second";
+                        Err(End::Refused(Status::resource_exhausted(text)))
+                    }
+                    Ok(None) | Err(_) => Err(End::Reset),
+                },
+                changed = session.snapshots.changed() => match changed {
+                    Ok(()) => {
+                        let snapshot = newest(&mut session.snapshots);
+                        self.tell(Down::Snapshot(snapshot.as_ref().clone())).await
+                    }
+                    Err(_) => Err(FleetError::SessionReplaced.into()),
+                },
+                Ok(()) = session.drain.changed() => {
+                    let drain = newest(&mut session.drain);
+                    self.tell(Down::Drain(drain)).await
+                }
+                () = self.down.closed() => Err(End::Reset),
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    async fn tell(&self, message: Down) -> Result<(), End> {
+        let message = ControllerMessage {
+            message: Some(message),
+        };
+        match self.down.send_timeout(Ok(message), SEND_TIMEOUT).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(End::Reset),
+        }
+    }
+}
+
+fn newest<T: Clone>(channel: &mut watch::Receiver<T>) -> T {
+    channel.borrow_and_update().clone()
+}
+
+/// Passes on what the node says.
+async fn heard(message: NodeMessage, handle: &Handle, session: &Session) -> Result<(), End> {
+    match message.message {
+        Some(Up::Heartbeat(heartbeat)) => handle
+            .heartbeat(&session.key, heartbeat)
+            .await
+            .map_err(End::from),
+        Some(Up::PolicyStatus(status)) => {
+            if !status.applied {
+                let node = &session.key.node;
+                let (generation, error) = (status.generation, &status.error);
+                tracing::warn!(%node, generation, ?error, "node refused a policy snapshot");
+            }
+            handle
+                .policy_status(&session.key, status)
+                .await
+                .map_err(End::from)
+        }
+        Some(Up::Goodbye(_)) => Err(End::Goodbye),
+        Some(Up::Hello(_)) => {
+            let text = "a session has one Hello";
+            Err(End::Refused(Status::invalid_argument(text)))
+        }
+        // A later version of the protocol may say more.
+        None => Ok(()),
+    }
+}
+
+/// Counts a session as long as it is open.
+struct Open(IntGauge);
+
+impl Open {
+    fn count(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,96 @@
+//! `POST /v1/ice-servers`: a credential and URIs in the form that `RTCPeerConnection` takes.
+//!
+//! The body is empty or a JSON object with any of `user`, `ttl`, `transports`, `count` and `region`. The answer is
+//! `{"iceServers":[{"urls":[…],"username":"…","credential":"…"}],"ttl":…}`.
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::auth::bearer_token;
+use super::credentials::CredentialRequest;
+use super::http::{App, answer_json, body_bytes, caller};
+use super::parameters::excerpt;
+use super::status::ApiError;
+use crate::fleet::record::Scope;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    ice_servers: [IceServer; 1],
+    ttl: u64,
+}
+
+#[derive(Serialize)]
+struct IceServer {
+    urls: Vec<String>,
+    username: String,
+    credential: String,
+}
+
+/// `POST /v1/ice-servers`.
+pub(crate) async fn ice_servers(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let caller = caller(&request);
+    let view = app.handle.view();
+    let token = bearer_token(request.headers())?;
+    app.guard.admit(&view, token, Scope::Mint)?;
+    let asked = credential_request(&body_bytes(request).await?)?;
+    let minted = asked.mint(&view, app.default_ttl, caller)?;
+    app.metrics.credentials_minted.inc();
+    let server = IceServer {
+        urls: minted.uris.iter().map(ToString::to_string).collect(),
+        username: minted.credential.username,
+        credential: minted.credential.password,
+    };
+    let answer = Answer {
+        ice_servers: [server],
+        ttl: minted.ttl,
+    };
+    Ok((StatusCode::CREATED, answer_json(&answer)).into_response())
+}
+
+fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
+    let mut asked = CredentialRequest::default();
+    if body.trim_ascii().is_empty() {
+        return Ok(asked);
+    }
+    let fields: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| ApiError::bad_json(&error))?;
+    for (name, value) in &fields {
+        let place = format!("body.{}", excerpt(name));
+        match (name.as_str(), value) {
+            ("user" | "ttl" | "transports" | "count" | "region", Value::Null) => {}
+            ("user", value) => asked.user(text(value, &place)?, &place)?,
+            ("ttl", value) => asked.ttl(value.as_u64(), &place)?,
+            ("transports", value) => {
+                let names = value
+                    .as_array()
+                    .and_then(|all| all.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+                let names = names.ok_or_else(|| CredentialRequest::bad_transports(&place))?;
+                asked.transports(names.into_iter(), &place)?;
+            }
+            ("count", value) => asked.count(value.as_u64(), &place)?,
+            ("region", value) => asked.region(text(value, &place)?, &place)?,
+            (_, _) => {
+                let expected = "user, ttl, transports, count or region";
+                return Err(ApiError::bad_parameter(
+                    place,
+                    "there is no such field",
+                    expected,
+                ));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn text<'v>(value: &'v Value, place: &str) -> Result<&'v str, ApiError> {
+    value.as_str().ok_or_else(|| {
+        ApiError::bad_parameter(place.to_owned(), "the value is not a text", "a JSON string")
+    })
+}

@@ -1,0 +1,133 @@
+//! What the controller says to the outside: HTTP for callers and people, gRPC for relay nodes.
+//!
+//! It reads the fleet's view and speaks to [`Handle`]; it never touches the store. A read or a credential is answered from
+//! memory.
+
+mod auth;
+mod capacity;
+mod cors;
+mod credentials;
+mod dashboard;
+mod fleet_service;
+mod http;
+mod ice_servers;
+mod nodes;
+mod parameters;
+mod rate;
+mod serve;
+mod status;
+mod tls;
+mod turn_rest;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::StartError;
+use crate::config::{Config, ListenerConfig};
+use crate::metrics::Metrics;
+use crate::reconcile::Handle;
+pub(crate) use serve::Protocols;
+use serve::{Endpoint, serve};
+
+/// The running listeners.
+#[derive(Debug)]
+pub(crate) struct Api {
+    http_address: SocketAddr,
+    grpc_address: SocketAddr,
+    stop: watch::Sender<bool>,
+    servers: [JoinHandle<()>; 2],
+}
+
+impl Api {
+    /// Binds both listeners and serves on them.
+    ///
+    /// # Errors
+    /// When an address cannot be bound or a certificate cannot be used.
+    pub(crate) async fn start(
+        config: &Config,
+        handle: Handle,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let (http, http_address) = bind(&config.http, "http.address").await?;
+        let (grpc, grpc_address) = bind(&config.grpc, "grpc.address").await?;
+        let http_tls =
+            config.http.tls.as_ref().map(|files| {
+                tls::server_config(files, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])
+            });
+        let grpc_tls = config
+            .grpc
+            .tls
+            .as_ref()
+            .map(|files| tls::server_config(files, "grpc.tls", &[tls::ALPN_H2]));
+        let app = http::App {
+            handle: handle.clone(),
+            metrics: Arc::clone(&metrics),
+            guard: Arc::new(auth::Guard::new(Arc::clone(&metrics))),
+            default_ttl: config.credential_ttl.as_secs(),
+            open_metrics: http_address.ip().is_loopback(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let http = Endpoint {
+            listener: http,
+            tls: http_tls.transpose()?,
+            protocols: Protocols::Http,
+            router: http::router(app, cors::Origins::new(&config.cors_origins)),
+            metrics: Arc::clone(&metrics),
+        };
+        let grpc = Endpoint {
+            listener: grpc,
+            tls: grpc_tls.transpose()?,
+            protocols: Protocols::Grpc,
+            router: fleet_service::FleetService::router(handle, Arc::clone(&metrics)),
+            metrics,
+        };
+        let servers = [
+            tokio::spawn(serve(http, stopped.clone())),
+            tokio::spawn(serve(grpc, stopped)),
+        ];
+        Ok(Self {
+            http_address,
+            grpc_address,
+            stop,
+            servers,
+        })
+    }
+
+    /// Where HTTP is served.
+    pub(crate) fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Where gRPC is served.
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        self.grpc_address
+    }
+
+    /// Closes the listeners; requests in flight get a moment, control sessions end.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        for server in self.servers {
+            // A server that panicked has stopped as well.
+            drop(server.await);
+        }
+    }
+}
+
+async fn bind(
+    config: &ListenerConfig,
+    key: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = config.address;
+    let failed = |source| StartError::Bind {
+        key,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}

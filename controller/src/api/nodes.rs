@@ -1,0 +1,193 @@
+//! `GET /v1/nodes`: every enrolled node, with why it is or is not in lists.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::auth::bearer_token;
+use super::capacity::RatesBody;
+use super::http::{App, answer_json};
+use super::status::ApiError;
+use crate::fleet::record::Scope;
+use crate::fleet::{FleetView, Health, Load, NodeView, ProbeFailure};
+
+#[derive(Serialize)]
+struct Answer<'v> {
+    generation: u64,
+    realm: &'v str,
+    nodes: Vec<Node<'v>>,
+}
+
+#[derive(Serialize)]
+struct Node<'v> {
+    node: &'v str,
+    region: &'v str,
+    zone: &'v str,
+    version: &'v str,
+    hostname: Option<&'v str>,
+    health: &'static str,
+    listed: bool,
+    connected: bool,
+    draining: bool,
+    /// Why it is not in lists, or only in part; `null` where all is well.
+    reason: Option<String>,
+    listeners: Vec<Listener>,
+    public_ips: Vec<String>,
+    ports: Vec<Ports>,
+    applied_generation: u64,
+    /// Unix seconds.
+    last_heartbeat: Option<u64>,
+    load: LoadBody,
+    rates: RatesBody,
+    saturation: f64,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    transport: &'static str,
+    address: String,
+    /// Whether the last probe found it working.
+    works: bool,
+}
+
+#[derive(Serialize)]
+struct Ports {
+    public_ip: String,
+    first: u16,
+    last: u16,
+}
+
+#[derive(Serialize)]
+struct LoadBody {
+    allocations: u64,
+    relayed_ports_used: u64,
+    relayed_ports_total: u64,
+    file_descriptors_used: u64,
+    bytes_from_clients: u64,
+    bytes_to_clients: u64,
+    packets_from_clients: u64,
+    packets_to_clients: u64,
+    packets_dropped: u64,
+    allocations_opened: u64,
+    requests_rejected: u64,
+    authentication_failures: u64,
+}
+
+/// `GET /v1/nodes`.
+pub(crate) async fn nodes(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let view = app.handle.view();
+    app.guard
+        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
+    Ok(answer_json(&Answer {
+        generation: view.generation,
+        realm: &view.realm,
+        nodes: view.nodes.iter().map(|node| body(node, &view)).collect(),
+    }))
+}
+
+fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
+    let identity = &node.identity;
+    Node {
+        node: node.id.as_str(),
+        region: &identity.region,
+        zone: &identity.zone,
+        version: &identity.version,
+        hostname: identity.hostname.as_deref(),
+        health: node.health.name(),
+        listed: node.listed,
+        connected: node.connected,
+        draining: node.draining,
+        reason: reason(node, view),
+        listeners: identity
+            .listeners
+            .iter()
+            .map(|listener| Listener {
+                transport: listener.transport.name(),
+                address: listener.address.to_string(),
+                works: !node.broken.contains(&listener.transport),
+            })
+            .collect(),
+        public_ips: identity
+            .public_ips
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        ports: node
+            .grants
+            .iter()
+            .map(|grant| Ports {
+                public_ip: grant.public_ip.to_string(),
+                first: grant.range.first(),
+                last: grant.range.last(),
+            })
+            .collect(),
+        applied_generation: node.applied_generation,
+        last_heartbeat: node.last_heartbeat,
+        load: load(&node.load),
+        rates: RatesBody::from(node.rates),
+        saturation: node.saturation.instant,
+    }
+}
+
+/// The first thing that keeps the node, or one of its transports, out of lists.
+fn reason(node: &NodeView, view: &FleetView) -> Option<String> {
+    if let Some(refusal) = &node.refusal {
+        return Some(format!("refused the policy snapshot: {refusal}"));
+    }
+    if let Some(Err(failure)) = node.probe {
+        return Some(format!("probe: {}", probe_failure(failure)));
+    }
+    if !node.connected {
+        return Some("no control session".to_owned());
+    }
+    if node.draining {
+        return Some("draining".to_owned());
+    }
+    if node.health == Health::Starting {
+        return Some("no probe has succeeded yet".to_owned());
+    }
+    if !node.listed {
+        return Some(if node.applied_generation == view.generation {
+            "saturated".to_owned()
+        } else {
+            format!(
+                "runs generation {} of {}",
+                node.applied_generation, view.generation
+            )
+        });
+    }
+    let broken: Vec<_> = node
+        .broken
+        .iter()
+        .map(|transport| transport.name())
+        .collect();
+    (!broken.is_empty()).then(|| format!("probe: {} does not work", broken.join(", ")))
+}
+
+fn probe_failure(failure: ProbeFailure) -> String {
+    match failure {
+        ProbeFailure::NoListener => "the node has no listener by UDP, TCP or TLS".to_owned(),
+        ProbeFailure::NoAnswer => "no answer in time".to_owned(),
+        ProbeFailure::Connection => "the connection or its TLS handshake failed".to_owned(),
+        ProbeFailure::Refused(code) => format!("the relay refused a request with {code}"),
+        ProbeFailure::DataLost => "data between two allocations was lost".to_owned(),
+    }
+}
+
+fn load(load: &Load) -> LoadBody {
+    let counters = load.counters;
+    LoadBody {
+        allocations: load.allocations,
+        relayed_ports_used: load.relayed_ports_used,
+        relayed_ports_total: load.relayed_ports_total,
+        file_descriptors_used: load.file_descriptors_used,
+        bytes_from_clients: counters.bytes_from_clients,
+        bytes_to_clients: counters.bytes_to_clients,
+        packets_from_clients: counters.packets_from_clients,
+        packets_to_clients: counters.packets_to_clients,
+        packets_dropped: counters.packets_dropped,
+        allocations_opened: counters.allocations_opened,
+        requests_rejected: counters.requests_rejected,
+        authentication_failures: counters.authentication_failures,
+    }
+}

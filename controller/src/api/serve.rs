@@ -1,0 +1,235 @@
+//! The accept loop that the HTTP and the gRPC listener share: TLS, HTTP/1.1 and HTTP/2, and the bounds that keep slow or
+//! idle strangers from holding the controller.
+//!
+//! It owns connections, not their meaning: a request goes to the router as it is, with the caller's address as an
+//! extension.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::Service as _;
+
+use super::tls::ALPN_H2;
+use crate::metrics::Metrics;
+
+/// Connections of one listener at a time; more are closed as soon as they are accepted.
+const MAX_CONNECTIONS: usize = 8192;
+/// From the acceptance of a connection to the end of its TLS handshake, or to its first bytes.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the header of an HTTP/1.1 request, and the longest rest between two of them.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a request's header.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// The loop's rest after a failed accept (descriptors are used up), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What requests in flight get when the listener stops.
+const STOP_GRACE: Duration = Duration::from_millis(250);
+
+/// What a listener speaks, with the HTTP/2 keepalive that its callers need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    /// HTTP/1.1 and HTTP/2.
+    Http,
+    /// HTTP/2 alone, with a keepalive that notices a dead relay within six seconds.
+    Grpc,
+}
+
+impl Protocols {
+    /// The name in logs and metric labels.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    fn keepalive(self) -> (Duration, Duration) {
+        match self {
+            Self::Http => (Duration::from_secs(20), Duration::from_secs(10)),
+            Self::Grpc => (Duration::from_secs(2), Duration::from_secs(4)),
+        }
+    }
+}
+
+/// The address that a request came from, with IPv4 in its own form; an extension of every request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(pub(crate) IpAddr);
+
+/// A bound listener and what is served on it.
+pub(crate) struct Endpoint {
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) protocols: Protocols,
+    pub(crate) router: Router,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Serves until `stop` says so or its sender is gone; then requests in flight get a moment to end.
+pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
+    let Endpoint {
+        listener,
+        tls,
+        protocols,
+        router,
+        metrics,
+    } = endpoint;
+    let acceptor = tls.map(TlsAcceptor::from);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = stopped(&mut stop) => break,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(listener = protocols.name(), %error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if connections.len() >= MAX_CONNECTIONS {
+            metrics.connection_refused(protocols);
+            continue;
+        }
+        let connection = Connection {
+            from,
+            protocols,
+            router: router.clone(),
+            stop: stop.clone(),
+        };
+        connections.spawn(connection.run(stream, acceptor.clone()));
+    }
+    drop(listener);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    drop(tokio::time::timeout(STOP_GRACE, all_ended).await);
+}
+
+/// Waits for the word to stop, or for the end of whoever could say it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// The two versions of HTTP that a connection can carry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+struct Connection {
+    from: SocketAddr,
+    protocols: Protocols,
+    router: Router,
+    stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Opens the connection within its time and serves it to its end.
+    async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
+        // Answers are small and whole; waiting to fill a segment only delays them.
+        drop(stream.set_nodelay(true));
+        let opening = tokio::time::timeout(OPENING_TIMEOUT, async {
+            match acceptor {
+                Some(acceptor) => acceptor.accept(stream).await.map(Opened::Tls),
+                None => {
+                    let version = self.first_bytes(&stream).await?;
+                    Ok(Opened::Plain(stream, version))
+                }
+            }
+        });
+        match opening.await {
+            Ok(Ok(Opened::Plain(stream, version))) => self.serve(stream, version).await,
+            Ok(Ok(Opened::Tls(stream))) => {
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+                let version = match self.protocols {
+                    Protocols::Http if !h2 => Version::Http1,
+                    Protocols::Http | Protocols::Grpc => Version::Http2,
+                };
+                self.serve(stream, version).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(listener = self.protocols.name(), from = %self.from, %error, "connection not opened");
+            }
+            Err(_) => {
+                tracing::debug!(listener = self.protocols.name(), from = %self.from, "connection opened too slowly");
+            }
+        }
+    }
+
+    /// Tells HTTP/2 with prior knowledge by the first bytes of its preface, which no HTTP/1.1 method shares.
+    async fn first_bytes(&self, stream: &TcpStream) -> std::io::Result<Version> {
+        let mut first = [0; 3];
+        let read = stream.peek(&mut first).await?;
+        match self.protocols {
+            Protocols::Http if &first[..read] != b"PRI" => Ok(Version::Http1),
+            Protocols::Http | Protocols::Grpc => Ok(Version::Http2),
+        }
+    }
+
+    async fn serve<S>(mut self, stream: S, version: Version)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let builder = builder(self.protocols, version);
+        let caller = Caller(self.from.ip().to_canonical());
+        let router = self.router;
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(caller);
+            let answer = router.clone().call(request);
+            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped(&mut self.stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(listener = self.protocols.name(), from = %self.from, %error, "connection ended");
+        }
+    }
+}
+
+enum Opened {
+    Plain(TcpStream, Version),
+    Tls(tokio_rustls::server::TlsStream<TcpStream>),
+}
+
+/// One version only, because the automatic choice between the two has no time limit of its own.
+fn builder(protocols: Protocols, version: Version) -> auto::Builder<TokioExecutor> {
+    let (interval, timeout) = protocols.keepalive();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(timeout)
+        .max_concurrent_streams(128)
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).expect("16 KiB fit"));
+    match version {
+        Version::Http1 => builder.http1_only(),
+        Version::Http2 => builder.http2_only(),
+    }
+}

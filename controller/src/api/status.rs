@@ -1,0 +1,256 @@
+//! What callers hear when something goes wrong: one error body for HTTP, and the one place where inside errors become HTTP
+//! and gRPC statuses.
+//!
+//! The outside text says what was wrong with the request and what was expected. It never holds the inside cause, which is
+//! logged instead, nor a token.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use tonic::{Code, Status};
+
+use crate::FleetError;
+
+type Text = Cow<'static, str>;
+
+/// An HTTP error: `{"error":{"code","what","where","expected"}}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    body: Body,
+    retry_after_seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Body {
+    code: &'static str,
+    what: Text,
+    r#where: Text,
+    expected: Text,
+}
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        place: impl Into<Text>,
+        what: impl Into<Text>,
+        expected: impl Into<Text>,
+    ) -> Self {
+        Self {
+            status,
+            body: Body {
+                code,
+                what: what.into(),
+                r#where: place.into(),
+                expected: expected.into(),
+            },
+            retry_after_seconds: None,
+        }
+    }
+
+    fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds.max(1));
+        self
+    }
+
+    /// 400 for the parameter, header or field at `place`.
+    pub(crate) fn bad_parameter(
+        place: impl Into<Text>,
+        what: impl Into<Text>,
+        expected: impl Into<Text>,
+    ) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad_parameter",
+            place,
+            what,
+            expected,
+        )
+    }
+
+    /// 400 for a body that is no JSON at all.
+    pub(crate) fn bad_json(error: &serde_json::Error) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad_json",
+            format!("body, line {} column {}", error.line(), error.column()),
+            "the body cannot be read as the JSON object that this path takes",
+            "a JSON object, or an empty body",
+        )
+    }
+
+    /// 400 or 413 for a body that could not be received.
+    pub(crate) fn unreadable_body(status: StatusCode, limit: usize) -> Self {
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            let expected = format!("at most {limit} bytes");
+            Self::new(
+                status,
+                "body_too_large",
+                "body",
+                "the body is too large",
+                expected,
+            )
+        } else {
+            Self::new(
+                StatusCode::BAD_REQUEST,
+                "bad_body",
+                "body",
+                "the body ended early",
+                "as many bytes as the header announces",
+            )
+        }
+    }
+
+    /// 408.
+    pub(crate) fn slow_body(seconds: u64) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            "body",
+            "the body did not arrive in time",
+            format!("the whole body within {seconds} seconds"),
+        )
+    }
+
+    /// 401: no token, or an unknown one.
+    pub(crate) fn unauthenticated(what: &'static str) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthenticated",
+            "header authorization",
+            what,
+            "Authorization: Bearer followed by an API token",
+        )
+    }
+
+    /// 403: a known token without the scope.
+    pub(crate) fn forbidden(scope: &'static str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "header authorization",
+            "the API token may not do this",
+            format!("a token with the scope {scope}"),
+        )
+    }
+
+    /// 404.
+    pub(crate) fn unknown_path(path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_path",
+            super::parameters::excerpt(path),
+            "there is nothing at this path",
+            "one of /turn, /v1/ice-servers, /v1/nodes, /v1/capacity, /metrics, /livez, /readyz, /",
+        )
+    }
+
+    /// 405; the `Allow` header is the router's.
+    pub(crate) fn wrong_method(path: &str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "wrong_method",
+            super::parameters::excerpt(path),
+            "this path does not take the request's method",
+            "one of the methods in the Allow header",
+        )
+    }
+
+    /// 415.
+    pub(crate) fn unsupported_media_type(expected: &'static str) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "header content-type",
+            "the body has a type that this path does not take",
+            expected,
+        )
+    }
+
+    /// 429.
+    pub(crate) fn too_many_requests(wait: std::time::Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "header authorization",
+            "the API token has made too many requests",
+            "another try after the seconds in the Retry-After header",
+        )
+        .retry_after(wait.as_secs().saturating_add(1))
+    }
+
+    /// 503: no relay can be named.
+    pub(crate) fn no_relay(what: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no_healthy_relay",
+            "fleet",
+            what,
+            "another try after the seconds in the Retry-After header",
+        )
+        .retry_after(2)
+    }
+
+    /// 500. `cause` goes to the log only.
+    pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "controller",
+            "the controller could not do this",
+            "nothing that the caller can change; the controller's log has the cause",
+        )
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            error: &'a Body,
+        }
+        let text = serde_json::to_vec(&Envelope { error: &self.body })
+            .expect("a struct of texts can be written as JSON");
+        let mut response = (self.status, text).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// What a relay node hears of `error`. The texts of [`FleetError`] are meant for outside; what stands behind a failure of the
+/// store goes to the log only.
+pub(crate) fn grpc_status(error: &FleetError) -> Status {
+    let code = match error {
+        FleetError::JoinToken | FleetError::Credential => Code::Unauthenticated,
+        FleetError::NotYours { .. } => Code::PermissionDenied,
+        FleetError::Live(_) => Code::FailedPrecondition,
+        FleetError::UnknownNode(_) => Code::NotFound,
+        FleetError::SessionReplaced => Code::Aborted,
+        FleetError::Registration(_) => Code::InvalidArgument,
+        FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
+            Code::ResourceExhausted
+        }
+        FleetError::Contended { .. } | FleetError::Stopping => Code::Unavailable,
+        FleetError::Store(cause) => {
+            tracing::warn!(%cause, "the store failed");
+            if cause.is_retryable() {
+                Code::Unavailable
+            } else {
+                Code::Internal
+            }
+        }
+    };
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,108 @@
+//! `GET` and `POST /turn`: the TURN REST API (draft-uberti-behave-turn-rest), which conferencing servers and clients speak.
+//!
+//! The parameters `service`, `username`, `key`, `ttl`, `transports`, `count` and `region` stand in the query, or in the form
+//! of a POST. Parameters of other names are left alone, as the draft's callers add their own. The answer's `uris` are TURN
+//! URIs (RFC 7065) and hold no `stun:` one.
+
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method};
+use serde::Serialize;
+use turnfleet_proto::Scheme;
+
+use super::auth::bearer_token;
+use super::credentials::{CredentialRequest, whole_number};
+use super::http::{App, answer_json, body_bytes, caller};
+use super::parameters::Parameters;
+use super::status::ApiError;
+use crate::fleet::record::Scope;
+
+#[derive(Serialize)]
+struct Answer {
+    username: String,
+    password: String,
+    ttl: u64,
+    uris: Vec<String>,
+}
+
+/// `GET /turn` and `POST /turn`.
+pub(crate) async fn turn(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let caller = caller(&request);
+    let mut parameters = Parameters::parse(request.uri().query().unwrap_or(""), "query")?;
+    let headers = request.headers().clone();
+    if request.method() == Method::POST {
+        let body = body_bytes(request).await?;
+        parameters.append(form(&headers, &body)?);
+    }
+    let token = match bearer_token(&headers)? {
+        Some(token) => Some(token),
+        None => parameters.value("key")?,
+    };
+    let view = app.handle.view();
+    app.guard.admit(&view, token, Scope::Mint)?;
+    let asked = credential_request(&parameters)?;
+    let minted = asked.mint(&view, app.default_ttl, caller)?;
+    app.metrics.credentials_minted.inc();
+    let uris = minted.uris.iter().filter(|uri| match uri.scheme {
+        Scheme::Turn | Scheme::Turns => true,
+        Scheme::Stun | Scheme::Stuns => false,
+    });
+    Ok(answer_json(&Answer {
+        username: minted.credential.username,
+        password: minted.credential.password,
+        ttl: minted.ttl,
+        uris: uris.map(ToString::to_string).collect(),
+    })
+    .into_response())
+}
+
+fn form(headers: &HeaderMap, body: &Bytes) -> Result<Parameters, ApiError> {
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map_or("", |kind| kind.to_str().unwrap_or("?"));
+    let kind = kind.split(';').next().unwrap_or("").trim();
+    if body.is_empty() {
+        return Ok(Parameters::default());
+    }
+    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let expected = "application/x-www-form-urlencoded, or the parameters in the query";
+        return Err(ApiError::unsupported_media_type(expected));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| {
+        ApiError::bad_parameter("body", "the form is not UTF-8", "percent-encoded UTF-8")
+    })?;
+    Parameters::parse(text, "body")
+}
+
+fn credential_request(parameters: &Parameters) -> Result<CredentialRequest, ApiError> {
+    let mut asked = CredentialRequest::default();
+    match parameters.value("service")? {
+        Some("turn") => {}
+        Some(_) | None => {
+            let what = "the service is missing or not known";
+            return Err(ApiError::bad_parameter(
+                parameters.path("service"),
+                what,
+                "service=turn",
+            ));
+        }
+    }
+    if let Some(user) = parameters.value("username")? {
+        asked.user(user, &parameters.path("username"))?;
+    }
+    if let Some(ttl) = parameters.value("ttl")? {
+        asked.ttl(whole_number(ttl), &parameters.path("ttl"))?;
+    }
+    if let Some(names) = parameters.value("transports")? {
+        asked.transports(names.split(','), &parameters.path("transports"))?;
+    }
+    if let Some(count) = parameters.value("count")? {
+        asked.count(whole_number(count), &parameters.path("count"))?;
+    }
+    if let Some(region) = parameters.value("region")? {
+        asked.region(region, &parameters.path("region"))?;
+    }
+    Ok(asked)
+}

@@ -1,0 +1,227 @@
+//! The controller's configuration as files, environment and flags give it. The doc comments are the reference that
+//! `docs/configuration.md` is generated from, and every default stands here once. [`Config`] is what remains when it has
+//! been checked.
+
+mod checked;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use checked::{
+    ApiTokenConfig, Config, ConfigError, ConfigErrors, ListenerConfig, Opaque, PortPlan,
+    ProbeConfig, TlsFiles,
+};
+
+/// The controller's configuration.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// The directory of the embedded store and of the key that seals the secrets in it. Made where it is missing. One
+    /// controller uses it at a time.
+    pub state_dir: PathBuf,
+    /// The HTTP API.
+    pub http: RawHttp,
+    /// The gRPC listener that relays connect to.
+    pub grpc: RawGrpc,
+    /// The realm of the fleet's TURN servers. A change makes every client authenticate again.
+    pub realm: String,
+    /// The region of this controller: lists prefer its relays where the caller names no region.
+    pub region: String,
+    /// The secret that ephemeral credentials are made with, such as Synapse's `turn_shared_secret`. Without it, or
+    /// `shared_secret_file`, one is made at the first start and kept. A change keeps credentials of the previous secret
+    /// alive until they end.
+    pub shared_secret: Option<String>,
+    /// A file that holds the shared secret; a line break at its end does not count.
+    pub shared_secret_file: Option<PathBuf>,
+    /// Users with a password of their own. Exactly these are accepted; the store keeps their keys and no passwords.
+    pub users: Vec<RawUser>,
+    /// The ports that relays open for clients, FIRST-LAST, on every public address.
+    pub relay_ports: String,
+    /// How many relays share one public address, each with an equal part of `relay_ports`. 1 to 1024.
+    pub relays_per_address: u32,
+    /// The credentials that the HTTP API mints.
+    pub credentials: RawCredentials,
+    /// Which peers clients may reach through the relays.
+    pub peers: RawPeers,
+    /// Bounds that every relay enforces.
+    pub limits: RawLimits,
+    /// The probe that decides whether a relay is in lists.
+    pub probe: RawProbe,
+    /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
+    /// `join_token_file`, one is made at the first start and kept. At least 16 characters.
+    pub join_token: Option<String>,
+    /// A file that holds the join token.
+    pub join_token_file: Option<PathBuf>,
+    /// Who may use the HTTP API, beside the bearer of the token that the controller makes.
+    pub api_tokens: Vec<RawApiToken>,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/turnfleet/controller"),
+            http: RawHttp::default(),
+            grpc: RawGrpc::default(),
+            realm: "turnfleet.local".to_owned(),
+            region: "local".to_owned(),
+            shared_secret: None,
+            shared_secret_file: None,
+            users: Vec::new(),
+            relay_ports: "49152-65535".to_owned(),
+            relays_per_address: 1,
+            credentials: RawCredentials::default(),
+            peers: RawPeers::default(),
+            limits: RawLimits::default(),
+            probe: RawProbe::default(),
+            join_token: None,
+            join_token_file: None,
+            api_tokens: Vec::new(),
+        }
+    }
+}
+
+/// The HTTP API.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawHttp {
+    /// Where it listens, `ip:port`. Port 0 takes a free one.
+    pub address: String,
+    /// Serve HTTPS with this certificate.
+    pub tls: Option<RawTls>,
+    /// Origins whose pages may call the API from a browser, such as `https://meet.example.org`, or `*`.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:8080".to_owned(),
+            tls: None,
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// The gRPC listener.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawGrpc {
+    /// Where relays connect, `ip:port`. Port 0 takes a free one.
+    pub address: String,
+    /// The certificate; required unless the address is a loopback address.
+    pub tls: Option<RawTls>,
+}
+
+impl Default for RawGrpc {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:8081".to_owned(),
+            tls: None,
+        }
+    }
+}
+
+/// A certificate with its key.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// The certificate chain, a PEM file, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key, a PEM file.
+    pub key: PathBuf,
+}
+
+/// A user with a password of its own.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawUser {
+    /// The username, at most 508 bytes.
+    pub name: String,
+    /// The password.
+    pub password: String,
+}
+
+/// The credentials that the HTTP API mints.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCredentials {
+    /// How long a credential is good for, in seconds, where the caller does not say. 300 to 86400.
+    pub ttl_seconds: u64,
+}
+
+impl Default for RawCredentials {
+    fn default() -> Self {
+        Self { ttl_seconds: 3600 }
+    }
+}
+
+/// Which peers clients may reach. Private, loopback, link-local, metadata and multicast addresses are refused unless they
+/// are allowed here.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawPeers {
+    /// Networks that are allowed although the defaults refuse them, such as `10.1.0.0/16`.
+    pub allow: Vec<String>,
+    /// Networks that are refused in addition to the defaults.
+    pub deny: Vec<String>,
+    /// Lets every client reach services on the relays' loopback addresses. For tests only.
+    pub danger_allow_loopback: bool,
+}
+
+/// Bounds that every relay enforces.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLimits {
+    /// Allocations of one user on one relay. A browser makes one for each URI and network interface.
+    pub allocations_per_user: u32,
+    /// The largest lifetime that a client is granted, in seconds. 600 to 86400.
+    pub max_lifetime_seconds: u32,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            allocations_per_user: 100,
+            max_lifetime_seconds: 3600,
+        }
+    }
+}
+
+/// The probe: two authenticated allocations on a relay, and data from one relayed address to the other.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawProbe {
+    /// Without the probe a relay is listed as long as its control session lives.
+    pub enabled: bool,
+    /// Milliseconds between two probes of a relay. 200 to 60000.
+    pub interval_milliseconds: u64,
+    /// The certificate authority, a PEM file, that TLS listeners are checked against. Without it, the probe checks that
+    /// the handshake and TURN work, and not whose certificate it is.
+    pub ca: Option<PathBuf>,
+}
+
+impl Default for RawProbe {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval_milliseconds: 2000,
+            ca: None,
+        }
+    }
+}
+
+/// Somebody who may use the HTTP API.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawApiToken {
+    /// What logs call the bearer.
+    pub name: String,
+    /// The token; at least 16 characters. The store keeps its SHA-256 only.
+    pub token: Option<String>,
+    /// A file that holds the token.
+    pub token_file: Option<PathBuf>,
+    /// What it opens: `mint`, `viewer`, `operator`, `admin`.
+    pub scopes: Vec<String>,
+}

@@ -1,0 +1,491 @@
+//! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use md5::{Digest as _, Md5};
+use turnfleet_proto::PortRange;
+use turnfleet_proto::credentials::SharedSecret;
+
+use super::{RawApiToken, RawConfig, RawTls, RawUser};
+use crate::fleet::record::{Policy, Scope, StaticUser};
+
+/// The shortest token that may be configured, in characters.
+const MIN_TOKEN: usize = 16;
+/// The longest username in bytes, RFC 8489 §14.3.
+const MAX_NAME: usize = 508;
+/// The most networks in `peers.allow` and `peers.deny`, users, and API tokens.
+const MAX_ENTRIES: usize = 1024;
+
+/// The controller's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory of the embedded store.
+    pub state_dir: PathBuf,
+    /// The HTTP API.
+    pub http: ListenerConfig,
+    /// Origins whose pages may call the API, or the single entry `*`.
+    pub cors_origins: Vec<String>,
+    /// The gRPC listener; has a certificate unless its address is loopback.
+    pub grpc: ListenerConfig,
+    /// The region of this controller.
+    pub region: String,
+    /// What every relay enforces.
+    pub policy: Policy,
+    /// The secret that the operator gives.
+    pub shared_secret: Option<SharedSecret>,
+    /// Users with a long-term key.
+    pub users: Vec<StaticUser>,
+    /// How the ports of a public address are shared out.
+    pub ports: PortPlan,
+    /// How long a credential is good for where the caller does not say.
+    pub credential_ttl: Duration,
+    /// The probe.
+    pub probe: ProbeConfig,
+    /// The join token that the operator gives.
+    pub join_token: Option<Opaque>,
+    /// API tokens that the operator gives.
+    pub api_tokens: Vec<ApiTokenConfig>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// The address.
+    pub address: SocketAddr,
+    /// The certificate, where it speaks TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate with its key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// How the ports of a public address are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortPlan {
+    /// The ports.
+    pub range: PortRange,
+    /// How many relays share an address; at least one, and each gets at least two ports.
+    pub relays_per_address: u32,
+}
+
+/// The probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Time between two probes of a relay.
+    pub interval: Duration,
+    /// What TLS listeners are checked against.
+    pub ca: Option<PathBuf>,
+}
+
+/// An API token that the operator gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTokenConfig {
+    /// What logs call the bearer.
+    pub name: String,
+    /// The token.
+    pub token: Opaque,
+    /// What it opens.
+    pub scopes: Vec<Scope>,
+}
+
+/// A text that no log and no error shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Opaque(String);
+
+impl Opaque {
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Opaque {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opaque(..)")
+    }
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The key, such as `http.address`.
+    pub key: String,
+    /// What stands there; left out where it is a secret.
+    pub value: Option<String>,
+    /// What a good configuration has there.
+    pub expected: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = {value:?}: expected {}", self.key, self.expected),
+            None => write!(f, "{}: expected {}", self.key, self.expected),
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ConfigErrors;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigErrors> {
+        let mut check = Check::default();
+        let config = check.config(raw);
+        match config {
+            Some(config) if check.errors.is_empty() => Ok(config),
+            Some(_) | None => Err(ConfigErrors(check.errors)),
+        }
+    }
+}
+
+/// Gathers errors; every method gives `None` or a stand-in where it has noted one.
+#[derive(Default)]
+struct Check {
+    errors: Vec<ConfigError>,
+}
+
+impl Check {
+    fn config(&mut self, raw: RawConfig) -> Option<Config> {
+        if raw.state_dir.as_os_str().is_empty() {
+            self.fail("state_dir", None, "a directory");
+        }
+        self.region(&raw.region);
+        let policy = self.policy(&raw);
+        let http = self.listener("http", &raw.http.address, raw.http.tls);
+        let grpc = self.listener("grpc", &raw.grpc.address, raw.grpc.tls);
+        if grpc
+            .as_ref()
+            .is_some_and(|grpc| !grpc.address.ip().is_loopback() && grpc.tls.is_none())
+        {
+            let expected = "a certificate and key, because grpc.address is not a loopback address";
+            self.fail("grpc.tls", None, expected);
+        }
+        self.origins(&raw.http.cors_origins);
+
+        let users = self.users(&raw.users, &raw.realm);
+        let ports = self.ports(&raw.relay_ports, raw.relays_per_address);
+        let ttl = raw.credentials.ttl_seconds;
+        self.within("credentials.ttl_seconds", ttl, 300, 86400);
+        let interval = raw.probe.interval_milliseconds;
+        self.within("probe.interval_milliseconds", interval, 200, 60_000);
+        let shared_secret = self.secret(
+            "shared_secret",
+            raw.shared_secret,
+            raw.shared_secret_file,
+            1,
+        );
+        let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
+        let api_tokens = self.api_tokens(raw.api_tokens);
+        Some(Config {
+            state_dir: raw.state_dir,
+            http: http?,
+            cors_origins: raw.http.cors_origins,
+            grpc: grpc?,
+            region: raw.region,
+            policy,
+            shared_secret: shared_secret.map(|secret| SharedSecret::new(secret.0)),
+            users,
+            ports: ports?,
+            credential_ttl: Duration::from_secs(ttl),
+            probe: ProbeConfig {
+                enabled: raw.probe.enabled,
+                interval: Duration::from_millis(interval),
+                ca: raw.probe.ca,
+            },
+            join_token,
+            api_tokens,
+        })
+    }
+
+    fn fail(&mut self, key: impl Into<String>, value: Option<String>, expected: impl Into<String>) {
+        self.errors.push(ConfigError {
+            key: key.into(),
+            value,
+            expected: expected.into(),
+        });
+    }
+
+    fn within(&mut self, key: &str, value: u64, least: u64, most: u64) {
+        if !(least..=most).contains(&value) {
+            self.fail(
+                key,
+                Some(value.to_string()),
+                format!("a number from {least} to {most}"),
+            );
+        }
+    }
+
+    fn parse<T: FromStr>(&mut self, key: &str, text: &str, expected: &str) -> Option<T> {
+        let value = text.parse().ok();
+        if value.is_none() {
+            self.fail(key, Some(text.to_owned()), expected);
+        }
+        value
+    }
+
+    fn region(&mut self, region: &str) {
+        let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+        if region.is_empty() || region.len() > 63 || !region.chars().all(letters) {
+            let expected = "1 to 63 letters, digits, '-', '_' and '.'";
+            self.fail("region", Some(region.to_owned()), expected);
+        }
+    }
+
+    fn listener(
+        &mut self,
+        key: &str,
+        address: &str,
+        tls: Option<RawTls>,
+    ) -> Option<ListenerConfig> {
+        let expected = "an address of the form ip:port, such as 127.0.0.1:8080";
+        let address = self.parse(&format!("{key}.address"), address, expected)?;
+        let tls = tls.map(|tls| TlsFiles {
+            certificate: tls.certificate,
+            key: tls.key,
+        });
+        Some(ListenerConfig { address, tls })
+    }
+
+    fn origins(&mut self, origins: &[String]) {
+        for origin in origins {
+            let rest = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"));
+            let plain = rest.is_some_and(|rest| {
+                !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic() && c != '/')
+            });
+            if !plain && origin != "*" {
+                let expected = "an origin such as https://meet.example.org, without a path, or *";
+                self.fail("http.cors_origins", Some(origin.clone()), expected);
+            }
+        }
+    }
+
+    fn policy(&mut self, raw: &RawConfig) -> Policy {
+        let realm = &raw.realm;
+        if realm.is_empty() || realm.chars().count() > 127 || realm.chars().any(char::is_control) {
+            let expected = "1 to 127 characters without control characters";
+            self.fail("realm", Some(realm.clone()), expected);
+        }
+        let limits = &raw.limits;
+        self.within(
+            "limits.allocations_per_user",
+            limits.allocations_per_user.into(),
+            1,
+            u32::MAX.into(),
+        );
+        let lifetime = limits.max_lifetime_seconds;
+        self.within("limits.max_lifetime_seconds", lifetime.into(), 600, 86400);
+        Policy {
+            realm: realm.clone(),
+            allow_peers: self.networks("peers.allow", &raw.peers.allow),
+            deny_peers: self.networks("peers.deny", &raw.peers.deny),
+            danger_allow_loopback: raw.peers.danger_allow_loopback,
+            allocations_per_user: limits.allocations_per_user,
+            max_lifetime_seconds: lifetime,
+        }
+    }
+
+    fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNet> {
+        self.bounded(key, texts.len());
+        let expected = "a network such as 10.1.0.0/16, or an address";
+        texts
+            .iter()
+            .filter_map(|text| match text.parse() {
+                Ok(ip) => Some(IpNet::from(std::net::IpAddr::to_canonical(&ip))),
+                Err(_) => self
+                    .parse::<IpNet>(key, text, expected)
+                    .map(|net| net.trunc()),
+            })
+            .collect()
+    }
+
+    fn bounded(&mut self, key: &str, entries: usize) {
+        if entries > MAX_ENTRIES {
+            self.fail(
+                key,
+                Some(entries.to_string()),
+                format!("at most {MAX_ENTRIES} entries"),
+            );
+        }
+    }
+
+    fn users(&mut self, users: &[RawUser], realm: &str) -> Vec<StaticUser> {
+        self.bounded("users", users.len());
+        let mut names = BTreeSet::new();
+        for user in users {
+            if user.name.is_empty() || user.name.len() > MAX_NAME {
+                let expected = "a username of 1 to 508 bytes";
+                self.fail("users.name", Some(user.name.clone()), expected);
+            }
+            if !names.insert(&user.name) {
+                self.fail("users.name", Some(user.name.clone()), "each username once");
+            }
+            if user.password.is_empty() {
+                self.fail(
+                    "users.password",
+                    None,
+                    format!("a password for {:?}", user.name),
+                );
+            }
+        }
+        users.iter().map(|user| static_user(user, realm)).collect()
+    }
+
+    fn ports(&mut self, range: &str, relays_per_address: u32) -> Option<PortPlan> {
+        let range: Option<PortRange> = range
+            .parse()
+            .inspect_err(|error| {
+                let expected = format!("a range of ports such as 49152-65535 ({error})");
+                self.fail("relay_ports", Some(range.to_owned()), expected);
+            })
+            .ok();
+        self.within("relays_per_address", relays_per_address.into(), 1, 1024);
+        let plan = PortPlan {
+            range: range?,
+            relays_per_address,
+        };
+        if relays_per_address != 0 && plan.share() == 0 {
+            let expected =
+                format!("a range that gives each of {relays_per_address} relays two ports");
+            self.fail("relay_ports", Some(plan.range.to_string()), expected);
+        }
+        Some(plan)
+    }
+
+    fn secret(
+        &mut self,
+        key: &str,
+        inline: Option<String>,
+        file: Option<PathBuf>,
+        least: usize,
+    ) -> Option<Opaque> {
+        let text = match (inline, file) {
+            (Some(_), Some(_)) => {
+                self.fail(key, None, format!("one of {key} and {key}_file"));
+                return None;
+            }
+            (Some(text), None) => text,
+            (None, Some(path)) => self.file(&format!("{key}_file"), &path)?,
+            (None, None) => return None,
+        };
+        if text.len() < least {
+            self.fail(key, None, format!("at least {least} characters"));
+        }
+        Some(Opaque(text))
+    }
+
+    fn file(&mut self, key: &str, path: &Path) -> Option<String> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => {
+                let value = Some(path.display().to_string());
+                self.fail(key, value, format!("a readable text file ({error})"));
+                None
+            }
+        }
+    }
+
+    fn api_tokens(&mut self, tokens: Vec<RawApiToken>) -> Vec<ApiTokenConfig> {
+        self.bounded("api_tokens", tokens.len());
+        tokens
+            .into_iter()
+            .filter_map(|token| self.api_token(token))
+            .collect()
+    }
+
+    fn api_token(&mut self, raw: RawApiToken) -> Option<ApiTokenConfig> {
+        let scopes: Vec<Scope> = raw
+            .scopes
+            .iter()
+            .filter_map(|scope| {
+                self.parse(
+                    "api_tokens.scopes",
+                    scope,
+                    "mint, viewer, operator or admin",
+                )
+            })
+            .collect();
+        if raw.scopes.is_empty() {
+            self.fail(
+                "api_tokens.scopes",
+                None,
+                format!("a scope for {:?}", raw.name),
+            );
+        }
+        if raw.token.is_none() && raw.token_file.is_none() {
+            let expected = format!("a token or token_file for {:?}", raw.name);
+            self.fail("api_tokens.token", None, expected);
+        }
+        let token = self.secret("api_tokens.token", raw.token, raw.token_file, MIN_TOKEN)?;
+        Some(ApiTokenConfig {
+            name: raw.name,
+            token,
+            scopes,
+        })
+    }
+}
+
+fn static_user(user: &RawUser, realm: &str) -> StaticUser {
+    let mut md5 = Md5::new();
+    for part in [&user.name, ":", realm, ":", &user.password] {
+        md5.update(part.as_bytes());
+    }
+    StaticUser {
+        name: user.name.clone(),
+        key: md5.finalize().into(),
+    }
+}
+
+impl PortPlan {
+    /// How many ports each relay of an address gets: the whole range for a sole one, an even number otherwise, so that
+    /// EVEN-PORT finds pairs.
+    #[must_use]
+    pub fn share(self) -> u32 {
+        if self.relays_per_address <= 1 {
+            return self.range.len();
+        }
+        let usable = (u32::from(self.range.last()) + 1).saturating_sub(self.first());
+        usable / self.relays_per_address & !1
+    }
+
+    /// The first port of the first share.
+    pub(crate) fn first(self) -> u32 {
+        self.align(self.range.first().into())
+    }
+
+    /// The lowest port from `port` on that a share may begin at.
+    pub(crate) fn align(self, port: u32) -> u32 {
+        if self.relays_per_address <= 1 {
+            port
+        } else {
+            port.next_multiple_of(2)
+        }
+    }
+}

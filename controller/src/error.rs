@@ -1,0 +1,141 @@
+//! What can go wrong in the controller. `FleetError` answers a relay or an operator; `api::status` maps it to gRPC and
+//! HTTP once, and decides how much of it goes outside. `StartError` is for the person at the terminal.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use turnfleet_proto::{NodeId, PortRange};
+
+use crate::fleet::RegistrationError;
+use crate::store::StoreError;
+
+/// Why the fleet refuses a request.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The join token is not one of the fleet's.
+    #[error("the join token is not known to this controller")]
+    JoinToken,
+    /// The node credential is not one of the fleet's: the node has to enrol again.
+    #[error("the node credential is not known to this controller: enrol with a join token")]
+    Credential,
+    /// The credential belongs to another node than the one that the Hello names.
+    #[error("the credential belongs to node {owner}, and not to {claimed}")]
+    NotYours {
+        /// Whose credential it is.
+        owner: NodeId,
+        /// Who the Hello says that it is.
+        claimed: NodeId,
+    },
+    /// Somebody asks for the credential of a node whose session is live.
+    #[error("node {0} has a live session: it cannot be enrolled again until that ends")]
+    Live(NodeId),
+    /// No node of that name.
+    #[error("there is no node {0}")]
+    UnknownNode(NodeId),
+    /// A session that has ended or has been replaced by a later one of the same node.
+    #[error("the session has been replaced by a later one of the same node")]
+    SessionReplaced,
+    /// The Hello holds something that cannot be used.
+    #[error("the Hello is not usable: {0}")]
+    Registration(#[from] RegistrationError),
+    /// No ports of a public address are left for this node.
+    #[error(
+        "no relay ports are left on {public_ip} for node {node}: {holders} other nodes hold shares of {relay_ports}, \
+         which relays_per_address = {relays_per_address} divides; raise relays_per_address before the first relay of \
+         that address starts, widen relay_ports, or give the node an address of its own"
+    )]
+    PortsExhausted {
+        /// Who asked.
+        node: NodeId,
+        /// The shared address.
+        public_ip: IpAddr,
+        /// The ports that are shared out.
+        relay_ports: PortRange,
+        /// How many shares they are divided into.
+        relays_per_address: u32,
+        /// How many other nodes hold ports of the address.
+        holders: usize,
+    },
+    /// The fleet holds as many nodes as it can.
+    #[error("the fleet holds {limit} nodes, which is as many as one controller serves")]
+    TooManyNodes {
+        /// The bound.
+        limit: usize,
+    },
+    /// Others changed the same state again and again.
+    #[error("the change lost against {attempts} concurrent ones; try again")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// The controller is stopping.
+    #[error("the controller is stopping")]
+    Stopping,
+}
+
+impl FleetError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Contended { .. } | Self::Stopping => true,
+            Self::Store(error) => error.is_retryable(),
+            Self::JoinToken
+            | Self::Credential
+            | Self::NotYours { .. }
+            | Self::Live(_)
+            | Self::UnknownNode(_)
+            | Self::SessionReplaced
+            | Self::Registration(_)
+            | Self::PortsExhausted { .. }
+            | Self::TooManyNodes { .. } => false,
+        }
+    }
+}
+
+/// Why the controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened or read.
+    #[error("the state directory {dir} cannot be used")]
+    Store {
+        /// The state directory.
+        dir: PathBuf,
+        /// What happened.
+        #[source]
+        source: StoreError,
+    },
+    /// The state of the fleet cannot be prepared.
+    #[error("the fleet's state in {dir} cannot be prepared")]
+    Fleet {
+        /// The state directory.
+        dir: PathBuf,
+        /// What happened.
+        #[source]
+        source: FleetError,
+    },
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address} ({key})")]
+    Bind {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[error("the file {path} ({key}) cannot be used: {reason}")]
+    Tls {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,388 @@
+//! The fleet as a value: what the store holds, what relays and probes say, folded into who lives, who owns which ports, and
+//! who is in lists.
+//!
+//! It has no clock, no I/O and no randomness: time and random bytes come in with the calls. [`Fleet::apply`] and
+//! [`Fleet::tick`] fold what happened; `plan_*` say what has to be written to the store for a wish to come true, and change
+//! nothing themselves: what was written comes back as [`Event::Stored`]. [`Fleet::view`] and [`Fleet::snapshot`] are what the
+//! rest of the controller and the relays see.
+
+mod capacity;
+mod health;
+mod liveness;
+mod node;
+mod placement;
+mod plan;
+mod port_grants;
+pub mod record;
+mod registry;
+mod secrets;
+mod snapshot;
+mod start;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnfleet_proto::NodeId;
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_turn::{Instant, Now};
+
+use crate::config::PortPlan;
+use record::{ApiToken, Desired, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
+use registry::NodeState;
+
+pub use capacity::{FleetCapacity, Gauge, Rates, Saturation, Totals};
+pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
+pub use liveness::{HEARTBEATS_LOST, VERDICT};
+pub use node::{
+    Capacity, Counters, Identity, Incarnation, Listener, Load, Registration, RegistrationError,
+    Transport,
+};
+pub use placement::{Ask, DEFAULT_URIS, MAX_URIS, UriKind};
+pub use plan::{MAX_NODES, Plan};
+pub use secrets::{MAX_SECRETS, NONCE_KEY_SECONDS, RETIRING_SECONDS, WEAK_SECRET_BYTES};
+pub use start::{Fresh, Wishes};
+pub use view::{FleetView, NodeView, Probing};
+
+/// How long a node may run an older generation before lists leave it out.
+const LAG: Duration = Duration::from_secs(5);
+
+/// What the fleet does not learn from its store.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The region of this controller.
+    pub region: String,
+    /// How the ports of a public address are shared out.
+    pub ports: PortPlan,
+    /// Whether there is a probe; without one a node is listed by its session alone.
+    pub probing: bool,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The store holds `record` at `key`, or nothing any more, since `revision`.
+    Stored {
+        /// Where.
+        key: RecordKey,
+        /// What.
+        record: Option<Box<Record>>,
+        /// Since when.
+        revision: u64,
+    },
+    /// A control session opened. Its number is higher than that of every one before.
+    SessionOpened {
+        /// Which session.
+        number: u64,
+        /// Whose.
+        registration: Box<Registration>,
+    },
+    /// The node reported.
+    Heartbeat {
+        /// Which node, by which session.
+        session: (NodeId, u64),
+        /// The generation that it runs.
+        applied_generation: u64,
+        /// What it does, where it says so.
+        load: Option<Load>,
+        /// Whether it drains, by its own word.
+        draining: bool,
+    },
+    /// The node spoke of a snapshot: it runs `running`, and refused another one if `refusal` says why.
+    PolicyStatus {
+        /// Which node, by which session.
+        session: (NodeId, u64),
+        /// The generation that it runs.
+        running: u64,
+        /// Why it refused a snapshot.
+        refusal: Option<Box<str>>,
+    },
+    /// A control session ended.
+    SessionEnded {
+        /// Which node, by which session.
+        session: (NodeId, u64),
+        /// How.
+        ended: Ended,
+    },
+    /// A probe of `node` ended.
+    Probed {
+        /// The node.
+        node: NodeId,
+        /// What it found.
+        outcome: ProbeOutcome,
+    },
+}
+
+/// The fleet.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    settings: Settings,
+    /// The revision that wrote each record.
+    revisions: BTreeMap<RecordKey, u64>,
+    generation: u64,
+    generation_since: Instant,
+    policy: Option<Policy>,
+    grants: port_grants::Grants,
+    secrets: secrets::Secrets,
+    nonce_keys: secrets::NonceKeys,
+    users: BTreeMap<TokenHash, StaticUser>,
+    api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
+    join_tokens: BTreeMap<TokenHash, String>,
+    kept: BTreeMap<Setting, String>,
+    desired: BTreeMap<NodeId, Desired>,
+    nodes: BTreeMap<NodeId, NodeState>,
+    by_credential: HashMap<TokenHash, NodeId>,
+}
+
+impl Fleet {
+    /// A fleet that nothing is known of.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            revisions: BTreeMap::new(),
+            generation: 0,
+            generation_since: Instant::default(),
+            policy: None,
+            grants: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            nonce_keys: BTreeMap::new(),
+            users: BTreeMap::new(),
+            api_tokens: Arc::default(),
+            join_tokens: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            desired: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            by_credential: HashMap::new(),
+        }
+    }
+
+    /// The generation of the policy snapshot.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The secret that credentials are minted with; `None` before the first start is through.
+    #[must_use]
+    pub fn minting_secret(&self) -> Option<&SharedSecret> {
+        secrets::active(&self.secrets).map(|generation| &generation.secret)
+    }
+
+    /// A text that the controller keeps.
+    #[must_use]
+    pub fn kept(&self, setting: Setting) -> Option<&str> {
+        self.kept.get(&setting).map(String::as_str)
+    }
+
+    /// Whether `session` is the one that its node speaks by.
+    #[must_use]
+    pub fn is_current(&self, (node, number): &(NodeId, u64)) -> bool {
+        self.nodes
+            .get(node)
+            .is_some_and(|node| node.session == Some(*number))
+    }
+
+    /// The key of every record, for a comparison with what the store holds.
+    pub fn keys(&self) -> impl Iterator<Item = &RecordKey> {
+        self.revisions.keys()
+    }
+
+    /// Folds what happened.
+    pub fn apply(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Stored {
+                key,
+                record: Some(record),
+                revision,
+            } => {
+                self.revisions.insert(key, revision);
+                self.stored(now, *record);
+            }
+            Event::Stored {
+                key, record: None, ..
+            } => {
+                self.revisions.remove(&key);
+                self.deleted(&key);
+            }
+            Event::SessionOpened {
+                number,
+                registration,
+            } => {
+                if let Some(node) = self.nodes.get_mut(&registration.id) {
+                    node.opened(now, number, *registration);
+                }
+            }
+            Event::Heartbeat {
+                session,
+                applied_generation,
+                load,
+                draining,
+            } => {
+                if let Some(node) = self.current(&session) {
+                    node.heartbeat(now, applied_generation, load, draining);
+                }
+            }
+            Event::PolicyStatus {
+                session,
+                running,
+                refusal,
+            } => {
+                if let Some(node) = self.current(&session) {
+                    node.refusal = refusal;
+                    node.runs(running);
+                }
+            }
+            Event::SessionEnded { session, ended } => {
+                if let Some(node) = self.current(&session) {
+                    node.ended(now, ended);
+                }
+            }
+            Event::Probed { node, outcome } => {
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.probed(now, outcome);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass; says whether that changed anybody's health.
+    pub fn tick(&mut self, now: Now) -> bool {
+        let nodes = self.nodes.values_mut();
+        nodes.fold(false, |changed, node| {
+            node.liveness.tick(now.instant) || changed
+        })
+    }
+
+    /// Whether the node of that id lives.
+    #[must_use]
+    pub fn health(&self, node: &NodeId) -> Option<Health> {
+        self.nodes.get(node).map(|node| node.liveness.health())
+    }
+
+    /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
+    /// generation, or are nearly full) are listed where no other is left: a list is never empty while a node serves.
+    #[must_use]
+    pub fn view(&self, now: Now) -> FleetView {
+        let wanted = |node: &NodeState| {
+            node.serves() && !node.is_full() && self.is_up_to_date(node, now.instant)
+        };
+        let strict = self.nodes.values().any(wanted);
+        let nodes = self.nodes.iter().map(|(id, node)| {
+            let listed = if strict { wanted(node) } else { node.serves() };
+            Arc::new(node.view(id, listed))
+        });
+        let nodes: Vec<_> = nodes.collect();
+        let secret = self.minting_secret().cloned();
+        FleetView {
+            generation: self.generation,
+            realm: self
+                .policy
+                .as_ref()
+                .map_or("", |policy| &policy.realm)
+                .into(),
+            region: self.settings.region.as_str().into(),
+            secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
+            api_tokens: Arc::clone(&self.api_tokens),
+            candidates: placement::Candidates::new(&nodes),
+            nodes,
+        }
+    }
+
+    /// A node that is not connected runs what it had; that its probe succeeds with today's secret says enough.
+    fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
+        let behind = node.applied_generation < self.generation;
+        let in_time = now.since(self.generation_since) < LAG;
+        let refused = node.refusal.is_some();
+        !node.liveness.is_connected()
+            || !behind
+            || (in_time && !refused && node.applied_generation > 0)
+    }
+
+    fn current(&mut self, (node, number): &(NodeId, u64)) -> Option<&mut NodeState> {
+        self.nodes
+            .get_mut(node)
+            .filter(|node| node.session == Some(*number))
+    }
+
+    fn stored(&mut self, now: Now, record: Record) {
+        match record {
+            Record::Generation(generation) => {
+                self.generation = generation;
+                self.generation_since = now.instant;
+            }
+            Record::Policy(policy) => self.policy = Some(policy),
+            Record::Node(record) => self.store_node(record),
+            Record::Desired(node, desired) => self.desire(node, Some(desired)),
+            Record::Grant(grant) => {
+                let owner = grant.node.clone();
+                self.grants
+                    .insert((grant.public_ip, grant.range.first()), grant);
+                self.share_grants(&owner);
+            }
+            Record::Secret(secret) => drop(self.secrets.insert(secret.id, secret)),
+            Record::NonceKey(key) => drop(self.nonce_keys.insert(key.id, key)),
+            Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
+            Record::ApiToken(hash, token) => {
+                Arc::make_mut(&mut self.api_tokens).insert(hash, token);
+            }
+            Record::JoinToken(hash, name) => drop(self.join_tokens.insert(hash, name)),
+            Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
+        }
+    }
+
+    fn deleted(&mut self, key: &RecordKey) {
+        match key {
+            // Both are written once and never deleted; a store without them starts anew.
+            RecordKey::Generation | RecordKey::Policy => {}
+            RecordKey::Node(id) => {
+                self.nodes.remove(id);
+                self.by_credential.retain(|_, owner| owner != id);
+            }
+            RecordKey::Desired(node) => self.desire(node.clone(), None),
+            RecordKey::Grant(ip, first) => {
+                if let Some(grant) = self.grants.remove(&(*ip, *first)) {
+                    self.share_grants(&grant.node);
+                }
+            }
+            RecordKey::Secret(id) => drop(self.secrets.remove(id)),
+            RecordKey::NonceKey(id) => drop(self.nonce_keys.remove(id)),
+            RecordKey::User(hash) => drop(self.users.remove(hash)),
+            RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
+            RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),
+            RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
+        }
+    }
+
+    fn store_node(&mut self, record: record::NodeRecord) {
+        let id = record.id.clone();
+        self.by_credential.retain(|_, owner| *owner != id);
+        self.by_credential.insert(record.credential, id.clone());
+        let probing = self.settings.probing;
+        let node = self
+            .nodes
+            .entry(id.clone())
+            .or_insert_with(|| NodeState::new(probing));
+        node.store(record);
+        node.desired = self.desired.get(&id).copied().unwrap_or_default();
+        self.share_grants(&id);
+    }
+
+    fn desire(&mut self, id: NodeId, desired: Option<Desired>) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.desired = desired.unwrap_or_default();
+        }
+        match desired {
+            Some(desired) => drop(self.desired.insert(id, desired)),
+            None => drop(self.desired.remove(&id)),
+        }
+    }
+
+    fn share_grants(&mut self, owner: &NodeId) {
+        if let Some(node) = self.nodes.get_mut(owner) {
+            let of_node = self.grants.values().filter(|grant| grant.node == *owner);
+            node.grants = of_node.cloned().collect();
+        }
+    }
+}

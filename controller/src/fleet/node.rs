@@ -1,0 +1,275 @@
+//! What a relay node says of itself, checked: nothing behind this file looks at its messages again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use turnfleet_proto::{NodeId, fleet as wire};
+
+/// The most listeners and the most public addresses of one node.
+const MAX_ADDRESSES: usize = 64;
+
+/// The longest region, zone, version or host name.
+const MAX_TEXT: usize = 253;
+
+/// What a node is and where it is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The region that lists prefer nodes by.
+    pub region: String,
+    /// Two relays of one list come from different zones where that is possible.
+    pub zone: String,
+    /// The version of its program.
+    pub version: String,
+    /// The DNS name that `turns:` URIs carry.
+    pub hostname: Option<String>,
+    /// Where clients reach it, in its own order of preference.
+    pub listeners: Vec<Listener>,
+    /// The addresses that peers see.
+    pub public_ips: Vec<IpAddr>,
+    /// What it can hold.
+    pub capacity: Capacity,
+}
+
+/// A place where clients reach a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// How clients reach it.
+    pub transport: Transport,
+    /// The address that clients see.
+    pub address: SocketAddr,
+}
+
+/// How clients reach a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// Plain UDP.
+    Udp,
+    /// Plain TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+    /// DTLS over UDP.
+    Dtls,
+}
+
+impl Transport {
+    /// Every transport there is.
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
+    /// The name in configuration, API and store.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
+        }
+    }
+}
+
+impl FromStr for Transport {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|transport| transport.name() == text)
+            .ok_or(())
+    }
+}
+
+/// What a node can hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capacity {
+    /// Allocations; zero means that only ports and descriptors bound them.
+    pub allocations: u64,
+    /// File descriptors; zero means unknown.
+    pub file_descriptors: u64,
+}
+
+/// What a node does at this moment. Counters rise while its process lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Live allocations.
+    pub allocations: u64,
+    /// Relayed ports in use.
+    pub relayed_ports_used: u64,
+    /// Relayed ports granted.
+    pub relayed_ports_total: u64,
+    /// Open file descriptors.
+    pub file_descriptors_used: u64,
+    /// What has happened so far.
+    pub counters: Counters,
+}
+
+/// Cumulative counts since the start of a node's process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of fleet.proto's Load")]
+pub struct Counters {
+    pub bytes_from_clients: u64,
+    pub bytes_to_clients: u64,
+    pub packets_from_clients: u64,
+    pub packets_to_clients: u64,
+    pub packets_dropped: u64,
+    pub allocations_opened: u64,
+    pub requests_rejected: u64,
+    pub authentication_failures: u64,
+}
+
+impl From<wire::Load> for Load {
+    fn from(load: wire::Load) -> Self {
+        Self {
+            allocations: load.allocations,
+            relayed_ports_used: load.relayed_ports_used,
+            relayed_ports_total: load.relayed_ports_total,
+            file_descriptors_used: load.file_descriptors_used,
+            counters: Counters {
+                bytes_from_clients: load.bytes_from_clients,
+                bytes_to_clients: load.bytes_to_clients,
+                packets_from_clients: load.packets_from_clients,
+                packets_to_clients: load.packets_to_clients,
+                packets_dropped: load.packets_dropped,
+                allocations_opened: load.allocations_opened,
+                requests_rejected: load.requests_rejected,
+                authentication_failures: load.authentication_failures,
+            },
+        }
+    }
+}
+
+/// Drawn by a node at each start of its process.
+pub type Incarnation = [u8; 16];
+
+/// A Hello that has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The node's name.
+    pub id: NodeId,
+    /// Which run of its process speaks.
+    pub incarnation: Incarnation,
+    /// What it is and where it is reached.
+    pub identity: Identity,
+    /// The generation that it runs; zero where it has none.
+    pub applied_generation: u64,
+    /// Allocations that live at this moment.
+    pub allocations: u64,
+}
+
+/// The part of a Hello that is no good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {expected}")]
+pub struct RegistrationError {
+    /// The field of the message.
+    pub field: &'static str,
+    /// What stands there in a good one.
+    pub expected: &'static str,
+}
+
+impl TryFrom<wire::Hello> for Registration {
+    type Error = RegistrationError;
+
+    fn try_from(hello: wire::Hello) -> Result<Self, RegistrationError> {
+        let bad = |field, expected| RegistrationError { field, expected };
+        let capacity = hello.capacity.unwrap_or_default();
+        Ok(Self {
+            id: hello
+                .node_id
+                .parse()
+                .map_err(|_| bad("node_id", "a node id"))?,
+            incarnation: Incarnation::try_from(hello.incarnation.as_slice())
+                .map_err(|_| bad("incarnation", "16 bytes"))?,
+            identity: Identity {
+                region: text("region", hello.region)?,
+                zone: text("zone", hello.zone)?,
+                version: text("version", hello.version)?,
+                hostname: hostname(hello.hostname)?,
+                listeners: listeners(&hello.listeners)?,
+                public_ips: public_ips(&hello.public_ips)?,
+                capacity: Capacity {
+                    allocations: capacity.allocations,
+                    file_descriptors: capacity.file_descriptors,
+                },
+            },
+            applied_generation: hello.applied_generation,
+            allocations: hello.allocations,
+        })
+    }
+}
+
+fn text(field: &'static str, text: String) -> Result<String, RegistrationError> {
+    if text.len() <= MAX_TEXT && !text.chars().any(char::is_control) {
+        Ok(text)
+    } else {
+        Err(RegistrationError {
+            field,
+            expected: "at most 253 bytes without control characters",
+        })
+    }
+}
+
+fn hostname(name: String) -> Result<Option<String>, RegistrationError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    match format!("turns:{name}").parse::<turnfleet_proto::TurnUri>() {
+        Ok(uri) if uri.host == name => Ok(Some(name)),
+        Ok(_) | Err(_) => Err(RegistrationError {
+            field: "hostname",
+            expected: "a DNS name",
+        }),
+    }
+}
+
+fn listeners(listeners: &[wire::Listener]) -> Result<Vec<Listener>, RegistrationError> {
+    use wire::listener::Transport as Wire;
+    let bad = |expected| RegistrationError {
+        field: "listeners",
+        expected,
+    };
+    if listeners.len() > MAX_ADDRESSES {
+        return Err(bad("at most 64"));
+    }
+    listeners
+        .iter()
+        .map(|listener| {
+            let transport = match listener.transport() {
+                Wire::Udp => Transport::Udp,
+                Wire::Tcp => Transport::Tcp,
+                Wire::Tls => Transport::Tls,
+                Wire::Dtls => Transport::Dtls,
+                Wire::Unspecified => return Err(bad("a transport")),
+            };
+            let address: SocketAddr = listener
+                .address
+                .parse()
+                .map_err(|_| bad("an address of the form ip:port"))?;
+            if address.port() == 0 || address.ip().is_unspecified() {
+                return Err(bad("an address that clients can reach"));
+            }
+            Ok(Listener { transport, address })
+        })
+        .collect()
+}
+
+fn public_ips(texts: &[String]) -> Result<Vec<IpAddr>, RegistrationError> {
+    let bad = |expected| RegistrationError {
+        field: "public_ips",
+        expected,
+    };
+    if texts.len() > MAX_ADDRESSES {
+        return Err(bad("at most 64"));
+    }
+    let mut ips = Vec::with_capacity(texts.len());
+    for text in texts {
+        let ip: IpAddr = text.parse().map_err(|_| bad("IP addresses"))?;
+        let ip = ip.to_canonical();
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err(bad("addresses of one machine"));
+        }
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    Ok(ips)
+}

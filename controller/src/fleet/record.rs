@@ -1,0 +1,296 @@
+//! What the store keeps of a fleet, as values. The bytes of them are `store::codec`'s matter.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::{NodeId, PortRange};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::node::Identity;
+
+/// SHA-256 of a token that only its holder knows.
+pub type TokenHash = [u8; 32];
+
+/// One value of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The generation of the policy snapshot.
+    Generation(u64),
+    /// What the configuration says and relay nodes enforce.
+    Policy(Policy),
+    /// A relay node.
+    Node(NodeRecord),
+    /// What the operator wants of a node.
+    Desired(NodeId, Desired),
+    /// Ports of a public address that one node alone uses.
+    Grant(PortGrant),
+    /// One generation of the shared secret.
+    Secret(SecretGeneration),
+    /// A key of nonces.
+    NonceKey(NonceKey),
+    /// A user with a long-term key.
+    User(StaticUser),
+    /// Who may use the HTTP API.
+    ApiToken(TokenHash, ApiToken),
+    /// What enrols a node; the text names where it came from.
+    JoinToken(TokenHash, String),
+    /// A text that the controller made and keeps.
+    Setting(Setting, String),
+}
+
+impl Record {
+    /// Where the store keeps this value.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        match self {
+            Self::Generation(_) => RecordKey::Generation,
+            Self::Policy(_) => RecordKey::Policy,
+            Self::Node(node) => RecordKey::Node(node.id.clone()),
+            Self::Desired(node, _) => RecordKey::Desired(node.clone()),
+            Self::Grant(grant) => grant.key(),
+            Self::Secret(secret) => RecordKey::Secret(secret.id),
+            Self::NonceKey(key) => RecordKey::NonceKey(key.id),
+            Self::User(user) => RecordKey::User(user.name_hash()),
+            Self::ApiToken(hash, _) => RecordKey::ApiToken(*hash),
+            Self::JoinToken(hash, _) => RecordKey::JoinToken(*hash),
+            Self::Setting(name, _) => RecordKey::Setting(*name),
+        }
+    }
+}
+
+/// The place of a [`Record`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(
+    missing_docs,
+    reason = "each variant is the place of the record of its name"
+)]
+pub enum RecordKey {
+    Generation,
+    Policy,
+    Node(NodeId),
+    Desired(NodeId),
+    Grant(IpAddr, u16),
+    Secret(u32),
+    NonceKey(u32),
+    User(TokenHash),
+    ApiToken(TokenHash),
+    JoinToken(TokenHash),
+    Setting(Setting),
+}
+
+/// The texts that the controller makes at its first start and keeps sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// The API token that `up` prints.
+    ApiToken,
+    /// The join token that `up` gives its relays.
+    JoinToken,
+}
+
+impl Setting {
+    /// Every setting there is.
+    pub const ALL: [Self; 2] = [Self::ApiToken, Self::JoinToken];
+
+    /// The name in the store's key.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApiToken => "api-token",
+            Self::JoinToken => "join-token",
+        }
+    }
+}
+
+/// What the configuration says and every relay node enforces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The REALM of every relay, RFC 8489 §9.2.
+    pub realm: String,
+    /// Peers allowed although the relays' defaults refuse them.
+    pub allow_peers: Vec<IpNet>,
+    /// Peers refused in addition to the defaults.
+    pub deny_peers: Vec<IpNet>,
+    /// Lets clients reach the relays' own machine.
+    pub danger_allow_loopback: bool,
+    /// Allocations of one user on one relay.
+    pub allocations_per_user: u32,
+    /// The largest lifetime of an allocation, in seconds.
+    pub max_lifetime_seconds: u32,
+}
+
+/// A relay node as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// Its name.
+    pub id: NodeId,
+    /// SHA-256 of the credential that its sessions carry.
+    pub credential: TokenHash,
+    /// What it said of itself at its last Hello; `None` until the first.
+    pub identity: Option<Identity>,
+}
+
+/// What the operator wants of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Give it no allocations.
+    pub draining: bool,
+    /// Unix seconds at which live allocations may be cut; `None` for never.
+    pub drain_deadline: Option<u64>,
+}
+
+/// Ports of a public address that one node alone uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortGrant {
+    /// The node.
+    pub node: NodeId,
+    /// The address that peers see.
+    pub public_ip: IpAddr,
+    /// The ports.
+    pub range: PortRange,
+}
+
+impl PortGrant {
+    /// Where the store keeps it.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        RecordKey::Grant(self.public_ip, self.range.first())
+    }
+}
+
+/// One generation of the shared secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretGeneration {
+    /// Rises with each generation.
+    pub id: u32,
+    /// The secret.
+    pub secret: SharedSecret,
+    /// What it is good for.
+    pub state: SecretState,
+}
+
+/// What a secret generation is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretState {
+    /// Credentials are minted with it, and accepted.
+    Active,
+    /// Credentials made with it are accepted until `accept_until` (Unix seconds).
+    Retiring {
+        /// The first second at which it is refused.
+        accept_until: u64,
+    },
+}
+
+/// A key of nonces, which the whole fleet shares.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct NonceKey {
+    /// Rises with each key; the highest signs.
+    pub id: u32,
+    /// The key.
+    pub key: [u8; 32],
+    /// Unix seconds.
+    pub created_at: u64,
+}
+
+impl std::fmt::Debug for NonceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NonceKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A user with a long-term key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StaticUser {
+    /// The USERNAME.
+    pub name: String,
+    /// MD5(name ":" realm ":" password), RFC 8489 §9.2.2.
+    pub key: [u8; 16],
+}
+
+impl StaticUser {
+    /// The name's SHA-256: store keys hold no text that a user chose.
+    #[must_use]
+    pub fn name_hash(&self) -> TokenHash {
+        token_hash(&self.name)
+    }
+}
+
+impl std::fmt::Debug for StaticUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StaticUser")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a bearer of an API token may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiToken {
+    /// What the operator calls it.
+    pub name: String,
+    /// What it opens.
+    pub scopes: Vec<Scope>,
+}
+
+/// One thing that an API token opens. `Admin` opens everything, `Operator` also what `Viewer` sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Ask for credentials.
+    Mint,
+    /// See nodes and capacity.
+    Viewer,
+    /// Drain nodes.
+    Operator,
+    /// Everything.
+    Admin,
+}
+
+impl Scope {
+    /// Every scope there is.
+    pub const ALL: [Self; 4] = [Self::Mint, Self::Viewer, Self::Operator, Self::Admin];
+
+    /// The name in configuration and store.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mint => "mint",
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether holding this scope opens what `wanted` asks for.
+    #[must_use]
+    pub fn opens(self, wanted: Self) -> bool {
+        self == wanted || self == Self::Admin || (self == Self::Operator && wanted == Self::Viewer)
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.name() == text)
+            .ok_or(())
+    }
+}
+
+impl ApiToken {
+    /// Whether the bearer may do what `wanted` asks for.
+    #[must_use]
+    pub fn opens(&self, wanted: Scope) -> bool {
+        self.scopes.iter().any(|scope| scope.opens(wanted))
+    }
+}
+
+/// SHA-256 of a token or a name.
+#[must_use]
+pub fn token_hash(token: &str) -> TokenHash {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(token.as_bytes()).into()
+}

@@ -1,0 +1,193 @@
+//! One node: what the store keeps of it, what it said last, and whether it lives.
+
+use std::sync::Arc;
+
+use turnfleet_proto::NodeId;
+use turnfleet_turn::Now;
+
+use super::capacity::{RateMeter, SaturationMeter, allocation_limit, saturation};
+use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
+use super::liveness::Liveness;
+use super::node::{Identity, Incarnation, Load, Registration, Transport};
+use super::record::{Desired, NodeRecord, PortGrant};
+use super::view::{NodeView, Probing};
+
+/// A node this full is given to nobody who can go elsewhere.
+const FULL: f64 = 0.9;
+
+/// One node.
+#[derive(Clone, Debug)]
+pub(super) struct NodeState {
+    pub(super) record: Option<NodeRecord>,
+    pub(super) desired: Desired,
+    pub(super) grants: Arc<[PortGrant]>,
+    pub(super) liveness: Liveness,
+    /// The session that speaks for the node, open or not.
+    pub(super) session: Option<u64>,
+    pub(super) applied_generation: u64,
+    pub(super) refusal: Option<Box<str>>,
+    identity: Arc<Identity>,
+    pub(super) incarnation: Option<Incarnation>,
+    draining: bool,
+    last_heartbeat: Option<u64>,
+    load: Load,
+    rates: RateMeter,
+    saturation: SaturationMeter,
+    probe: Option<Result<(), ProbeFailure>>,
+    broken: Vec<Transport>,
+}
+
+impl NodeState {
+    pub(super) fn new(probing: bool) -> Self {
+        Self {
+            record: None,
+            desired: Desired::default(),
+            grants: Arc::new([]),
+            liveness: Liveness::new(probing),
+            session: None,
+            applied_generation: 0,
+            refusal: None,
+            identity: Arc::default(),
+            incarnation: None,
+            draining: false,
+            last_heartbeat: None,
+            load: Load::default(),
+            rates: RateMeter::default(),
+            saturation: SaturationMeter::default(),
+            probe: None,
+            broken: Vec::new(),
+        }
+    }
+
+    /// The store's record, whose identity stands for the node until it speaks itself, and is what it last said after that.
+    pub(super) fn store(&mut self, record: NodeRecord) {
+        if let Some(identity) = &record.identity {
+            self.identity = Arc::new(identity.clone());
+        }
+        self.record = Some(record);
+    }
+
+    /// What the node says of itself, if it ever has.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.record.as_ref()?.identity.as_ref()
+    }
+
+    pub(super) fn opened(&mut self, now: Now, number: u64, registration: Registration) {
+        let same = self.incarnation == Some(registration.incarnation);
+        self.liveness.opened(now.instant, same);
+        if !same {
+            self.load = Load::default();
+            self.rates = RateMeter::default();
+            self.saturation = SaturationMeter::default();
+            self.probe = None;
+            self.broken.clear();
+        }
+        self.session = Some(number);
+        self.incarnation = Some(registration.incarnation);
+        self.applied_generation = registration.applied_generation;
+        self.refusal = None;
+        self.draining = false;
+        self.last_heartbeat = Some(now.unix);
+    }
+
+    pub(super) fn heartbeat(
+        &mut self,
+        now: Now,
+        applied_generation: u64,
+        load: Option<Load>,
+        draining: bool,
+    ) {
+        self.liveness.heartbeat(now.instant);
+        self.last_heartbeat = Some(now.unix);
+        self.draining = draining;
+        self.runs(applied_generation);
+        if let Some(load) = load {
+            self.load = load;
+            self.rates.update(now.instant, load.counters);
+            let ports: u64 = self
+                .grants
+                .iter()
+                .map(|grant| u64::from(grant.range.len()))
+                .sum();
+            let capacity = self.identity.capacity;
+            let limits = [
+                allocation_limit(capacity.allocations, ports),
+                ports,
+                capacity.file_descriptors,
+            ];
+            self.saturation
+                .update(now.instant, saturation(&load, limits));
+        }
+    }
+
+    /// The node runs `generation`. One that has not been seen to work is probed at once, for it may work from here on.
+    pub(super) fn runs(&mut self, generation: u64) {
+        if generation == self.applied_generation {
+            return;
+        }
+        self.applied_generation = generation;
+        if self.liveness.health() == Health::Starting {
+            self.liveness.ask_probe();
+        }
+    }
+
+    pub(super) fn ended(&mut self, now: Now, ended: Ended) {
+        self.liveness.ended(now.instant, ended);
+        self.session = None;
+        self.rates = RateMeter::default();
+    }
+
+    pub(super) fn probed(&mut self, now: Now, outcome: ProbeOutcome) {
+        self.liveness
+            .probed(now.instant, outcome.round, outcome.result.is_ok());
+        self.probe = Some(outcome.result.map(drop));
+        self.broken = outcome.broken;
+    }
+
+    /// Whether clients may be sent here at all.
+    pub(super) fn serves(&self) -> bool {
+        let alive = match self.liveness.health() {
+            Health::Healthy | Health::Unmanaged => true,
+            Health::Starting | Health::Unhealthy | Health::Gone => false,
+        };
+        alive && !self.drains()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.saturation.saturation.instant >= FULL
+    }
+
+    fn drains(&self) -> bool {
+        self.draining || self.desired.draining
+    }
+
+    fn probing(&self) -> Probing {
+        let unready = self.liveness.is_connected() && self.applied_generation == 0;
+        match self.liveness.probe_round() {
+            Some(round) if !unready && self.identity().is_some() => Probing::Yes { round },
+            Some(_) | None => Probing::No,
+        }
+    }
+
+    pub(super) fn view(&self, id: &NodeId, listed: bool) -> NodeView {
+        NodeView {
+            id: id.clone(),
+            identity: Arc::clone(&self.identity),
+            incarnation: self.incarnation,
+            health: self.liveness.health(),
+            connected: self.liveness.is_connected(),
+            draining: self.drains(),
+            listed,
+            grants: Arc::clone(&self.grants),
+            applied_generation: self.applied_generation,
+            refusal: self.refusal.clone(),
+            last_heartbeat: self.last_heartbeat,
+            load: self.load,
+            rates: self.rates.rates,
+            saturation: self.saturation.saturation,
+            probe: self.probe,
+            broken: self.broken.clone(),
+            probing: self.probing(),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The policy snapshot of one node: everything that it enforces and the fleet agrees on.
+
+use turnfleet_proto::{NodeId, fleet as wire};
+
+use super::Fleet;
+use super::record::{PortGrant, SecretState};
+use super::secrets;
+
+impl Fleet {
+    /// The snapshot of `node`; `None` where there is no such node.
+    #[must_use]
+    pub fn snapshot(&self, node: &NodeId) -> Option<wire::Snapshot> {
+        let identity = self.nodes.get(node)?.identity()?;
+        let own = |grant: &&PortGrant| {
+            grant.node == *node && identity.public_ips.contains(&grant.public_ip)
+        };
+        let policy = self.policy.as_ref()?;
+        Some(wire::Snapshot {
+            generation: self.generation,
+            realm: policy.realm.clone(),
+            secrets: self.wire_secrets(),
+            users: self
+                .users
+                .values()
+                .map(|user| wire::StaticUser {
+                    username: user.name.clone(),
+                    key: user.key.to_vec(),
+                })
+                .collect(),
+            nonce_keys: self
+                .nonce_keys
+                .values()
+                .rev()
+                .map(|key| wire::NonceKey {
+                    id: key.id,
+                    key: key.key.to_vec(),
+                })
+                .collect(),
+            port_grants: self.grants.values().filter(own).map(wire_grant).collect(),
+            peer_policy: Some(wire::PeerPolicy {
+                allow: policy.allow_peers.iter().map(ToString::to_string).collect(),
+                deny: policy.deny_peers.iter().map(ToString::to_string).collect(),
+                danger_allow_loopback: policy.danger_allow_loopback,
+                fleet: self.grants.values().map(wire_grant).collect(),
+            }),
+            limits: Some(wire::Limits {
+                allocations_per_user: policy.allocations_per_user.into(),
+                max_lifetime_seconds: policy.max_lifetime_seconds,
+            }),
+        })
+    }
+
+    /// What the operator wants of `node`, in its own terms: a deadline in seconds from `unix`.
+    #[must_use]
+    pub fn drain_order(&self, node: &NodeId, unix: u64) -> wire::Drain {
+        let desired = self
+            .nodes
+            .get(node)
+            .map(|node| node.desired)
+            .unwrap_or_default();
+        let left = |deadline: u64| deadline.saturating_sub(unix).max(1);
+        wire::Drain {
+            draining: desired.draining,
+            deadline_seconds: desired.drain_deadline.map_or(0, left),
+        }
+    }
+
+    fn wire_secrets(&self) -> Vec<wire::SecretGeneration> {
+        secrets::accepted(&self.secrets)
+            .map(|secret| wire::SecretGeneration {
+                id: secret.id,
+                secret: secret.secret.as_bytes().to_vec(),
+                accept_until: match secret.state {
+                    SecretState::Active => 0,
+                    SecretState::Retiring { accept_until } => accept_until,
+                },
+            })
+            .collect()
+    }
+}
+
+fn wire_grant(grant: &PortGrant) -> wire::PortGrant {
+    wire::PortGrant {
+        public_ip: grant.public_ip.to_string(),
+        range: Some(wire::PortRange {
+            first: grant.range.first().into(),
+            last: grant.range.last().into(),
+        }),
+    }
+}

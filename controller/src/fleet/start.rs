@@ -1,0 +1,115 @@
+//! What the store must hold before the controller serves: what the configuration says, and what is made where it says
+//! nothing.
+
+use std::collections::BTreeSet;
+
+use turnfleet_proto::credentials::SharedSecret;
+
+use super::record::{
+    ApiToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash, token_hash,
+};
+use super::{Fleet, Plan, secrets};
+
+/// What the tokens that the controller makes are called.
+const OWN_TOKEN: &str = "turnfleet";
+
+/// What the configuration wants of the store.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// What every relay enforces.
+    pub policy: Policy,
+    /// Exactly these users are accepted.
+    pub users: Vec<StaticUser>,
+    /// The shared secret, where the operator gives one.
+    pub shared_secret: Option<SharedSecret>,
+    /// The join token, where the operator gives one.
+    pub join_token: Option<String>,
+    /// API tokens beside the one that the controller makes.
+    pub api_tokens: Vec<(TokenHash, ApiToken)>,
+}
+
+/// Texts and keys that may be needed, each made of 256 random bits.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// A shared secret.
+    pub shared_secret: SharedSecret,
+    /// The controller's own API token.
+    pub api_token: String,
+    /// A join token.
+    pub join_token: String,
+    /// A key of nonces.
+    pub nonce_key: [u8; 32],
+}
+
+impl Fleet {
+    /// Brings the store in line with the configuration; what is there and still wanted stays as it is.
+    #[must_use]
+    pub fn plan_start(&self, wishes: &Wishes, fresh: Fresh, unix: u64) -> Plan {
+        let kept = |setting, fresh| self.kept.get(&setting).cloned().unwrap_or(fresh);
+        let api_token = kept(Setting::ApiToken, fresh.api_token);
+        let join_token = kept(Setting::JoinToken, fresh.join_token);
+        let accepted = wishes.join_token.as_deref().unwrap_or(&join_token);
+        let own = ApiToken {
+            name: OWN_TOKEN.to_owned(),
+            scopes: vec![Scope::Admin],
+        };
+        let mut wanted = vec![
+            Record::Policy(wishes.policy.clone()),
+            Record::JoinToken(token_hash(accepted), OWN_TOKEN.to_owned()),
+            Record::ApiToken(token_hash(&api_token), own),
+            Record::Setting(Setting::JoinToken, join_token),
+            Record::Setting(Setting::ApiToken, api_token),
+        ];
+        wanted.extend(wishes.users.iter().cloned().map(Record::User));
+        let tokens = wishes.api_tokens.iter().cloned();
+        wanted.extend(tokens.map(|(hash, token)| Record::ApiToken(hash, token)));
+
+        let keys: BTreeSet<_> = wanted.iter().map(Record::key).collect();
+        let stale = |key: &&RecordKey| is_configured(key) && !keys.contains(key);
+        let mut deletes: BTreeSet<_> = self.revisions.keys().filter(stale).cloned().collect();
+        let mut puts: Vec<_> = wanted
+            .into_iter()
+            .filter(|record| !self.holds(record))
+            .collect();
+        let given = wishes.shared_secret.as_ref();
+        let secret = secrets::adopt(&self.secrets, given, unix, || fresh.shared_secret);
+        let upkeep = secrets::upkeep(&self.secrets, &self.nonce_keys, unix, || fresh.nonce_key);
+        for changes in [secret, upkeep] {
+            puts.extend(changes.puts);
+            deletes.extend(changes.deletes);
+        }
+        self.plan(puts, deletes.into_iter().collect())
+    }
+
+    /// Whether the store holds exactly this, of the kinds that the configuration decides.
+    fn holds(&self, record: &Record) -> bool {
+        match record {
+            Record::Policy(policy) => self.policy.as_ref() == Some(policy),
+            Record::User(user) => self.users.get(&user.name_hash()) == Some(user),
+            Record::ApiToken(hash, token) => self.api_tokens.get(hash) == Some(token),
+            Record::JoinToken(hash, name) => self.join_tokens.get(hash) == Some(name),
+            Record::Setting(setting, value) => self.kept.get(setting) == Some(value),
+            Record::Generation(_)
+            | Record::Node(_)
+            | Record::Desired(..)
+            | Record::Grant(_)
+            | Record::Secret(_)
+            | Record::NonceKey(_) => false,
+        }
+    }
+}
+
+/// Whether records of this kind are there exactly where the configuration asks for them.
+fn is_configured(key: &RecordKey) -> bool {
+    match key {
+        RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
+        RecordKey::Generation
+        | RecordKey::Policy
+        | RecordKey::Node(_)
+        | RecordKey::Desired(_)
+        | RecordKey::Grant(..)
+        | RecordKey::Secret(_)
+        | RecordKey::NonceKey(_)
+        | RecordKey::Setting(_) => false,
+    }
+}

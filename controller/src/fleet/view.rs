@@ -1,0 +1,143 @@
+//! What is known of the fleet, immutable: lists, credentials and every read of the API are answered from it, so that a
+//! request touches memory only.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use turnfleet_proto::NodeId;
+use turnfleet_proto::credentials::SharedSecret;
+
+use super::capacity::{Rates, Saturation};
+use super::health::Health;
+use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
+use super::placement::Candidates;
+use super::record::{ApiToken, PortGrant, Scope, TokenHash, token_hash};
+
+/// The fleet at one moment.
+#[derive(Clone, Debug)]
+pub struct FleetView {
+    /// The generation of the policy snapshot.
+    pub generation: u64,
+    /// The REALM of every relay.
+    pub realm: Arc<str>,
+    /// The region that lists prefer when none is asked for.
+    pub region: Arc<str>,
+    /// Every enrolled node, in the order of ids.
+    pub nodes: Vec<Arc<NodeView>>,
+    pub(super) secret: SharedSecret,
+    pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
+    pub(super) candidates: Candidates,
+}
+
+impl FleetView {
+    /// The secret that credentials are minted with.
+    #[must_use]
+    pub fn minting_secret(&self) -> &SharedSecret {
+        &self.secret
+    }
+
+    /// The node of that id.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&Arc<NodeView>> {
+        self.nodes
+            .binary_search_by(|node| node.id.cmp(id))
+            .ok()
+            .map(|place| &self.nodes[place])
+    }
+
+    /// Who bears `token`. The look-up is by the token's SHA-256, so its time tells nothing of it.
+    #[must_use]
+    pub fn bearer(&self, token: &str) -> Option<&ApiToken> {
+        self.api_tokens.get(&token_hash(token))
+    }
+
+    /// Whether the bearer of `token` may do what `scope` asks for.
+    #[must_use]
+    pub fn authorises(&self, token: &str, scope: Scope) -> bool {
+        self.bearer(token).is_some_and(|bearer| bearer.opens(scope))
+    }
+
+    /// How many nodes are in lists.
+    #[must_use]
+    pub fn listed(&self) -> usize {
+        self.nodes.iter().filter(|node| node.listed).count()
+    }
+}
+
+/// One node at one moment.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Its name.
+    pub id: NodeId,
+    /// What it says of itself.
+    pub identity: Arc<Identity>,
+    /// Which run of its process holds or held the last session; `None` where none has been seen.
+    pub incarnation: Option<Incarnation>,
+    /// Whether it lives.
+    pub health: Health,
+    /// Whether its control session is open.
+    pub connected: bool,
+    /// Whether it is, or shall be, emptied of allocations.
+    pub draining: bool,
+    /// Whether lists may name it.
+    pub listed: bool,
+    /// The ports that it may use.
+    pub grants: Arc<[PortGrant]>,
+    /// The generation that it runs; zero where unknown.
+    pub applied_generation: u64,
+    /// Why it refused the last snapshot, where it did.
+    pub refusal: Option<Box<str>>,
+    /// Unix seconds of its last heartbeat.
+    pub last_heartbeat: Option<u64>,
+    /// What it does.
+    pub load: Load,
+    /// What it does a second.
+    pub rates: Rates,
+    /// How full it is.
+    pub saturation: Saturation,
+    /// What the last probe found, where one has ended.
+    pub probe: Option<Result<(), super::health::ProbeFailure>>,
+    /// Transports that the last probe found broken while others worked; lists leave them out.
+    pub broken: Vec<Transport>,
+    /// How the prober shall treat it.
+    pub probing: Probing,
+}
+
+/// What the prober shall do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probing {
+    /// Nothing: it has no snapshot yet, or has said goodbye.
+    No,
+    /// Probe it at the interval, and at once whenever `round` differs from that of the last probe begun. An outcome
+    /// carries the round that it was begun in.
+    Yes {
+        /// Rises when an outcome is wanted at once.
+        round: u64,
+    },
+}
+
+impl NodeView {
+    /// Where clients reach it by `transport`, in its own order, IPv4 before IPv6, without what the probe found broken.
+    pub fn listeners(&self, transport: Transport) -> impl Iterator<Item = &Listener> {
+        let works = !self.broken.contains(&transport);
+        let of = move |v4: bool| {
+            self.identity.listeners.iter().filter(move |listener| {
+                works && listener.transport == transport && listener.address.is_ipv4() == v4
+            })
+        };
+        of(true).chain(of(false))
+    }
+
+    /// The addresses that peers see.
+    #[must_use]
+    pub fn public_ips(&self) -> &[IpAddr] {
+        &self.identity.public_ips
+    }
+
+    /// What it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.identity.capacity
+    }
+}

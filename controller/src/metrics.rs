@@ -1,0 +1,205 @@
+//! What the controller counts, as `turnfleet_controller_*` in Prometheus text.
+//!
+//! Labels come from closed enums only: never an address, a user, a node or a token. What can be read off the fleet's view is
+//! read off it when somebody asks, and not kept twice.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::api::Protocols;
+use crate::fleet::{FleetView, Health};
+
+/// The counters of one controller.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// HTTP requests, by route and status.
+    pub(crate) requests: IntCounterVec,
+    pub(crate) credentials_minted: IntCounter,
+    pub(crate) authentication_failures: IntCounter,
+    pub(crate) rate_limited: IntCounter,
+    pub(crate) connections_refused: IntCounterVec,
+    pub(crate) enrolments: IntCounterVec,
+    pub(crate) sessions: IntGauge,
+    pub(crate) sessions_ended: IntCounterVec,
+    pub(crate) probes: IntCounterVec,
+    pub(crate) probe_seconds: Histogram,
+    fleet: FleetGauges,
+}
+
+/// Set from the view whenever the metrics are rendered.
+#[derive(Debug)]
+struct FleetGauges {
+    nodes: IntGaugeVec,
+    listed: IntGauge,
+    draining: IntGauge,
+    generation: IntGauge,
+    behind: IntGauge,
+    allocations: IntGauge,
+    ports_used: IntGauge,
+    ports: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        Self {
+            requests: make.counters(
+                "http_requests_total",
+                "HTTP requests, by route and status code.",
+                &["route", "status"],
+            ),
+            credentials_minted: make.counter(
+                "credentials_minted_total",
+                "Ephemeral credentials handed out.",
+            ),
+            authentication_failures: make.counter(
+                "authentication_failures_total",
+                "HTTP requests without a known API token, or without the scope.",
+            ),
+            rate_limited: make.counter(
+                "rate_limited_total",
+                "HTTP requests beyond the rate of their API token.",
+            ),
+            connections_refused: make.counters(
+                "connections_refused_total",
+                "Connections closed because the listener had as many as it takes.",
+                &["listener"],
+            ),
+            enrolments: make.counters(
+                "enrolments_total",
+                "Requests of nodes for a credential.",
+                &["outcome"],
+            ),
+            sessions: make.gauge("sessions", "Control sessions of nodes that are open."),
+            sessions_ended: make.counters(
+                "sessions_ended_total",
+                "Control sessions that ended.",
+                &["how"],
+            ),
+            probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
+            probe_seconds: make.histogram(
+                "probe_duration_seconds",
+                "How long successful probes took.",
+                &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+            ),
+            fleet: FleetGauges::new(&make),
+            registry,
+        }
+    }
+
+    /// Counts a connection that was closed at once.
+    pub(crate) fn connection_refused(&self, listener: Protocols) {
+        self.connections_refused
+            .with_label_values(&[listener.name()])
+            .inc();
+    }
+
+    /// Counts a probe that ended: its duration, or why it failed.
+    pub(crate) fn probed(&self, outcome: Result<Duration, &'static str>) {
+        let label = outcome.err().unwrap_or("good");
+        self.probes.with_label_values(&[label]).inc();
+        if let Ok(duration) = outcome {
+            self.probe_seconds.observe(duration.as_secs_f64());
+        }
+    }
+
+    /// Everything, with the fleet as `view` has it.
+    pub(crate) fn render(&self, view: &FleetView) -> String {
+        self.fleet.set(view);
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("a vector takes every byte");
+        String::from_utf8(text).expect("the text format is UTF-8")
+    }
+}
+
+impl FleetGauges {
+    fn new(make: &Maker<'_>) -> Self {
+        Self {
+            nodes: make.gauges("nodes", "Enrolled nodes, by health.", &["health"]),
+            listed: make.gauge("nodes_listed", "Nodes that lists may name."),
+            draining: make.gauge("nodes_draining", "Nodes that are being emptied."),
+            generation: make.gauge("policy_generation", "Generation of the policy snapshot."),
+            behind: make.gauge(
+                "nodes_behind",
+                "Connected nodes that do not run the current generation.",
+            ),
+            allocations: make.gauge("allocations", "Live allocations of all nodes."),
+            ports_used: make.gauge("relayed_ports_used", "Relayed ports in use."),
+            ports: make.gauge("relayed_ports", "Relayed ports granted to nodes."),
+        }
+    }
+
+    fn set(&self, view: &FleetView) {
+        let count = |matches: &dyn Fn(&crate::fleet::NodeView) -> bool| {
+            signed(view.nodes.iter().filter(|node| matches(node)).count() as u64)
+        };
+        for health in Health::ALL {
+            self.nodes
+                .with_label_values(&[health.name()])
+                .set(count(&|node| node.health == health));
+        }
+        self.listed.set(count(&|node| node.listed));
+        self.draining.set(count(&|node| node.draining));
+        self.behind.set(count(&|node| {
+            node.connected && node.applied_generation != view.generation
+        }));
+        self.generation.set(signed(view.generation));
+        let total = view.capacity().total;
+        self.allocations.set(signed(total.allocations.used));
+        self.ports_used.set(signed(total.ports.used));
+        self.ports.set(signed(total.ports.limit));
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Makes metrics and registers them. The names are constants of this file, so nothing here can fail.
+struct Maker<'r>(&'r Registry);
+
+impl Maker<'_> {
+    fn opts(name: &str, text: &str) -> Opts {
+        Opts::new(format!("turnfleet_controller_{name}"), text)
+    }
+
+    fn registered<M: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        metric: prometheus::Result<M>,
+    ) -> M {
+        let metric = metric.expect("the names and labels of this file are valid");
+        self.0
+            .register(Box::new(metric.clone()))
+            .expect("each name is registered once");
+        metric
+    }
+
+    fn counter(&self, name: &str, text: &str) -> IntCounter {
+        self.registered(IntCounter::with_opts(Self::opts(name, text)))
+    }
+
+    fn counters(&self, name: &str, text: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Self::opts(name, text), labels))
+    }
+
+    fn gauge(&self, name: &str, text: &str) -> IntGauge {
+        self.registered(IntGauge::with_opts(Self::opts(name, text)))
+    }
+
+    fn gauges(&self, name: &str, text: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Self::opts(name, text), labels))
+    }
+
+    fn histogram(&self, name: &str, text: &str, buckets: &[f64]) -> Histogram {
+        let opts = HistogramOpts::from(Self::opts(name, text)).buckets(buckets.to_vec());
+        self.registered(Histogram::with_opts(opts))
+    }
+}

@@ -1,0 +1,225 @@
+//! The only writer. One task owns the [`Fleet`](crate::fleet::Fleet); what relays, the prober and operators say reaches it
+//! through a bounded mailbox, in order; what must last goes into the store by a transaction, and comes back by the store's
+//! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
+
+mod mirror;
+mod task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use turnfleet_proto::{NodeId, fleet as wire};
+
+use crate::error::FleetError;
+use crate::fleet::{Ended, FleetView, Incarnation, ProbeOutcome};
+
+pub use mirror::Mirror;
+pub use task::Reconciler;
+
+/// Speaks to the task that owns the fleet. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    mailbox: mpsc::Sender<Request>,
+    view: watch::Receiver<Arc<FleetView>>,
+}
+
+/// An open control session, as its service sees it.
+#[derive(Debug)]
+pub struct Session {
+    /// Names the session in everything that its node says.
+    pub key: SessionKey,
+    /// The policy snapshot of the node, the first one at once. Closed when a later session of the node replaces this one,
+    /// or the controller stops: the stream then ends.
+    pub snapshots: watch::Receiver<Arc<wire::Snapshot>>,
+    /// Whether the node shall drain. Sent on at the start only where `draining` is set.
+    pub drain: watch::Receiver<wire::Drain>,
+}
+
+/// One session of one node. A later session of the same node, of the same incarnation or not, has another number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// Which session of this controller's life.
+    pub number: u64,
+}
+
+/// Requests that wait; whoever sends one more waits too.
+const MAILBOX: usize = 1024;
+
+type Answer<T> = oneshot::Sender<Result<T, FleetError>>;
+
+/// What the mailbox holds.
+enum Request {
+    Enroll {
+        join_token: String,
+        node: NodeId,
+        answer: Answer<String>,
+    },
+    OpenSession {
+        credential: String,
+        hello: Box<wire::Hello>,
+        answer: Answer<Session>,
+    },
+    Heartbeat {
+        session: SessionKey,
+        heartbeat: wire::Heartbeat,
+        answer: Answer<()>,
+    },
+    PolicyStatus {
+        session: SessionKey,
+        status: wire::PolicyStatus,
+        answer: Answer<()>,
+    },
+    SessionEnded {
+        session: SessionKey,
+        ended: Ended,
+    },
+    Probed {
+        node: NodeId,
+        outcome: ProbeOutcome,
+    },
+    Drain {
+        node: NodeId,
+        deadline: Option<Duration>,
+        answer: Answer<()>,
+    },
+    Undrain {
+        node: NodeId,
+        answer: Answer<()>,
+    },
+}
+
+impl Handle {
+    /// Turns a join token into the credential of `node`, which its sessions carry.
+    ///
+    /// # Errors
+    /// When the token is unknown, or a session of the node is live.
+    pub async fn enroll(&self, join_token: &str, node: &NodeId) -> Result<String, FleetError> {
+        let (join_token, node) = (join_token.to_owned(), node.clone());
+        self.ask(|answer| Request::Enroll {
+            join_token,
+            node,
+            answer,
+        })
+        .await
+    }
+
+    /// Opens the control session of the node that `credential` belongs to, and grants it ports.
+    ///
+    /// # Errors
+    /// When the credential is unknown or another node's, the Hello is not usable, or no ports are left.
+    pub async fn open_session(
+        &self,
+        credential: &str,
+        hello: wire::Hello,
+    ) -> Result<Session, FleetError> {
+        let (credential, hello) = (credential.to_owned(), Box::new(hello));
+        self.ask(|answer| Request::OpenSession {
+            credential,
+            hello,
+            answer,
+        })
+        .await
+    }
+
+    /// Passes on what the node does.
+    ///
+    /// # Errors
+    /// [`FleetError::SessionReplaced`] when a later session of the node has taken over: the stream then ends.
+    pub async fn heartbeat(
+        &self,
+        session: &SessionKey,
+        heartbeat: wire::Heartbeat,
+    ) -> Result<(), FleetError> {
+        let session = session.clone();
+        self.ask(|answer| Request::Heartbeat {
+            session,
+            heartbeat,
+            answer,
+        })
+        .await
+    }
+
+    /// Passes on the node's word on a snapshot.
+    ///
+    /// # Errors
+    /// As [`Self::heartbeat`].
+    pub async fn policy_status(
+        &self,
+        session: &SessionKey,
+        status: wire::PolicyStatus,
+    ) -> Result<(), FleetError> {
+        let session = session.clone();
+        self.ask(|answer| Request::PolicyStatus {
+            session,
+            status,
+            answer,
+        })
+        .await
+    }
+
+    /// Says that a session is over. The end of one that has been replaced changes nothing.
+    pub async fn session_ended(&self, session: SessionKey, ended: Ended) {
+        // The mailbox is closed only when the controller stops, and then nothing listens any more.
+        let _ = self
+            .mailbox
+            .send(Request::SessionEnded { session, ended })
+            .await;
+    }
+
+    /// Passes on what a probe found.
+    pub async fn report_probe(&self, node: &NodeId, outcome: ProbeOutcome) {
+        let node = node.clone();
+        let _ = self.mailbox.send(Request::Probed { node, outcome }).await;
+    }
+
+    /// Takes the node out of lists and tells it to open no allocations; live ones go on until `deadline`, or without an
+    /// end. Kept in the store.
+    ///
+    /// # Errors
+    /// When there is no such node, or the store fails.
+    pub async fn drain(&self, node: &NodeId, deadline: Option<Duration>) -> Result<(), FleetError> {
+        let node = node.clone();
+        self.ask(|answer| Request::Drain {
+            node,
+            deadline,
+            answer,
+        })
+        .await
+    }
+
+    /// Takes [`Self::drain`] back.
+    ///
+    /// # Errors
+    /// As [`Self::drain`].
+    pub async fn undrain(&self, node: &NodeId) -> Result<(), FleetError> {
+        let node = node.clone();
+        self.ask(|answer| Request::Undrain { node, answer }).await
+    }
+
+    /// What is known of the fleet.
+    #[must_use]
+    pub fn view(&self) -> Arc<FleetView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// The same, for waiting: it changes at least when health, lists, grants or the generation change, and for load at most
+    /// ten times a second. Closed when the controller stops.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.view.clone()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, FleetError> {
+        let (answer, answered) = oneshot::channel();
+        self.mailbox
+            .send(request(answer))
+            .await
+            .map_err(|_| FleetError::Stopping)?;
+        answered.await.map_err(|_| FleetError::Stopping)?
+    }
+}

@@ -1,0 +1,475 @@
+//! The task behind [`Handle`]: it takes requests from the mailbox one by one, keeps the open sessions' channels, and
+//! publishes the view.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_turn::{Instant, Now};
+
+use super::mirror::Mirror;
+use super::{Handle, MAILBOX, Request, Session, SessionKey};
+use crate::error::FleetError;
+use crate::fleet::record::{Desired, token_hash};
+use crate::fleet::{
+    Ended, Event, FleetView, Fresh, Load, ProbeOutcome, Registration, Settings, Wishes,
+};
+use crate::store::{SealError, Sealer, Store, StoreError};
+
+/// How often time passes for the fleet, and the view follows load.
+const TICK: Duration = Duration::from_millis(100);
+/// How often secrets and nonce keys are looked at, in ticks.
+const UPKEEP_TICKS: u64 = 600;
+/// The view is published at least this often, in ticks: parts of it depend on time alone.
+const PUBLISH_TICKS: u64 = 10;
+/// The rest of the watch after the store failed, in ticks.
+const RETRY_TICKS: u64 = 10;
+/// The longest text of a relay that is kept.
+const MAX_REFUSAL: usize = 500;
+
+/// Owns the fleet.
+pub struct Reconciler {
+    mirror: Mirror,
+    mailbox: mpsc::Receiver<Request>,
+    view: watch::Sender<Arc<FleetView>>,
+    sessions: HashMap<NodeId, Channels>,
+    /// The number of the last session.
+    last_session: u64,
+    /// The generation that sessions have been sent.
+    sent_generation: u64,
+    clock: Clock,
+    random: SystemRandom,
+    /// What is published is no longer what is known.
+    stale: bool,
+    /// And somebody should know at once.
+    urgent: bool,
+    /// Ticks until the store is tried again.
+    retry_in: u64,
+}
+
+struct Channels {
+    snapshots: watch::Sender<Arc<wire::Snapshot>>,
+    drain: watch::Sender<wire::Drain>,
+}
+
+/// What the task wakes for.
+enum Step {
+    Request(Request),
+    Followed(Result<(), StoreError>),
+    Tick,
+    Stop,
+}
+
+impl Reconciler {
+    /// Reads the store, brings it in line with `wishes`, and gives the handle whose requests [`Self::run`] will answer.
+    ///
+    /// # Errors
+    /// When the store fails or holds what cannot be read.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        settings: Settings,
+        wishes: &Wishes,
+    ) -> Result<(Self, Handle), FleetError> {
+        let clock = Clock::start();
+        let random = SystemRandom::new();
+        let now = clock.now();
+        let mut mirror = Mirror::open(store, sealer, settings, now).await?;
+        let fresh = Fresh {
+            shared_secret: SharedSecret::new(random_text(&random)?),
+            api_token: random_text(&random)?,
+            join_token: random_text(&random)?,
+            nonce_key: random_bytes(&random)?,
+        };
+        let plan =
+            |fleet: &crate::fleet::Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
+        mirror.carry_out(now, plan).await?;
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
+        let sent_generation = mirror.fleet().generation();
+        let task = Self {
+            mirror,
+            mailbox,
+            view,
+            sessions: HashMap::new(),
+            last_session: 0,
+            sent_generation,
+            clock,
+            random,
+            stale: false,
+            urgent: false,
+            retry_in: 0,
+        };
+        Ok((
+            task,
+            Handle {
+                mailbox: sender,
+                view: published,
+            },
+        ))
+    }
+
+    /// What is known of the fleet, with what only its owner sees.
+    #[must_use]
+    pub fn fleet(&self) -> &crate::fleet::Fleet {
+        self.mirror.fleet()
+    }
+
+    /// Answers requests until `stop` is true or its sender is gone.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = 0u64;
+        loop {
+            let clock = self.clock;
+            let step = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => Step::Stop,
+                request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
+                followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
+                    Step::Followed(followed)
+                }
+                _ = ticks.tick() => Step::Tick,
+            };
+            match step {
+                Step::Stop => return,
+                Step::Request(request) => self.answer_batch(request).await,
+                Step::Followed(Ok(())) => self.urgent = true,
+                Step::Followed(Err(error)) => self.recover(&error).await,
+                Step::Tick => {
+                    tick += 1;
+                    self.tick(tick).await;
+                }
+            }
+            if self.urgent {
+                self.publish();
+            }
+        }
+    }
+
+    /// Answers what waits, so that a burst is published once.
+    async fn answer_batch(&mut self, first: Request) {
+        let mut next = Some(first);
+        for _ in 0..MAILBOX {
+            let Some(request) = next else { return };
+            self.answer(request).await;
+            next = self.mailbox.try_recv().ok();
+        }
+        if let Some(request) = next {
+            self.answer(request).await;
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        // Whoever asked may have gone; then nobody hears the answer, and the change stands.
+        match request {
+            Request::Enroll {
+                join_token,
+                node,
+                answer,
+            } => {
+                drop(answer.send(self.enroll(&join_token, &node).await));
+            }
+            Request::OpenSession {
+                credential,
+                hello,
+                answer,
+            } => {
+                let opened = self.open_session(&credential, *hello).await;
+                if let Err(error @ FleetError::PortsExhausted { .. }) = &opened {
+                    tracing::warn!(%error, "a node has no relay ports");
+                }
+                drop(answer.send(opened));
+            }
+            Request::Heartbeat {
+                session,
+                heartbeat,
+                answer,
+            } => {
+                drop(answer.send(self.heartbeat(&session, heartbeat)));
+            }
+            Request::PolicyStatus {
+                session,
+                status,
+                answer,
+            } => {
+                drop(answer.send(self.policy_status(&session, status)));
+            }
+            Request::SessionEnded { session, ended } => self.session_ended(&session, ended),
+            Request::Probed { node, outcome } => self.probed(node, outcome),
+            Request::Drain {
+                node,
+                deadline,
+                answer,
+            } => {
+                let until = |wait: Duration| self.clock.now().unix.saturating_add(wait.as_secs());
+                let desired = Desired {
+                    draining: true,
+                    drain_deadline: deadline.map(until),
+                };
+                drop(answer.send(self.desire(node, desired).await));
+            }
+            Request::Undrain { node, answer } => {
+                drop(answer.send(self.desire(node, Desired::default()).await));
+            }
+        }
+    }
+
+    async fn enroll(&mut self, join_token: &str, node: &NodeId) -> Result<String, FleetError> {
+        let credential = random_text(&self.random)?;
+        let hash = token_hash(&credential);
+        let now = self.clock.now();
+        self.mirror
+            .carry_out(now, |fleet| fleet.plan_enrolment(join_token, node, hash))
+            .await?;
+        self.urgent = true;
+        Ok(credential)
+    }
+
+    async fn open_session(
+        &mut self,
+        credential: &str,
+        hello: wire::Hello,
+    ) -> Result<Session, FleetError> {
+        let registration = Registration::try_from(hello)?;
+        let node = registration.id.clone();
+        self.mirror.fleet().authenticate(credential, &node)?;
+        let now = self.clock.now();
+        self.mirror
+            .carry_out(now, |fleet| fleet.plan_registration(&registration))
+            .await?;
+        self.last_session += 1;
+        let number = self.last_session;
+        let incarnation = registration.incarnation;
+        let registration = Box::new(registration);
+        self.mirror.apply(
+            now,
+            Event::SessionOpened {
+                number,
+                registration,
+            },
+        );
+        self.urgent = true;
+        let fleet = self.mirror.fleet();
+        let snapshot = fleet
+            .snapshot(&node)
+            .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
+        let (snapshots, snapshot_updates) = watch::channel(Arc::new(snapshot));
+        let (drain, drain_updates) = watch::channel(fleet.drain_order(&node, now.unix));
+        // A session that this one replaces ends with its channels.
+        self.sessions
+            .insert(node.clone(), Channels { snapshots, drain });
+        Ok(Session {
+            key: SessionKey {
+                node,
+                incarnation,
+                number,
+            },
+            snapshots: snapshot_updates,
+            drain: drain_updates,
+        })
+    }
+
+    fn heartbeat(
+        &mut self,
+        session: &SessionKey,
+        heartbeat: wire::Heartbeat,
+    ) -> Result<(), FleetError> {
+        let session = self.current(session)?;
+        self.stale = true;
+        self.mirror.apply(
+            self.clock.now(),
+            Event::Heartbeat {
+                session,
+                applied_generation: heartbeat.applied_generation,
+                load: heartbeat.load.map(Load::from),
+                draining: heartbeat.draining,
+            },
+        );
+        Ok(())
+    }
+
+    fn policy_status(
+        &mut self,
+        session: &SessionKey,
+        status: wire::PolicyStatus,
+    ) -> Result<(), FleetError> {
+        let session = self.current(session)?;
+        let refusal = (!status.applied).then(|| -> Box<str> {
+            status
+                .error
+                .chars()
+                .take(MAX_REFUSAL)
+                .collect::<String>()
+                .into()
+        });
+        let running = if status.applied {
+            status.generation
+        } else {
+            status.running_generation
+        };
+        self.urgent = true;
+        self.mirror.apply(
+            self.clock.now(),
+            Event::PolicyStatus {
+                session,
+                running,
+                refusal,
+            },
+        );
+        Ok(())
+    }
+
+    fn session_ended(&mut self, session: &SessionKey, ended: Ended) {
+        let Ok(current) = self.current(session) else {
+            return;
+        };
+        self.sessions.remove(&session.node);
+        self.urgent = true;
+        self.mirror.apply(
+            self.clock.now(),
+            Event::SessionEnded {
+                session: current,
+                ended,
+            },
+        );
+    }
+
+    fn probed(&mut self, node: NodeId, outcome: ProbeOutcome) {
+        let before = self.mirror.fleet().health(&node);
+        let event = Event::Probed {
+            node: node.clone(),
+            outcome,
+        };
+        self.mirror.apply(self.clock.now(), event);
+        self.stale = true;
+        self.urgent |= self.mirror.fleet().health(&node) != before;
+    }
+
+    async fn desire(&mut self, node: NodeId, desired: Desired) -> Result<(), FleetError> {
+        let now = self.clock.now();
+        self.mirror
+            .carry_out(now, |fleet| fleet.plan_desired(&node, desired))
+            .await?;
+        if let Some(channels) = self.sessions.get(&node) {
+            channels
+                .drain
+                .send_replace(self.mirror.fleet().drain_order(&node, now.unix));
+        }
+        tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
+        self.urgent = true;
+        Ok(())
+    }
+
+    fn current(&self, session: &SessionKey) -> Result<(NodeId, u64), FleetError> {
+        let session = (session.node.clone(), session.number);
+        if self.mirror.fleet().is_current(&session) {
+            Ok(session)
+        } else {
+            Err(FleetError::SessionReplaced)
+        }
+    }
+
+    async fn tick(&mut self, tick: u64) {
+        let now = self.clock.now();
+        self.retry_in = self.retry_in.saturating_sub(1);
+        self.urgent |= self.mirror.tick(now) || self.stale || tick.is_multiple_of(PUBLISH_TICKS);
+        if tick.is_multiple_of(UPKEEP_TICKS) {
+            let kept = match random_bytes(&self.random) {
+                Ok(key) => {
+                    self.mirror
+                        .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = kept {
+                tracing::warn!(%error, "secrets and nonce keys could not be looked after");
+            }
+        }
+    }
+
+    /// After a failure of the store: everything known stays, and is served, until it can be read again.
+    async fn recover(&mut self, error: &StoreError) {
+        tracing::warn!(%error, "the store failed, and is read again");
+        let read = self.mirror.read_again(self.clock.now()).await;
+        if let Err(error) = read {
+            tracing::warn!(%error, "the store cannot be read");
+            self.retry_in = RETRY_TICKS;
+        }
+    }
+
+    fn publish(&mut self) {
+        (self.stale, self.urgent) = (false, false);
+        let fleet = self.mirror.fleet();
+        if fleet.generation() != self.sent_generation {
+            self.sent_generation = fleet.generation();
+            for (node, channels) in &self.sessions {
+                if let Some(snapshot) = fleet.snapshot(node) {
+                    channels.snapshots.send_replace(Arc::new(snapshot));
+                }
+            }
+        }
+        let view = Arc::new(fleet.view(self.clock.now()));
+        let before = self.view.send_replace(Arc::clone(&view));
+        log_changes(&before, &view);
+    }
+}
+
+fn log_changes(before: &FleetView, after: &FleetView) {
+    for node in &after.nodes {
+        let old = before.node(&node.id);
+        if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
+            tracing::info!(
+                node = %node.id,
+                health = node.health.name(),
+                listed = node.listed,
+                probe = node.probe.map(|probe| probe.map_or_else(|failure| failure.name(), |()| "good")),
+                "node health",
+            );
+        }
+    }
+}
+
+/// 256 random bits.
+fn random_bytes(random: &SystemRandom) -> Result<[u8; 32], FleetError> {
+    let mut bytes = [0; 32];
+    random
+        .fill(&mut bytes)
+        .map_err(|_| StoreError::from(SealError::Random))?;
+    Ok(bytes)
+}
+
+/// 256 random bits in base64url.
+fn random_text(random: &SystemRandom) -> Result<String, FleetError> {
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes(random)?))
+}
+
+/// The only reader of the clocks.
+#[derive(Clone, Copy)]
+struct Clock {
+    origin: std::time::Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            origin: std::time::Instant::now(),
+        }
+    }
+
+    fn now(self) -> Now {
+        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        Now {
+            instant: Instant(nanos),
+            unix: unix.map_or(0, |since| since.as_secs()),
+        }
+    }
+}

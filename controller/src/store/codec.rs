@@ -1,0 +1,331 @@
+//! The bytes of records: prost messages, sealed where they hold a secret.
+
+use prost::Message;
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::{PortRange, store as wire};
+
+use super::keys;
+use super::{Entry, Sealer, StoreError};
+use crate::fleet::record::{
+    ApiToken, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record, RecordKey,
+    SecretGeneration, SecretState, StaticUser,
+};
+use crate::fleet::{Capacity, Identity, Listener};
+
+/// The store key and the bytes of `record`.
+///
+/// # Errors
+/// When a secret cannot be sealed.
+pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), StoreError> {
+    let path = keys::path(&record.key());
+    let bytes = match record {
+        Record::Generation(generation) => wire::GenerationRecord {
+            generation: *generation,
+        }
+        .encode_to_vec(),
+        Record::Policy(policy) => encode_policy(policy).encode_to_vec(),
+        Record::Node(node) => encode_node(node).encode_to_vec(),
+        Record::Desired(_, desired) => wire::DesiredRecord {
+            draining: desired.draining,
+            drain_deadline: desired.drain_deadline.unwrap_or(0),
+        }
+        .encode_to_vec(),
+        Record::Grant(grant) => wire::PortGrantRecord {
+            node_id: grant.node.to_string(),
+            public_ip: grant.public_ip.to_string(),
+            first: grant.range.first().into(),
+            last: grant.range.last().into(),
+        }
+        .encode_to_vec(),
+        Record::Secret(secret) => seal(sealer, &path, &encode_secret(secret))?,
+        Record::NonceKey(key) => {
+            let message = wire::NonceKeyRecord {
+                id: key.id,
+                key: key.key.to_vec(),
+                created_at: key.created_at,
+            };
+            seal(sealer, &path, &message)?
+        }
+        Record::User(user) => {
+            let message = wire::StaticUserRecord {
+                username: user.name.clone(),
+                key: user.key.to_vec(),
+            };
+            seal(sealer, &path, &message)?
+        }
+        Record::ApiToken(_, token) => wire::ApiTokenRecord {
+            name: token.name.clone(),
+            scopes: token
+                .scopes
+                .iter()
+                .map(|scope| scope.name().to_owned())
+                .collect(),
+        }
+        .encode_to_vec(),
+        Record::JoinToken(_, name) => wire::JoinTokenRecord { name: name.clone() }.encode_to_vec(),
+        Record::Setting(_, value) => seal(
+            sealer,
+            &path,
+            &wire::SettingRecord {
+                value: value.clone(),
+            },
+        )?,
+    };
+    Ok((path, bytes))
+}
+
+/// The record that `entry` holds; `None` where its key belongs to no record of this version.
+///
+/// # Errors
+/// When the value does not read as what its key promises, or does not open.
+pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreError> {
+    let Some(key) = keys::parse(&entry.key) else {
+        return Ok(None);
+    };
+    let reader = Reader { entry, sealer };
+    let record = match key {
+        RecordKey::Generation => {
+            Record::Generation(reader.plain::<wire::GenerationRecord>()?.generation)
+        }
+        RecordKey::Policy => Record::Policy(reader.policy()?),
+        RecordKey::Node(_) => Record::Node(reader.node()?),
+        RecordKey::Desired(node) => {
+            let message: wire::DesiredRecord = reader.plain()?;
+            let deadline = Some(message.drain_deadline).filter(|deadline| *deadline != 0);
+            Record::Desired(
+                node,
+                Desired {
+                    draining: message.draining,
+                    drain_deadline: deadline,
+                },
+            )
+        }
+        RecordKey::Grant(..) => Record::Grant(reader.grant()?),
+        RecordKey::Secret(_) => Record::Secret(reader.secret()?),
+        RecordKey::NonceKey(_) => {
+            let message: wire::NonceKeyRecord = reader.sealed()?;
+            let key = reader.check(message.key.try_into(), "a nonce key has 32 bytes")?;
+            Record::NonceKey(NonceKey {
+                id: message.id,
+                key,
+                created_at: message.created_at,
+            })
+        }
+        RecordKey::User(_) => {
+            let message: wire::StaticUserRecord = reader.sealed()?;
+            let key = reader.check(message.key.try_into(), "a user's key has 16 bytes")?;
+            Record::User(StaticUser {
+                name: message.username,
+                key,
+            })
+        }
+        RecordKey::ApiToken(hash) => {
+            let message: wire::ApiTokenRecord = reader.plain()?;
+            let scopes = message.scopes.iter().map(|scope| scope.parse()).collect();
+            let scopes = reader.check::<_, ()>(scopes, "a scope is not known")?;
+            Record::ApiToken(
+                hash,
+                ApiToken {
+                    name: message.name,
+                    scopes,
+                },
+            )
+        }
+        RecordKey::JoinToken(hash) => {
+            Record::JoinToken(hash, reader.plain::<wire::JoinTokenRecord>()?.name)
+        }
+        RecordKey::Setting(setting) => {
+            Record::Setting(setting, reader.sealed::<wire::SettingRecord>()?.value)
+        }
+    };
+    // A plain value is bound to its key by what it says of itself, as a sealed one is by its seal.
+    reader.check(
+        if keys::path(&record.key()) == entry.key {
+            Ok(())
+        } else {
+            Err(())
+        },
+        "the value belongs to another key",
+    )?;
+    Ok(Some(record))
+}
+
+fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
+    let plaintext = zeroize::Zeroizing::new(message.encode_to_vec());
+    Ok(sealer.seal(path, &plaintext)?)
+}
+
+fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
+    let texts = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect();
+    wire::PolicyRecord {
+        realm: policy.realm.clone(),
+        allow_peers: texts(&policy.allow_peers),
+        deny_peers: texts(&policy.deny_peers),
+        danger_allow_loopback: policy.danger_allow_loopback,
+        allocations_per_user: policy.allocations_per_user.into(),
+        max_lifetime_seconds: policy.max_lifetime_seconds,
+    }
+}
+
+fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
+    let bare = wire::NodeRecord {
+        node_id: node.id.to_string(),
+        credential_hash: node.credential.to_vec(),
+        ..wire::NodeRecord::default()
+    };
+    let Some(identity) = &node.identity else {
+        return bare;
+    };
+    wire::NodeRecord {
+        region: identity.region.clone(),
+        zone: identity.zone.clone(),
+        version: identity.version.clone(),
+        hostname: identity.hostname.clone().unwrap_or_default(),
+        listeners: identity
+            .listeners
+            .iter()
+            .map(|listener| wire::NodeListener {
+                transport: listener.transport.name().to_owned(),
+                address: listener.address.to_string(),
+            })
+            .collect(),
+        public_ips: identity
+            .public_ips
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        allocations: identity.capacity.allocations,
+        file_descriptors: identity.capacity.file_descriptors,
+        ..bare
+    }
+}
+
+fn encode_secret(secret: &SecretGeneration) -> wire::SecretRecord {
+    use wire::secret_record::State;
+    let (state, accept_until) = match secret.state {
+        SecretState::Active => (State::Active, 0),
+        SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
+    };
+    wire::SecretRecord {
+        id: secret.id,
+        secret: secret.secret.as_bytes().to_vec(),
+        state: state.into(),
+        accept_until,
+    }
+}
+
+struct Reader<'a> {
+    entry: &'a Entry,
+    sealer: &'a Sealer,
+}
+
+impl Reader<'_> {
+    fn check<T, E>(&self, value: Result<T, E>, reason: &'static str) -> Result<T, StoreError> {
+        value.map_err(|_| StoreError::Damaged {
+            key: self.entry.key.clone(),
+            reason,
+        })
+    }
+
+    fn plain<M: Message + Default>(&self) -> Result<M, StoreError> {
+        self.check(
+            M::decode(self.entry.value.as_slice()),
+            "not the message that belongs here",
+        )
+    }
+
+    fn sealed<M: Message + Default>(&self) -> Result<M, StoreError> {
+        let plaintext = self
+            .sealer
+            .open_sealed(&self.entry.key, &self.entry.value)?;
+        self.check(
+            M::decode(plaintext.as_slice()),
+            "not the message that belongs here",
+        )
+    }
+
+    fn policy(&self) -> Result<Policy, StoreError> {
+        let message: wire::PolicyRecord = self.plain()?;
+        let nets = |texts: &[String]| texts.iter().map(|text| text.parse()).collect();
+        let reason = "a peer network does not parse";
+        Ok(Policy {
+            realm: message.realm,
+            allow_peers: self
+                .check::<_, ipnet::AddrParseError>(nets(&message.allow_peers), reason)?,
+            deny_peers: self
+                .check::<_, ipnet::AddrParseError>(nets(&message.deny_peers), reason)?,
+            danger_allow_loopback: message.danger_allow_loopback,
+            allocations_per_user: self.check(
+                message.allocations_per_user.try_into(),
+                "a limit is out of bounds",
+            )?,
+            max_lifetime_seconds: message.max_lifetime_seconds,
+        })
+    }
+
+    fn node(&self) -> Result<NodeRecord, StoreError> {
+        let message: wire::NodeRecord = self.plain()?;
+        let reason = "an address does not parse";
+        let listeners = message
+            .listeners
+            .iter()
+            .map(|listener| {
+                Ok(Listener {
+                    transport: self
+                        .check(listener.transport.parse(), "a transport is not known")?,
+                    address: self.check(listener.address.parse(), reason)?,
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let public_ips = message
+            .public_ips
+            .iter()
+            .map(|ip| self.check(ip.parse(), reason))
+            .collect::<Result<Vec<_>, _>>()?;
+        let identity = Identity {
+            region: message.region,
+            zone: message.zone,
+            version: message.version,
+            hostname: Some(message.hostname).filter(|name| !name.is_empty()),
+            listeners,
+            public_ips,
+            capacity: Capacity {
+                allocations: message.allocations,
+                file_descriptors: message.file_descriptors,
+            },
+        };
+        Ok(NodeRecord {
+            id: self.check(message.node_id.parse(), "not a node id")?,
+            credential: self.check(message.credential_hash.try_into(), "a SHA-256 has 32 bytes")?,
+            identity: Some(identity).filter(|identity| *identity != Identity::default()),
+        })
+    }
+
+    fn grant(&self) -> Result<PortGrant, StoreError> {
+        let message: wire::PortGrantRecord = self.plain()?;
+        let port = |port: u32| self.check(u16::try_from(port), "not a port");
+        let range = PortRange::new(port(message.first)?, port(message.last)?);
+        Ok(PortGrant {
+            node: self.check(message.node_id.parse(), "not a node id")?,
+            public_ip: self.check(message.public_ip.parse(), "not an IP address")?,
+            range: self.check(range, "not a port range")?,
+        })
+    }
+
+    fn secret(&self) -> Result<SecretGeneration, StoreError> {
+        use wire::secret_record::State;
+        let message: wire::SecretRecord = self.sealed()?;
+        let state = match message.state() {
+            State::Active => SecretState::Active,
+            State::Retiring => SecretState::Retiring {
+                accept_until: message.accept_until,
+            },
+            State::Unspecified => self.check(Err(()), "a secret without a state")?,
+        };
+        Ok(SecretGeneration {
+            id: message.id,
+            secret: SharedSecret::new(message.secret),
+            state,
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! The keys of the store: the place of every record, as text below one prefix. `docs/operations` and backups may rely on
+//! them, so a change here is a change of the schema.
+//!
+//! | key below `/tf/v1/` | value |
+//! |---|---|
+//! | `meta/schema` | `SchemaRecord` |
+//! | `gen` | `GenerationRecord` |
+//! | `policy` | `PolicyRecord` |
+//! | `nodes/{node}` | `NodeRecord` |
+//! | `desired/{node}` | `DesiredRecord` |
+//! | `ports/{public ip}/{first}` | `PortGrantRecord` |
+//! | `secrets/{id}` | `SecretRecord`, sealed |
+//! | `noncekeys/{id}` | `NonceKeyRecord`, sealed |
+//! | `users/{sha256 of the name}` | `StaticUserRecord`, sealed |
+//! | `apitokens/{sha256}` | `ApiTokenRecord` |
+//! | `jointokens/{sha256}` | `JoinTokenRecord` |
+//! | `settings/{name}` | `SettingRecord`, sealed |
+
+use std::fmt::Write as _;
+
+use crate::fleet::record::{RecordKey, Setting, TokenHash};
+
+/// Every key of the fleet begins with it.
+pub const PREFIX: &str = "/tf/v1/";
+/// The version of keys and values.
+pub const SCHEMA: &str = "/tf/v1/meta/schema";
+
+/// The store key of a record.
+#[must_use]
+pub fn path(key: &RecordKey) -> String {
+    match key {
+        RecordKey::Generation => format!("{PREFIX}gen"),
+        RecordKey::Policy => format!("{PREFIX}policy"),
+        RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
+        RecordKey::Desired(node) => format!("{PREFIX}desired/{node}"),
+        RecordKey::Grant(ip, first) => format!("{PREFIX}ports/{ip}/{first:05}"),
+        RecordKey::Secret(id) => format!("{PREFIX}secrets/{id:010}"),
+        RecordKey::NonceKey(id) => format!("{PREFIX}noncekeys/{id:010}"),
+        RecordKey::User(hash) => format!("{PREFIX}users/{}", hex(hash)),
+        RecordKey::ApiToken(hash) => format!("{PREFIX}apitokens/{}", hex(hash)),
+        RecordKey::JoinToken(hash) => format!("{PREFIX}jointokens/{}", hex(hash)),
+        RecordKey::Setting(setting) => format!("{PREFIX}settings/{}", setting.name()),
+    }
+}
+
+/// The record that a store key belongs to; `None` for a key that this version does not know.
+#[must_use]
+pub fn parse(path: &str) -> Option<RecordKey> {
+    let rest = path.strip_prefix(PREFIX)?;
+    let (kind, name) = rest.split_once('/').unwrap_or((rest, ""));
+    Some(match kind {
+        "gen" if name.is_empty() => RecordKey::Generation,
+        "policy" if name.is_empty() => RecordKey::Policy,
+        "nodes" => RecordKey::Node(name.parse().ok()?),
+        "desired" => RecordKey::Desired(name.parse().ok()?),
+        "ports" => {
+            let (ip, first) = name.split_once('/')?;
+            RecordKey::Grant(ip.parse().ok()?, first.parse().ok()?)
+        }
+        "secrets" => RecordKey::Secret(name.parse().ok()?),
+        "noncekeys" => RecordKey::NonceKey(name.parse().ok()?),
+        "users" => RecordKey::User(unhex(name)?),
+        "apitokens" => RecordKey::ApiToken(unhex(name)?),
+        "jointokens" => RecordKey::JoinToken(unhex(name)?),
+        "settings" => RecordKey::Setting(
+            Setting::ALL
+                .into_iter()
+                .find(|known| known.name() == name)?,
+        ),
+        _ => return None,
+    })
+}
+
+fn hex(hash: &TokenHash) -> String {
+    hash.iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a String takes every text");
+            text
+        })
+}
+
+fn unhex(text: &str) -> Option<TokenHash> {
+    let mut hash = TokenHash::default();
+    if text.len() != 2 * hash.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, place) in hash.iter_mut().zip((0..text.len()).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(place..place + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::record::token_hash;
+
+    #[test]
+    fn every_key_reads_as_it_is_written() {
+        for key in [
+            RecordKey::Generation,
+            RecordKey::Policy,
+            RecordKey::Node("relay-0".parse().unwrap()),
+            RecordKey::Desired("a.b".parse().unwrap()),
+            RecordKey::Grant("192.0.2.1".parse().unwrap(), 49152),
+            RecordKey::Grant("2001:db8::1".parse().unwrap(), 1024),
+            RecordKey::Secret(7),
+            RecordKey::NonceKey(u32::MAX),
+            RecordKey::User(token_hash("a/b")),
+            RecordKey::ApiToken(token_hash("x")),
+            RecordKey::JoinToken(token_hash("y")),
+            RecordKey::Setting(Setting::JoinToken),
+        ] {
+            assert_eq!(parse(&path(&key)), Some(key));
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_nobodys() {
+        for path in [
+            "/tf/v1/x",
+            "/tf/v2/gen",
+            "/tf/v1/nodes/A",
+            "/tf/v1/users/00",
+            SCHEMA,
+        ] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+}

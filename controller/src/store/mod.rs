@@ -1,0 +1,186 @@
+//! Where the fleet's desired state is kept: a small transactional key-value store with revisions, as etcd has it.
+//!
+//! Every commit that changes something raises the revision by one; every entry knows the revision that wrote it. A
+//! transaction compares revisions of entries and then writes, all or nothing. A watch gives every change from a revision
+//! on, in order, exactly once, or says that the history no longer reaches so far. Nothing here knows what the values mean,
+//! save `keys` and `codec`, which turn the fleet's records into entries and back.
+
+pub mod codec;
+mod embedded;
+pub mod keys;
+mod seal;
+
+use async_trait::async_trait;
+
+pub use embedded::{EmbeddedStore, exists, make_state_dir};
+pub use seal::{SealError, Sealer};
+
+/// The longest key, in bytes.
+pub const MAX_KEY: usize = 512;
+/// The largest value, in bytes.
+pub const MAX_VALUE: usize = 64 * 1024;
+/// The most compares, puts and deletes of one transaction together.
+pub const MAX_OPERATIONS: usize = 4096;
+
+/// Counts the commits that changed something; zero is the empty store.
+pub type Revision = u64;
+
+/// A back end of the store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Every entry whose key begins with `prefix`, in the order of keys, as of one revision.
+    async fn range(&self, prefix: &str) -> Result<Range, StoreError>;
+
+    /// Writes all of `txn`, durably, if every compare holds, and nothing otherwise.
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
+
+    /// Every change of a key that begins with `prefix`, from revision `from` on. A range at revision R is continued by a
+    /// watch from R + 1.
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, StoreError>;
+}
+
+/// A stream of changes.
+#[async_trait]
+pub trait Watch: Send {
+    /// The next commit that touched the prefix; waits for one. [`StoreError::Compacted`] where the history was cut before
+    /// this watch got there: the reader lists again.
+    async fn next(&mut self) -> Result<Commit, StoreError>;
+}
+
+/// What [`Store::range`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The revision of the store at that moment.
+    pub revision: Revision,
+    /// The entries, in the order of keys.
+    pub entries: Vec<Entry>,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The revision that wrote it.
+    pub mod_revision: Revision,
+}
+
+/// A transaction: if every compare holds, all writes happen, at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// What must hold.
+    pub compares: Vec<Compare>,
+    /// Keys with their values.
+    pub puts: Vec<(String, Vec<u8>)>,
+    /// Keys to delete; one that is not there is no error.
+    pub deletes: Vec<String>,
+}
+
+/// A key and the revision that must have written it; revision zero means that it must not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// The key.
+    pub key: String,
+    /// The revision that wrote it, or zero.
+    pub mod_revision: Revision,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is written, at this revision. A transaction that changed nothing keeps the revision as it was.
+    Committed {
+        /// The revision of the store after it.
+        revision: Revision,
+    },
+    /// Some compare did not hold; nothing is written.
+    Conflict {
+        /// The revision of the store at that moment.
+        revision: Revision,
+        /// What stands at the keys whose compare failed; a key without an entry does not exist.
+        seen: Vec<(String, Option<Entry>)>,
+    },
+}
+
+/// The changes of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The revision.
+    pub revision: Revision,
+    /// What it changed, each key once, in the order of keys.
+    pub changes: Vec<Change>,
+}
+
+/// One changed key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub key: String,
+    /// Its value; `None` where it was deleted.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Why the store did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has the store open.
+    #[error("another process uses {path}: each controller needs a state directory of its own")]
+    InUse {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// The history no longer reaches back so far.
+    #[error("the history before revision {oldest} is gone, and {asked} was asked for")]
+    Compacted {
+        /// The revision asked for.
+        asked: Revision,
+        /// The oldest one there is.
+        oldest: Revision,
+    },
+    /// A key, a value or a transaction beyond its bound.
+    #[error("{what} is beyond {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+    /// A value that does not read as what its key promises.
+    #[error("the value at {key} is damaged: {reason}")]
+    Damaged {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A sealed value that does not open.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The back end failed.
+    #[error("{doing} failed")]
+    Backend {
+        /// What was tried.
+        doing: &'static str,
+        /// Whether trying again may help.
+        retryable: bool,
+        /// What the back end says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Compacted { .. } => true,
+            Self::Backend { retryable, .. } => *retryable,
+            Self::InUse { .. } | Self::TooLarge { .. } | Self::Damaged { .. } | Self::Seal(_) => {
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The HTTP API over real sockets.
+
+mod stage;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use stage::{Stage, any_hello};
+use turnfleet_controller::config::RawApiToken;
+use turnfleet_proto::credentials::{EphemeralUsername, verify};
+
+struct Answer {
+    status: u16,
+    headers: http::HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {} {:?}", self.status, self.body))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+/// One request by HTTP/1.1; `headers` are name and value.
+#[track_caller]
+fn ask(stage: &Stage, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .build()
+        .into();
+    let mut request = http::Request::builder().method(method).uri(stage.url(path));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(body.as_bytes().to_vec()).unwrap();
+    let request = agent
+        .configure_request(request)
+        .allow_non_standard_methods(true)
+        .build();
+    let mut answer = agent.run(request).unwrap();
+    Answer {
+        status: answer.status().as_u16(),
+        headers: answer.headers().clone(),
+        body: answer.body_mut().read_to_string().unwrap(),
+    }
+}
+
+#[track_caller]
+fn get(stage: &Stage, path: &str) -> Answer {
+    ask(stage, "GET", path, &[("authorization", &stage.admin())], "")
+}
+
+#[track_caller]
+fn post(stage: &Stage, path: &str, body: &str) -> Answer {
+    ask(
+        stage,
+        "POST",
+        path,
+        &[("authorization", &stage.admin())],
+        body,
+    )
+}
+
+/// A controller with one listed node.
+fn staged() -> (Stage, stage::Node) {
+    staged_with(|_| {})
+}
+
+fn staged_with(
+    change: impl FnOnce(&mut turnfleet_controller::config::RawConfig),
+) -> (Stage, stage::Node) {
+    let stage = Stage::with(|raw| {
+        raw.probe.enabled = false;
+        change(raw);
+    });
+    let node = stage.node(any_hello("relay-0"));
+    stage.wait_for("relay-0", |node| node.listed);
+    (stage, node)
+}
+
+#[test]
+fn the_turn_rest_api_hands_out_a_credential_that_relays_accept() {
+    let (stage, _node) = staged();
+    let answer = get(&stage, "/turn?service=turn&username=%40alice%3Aexample.org");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let body = answer.json();
+    let (username, password) = (
+        body["username"].as_str().unwrap(),
+        body["password"].as_str().unwrap(),
+    );
+    let parsed = EphemeralUsername::parse(username).unwrap();
+    assert_eq!(parsed.user, Some("@alice:example.org"));
+    assert_eq!(body["ttl"], 3600);
+    let secret = stage.controller().shared_secret();
+    assert_eq!(
+        verify(&secret, username, password, parsed.expires_at),
+        Ok(())
+    );
+    let uris: Vec<_> = body["uris"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|uri| uri.as_str().unwrap())
+        .collect();
+    assert!(
+        uris.contains(&"turn:192.0.2.1:3478?transport=udp"),
+        "{uris:?}"
+    );
+    assert!(uris.iter().all(|uri| uri.starts_with("turn")), "{uris:?}");
+}
+
+#[test]
+fn the_token_of_the_turn_rest_api_may_stand_in_the_query_or_a_form() {
+    let (stage, _node) = staged();
+    let token = stage.controller().api_token().to_owned();
+    let query = format!("/turn?service=turn&key={token}");
+    assert_eq!(ask(&stage, "GET", &query, &[], "").status, 200);
+    let form = format!("service=turn&username=bob&key={token}");
+    let kind = ("content-type", "application/x-www-form-urlencoded");
+    let answer = ask(&stage, "POST", "/turn", &[kind], &form);
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.json()["username"]
+            .as_str()
+            .unwrap()
+            .ends_with(":bob")
+    );
+}
+
+#[test]
+fn ice_servers_have_the_form_that_browsers_take() {
+    let (stage, _node) = staged();
+    let answer = post(&stage, "/v1/ice-servers", "");
+    assert_eq!(answer.status, 201);
+    let server = &answer.json()["iceServers"][0];
+    let urls = server["urls"].as_array().unwrap();
+    assert!(urls[0].as_str().unwrap().starts_with("stun:"), "{urls:?}");
+    assert!((2..=4).contains(&urls.len()), "{urls:?}");
+    assert!(server["username"].is_string() && server["credential"].is_string());
+    let wish = json!({ "user": "bob", "ttl": 999_999_999u64, "transports": ["tcp"], "count": 1 });
+    let body = post(&stage, "/v1/ice-servers", &wish.to_string()).json();
+    assert_eq!(
+        body["iceServers"][0]["urls"],
+        json!(["turn:192.0.2.1:3478?transport=tcp"])
+    );
+    assert_eq!(body["ttl"], 86_400);
+}
+
+#[test]
+fn every_bad_request_is_answered_with_what_where_and_what_was_expected() {
+    let (stage, _node) = staged();
+    let long = format!("/turn?service=turn&username={}", "x".repeat(600));
+    let large = format!("{{\"user\":\"{}\"}}", "x".repeat(20_000));
+    for (method, path, body, status, code, place) in [
+        ("GET", "/nowhere", "", 404, "unknown_path", "/nowhere"),
+        (
+            "GET",
+            "/v1/ice-servers",
+            "",
+            405,
+            "wrong_method",
+            "/v1/ice-servers",
+        ),
+        ("DELETE", "/turn", "", 405, "wrong_method", "/turn"),
+        ("GET", "/turn", "", 400, "bad_parameter", "query.service"),
+        (
+            "GET",
+            "/turn?service=stun",
+            "",
+            400,
+            "bad_parameter",
+            "query.service",
+        ),
+        ("GET", &long, "", 400, "bad_parameter", "query.username"),
+        (
+            "GET",
+            "/turn?service=turn&username=a%0Ab",
+            "",
+            400,
+            "bad_parameter",
+            "query.username",
+        ),
+        (
+            "GET",
+            "/turn?service=turn&username=%ff",
+            "",
+            400,
+            "bad_parameter",
+            "query.username",
+        ),
+        (
+            "GET",
+            "/turn?service=turn&ttl=-1",
+            "",
+            400,
+            "bad_parameter",
+            "query.ttl",
+        ),
+        (
+            "GET",
+            "/turn?service=turn&ttl=NaN",
+            "",
+            400,
+            "bad_parameter",
+            "query.ttl",
+        ),
+        (
+            "GET",
+            "/turn?service=turn&ttl=1&ttl=2",
+            "",
+            400,
+            "bad_parameter",
+            "query.ttl",
+        ),
+        (
+            "GET",
+            "/turn?service=turn&transports=sctp",
+            "",
+            400,
+            "bad_parameter",
+            "query.transports",
+        ),
+        (
+            "POST",
+            "/turn",
+            "service=turn",
+            415,
+            "unsupported_media_type",
+            "header content-type",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\n\"user\":",
+            400,
+            "bad_json",
+            "body, line 2 column 7",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "[]",
+            400,
+            "bad_json",
+            "body, line 1 column 0",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\"ttl\":\"soon\"}",
+            400,
+            "bad_parameter",
+            "body.ttl",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\"ttl\":-5}",
+            400,
+            "bad_parameter",
+            "body.ttl",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\"user\":7}",
+            400,
+            "bad_parameter",
+            "body.user",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\"transports\":\"udp\"}",
+            400,
+            "bad_parameter",
+            "body.transports",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\"count\":0}",
+            400,
+            "bad_parameter",
+            "body.count",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            "{\"wish\":1}",
+            400,
+            "bad_parameter",
+            "body.wish",
+        ),
+        (
+            "POST",
+            "/v1/ice-servers",
+            &large,
+            413,
+            "body_too_large",
+            "body",
+        ),
+    ] {
+        let answer = ask(
+            &stage,
+            method,
+            path,
+            &[("authorization", &stage.admin())],
+            body,
+        );
+        let error = answer.json()["error"].clone();
+        assert_eq!(
+            (answer.status, &error["code"], &error["where"]),
+            (status, &json!(code), &json!(place)),
+            "{method} {path} {body}"
+        );
+        assert!(
+            error["what"].is_string() && error["expected"].is_string(),
+            "{error}"
+        );
+    }
+    let refused = ask(&stage, "DELETE", "/turn", &[], "");
+    assert_eq!(refused.header("allow"), Some("GET,HEAD,POST"));
+}
+
+#[test]
+fn a_token_opens_what_its_scopes_say() {
+    let token = |name: &str, scope: &str| RawApiToken {
+        name: name.to_owned(),
+        token: Some(format!("{name}-0123456789abcdef")),
+        token_file: None,
+        scopes: vec![scope.to_owned()],
+    };
+    let (stage, _node) = staged_with(|raw| {
+        raw.api_tokens = vec![token("minter", "mint"), token("viewer", "viewer")];
+    });
+    let status = |name: &str, method: &str, path: &str| {
+        let bearer = format!("Bearer {name}-0123456789abcdef");
+        ask(&stage, method, path, &[("authorization", &bearer)], "").status
+    };
+    assert_eq!(status("minter", "POST", "/v1/ice-servers"), 201);
+    assert_eq!(status("minter", "GET", "/v1/nodes"), 403);
+    assert_eq!(status("viewer", "POST", "/v1/ice-servers"), 403);
+    assert_eq!(status("viewer", "GET", "/v1/nodes"), 200);
+    assert_eq!(status("viewer", "GET", "/v1/capacity"), 200);
+    assert_eq!(status("nobody", "GET", "/v1/capacity"), 401);
+    let without = ask(&stage, "GET", "/v1/nodes", &[], "");
+    assert_eq!(
+        (without.status, without.header("www-authenticate")),
+        (401, Some("Bearer"))
+    );
+    let basic = ask(
+        &stage,
+        "GET",
+        "/v1/nodes",
+        &[("authorization", "Basic abc")],
+        "",
+    );
+    assert_eq!(basic.status, 401);
+}
+
+#[test]
+fn without_a_healthy_relay_there_is_no_credential_but_a_time_to_come_back() {
+    let stage = Stage::new();
+    let answer = post(&stage, "/v1/ice-servers", "");
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["error"]["code"], "no_healthy_relay");
+    assert!(
+        answer
+            .header("retry-after")
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
+            >= 1
+    );
+}
+
+#[test]
+fn the_fleet_is_shown_to_viewers() {
+    let (stage, _node) = staged();
+    let nodes = get(&stage, "/v1/nodes").json();
+    let node = &nodes["nodes"][0];
+    assert_eq!(node["node"], "relay-0");
+    assert_eq!(
+        (&node["listed"], &node["reason"]),
+        (&json!(true), &Value::Null)
+    );
+    assert_eq!(node["listeners"][0]["address"], "192.0.2.1:3478");
+    assert_eq!(node["ports"][0]["public_ip"], "192.0.2.1");
+    let capacity = get(&stage, "/v1/capacity").json();
+    assert_eq!(
+        (&capacity["total"]["nodes"], &capacity["total"]["listed"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(capacity["regions"][0]["region"], "local");
+}
+
+#[test]
+fn metrics_name_no_user_no_node_and_no_token() {
+    let (stage, _node) = staged();
+    get(&stage, "/turn?service=turn&username=carol");
+    let text = ask(&stage, "GET", "/metrics", &[], "").body;
+    for line in [
+        "turnfleet_controller_credentials_minted_total 1",
+        "turnfleet_controller_nodes_listed 1",
+        "turnfleet_controller_sessions 1",
+        "turnfleet_controller_http_requests_total{route=\"/turn\",status=\"200\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    for secret in [
+        "carol",
+        "relay-0",
+        "192.0.2.1",
+        stage.controller().api_token(),
+    ] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn pages_of_configured_origins_may_read_answers() {
+    let meet = "https://meet.example.org";
+    let (stage, _node) = staged_with(|raw| raw.http.cors_origins = vec![meet.to_owned()]);
+    let preflight = [("origin", meet), ("access-control-request-method", "POST")];
+    let answer = ask(&stage, "OPTIONS", "/v1/ice-servers", &preflight, "");
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.header("access-control-allow-origin"), Some(meet));
+    let refused = ask(&stage, "POST", "/v1/ice-servers", &[("origin", meet)], "");
+    assert_eq!(refused.status, 401);
+    assert_eq!(refused.header("access-control-allow-origin"), Some(meet));
+    let other = ask(
+        &stage,
+        "GET",
+        "/livez",
+        &[("origin", "https://evil.test")],
+        "",
+    );
+    assert_eq!(
+        (other.status, other.header("access-control-allow-origin")),
+        (200, None)
+    );
+}
+
+#[test]
+fn health_checks_and_the_dashboard_need_no_token() {
+    let stage = Stage::new();
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask(&stage, "GET", path, &[], "").status, 200, "{path}");
+    }
+    let page = ask(&stage, "GET", "/", &[], "");
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert!(
+        page.header("content-security-policy")
+            .unwrap()
+            .contains("default-src 'none'")
+    );
+}
+
+#[test]
+fn what_is_no_http_at_all_ends_its_own_connection_only() {
+    let stage = Stage::new();
+    let noise: [&[u8]; 4] = [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\r\n\r\n\0\0",
+        b"GET\r\n\r\n",
+        &[b'a'; 70_000],
+    ];
+    for bytes in noise {
+        let mut stream = TcpStream::connect(stage.controller().http_address()).unwrap();
+        drop(stream.write_all(bytes));
+        drop(stream.shutdown(std::net::Shutdown::Write));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+    assert_eq!(ask(&stage, "GET", "/livez", &[], "").status, 200);
+}
+
+#[test]
+fn the_api_is_served_by_https() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let (certificate, key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let stage = Stage::with(|raw| {
+        raw.probe.enabled = false;
+        raw.http.tls = Some(turnfleet_controller::config::RawTls { certificate, key });
+    });
+    let root = ureq::tls::Certificate::from_der(made.cert.der()).to_owned();
+    let roots = ureq::tls::RootCerts::new_with_certs(&[root]);
+    let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();
+    let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).build().into();
+    let port = stage.controller().http_address().port();
+    let answer = agent
+        .get(format!("https://localhost:{port}/livez"))
+        .call()
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+}

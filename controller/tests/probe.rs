@@ -1,0 +1,145 @@
+//! The probe against the TURN core on real sockets.
+
+mod small_relay;
+mod stage;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stage::{Node, Stage, hello};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+use turnfleet_controller::fleet::{Health, ProbeFailure, Transport};
+use turnfleet_proto::fleet::listener::Transport as Wire;
+use turnfleet_proto::fleet::{Listener, Snapshot};
+
+fn probing() -> Stage {
+    Stage::with(|raw| raw.probe.interval_milliseconds = 200)
+}
+
+/// A node with one UDP listener, which answers once [`Relay::serve`] is called.
+struct Relay {
+    node: Node,
+    socket: Arc<UdpSocket>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    fn register(stage: &Stage, more: Option<Listener>) -> Self {
+        let socket = stage
+            .runtime
+            .block_on(UdpSocket::bind("127.0.0.1:0"))
+            .unwrap();
+        let mut hello = hello("relay-0", &[Wire::Udp], socket.local_addr().unwrap());
+        hello.listeners.extend(more);
+        Self {
+            node: stage.node(hello),
+            socket: Arc::new(socket),
+            serving: None,
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.node.snapshot.clone().unwrap()
+    }
+
+    fn serve(&mut self, stage: &Stage) {
+        let relay = small_relay::serve(Arc::clone(&self.socket), self.snapshot());
+        self.serving = Some(stage.runtime.spawn(relay));
+    }
+
+    fn fall_silent(&mut self) {
+        self.serving.take().unwrap().abort();
+    }
+}
+
+#[test]
+fn a_relay_that_passes_data_between_two_allocations_is_listed() {
+    let stage = probing();
+    let mut relay = Relay::register(&stage, None);
+    relay.serve(&stage);
+    let node = stage.wait_for("relay-0", |node| node.listed);
+    assert_eq!((node.health, node.probe), (Health::Healthy, Some(Ok(()))));
+}
+
+#[test]
+fn a_relay_that_does_not_answer_is_not_listed_and_the_reason_is_known() {
+    let stage = probing();
+    let _relay = Relay::register(&stage, None);
+    let node = stage.wait_for("relay-0", |node| node.probe.is_some());
+    assert_eq!(
+        (node.probe, node.listed),
+        (Some(Err(ProbeFailure::NoAnswer)), false)
+    );
+}
+
+#[test]
+fn a_relay_that_knows_other_secrets_is_not_listed() {
+    let stage = probing();
+    let relay = Relay::register(&stage, None);
+    let mut snapshot = relay.snapshot();
+    for generation in &mut snapshot.secrets {
+        generation.secret = b"another fleet's".to_vec();
+    }
+    let socket = Arc::clone(&relay.socket);
+    stage.runtime.spawn(small_relay::serve(socket, snapshot));
+    let refused = Some(Err(ProbeFailure::Refused(401)));
+    let node = stage.wait_for("relay-0", |node| node.probe == refused);
+    assert!(!node.listed);
+}
+
+#[test]
+fn a_relay_that_falls_silent_leaves_the_lists() {
+    let stage = probing();
+    let mut relay = Relay::register(&stage, None);
+    relay.serve(&stage);
+    stage.wait_for("relay-0", |node| node.listed);
+    relay.fall_silent();
+    let node = stage.wait_for("relay-0", |node| !node.listed);
+    assert!(node.connected);
+    assert_eq!(node.health, Health::Unhealthy);
+}
+
+#[test]
+fn a_killed_relay_leaves_the_lists_within_two_seconds() {
+    let stage = probing();
+    let mut relay = Relay::register(&stage, None);
+    relay.serve(&stage);
+    stage.wait_for("relay-0", |node| node.listed);
+    let killed_at = Instant::now();
+    relay.fall_silent();
+    drop(relay);
+    stage.wait_for("relay-0", |node| !node.listed);
+    assert!(killed_at.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_relay_that_only_lost_its_session_stays_listed() {
+    let stage = probing();
+    let mut relay = Relay::register(&stage, None);
+    relay.serve(&stage);
+    stage.wait_for("relay-0", |node| node.listed);
+    let Relay { node, serving, .. } = relay;
+    drop(node);
+    let node = stage.wait_for("relay-0", |node| node.health == Health::Unmanaged);
+    assert!(node.listed && !node.connected);
+    drop(serving);
+}
+
+#[test]
+fn a_broken_transport_is_left_out_while_the_node_stays_listed() {
+    let stage = probing();
+    // A port that was free a moment ago: nobody listens there.
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap();
+    drop(unused);
+    let tcp = Listener {
+        transport: Wire::Tcp.into(),
+        address: address.to_string(),
+    };
+    let mut relay = Relay::register(&stage, Some(tcp));
+    relay.serve(&stage);
+    let node = stage.wait_for("relay-0", |node| !node.broken.is_empty());
+    assert_eq!(node.broken, [Transport::Tcp]);
+    assert!(node.listed);
+}

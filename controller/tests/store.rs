@@ -1,0 +1,389 @@
+//! What every back end of the store promises. A back end joins with an implementation of [`Backend`] and one line at the
+//! end.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnfleet_controller::store::{
+    Change, Commit, Compare, EmbeddedStore, MAX_KEY, MAX_OPERATIONS, MAX_VALUE, Outcome, Revision,
+    Store, StoreError, Txn, Watch,
+};
+
+/// Opens one back end again and again on the same data.
+trait Backend {
+    type Store: Store;
+
+    fn open(&self) -> impl Future<Output = Self::Store>;
+
+    /// Makes the back end forget every change up to its last revision but one.
+    fn forget_history(&self, store: &Self::Store) -> impl Future<Output = ()>;
+}
+
+/// The embedded store in a directory of its own.
+struct Embedded(tempfile::TempDir);
+
+/// Few enough that a test can write past them.
+const HISTORY: Revision = 200;
+
+impl Embedded {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Backend for Embedded {
+    type Store = EmbeddedStore;
+
+    async fn open(&self) -> EmbeddedStore {
+        EmbeddedStore::open_with_history(&self.0.path().join("state"), HISTORY)
+            .await
+            .unwrap()
+    }
+
+    async fn forget_history(&self, store: &EmbeddedStore) {
+        for _ in 0..HISTORY {
+            commit(store, put("/filler", "x")).await;
+        }
+    }
+}
+
+fn put(key: &str, value: &str) -> Txn {
+    Txn {
+        puts: vec![(key.to_owned(), value.as_bytes().to_vec())],
+        ..Txn::default()
+    }
+}
+
+fn delete(key: &str) -> Txn {
+    Txn {
+        deletes: vec![key.to_owned()],
+        ..Txn::default()
+    }
+}
+
+fn at(key: &str, mod_revision: Revision) -> Compare {
+    Compare {
+        key: key.to_owned(),
+        mod_revision,
+    }
+}
+
+#[track_caller]
+fn committed(outcome: &Outcome) -> Revision {
+    match outcome {
+        Outcome::Committed { revision } => *revision,
+        Outcome::Conflict { .. } => panic!("the transaction met a conflict: {outcome:?}"),
+    }
+}
+
+async fn commit(store: &impl Store, txn: Txn) -> Revision {
+    committed(&store.commit(txn).await.unwrap())
+}
+
+async fn read(store: &impl Store, prefix: &str) -> BTreeMap<String, String> {
+    let range = store.range(prefix).await.unwrap();
+    range
+        .entries
+        .into_iter()
+        .map(|entry| (entry.key, String::from_utf8(entry.value).unwrap()))
+        .collect()
+}
+
+async fn next(watch: &mut Box<dyn Watch>) -> Result<Commit, StoreError> {
+    tokio::time::timeout(Duration::from_secs(10), watch.next())
+        .await
+        .expect("the watch gives the next commit within 10 s")
+}
+
+async fn a_transaction_writes_all_at_one_revision(backend: impl Backend) {
+    let store = backend.open().await;
+    commit(&store, put("/old", "0")).await;
+    let revision = commit(
+        &store,
+        Txn {
+            compares: vec![at("/a", 0)],
+            puts: vec![("/a".into(), b"1".to_vec()), ("/b".into(), b"2".to_vec())],
+            deletes: vec!["/old".into(), "/never".into()],
+        },
+    )
+    .await;
+    let range = store.range("/").await.unwrap();
+    assert_eq!(range.revision, revision);
+    let found: Vec<_> = range
+        .entries
+        .iter()
+        .map(|entry| (entry.key.as_str(), entry.mod_revision))
+        .collect();
+    assert_eq!(found, [("/a", revision), ("/b", revision)]);
+}
+
+async fn a_failed_compare_writes_nothing_and_says_what_it_saw(backend: impl Backend) {
+    let store = backend.open().await;
+    let first = commit(&store, put("/a", "1")).await;
+    let outcome = store
+        .commit(Txn {
+            compares: vec![at("/a", first), at("/a", 0), at("/b", 9)],
+            puts: vec![("/c".into(), b"3".to_vec())],
+            deletes: vec!["/a".into()],
+        })
+        .await
+        .unwrap();
+    let Outcome::Conflict { revision, seen } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(revision, first);
+    assert_eq!(seen.len(), 2);
+    let entry = seen[0].1.as_ref().unwrap();
+    assert_eq!(
+        (
+            seen[0].0.as_str(),
+            entry.value.as_slice(),
+            entry.mod_revision
+        ),
+        ("/a", &b"1"[..], first)
+    );
+    assert_eq!(seen[1], ("/b".to_owned(), None));
+    assert_eq!(
+        read(&store, "/").await,
+        BTreeMap::from([("/a".into(), "1".into())])
+    );
+}
+
+async fn a_range_holds_the_keys_of_its_prefix_in_order(backend: impl Backend) {
+    let store = backend.open().await;
+    for key in ["/b/2", "/b/10", "/a", "/c", "/b", "/b/1"] {
+        commit(&store, put(key, "x")).await;
+    }
+    let keys: Vec<_> = read(&store, "/b/").await.into_keys().collect();
+    assert_eq!(keys, ["/b/1", "/b/10", "/b/2"]);
+    assert!(store.range("/none").await.unwrap().entries.is_empty());
+}
+
+async fn a_transaction_that_changes_nothing_keeps_the_revision(backend: impl Backend) {
+    let store = backend.open().await;
+    let revision = commit(&store, put("/a", "1")).await;
+    assert_eq!(commit(&store, delete("/never")).await, revision);
+    assert_eq!(commit(&store, Txn::default()).await, revision);
+}
+
+async fn a_watch_gives_every_later_change_once_and_in_order(backend: impl Backend) {
+    let store = backend.open().await;
+    commit(&store, put("/w/before", "0")).await;
+    let from = store.range("/w/").await.unwrap().revision + 1;
+    let mut early = store.watch("/w/", from).await.unwrap();
+    let mut written = Vec::new();
+    for number in 0..100 {
+        let key = format!("/w/{}", number % 7);
+        let (txn, value) = match number % 5 {
+            4 => (delete(&key), None),
+            _ => (
+                put(&key, &number.to_string()),
+                Some(number.to_string().into_bytes()),
+            ),
+        };
+        commit(&store, put("/other", "x")).await;
+        let before = store.range("/").await.unwrap().revision;
+        let revision = commit(&store, txn).await;
+        if revision > before {
+            written.push(Commit {
+                revision,
+                changes: vec![Change { key, value }],
+            });
+        }
+    }
+    let mut late = store.watch("/w/", from).await.unwrap();
+    for watch in [&mut early, &mut late] {
+        for expected in &written {
+            assert_eq!(&next(watch).await.unwrap(), expected);
+        }
+    }
+    let revision = commit(&store, put("/w/last", "x")).await;
+    assert_eq!(next(&mut early).await.unwrap().revision, revision);
+    assert_eq!(next(&mut late).await.unwrap().revision, revision);
+}
+
+async fn a_waiting_watch_hears_of_concurrent_commits(backend: impl Backend) {
+    let store = Arc::new(backend.open().await);
+    let mut watch = store.watch("/n/", 1).await.unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for number in 0..10 {
+                    commit(&*store, put(&format!("/n/{writer}/{number}"), "x")).await;
+                }
+            })
+        })
+        .collect();
+    let (mut keys, mut last) = (Vec::new(), 0);
+    while keys.len() < 40 {
+        let commit = next(&mut watch).await.unwrap();
+        assert!(commit.revision > last, "revisions rise");
+        last = commit.revision;
+        keys.extend(commit.changes.into_iter().map(|change| change.key));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 40, "every change comes once");
+}
+
+async fn of_racing_claims_exactly_one_wins(backend: impl Backend) {
+    let store = Arc::new(backend.open().await);
+    for slot in 0..20 {
+        let key = format!("/slot/{slot}");
+        let claims: Vec<_> = (0..8)
+            .map(|racer: u8| {
+                let (store, key) = (Arc::clone(&store), key.clone());
+                tokio::spawn(async move {
+                    let txn = Txn {
+                        compares: vec![at(&key, 0)],
+                        puts: vec![(key, vec![racer])],
+                        deletes: Vec::new(),
+                    };
+                    store.commit(txn).await.unwrap()
+                })
+            })
+            .collect();
+        let mut winners = 0;
+        let mut seen_by_losers = Vec::new();
+        for claim in claims {
+            match claim.await.unwrap() {
+                Outcome::Committed { .. } => winners += 1,
+                Outcome::Conflict { seen, .. } => seen_by_losers.push(seen[0].1.clone().unwrap()),
+            }
+        }
+        assert_eq!(winners, 1);
+        let held = store.range(&key).await.unwrap().entries[0].clone();
+        assert!(
+            seen_by_losers.iter().all(|seen| *seen == held),
+            "losers see who won"
+        );
+    }
+}
+
+async fn a_watch_of_forgotten_history_says_so(backend: impl Backend) {
+    let store = backend.open().await;
+    let first = commit(&store, put("/a", "1")).await;
+    let mut slow = store.watch("/a", first).await.unwrap();
+    assert_eq!(next(&mut slow).await.unwrap().revision, first);
+    let second = commit(&store, put("/a", "2")).await;
+    backend.forget_history(&store).await;
+    assert!(matches!(
+        next(&mut slow).await,
+        Err(StoreError::Compacted { .. })
+    ));
+    let Err(error) = store.watch("/a", second).await else {
+        panic!("the history is gone")
+    };
+    assert!(matches!(error, StoreError::Compacted { .. }) && error.is_retryable());
+    let range = store.range("/a").await.unwrap();
+    assert_eq!(range.entries[0].value, b"2", "entries outlive the history");
+    let mut again = store.watch("/a", range.revision + 1).await.unwrap();
+    let third = commit(&store, put("/a", "3")).await;
+    assert_eq!(next(&mut again).await.unwrap().revision, third);
+}
+
+async fn everything_is_there_after_a_reopening(backend: impl Backend) {
+    let store = backend.open().await;
+    let first = commit(&store, put("/a", "1")).await;
+    let second = commit(&store, put("/b", "2")).await;
+    let before = store.range("/").await.unwrap();
+    drop(store);
+    let store = backend.open().await;
+    assert_eq!(store.range("/").await.unwrap(), before);
+    let mut watch = store.watch("/", first).await.unwrap();
+    assert_eq!(next(&mut watch).await.unwrap().revision, first);
+    assert_eq!(next(&mut watch).await.unwrap().revision, second);
+    assert_eq!(commit(&store, put("/c", "3")).await, second + 1);
+}
+
+async fn sizes_are_bounded(backend: impl Backend) {
+    let store = backend.open().await;
+    let largest = Txn {
+        puts: vec![("/a".into(), vec![7; MAX_VALUE])],
+        ..Txn::default()
+    };
+    commit(&store, largest.clone()).await;
+    assert_eq!(
+        store.range("/a").await.unwrap().entries[0].value.len(),
+        MAX_VALUE
+    );
+    let mut too_large = largest;
+    too_large.puts[0].1.push(7);
+    let long_key = put(&"k".repeat(MAX_KEY + 1), "x");
+    let many = Txn {
+        deletes: vec!["/a".into(); MAX_OPERATIONS + 1],
+        ..Txn::default()
+    };
+    for txn in [too_large, long_key, many] {
+        let error = store.commit(txn).await.unwrap_err();
+        assert!(
+            matches!(error, StoreError::TooLarge { .. }) && !error.is_retryable(),
+            "{error}"
+        );
+    }
+}
+
+/// One test for each promise.
+macro_rules! conformance {
+    ($backend:ident, $make:expr, [$($promise:ident),+ $(,)?]) => {
+        mod $backend {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise($make).await;
+                }
+            )+
+        }
+    };
+}
+
+conformance!(
+    embedded,
+    Embedded::new(),
+    [
+        a_transaction_writes_all_at_one_revision,
+        a_failed_compare_writes_nothing_and_says_what_it_saw,
+        a_range_holds_the_keys_of_its_prefix_in_order,
+        a_transaction_that_changes_nothing_keeps_the_revision,
+        a_watch_gives_every_later_change_once_and_in_order,
+        a_waiting_watch_hears_of_concurrent_commits,
+        of_racing_claims_exactly_one_wins,
+        a_watch_of_forgotten_history_says_so,
+        everything_is_there_after_a_reopening,
+        sizes_are_bounded,
+    ]
+);
+
+#[tokio::test]
+async fn a_second_opening_of_the_embedded_store_names_the_file() {
+    let backend = Embedded::new();
+    let _first = backend.open().await;
+    let Err(error) = EmbeddedStore::open(&backend.0.path().join("state")).await else {
+        panic!("the store is in use");
+    };
+    assert!(matches!(error, StoreError::InUse { .. }));
+    let dir = backend.0.path().display().to_string();
+    assert!(error.to_string().contains(&dir), "{error}");
+}
+
+#[tokio::test]
+async fn the_embedded_store_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let backend = Embedded::new();
+    let _store = backend.open().await;
+    let mode = |path: &str| {
+        std::fs::metadata(backend.0.path().join(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!((mode("state"), mode("state/store.redb")), (0o700, 0o600));
+}

@@ -1,0 +1,159 @@
+//! The answer to an Allocate request whose relayed sockets are open, or cannot be opened (RFC 8656 §7.2).
+
+use super::Server;
+use super::reject::Reject;
+use super::request::{Answer, RequestMethod};
+use crate::addr::AddressFamily;
+use crate::allocation::{Allocation, Pending, Relayed};
+use crate::command::{Command, RelayedId};
+use crate::event::Event;
+use crate::table::{AllocationId, RelayedUse};
+use crate::time::{Instant, Now};
+
+impl Server {
+    /// Every socket is open: the allocation lives, and its client hears of it.
+    pub(super) fn grant(&mut self, now: Now, id: AllocationId) {
+        let Some(pending) = self.table.allocation_mut(id).and_then(|a| a.pending.take()) else {
+            return;
+        };
+        let expires_at = now.instant.after(pending.lifetime);
+        for want in &pending.wants {
+            self.attach(id, want.socket.id, expires_at);
+            if let Some(next) = want.next {
+                self.reserve_for(now.instant, id, next.id);
+            }
+        }
+        self.granted(id);
+        let mut message = Vec::with_capacity(160);
+        if let Some(allocation) = self.table.allocation_mut(id) {
+            allocation.opened_at = now.instant;
+            write_success(allocation, now.instant, pending.fingerprint, &mut message);
+            let to = allocation.client;
+            self.commands.push_back(Command::Send { to, message });
+        }
+    }
+
+    /// A reserved socket of this shard is open already: the answer needs no wait.
+    pub(super) fn grant_reserved(
+        &mut self,
+        now: Instant,
+        id: AllocationId,
+        socket: RelayedId,
+        reply: &mut Vec<u8>,
+    ) {
+        let pending = self.table.allocation_mut(id).and_then(|a| a.pending.take());
+        let Some(Pending {
+            fingerprint,
+            lifetime,
+            ..
+        }) = pending.map(|pending| *pending)
+        else {
+            return;
+        };
+        self.attach(id, socket, now.after(lifetime));
+        self.granted(id);
+        if let Some(allocation) = self.table.allocation(id) {
+            write_success(allocation, now, fingerprint, reply);
+        }
+    }
+
+    /// Gives an open socket to an allocation.
+    fn attach(&mut self, id: AllocationId, socket: RelayedId, expires_at: Instant) {
+        let address = self
+            .table
+            .relayed(socket)
+            .and_then(|socket| self.public_address(socket));
+        let (Some(address), Some(entry)) = (address, self.table.relayed_mut(socket)) else {
+            return;
+        };
+        entry.used = RelayedUse::Allocated(id);
+        if let Some(allocation) = self.table.allocation_mut(id) {
+            allocation.relayed[AddressFamily::of(address.ip()) as usize] = Some(Relayed {
+                id: socket,
+                address,
+                expires_at,
+            });
+        }
+    }
+
+    fn reserve_for(&mut self, now: Instant, id: AllocationId, socket: RelayedId) {
+        let owner = self
+            .table
+            .allocation(id)
+            .and_then(|allocation| allocation.owner.user());
+        let user: Option<Box<str>> = owner.map(Into::into);
+        let token = self.reserve(now, socket, user.as_deref());
+        if let Some(allocation) = self.table.allocation_mut(id) {
+            allocation.token = Some(token);
+        }
+    }
+
+    /// No relayed address is to be had after all: 508.
+    pub(super) fn deny(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.remove(id) else {
+            return;
+        };
+        self.ledger.leave(allocation.owner.user());
+        let reject = Reject::InsufficientCapacity;
+        self.counters.count_reject(RequestMethod::Allocate, reject);
+        let answer = Answer {
+            method: RequestMethod::Allocate,
+            transaction_id: allocation.transaction_id,
+            fingerprint: allocation
+                .pending
+                .is_some_and(|pending| pending.fingerprint),
+        };
+        let mut message = Vec::with_capacity(96);
+        answer.error(reject, Some(&allocation.owner.key), &mut message, |_| {});
+        let to = allocation.client;
+        self.commands.push_back(Command::Send { to, message });
+        self.push_event(Event::Refused {
+            client: to,
+            username: Some(allocation.owner.username),
+            code: reject.code(),
+        });
+    }
+
+    /// Counts and reports an allocation whose sockets are open.
+    fn granted(&mut self, id: AllocationId) {
+        self.counters.opened += 1;
+        self.arm(id);
+        if let Some(allocation) = self.table.allocation(id) {
+            let relayed = allocation.relayed.iter().flatten();
+            let event = Event::Opened {
+                allocation: allocation.number,
+                client: allocation.client,
+                username: allocation.owner.username.clone(),
+                relayed: relayed.map(|relayed| relayed.address).collect(),
+            };
+            self.push_event(event);
+        }
+    }
+}
+
+/// RFC 8656 §7.2: the success response, from what the allocation remembers.
+pub(super) fn write_success(
+    allocation: &Allocation,
+    now: Instant,
+    fingerprint: bool,
+    out: &mut Vec<u8>,
+) {
+    let answer = Answer {
+        method: RequestMethod::Allocate,
+        transaction_id: allocation.transaction_id,
+        fingerprint,
+    };
+    let mut writer = answer.success(out);
+    for relayed in allocation.relayed.iter().flatten() {
+        writer.xor_relayed_address(relayed.address);
+    }
+    writer.lifetime(allocation.remaining_seconds(now));
+    if let Some(token) = allocation.token {
+        writer.reservation_token(token);
+    }
+    if let Some((family, code)) = allocation.refused_family {
+        writer.address_error_code(family, code);
+    }
+    writer.xor_mapped_address(allocation.client.client);
+    answer.finish(writer, Some(&allocation.owner.key));
+}

@@ -1,0 +1,11 @@
+//! The server against what the RFCs say, against scenarios told as text, and against a net that loses packets.
+
+#![expect(clippy::unwrap_used, reason = "what a test takes for granted fails it")]
+
+mod model;
+mod reflection;
+mod rfc8489;
+mod rfc8656;
+mod scenarios;
+mod simulation;
+mod support;

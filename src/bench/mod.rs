@@ -1,0 +1,198 @@
+//! `turnfleet bench`: load on any TURN server, with what it carried, lost, and cost.
+//!
+//! Allocations are held, channels bound, and verified payloads sent over them at a fixed rate or as fast as the server
+//! takes them. Without `--peer` two allocations talk to each other, so that each payload is relayed twice; with it the
+//! payloads go to a socket of this process and back. One thread makes the load: leave it a core of its own.
+
+mod flow;
+mod link;
+mod load;
+mod payload;
+mod peer;
+mod process;
+mod report;
+mod target;
+mod traffic;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use load::Load;
+use process::Processes;
+use report::{Report, Round};
+use target::{Credentials, Target};
+
+/// What to send where, and what to measure.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The server: turn:HOST:PORT?transport=udp|tcp, turns:HOST:PORT, or plain:IP:PORT for a UDP forwarder without TURN.
+    target: Target,
+    /// A second server, measured in alternation with the first; ratios of the first to it are printed.
+    #[arg(long, value_name = "URI")]
+    versus: Option<Target>,
+    /// The shared secret that ephemeral credentials are made with.
+    #[arg(long, env = "TURNFLEET_SECRET", hide_env_values = true, conflicts_with = "user")]
+    secret: Option<String>,
+    /// A static user.
+    #[arg(long, value_name = "NAME:PASSWORD")]
+    user: Option<String>,
+    /// The CA that the certificate of a turns: server is checked against.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<std::path::PathBuf>,
+    /// Allocations held at a time.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    allocations: u32,
+    /// Usernames that the allocations are spread over [default: one for 50 allocations].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    users: Option<u32>,
+    /// Application bytes in a packet.
+    #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u16).range(32..=1400))]
+    payload: u16,
+    /// Packets a second from each allocation, and as many to it.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// As fast as the server takes them, with `--window` packets on their way for each allocation and direction.
+    #[arg(long, conflicts_with = "rate")]
+    max: bool,
+    /// Packets on their way for each allocation and direction under `--max`.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    window: u32,
+    /// Seconds of traffic in a round; zero only makes and holds the allocations.
+    #[arg(long, default_value_t = 10)]
+    duration: u64,
+    /// Rounds for each server; figures are medians.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// An address of this machine for a peer [default: the allocations are each other's peers].
+    #[arg(long, value_name = "IP[:PORT]", value_parser = peer::parse_place)]
+    peer: Option<SocketAddr>,
+    /// Which way packets go; with `--peer` only.
+    #[arg(long, value_enum, default_value_t = Directions::Both, requires = "peer")]
+    directions: Directions,
+    /// A process or thread of the server whose CPU time and memory count; may be given several times.
+    #[arg(long)]
+    pid: Vec<u32>,
+    /// As `--pid`, for the second server.
+    #[arg(long, requires = "versus")]
+    versus_pid: Vec<u32>,
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which way packets go.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Directions {
+    /// From clients to peers and back.
+    Both,
+    /// From clients to peers.
+    ToPeer,
+    /// From peers to clients.
+    ToClient,
+}
+
+/// How packets are spaced.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// So many a second from each allocation in each direction.
+    Rate(u32),
+    /// So many on their way for each allocation and direction.
+    Window(u32),
+}
+
+/// One server under load.
+struct Contestant {
+    load: Load,
+    processes: Processes,
+    report: Report,
+}
+
+impl Contestant {
+    /// Makes the allocations at `target` and measures what that takes.
+    fn prepare(args: &Args, target: &Target, pids: &[u32]) -> Result<Self> {
+        let processes = Processes::new(pids)?;
+        let before = processes.resident_bytes();
+        let credentials = Credentials::new(args.secret.as_deref(), args.user.as_deref(), args.users());
+        let mut load = Load::new(args, target, &credentials?)?;
+        progress(&format!("{target}: making {} allocations", args.allocations));
+        let allocated = load.allocate()?;
+        let after = processes.resident_bytes();
+        let memory = (!pids.is_empty())
+            .then(|| after.saturating_sub(before) / u64::from(args.allocations));
+        let report = Report::new(target.to_string(), args.allocations, allocated, memory);
+        Ok(Self { load, processes, report })
+    }
+
+    /// One round of traffic.
+    fn run(&mut self, label: &str, duration: Duration) -> Result<()> {
+        let cpu_before = self.processes.cpu_time();
+        let started = Instant::now();
+        let mut shown = started;
+        let traffic = self.load.run(duration, |traffic| {
+            if shown.elapsed() >= Duration::from_secs(1) {
+                shown = Instant::now();
+                progress(&format!("{label}: {}", traffic.summary(started.elapsed())));
+            }
+        })?;
+        let cpu = self.processes.cpu_time().saturating_sub(cpu_before);
+        let measured = !self.processes.is_empty();
+        self.report.add(Round::new(&traffic, measured.then_some(cpu)));
+        Ok(())
+    }
+}
+
+impl Args {
+    fn users(&self) -> u32 {
+        self.users.unwrap_or_else(|| self.allocations.div_ceil(50))
+    }
+
+    fn pace(&self) -> Pace {
+        if self.max { Pace::Window(self.window) } else { Pace::Rate(self.rate) }
+    }
+}
+
+/// Runs the measurement and prints its figures.
+///
+/// # Errors
+/// When a target cannot be reached or used, or every packet was lost.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.peer.is_some() || args.allocations.is_multiple_of(2),
+        "--allocations {} is odd: without --peer two allocations talk to each other, so an even number is needed",
+        args.allocations
+    );
+    let mut contestants = vec![Contestant::prepare(args, &args.target, &args.pid)?];
+    if let Some(versus) = &args.versus {
+        contestants.push(Contestant::prepare(args, versus, &args.versus_pid)?);
+    }
+    if args.duration > 0 {
+        for round in 1..=args.rounds {
+            for contestant in &mut contestants {
+                let label = format!("round {round}/{} {}", args.rounds, contestant.report.target());
+                contestant.run(&label, Duration::from_secs(args.duration))?;
+            }
+        }
+    }
+    for contestant in &mut contestants {
+        contestant.load.release()?;
+    }
+    let reports: Vec<&Report> = contestants.iter().map(|contestant| &contestant.report).collect();
+    print(&if args.json { report::json(&reports)? } else { report::table(&reports) });
+    ensure!(
+        args.duration == 0 || reports.iter().all(|report| report.carried_anything()),
+        "no packet came through"
+    );
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
+fn print(text: &str) {
+    println!("{}", text.trim_end());
+}
+
+#[expect(clippy::print_stderr, reason = "a person watches the command run")]
+fn progress(line: &str) {
+    eprintln!("{line}");
+}

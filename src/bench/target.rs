@@ -1,0 +1,129 @@
+//! Which server is measured, and whose allocations it is asked for.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use turnfleet_proto::credentials::{SharedSecret, mint};
+use turnfleet_proto::{Scheme, TurnUri, UriTransport};
+use turnfleet_turn::Transport;
+
+/// How long the credentials of a run are good for.
+const TTL_SECONDS: u64 = 86_400;
+
+/// A server to measure.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// A TURN server.
+    Turn(TurnUri),
+    /// A UDP forwarder that sends what clients send to its peer, and back: what the machine could do without TURN.
+    Plain(SocketAddr),
+}
+
+impl Target {
+    /// How clients reach it.
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Plain(_) => Transport::Udp,
+            Self::Turn(uri) => match (uri.scheme, uri.transport) {
+                (Scheme::Turns | Scheme::Stuns, _) => Transport::Tls,
+                (Scheme::Turn | Scheme::Stun, Some(UriTransport::Tcp)) => Transport::Tcp,
+                (Scheme::Turn | Scheme::Stun, Some(UriTransport::Udp) | None) => Transport::Udp,
+            },
+        }
+    }
+
+    /// Where it is; a name is resolved, and its first address taken.
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        match self {
+            Self::Plain(address) => Ok(*address),
+            Self::Turn(uri) => {
+                let port = uri.port.unwrap_or_else(|| uri.scheme.default_port());
+                (uri.host.as_str(), port)
+                    .to_socket_addrs()
+                    .with_context(|| format!("cannot resolve {}", uri.host))?
+                    .next()
+                    .with_context(|| format!("{} has no address", uri.host))
+            }
+        }
+    }
+
+    /// The name that its certificate is for.
+    pub(super) fn host(&self) -> String {
+        match self {
+            Self::Plain(address) => address.ip().to_string(),
+            Self::Turn(uri) => uri.host.clone(),
+        }
+    }
+
+    /// Whether it speaks TURN.
+    pub(super) fn is_turn(&self) -> bool {
+        matches!(self, Self::Turn(_))
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(address) = text.strip_prefix("plain:") {
+            let expected = |_| format!("{address:?} is not IP:PORT");
+            return address.parse().map(Self::Plain).map_err(expected);
+        }
+        let uri: TurnUri = text.parse().map_err(|error| format!("{error}"))?;
+        match (uri.scheme, uri.transport) {
+            (Scheme::Stun | Scheme::Stuns, _) => Err("a turn: or turns: URI is needed".to_owned()),
+            (Scheme::Turns, Some(UriTransport::Udp)) => {
+                Err("turns: over UDP is DTLS, which bench does not speak".to_owned())
+            }
+            (Scheme::Turns, Some(UriTransport::Tcp) | None) | (Scheme::Turn, _) => Ok(Self::Turn(uri)),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Turn(uri) => uri.fmt(f),
+            Self::Plain(address) => write!(f, "plain:{address}"),
+        }
+    }
+}
+
+/// The usernames of a run with their passwords, handed out in turn.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    pairs: Vec<(String, String)>,
+}
+
+impl Credentials {
+    /// Ephemeral credentials for `users` users, or one static user.
+    pub(super) fn new(secret: Option<&str>, user: Option<&str>, users: u32) -> Result<Self> {
+        let pairs = match (secret, user) {
+            (Some(secret), _) => {
+                let secret = SharedSecret::new(secret);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+                (0..users)
+                    .map(|index| {
+                        let made = mint(&secret, &format!("bench-{index}"), now + TTL_SECONDS);
+                        (made.username, made.password)
+                    })
+                    .collect()
+            }
+            (None, Some(user)) => {
+                let (name, password) =
+                    user.split_once(':').context("--user: expected NAME:PASSWORD")?;
+                vec![(name.to_owned(), password.to_owned())]
+            }
+            (None, None) => bail!("give --secret, or --user NAME:PASSWORD"),
+        };
+        Ok(Self { pairs })
+    }
+
+    /// The credentials of the allocation with this number.
+    pub(super) fn of(&self, allocation: usize) -> (String, String) {
+        self.pairs[allocation % self.pairs.len()].clone()
+    }
+}

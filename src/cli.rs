@@ -1,0 +1,96 @@
+//! The command line: each command with its flags, defined once; help, completions and errors come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry::LogArgs;
+use crate::{credentials, fleet, up};
+
+/// A clustered, load-balanced TURN deployment with a control plane
+#[derive(Debug, Parser)]
+#[command(name = "turnfleet", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a whole fleet on this machine: a controller with its store, and relays
+    Up(Box<up::Flags>),
+    /// Runs a relay node
+    Relay(RelayArgs),
+    /// Runs the controller
+    Controller(ServiceArgs),
+    /// Mints or verifies ephemeral credentials
+    #[command(subcommand)]
+    Credentials(credentials::Action),
+    /// Shows the relay nodes of a running fleet and their capacity
+    Fleet(fleet::FleetArgs),
+    /// Reads the configuration of a command and shows every error at once
+    #[command(subcommand)]
+    CheckConfig(Checked),
+    /// Prints the reference of all configuration keys
+    ConfigReference,
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// A command whose configuration is checked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Checked {
+    /// That of `turnfleet relay`
+    Relay(ServiceArgs),
+    /// That of `turnfleet controller`
+    Controller(ServiceArgs),
+    /// That of `turnfleet up`
+    Up(Box<up::Flags>),
+}
+
+/// Where a relay or controller finds its configuration.
+#[derive(Args, Debug)]
+pub(crate) struct ServiceArgs {
+    /// The configuration, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key of the configuration, over the file and the environment
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+/// Flags of `turnfleet relay`.
+#[derive(Args, Debug)]
+pub(crate) struct RelayArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    /// Ends when standard input ends: for the process that started this one
+    #[arg(long, hide = true)]
+    pub(crate) end_with_stdin: bool,
+}
+
+/// Splits `KEY=VALUE` at the first equals sign.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        Some(_) | None => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads a configuration in layers: a TOML file, over it the environment, over it `--set key=value`.
+//!
+//! The keys, their types, defaults and descriptions stand once, in the raw struct of the crate that is configured; its JSON
+//! schema tells this module which keys exist and what a text from the environment means. All problems are found before any
+//! is reported. Owns no key of its own and opens nothing but the file.
+
+mod layers;
+mod problem;
+pub(crate) mod reference;
+mod schema;
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+pub(crate) use layers::{Layers, insert, read};
+pub(crate) use problem::{Problem, Problems};
+pub(crate) use schema::Schema;
+
+/// A configuration that can be read in layers.
+pub(crate) trait Configuration: TryFrom<Self::Raw, Error: Into<Problems>> {
+    /// The keys as they are written.
+    type Raw: DeserializeOwned + JsonSchema;
+    /// What is configured, as messages name it.
+    const NAME: &'static str;
+    /// What the names of environment variables begin with.
+    const ENVIRONMENT: &'static str;
+
+    /// The JSON schema of the keys.
+    fn schema() -> Schema {
+        Schema::of::<Self::Raw>()
+    }
+}
+
+impl Configuration for turnfleet_relay::config::Config {
+    type Raw = turnfleet_relay::config::RawConfig;
+    const NAME: &'static str = "relay";
+    const ENVIRONMENT: &'static str = "TURNFLEET_RELAY__";
+}
+
+impl Configuration for turnfleet_controller::config::Config {
+    type Raw = turnfleet_controller::config::RawConfig;
+    const NAME: &'static str = "controller";
+    const ENVIRONMENT: &'static str = "TURNFLEET_CONTROLLER__";
+}
+
+impl From<turnfleet_relay::config::ConfigErrors> for Problems {
+    fn from(errors: turnfleet_relay::config::ConfigErrors) -> Self {
+        let problems = errors.0.into_iter();
+        Self(
+            problems
+                .map(|error| Problem::new(error.key, error.value, error.expected))
+                .collect(),
+        )
+    }
+}
+
+impl From<turnfleet_controller::config::ConfigErrors> for Problems {
+    fn from(errors: turnfleet_controller::config::ConfigErrors) -> Self {
+        let problems = errors.0.into_iter();
+        Self(
+            problems
+                .map(|error| Problem::new(error.key, error.value, error.expected))
+                .collect(),
+        )
+    }
+}
+
+/// Reads `file`, the process's environment and `sets`, each over the one before.
+///
+/// # Errors
+/// With every problem at once.
+pub(crate) fn load<C: Configuration>(
+    file: Option<&Path>,
+    sets: &[(String, String)],
+) -> Result<C, Problems> {
+    let mut layers = Layers::new(C::schema());
+    if let Some(file) = file {
+        layers.file(file);
+    }
+    let variables = std::env::vars_os();
+    let variables = variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    layers.environment(C::ENVIRONMENT, variables);
+    layers.sets(sets);
+    finish(layers)
+}
+
+/// Reads what `layers` hold.
+///
+/// # Errors
+/// With every problem at once, those of the layers included.
+pub(crate) fn finish<C: Configuration>(layers: Layers) -> Result<C, Problems> {
+    let (raw, mut problems) = layers.finish::<C::Raw>();
+    match raw.map(C::try_from) {
+        Some(Ok(config)) if problems.is_empty() => Ok(config),
+        Some(Ok(_)) | None => Err(problems),
+        Some(Err(more)) => {
+            problems.append(more.into());
+            Err(problems)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is wrong with a configuration, in words for the person who wrote it.
+
+use std::fmt;
+
+/// One key that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// The key's dotted path, or the file where no key is to blame.
+    key: String,
+    /// What was written, unless it is secret or missing.
+    value: Option<String>,
+    /// What is expected there.
+    expected: String,
+}
+
+impl Problem {
+    /// Names the key, what was written (never shown where the key's name says that it is secret), and what is expected.
+    pub(crate) fn new(
+        key: impl Into<String>,
+        value: Option<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        let key = key.into();
+        let value = value.filter(|_| !is_secret(&key));
+        Self {
+            key,
+            value,
+            expected: expected.into(),
+        }
+    }
+}
+
+/// Whether the value of `key` must not be shown. A key that ends in `_file` holds a path.
+fn is_secret(key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let name = name.split(['[', ' ']).next().unwrap_or(name);
+    let telling = ["secret", "token", "password"];
+    let holds_one =
+        matches!(name, "user" | "users") || telling.iter().any(|word| name.contains(word));
+    holds_one && !name.ends_with("_file")
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            key,
+            value,
+            expected,
+        } = self;
+        match value {
+            Some(value) => write!(f, "{key} = {value}: expected {expected}"),
+            None => write!(f, "{key}: expected {expected}"),
+        }
+    }
+}
+
+/// Everything that is wrong with one configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
+
+impl Problems {
+    /// Whether nothing is wrong.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds one.
+    pub(crate) fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// Adds one, unless its key has one already: a value that was set aside for its type is not missing.
+    pub(crate) fn add(&mut self, problem: Problem) {
+        if !self.0.iter().any(|known| known.key == problem.key) {
+            self.0.push(problem);
+        }
+    }
+
+    /// Adds those of `other`, as [`Self::add`] does.
+    pub(crate) fn append(&mut self, other: Self) {
+        other.0.into_iter().for_each(|problem| self.add(problem));
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        for key in [
+            "shared_secret",
+            "controller.join_token",
+            "users[0].password",
+            "user[1]",
+            "user",
+        ] {
+            let shown = Problem::new(key, Some("hidden".to_owned()), "a text").to_string();
+            assert!(!shown.contains("hidden"), "{shown}");
+        }
+        for key in ["join_token_file", "limits.allocations_per_user", "tls.key"] {
+            let shown = Problem::new(key, Some("shown".to_owned()), "a text").to_string();
+            assert!(shown.contains("shown"), "{shown}");
+        }
+    }
+}

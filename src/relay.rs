@@ -1,0 +1,61 @@
+//! `turnfleet relay`: one relay node, from its configuration to its last allocation.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use turnfleet_relay::Node;
+use turnfleet_relay::config::{Config, LogFormat as ConfiguredFormat};
+
+use crate::cli::RelayArgs;
+use crate::shutdown::Signals;
+use crate::telemetry::{LogArgs, LogFormat};
+use crate::{admin, config, notify, shutdown, telemetry};
+
+/// Serves until the first signal, then drains until the last allocation ends, the deadline passes or a second signal comes.
+///
+/// # Errors
+/// When the configuration is wrong or a listener cannot be opened.
+pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
+    if args.end_with_stdin {
+        shutdown::end_with_standard_input()?;
+    }
+    let service = &args.service;
+    let config: Config = config::load(service.config.as_deref(), &service.set)
+        .context("the configuration of the relay is wrong")?;
+    let configured = match config.log.format {
+        ConfiguredFormat::Text => LogFormat::Text,
+        ConfiguredFormat::Json => LogFormat::Json,
+    };
+    let filter = log.filter.as_deref().unwrap_or(&config.log.filter);
+    telemetry::start(filter, log.log_format.unwrap_or(configured))?;
+    let mut signals = Signals::listen()?;
+    let deadline = config.drain_deadline;
+    let admin = match config.metrics_address {
+        Some(address) => Some(admin::bind(address, "metrics.address").await?),
+        None => None,
+    };
+    let node = Arc::new(
+        Node::start(config)
+            .await
+            .context("the relay cannot start")?,
+    );
+    if let Some(listener) = admin {
+        admin::serve(listener, &node);
+    }
+    tracing::info!(node = %node.status().node_id, listeners = node.listeners().len(), "serving");
+    notify::ready();
+
+    let signal = signals.next().await;
+    notify::stopping();
+    tracing::info!(signal, "leaving");
+    node.drain(deadline);
+    tokio::select! {
+        () = node.drained() => {}
+        signal = signals.next() => tracing::info!(signal, "stopping at once"),
+    }
+    // A request for metrics may hold the node for a moment; the end of the process ends the node as well.
+    if let Some(node) = Arc::into_inner(node) {
+        node.stop().await;
+    }
+    Ok(())
+}

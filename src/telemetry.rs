@@ -1,0 +1,78 @@
+//! Sets up the log: lines of text for a person or JSON for a collector, on standard error. Standard output belongs to what
+//! a command was asked to print.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// What is logged, and how.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LogArgs {
+    /// What is logged: a level, or directives such as `info,turnfleet_relay=debug`
+    #[arg(
+        long = "log",
+        global = true,
+        value_name = "FILTER",
+        env = "TURNFLEET_LOG",
+        hide_env_values = true,
+        help_heading = "Log"
+    )]
+    pub(crate) filter: Option<String>,
+    /// How a log line looks
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "TURNFLEET_LOG_FORMAT",
+        hide_env_values = true,
+        help_heading = "Log"
+    )]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for a person.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// The value that the flag takes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// The filter of a command whose configuration names none.
+pub(crate) const DEFAULT_FILTER: &str = "info";
+
+/// Starts logging; called once in a process.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let parsed = EnvFilter::builder().parse(filter);
+    let filter = parsed.with_context(|| {
+        format!(
+            "--log {filter:?}: expected a level or directives, such as info,turnfleet_relay=debug"
+        )
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Waits until lists name every relay of a fleet: registered, granted its ports, and probed.
+
+use std::time::Duration;
+
+use turnfleet_controller::Controller;
+use turnfleet_controller::fleet::FleetView;
+
+use super::plan::{Plan, Relay};
+
+/// What is missing is said when the fleet is not ready after this time, and again after each such time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Resolves when every relay of the plan is in the lists.
+pub(super) async fn all(plan: &Plan, controller: &Controller) {
+    let mut changes = controller.watch();
+    loop {
+        let all = changes.wait_for(|view| missing(plan, view).is_empty());
+        // An error means that the controller is stopping, and this with it.
+        match tokio::time::timeout(PATIENCE, all).await {
+            Ok(_) => return,
+            Err(_) => {
+                let missing = missing(plan, &controller.view()).join(", ");
+                tracing::warn!(missing, "the fleet is not ready yet: relays are not listed");
+            }
+        }
+    }
+}
+
+/// The relays that lists do not name, each with the reason as far as it is known.
+fn missing(plan: &Plan, view: &FleetView) -> Vec<String> {
+    let relays = plan.relays.iter();
+    let missing =
+        relays.filter_map(|relay| Some(format!("{} {}", relay.name, reason(relay, view)?)));
+    missing.collect()
+}
+
+/// Why lists do not name the relay; nothing where they do.
+fn reason(relay: &Relay, view: &FleetView) -> Option<String> {
+    let Some(node) = view
+        .nodes
+        .iter()
+        .find(|node| node.id.as_str() == relay.name)
+    else {
+        return Some("has not registered".to_owned());
+    };
+    if node.listed {
+        return None;
+    }
+    Some(match (&node.refusal, &node.probe) {
+        _ if !node.connected => "has no control session".to_owned(),
+        (Some(refusal), _) => format!("refused its policy: {refusal}"),
+        (None, Some(Err(failure))) => format!("fails its probe: {}", failure.name()),
+        (None, None | Some(Ok(()))) => "has not been probed".to_owned(),
+    })
+}

@@ -1,0 +1,115 @@
+//! What `turnfleet up` prints when the fleet is ready: how to use it, for a person, and the ready line for a script.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use turnfleet_controller::Controller;
+use turnfleet_proto::credentials::mint;
+
+use super::plan::Plan;
+use super::ready::Ready;
+use crate::credentials::unix_now;
+use crate::state_dir::StateDir;
+
+/// Prints the page, and with `--json` the ready line: the line is then alone on standard output, and the page goes to
+/// standard error. A reader that has gone stops no fleet.
+///
+/// # Errors
+/// When the clock is wrong, so that no credential can be minted.
+pub(crate) fn print(
+    ready: &Ready,
+    plan: &Plan,
+    state: &StateDir,
+    controller: &Controller,
+) -> anyhow::Result<()> {
+    let mut page = String::new();
+    servers(&mut page, ready, controller)?;
+    homeserver(&mut page, ready)?;
+    places(&mut page, ready, plan, state, controller)?;
+    writeln!(page, "\nStop it with Ctrl-C.")?;
+    if plan.flags().json {
+        let line = serde_json::to_string(ready)?;
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        let _ = std::io::stderr().write_all(page.as_bytes());
+    } else {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(page.as_bytes()).and_then(|()| out.flush());
+    }
+    Ok(())
+}
+
+fn servers(page: &mut String, ready: &Ready, controller: &Controller) -> anyhow::Result<()> {
+    let Ready { relays, realm, .. } = ready;
+    writeln!(
+        page,
+        "Turnfleet is ready: {} relays, realm {realm}.",
+        relays.len()
+    )?;
+    writeln!(page, "\nTURN servers")?;
+    for uri in &ready.turn_uris {
+        writeln!(page, "  {uri}")?;
+    }
+    let credential = mint(&controller.shared_secret(), "try-me", unix_now()? + 3600);
+    writeln!(page, "\nA credential, good for an hour")?;
+    writeln!(page, "  username  {}", credential.username)?;
+    writeln!(page, "  password  {}", credential.password)?;
+    Ok(())
+}
+
+fn homeserver(page: &mut String, ready: &Ready) -> anyhow::Result<()> {
+    writeln!(page, "\nFor Synapse, in homeserver.yaml")?;
+    writeln!(page, "  turn_uris:")?;
+    for uri in &ready.few_uris {
+        writeln!(page, "    - \"{uri}\"")?;
+    }
+    // A JSON string is a YAML string too.
+    let secret = serde_json::Value::from(ready.shared_secret.as_str());
+    writeln!(page, "  turn_shared_secret: {secret}")?;
+    writeln!(page, "  turn_user_lifetime: 1h")?;
+    writeln!(page, "  turn_allow_guests: true")?;
+    Ok(())
+}
+
+fn places(
+    page: &mut String,
+    ready: &Ready,
+    plan: &Plan,
+    state: &StateDir,
+    controller: &Controller,
+) -> anyhow::Result<()> {
+    writeln!(page, "\nDashboard and API  {}", ready.http)?;
+    writeln!(page, "API token          {}", ready.api_token)?;
+    writeln!(page, "State folder       {}", state.path().display())?;
+    writeln!(
+        page,
+        "Its sealing key    {}",
+        controller.key_file().display()
+    )?;
+    if let Some(ca) = &ready.ca {
+        writeln!(
+            page,
+            "CA certificate     {} (what clients of turns: are to trust)",
+            ca.display()
+        )?;
+    }
+    if plan.flags().spawn {
+        let file = state.join("relay-K.toml");
+        writeln!(
+            page,
+            "\nStart relay K again with: turnfleet relay --config {}",
+            file.display()
+        )?;
+    }
+    let view = controller.view();
+    let mut public_ips = view.nodes.iter().flat_map(|node| &node.identity.public_ips);
+    if public_ips.any(IpAddr::is_loopback) && !plan.flags().danger_allow_loopback_peers {
+        writeln!(
+            page,
+            "\nThe relays have loopback addresses, and refuse all peers on loopback but relays of this fleet.\n\
+             To try it with peers on this machine, add --danger-allow-loopback-peers."
+        )?;
+    }
+    Ok(())
+}

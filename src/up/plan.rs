@@ -1,0 +1,229 @@
+//! From flags to a plan: how many relays there are, and where each listens.
+//!
+//! Looks at the machine's addresses and ports and changes nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+use turnfleet_proto::PortRange;
+
+use super::Flags;
+use crate::certificate::Files;
+use crate::config::{Problem, Problems};
+
+/// The most relays that one command runs.
+const MAX_RELAYS: u16 = 64;
+
+/// What `turnfleet up` will run, checked against this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) relays: Vec<Relay>,
+    pub(crate) listen_ips: Vec<IpAddr>,
+    /// The external addresses, without the listen addresses that they belong to.
+    pub(crate) public_ips: Vec<IpAddr>,
+    pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) given_certificate: Option<Files>,
+    flags: Flags,
+}
+
+/// The places of one relay.
+#[derive(Clone, Debug)]
+pub(crate) struct Relay {
+    /// Its name in the fleet, which is also the name of its folder and file in the state folder.
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) tls_port: u16,
+    pub(crate) metrics: SocketAddr,
+}
+
+impl Plan {
+    /// Checks the flags, and that this machine has the addresses.
+    ///
+    /// # Errors
+    /// With every flag that cannot be used.
+    pub(crate) fn new(flags: Flags) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let relays = relays(&flags, &mut problems);
+        check_texts(&flags, &mut problems);
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let plan = Self {
+            relays,
+            listen_ips: listen_ips(&flags.listen_ip, &mut problems),
+            public_ips: public_ips(&flags.public_ip, &mut problems),
+            http: flags.http.unwrap_or_else(|| loopback(8080)),
+            grpc: flags.grpc.unwrap_or_else(|| loopback(8081)),
+            given_certificate: given_certificate(&flags, &mut problems),
+            flags,
+        };
+        if problems.is_empty() {
+            Ok(plan)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The flags as they were written.
+    pub(crate) fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    /// The addresses that a certificate of this machine is to carry: those that clients use, and loopback, where the relays
+    /// find the controller.
+    pub(crate) fn certificate_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = self.public_ips.clone();
+        addresses.extend(&self.listen_ips);
+        addresses.extend([
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ]);
+        addresses.extend([self.http.ip(), self.grpc.ip()]);
+        let mut seen = Vec::new();
+        addresses.retain(|ip| {
+            let fresh = !ip.is_unspecified() && !seen.contains(ip);
+            seen.push(*ip);
+            fresh
+        });
+        addresses
+    }
+}
+
+fn relays(flags: &Flags, problems: &mut Problems) -> Vec<Relay> {
+    let count = flags.relays.unwrap_or(2);
+    if !(1..=MAX_RELAYS).contains(&count) {
+        let expected = format!("1 to {MAX_RELAYS}");
+        problems.push(Problem::new("--relays", Some(count.to_string()), expected));
+    }
+    let last = count.clamp(1, MAX_RELAYS) - 1;
+    let mut ports = |flag: &str, first: u16, step: u16| {
+        let most = u16::MAX - last * step;
+        if !(1..=most).contains(&first) {
+            let expected = format!("1 to {most}, for {count} relays");
+            problems.push(Problem::new(flag, Some(first.to_string()), expected));
+        }
+        move |k: u16| first.saturating_add(k * step)
+    };
+    let port = ports("--port", flags.port.unwrap_or(3478), 2);
+    let tls_port = ports("--tls-port", flags.tls_port.unwrap_or(5349), 2);
+    let metrics = ports("--metrics-port", flags.metrics_port.unwrap_or(9641), 1);
+    let relay = |k| Relay {
+        name: format!("relay-{k}"),
+        port: port(k),
+        tls_port: tls_port(k),
+        metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, metrics(k))),
+    };
+    (0..=last).map(relay).collect()
+}
+
+/// Checks what is passed on as it is written.
+fn check_texts(flags: &Flags, problems: &mut Problems) {
+    let ports = flags.relay_ports.as_deref();
+    if ports.is_some_and(|ports| ports.parse::<PortRange>().is_err()) {
+        let expected = "FIRST-LAST, 1024 or above, such as 49152-65535";
+        problems.push(Problem::new(
+            "--relay-ports",
+            flags.relay_ports.clone(),
+            expected,
+        ));
+    }
+    for (index, user) in flags.user.iter().enumerate() {
+        if user.split_once(':').is_none_or(|(name, _)| name.is_empty()) {
+            problems.push(Problem::new(
+                format!("--user ({})", index + 1),
+                None,
+                "NAME:PASSWORD",
+            ));
+        }
+    }
+    for (key, _) in &flags.set {
+        if !key.starts_with("relay.") && !key.starts_with("controller.") {
+            let expected = "relay.KEY=VALUE or controller.KEY=VALUE";
+            problems.push(Problem::new("--set", Some(key.clone()), expected));
+        }
+    }
+}
+
+fn given_certificate(flags: &Flags, problems: &mut Problems) -> Option<Files> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (&flags.tls_cert, &flags.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (absolute(certificate), absolute(key));
+            Some(Files { certificate, key })
+        }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            let expected = "to be given together with --tls-key";
+            problems.push(Problem::new("--tls-cert", None, expected));
+            None
+        }
+    }
+}
+
+/// The addresses to listen on, wildcards resolved. A default that the machine lacks is skipped; one that was asked for is a problem.
+fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
+    let here = |ip: &IpAddr| UdpSocket::bind((*ip, 0)).is_ok();
+    let mut ips: Vec<IpAddr> = Vec::new();
+    if asked.is_empty() {
+        for ip in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ] {
+            if here(&ip) {
+                ips.push(ip);
+            } else {
+                tracing::warn!(%ip, "skipped: this machine lacks the default listen address");
+            }
+        }
+        if ips.is_empty() {
+            problems.push(Problem::new(
+                "--listen-ip",
+                None,
+                "an address of this machine",
+            ));
+        }
+        return ips;
+    }
+    for ip in asked {
+        let meant = if ip.is_unspecified() {
+            let machine = turnfleet_relay::machine_addresses().into_iter();
+            machine
+                .filter(|other| other.is_ipv4() == ip.is_ipv4())
+                .collect()
+        } else {
+            vec![*ip]
+        };
+        if meant.is_empty() || !meant.iter().all(here) {
+            let expected = "an address that this machine has";
+            problems.push(Problem::new("--listen-ip", Some(ip.to_string()), expected));
+        }
+        for ip in meant {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
+        }
+    }
+    ips
+}
+
+fn public_ips(asked: &[String], problems: &mut Problems) -> Vec<IpAddr> {
+    let parse = |text: &str| {
+        let (external, local) = text
+            .split_once('/')
+            .map_or((text, None), |(a, b)| (a, Some(b)));
+        let external = external.parse::<IpAddr>().ok()?;
+        local
+            .is_none_or(|local| local.parse::<IpAddr>().is_ok())
+            .then_some(external)
+    };
+    let mut found = Vec::new();
+    for text in asked {
+        match parse(text) {
+            Some(external) => found.push(external),
+            None => {
+                let expected = "EXTERNAL or EXTERNAL/LOCAL, two IP addresses";
+                problems.push(Problem::new("--public-ip", Some(text.clone()), expected));
+            }
+        }
+    }
+    found
+}

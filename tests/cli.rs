@@ -1,0 +1,223 @@
+//! The small commands, as a person or a script calls them: no fleet runs.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what is missing ends the test, and says where"
+)]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn turnfleet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn printed(arguments: &[&str]) -> String {
+    let output = turnfleet(arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the command said on standard error before it failed with code 1.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = turnfleet(arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_minted_credential_is_verified_with_its_secret_alone() {
+    let mint = [
+        "credentials",
+        "mint",
+        "--secret",
+        "north",
+        "--user",
+        "@a:example.org",
+    ];
+    let minted = printed(&[&mint[..], &["--ttl", "10m", "--json"]].concat());
+    let minted: Value = serde_json::from_str(&minted).unwrap();
+    let (username, password) = (
+        minted["username"].as_str().unwrap(),
+        minted["password"].as_str().unwrap(),
+    );
+    assert_eq!(
+        username.split_once(':').map(|(_, user)| user),
+        Some("@a:example.org")
+    );
+    assert_eq!(minted["ttl"], 600);
+
+    let verify = |secret, password| {
+        let given = ["--username", username, "--password", password];
+        [&["credentials", "verify", "--secret", secret], &given[..]].concat()
+    };
+    assert!(printed(&verify("north", password)).starts_with("valid for "));
+    assert!(refused(&verify("south", password)).contains("password"));
+    assert!(refused(&verify("north", "guess")).contains("password"));
+}
+
+#[test]
+fn a_credential_for_nobody_is_a_bare_expiry() {
+    let minted = printed(&["credentials", "mint", "--secret", "north"]);
+    let line = minted
+        .lines()
+        .find_map(|line| line.strip_prefix("username: "));
+    assert!(
+        line.unwrap().bytes().all(|byte| byte.is_ascii_digit()),
+        "{minted}"
+    );
+}
+
+#[test]
+fn an_expired_credential_is_refused() {
+    // HMAC-SHA1 of the username with the key "north", in base64.
+    let given = [
+        "--username",
+        "1700000000:@alice:example.org",
+        "--password",
+        "b7c/MWmorxmLryRFjaJYkUW5nOo=",
+    ];
+    let verify = [&["credentials", "verify", "--secret", "north"], &given[..]].concat();
+    assert!(refused(&verify).contains("ended"));
+}
+
+#[test]
+fn the_secret_may_come_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    fs::write(&file, "north\n").unwrap();
+    let file = file.to_str().unwrap();
+    let minted = printed(&[
+        "credentials",
+        "mint",
+        "--secret-file",
+        file,
+        "--user",
+        "a",
+        "--json",
+    ]);
+    let minted: Value = serde_json::from_str(&minted).unwrap();
+    let (username, password) = (
+        minted["username"].as_str().unwrap(),
+        minted["password"].as_str().unwrap(),
+    );
+    printed(&[
+        "credentials",
+        "verify",
+        "--secret",
+        "north",
+        "--username",
+        username,
+        "--password",
+        password,
+    ]);
+}
+
+#[test]
+fn check_config_shows_every_error_at_once_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    let text = "regionn = 'a'\nshards = 'many'\npublic_ips = ['somewhere']\n\
+                [controller]\njoin_token = 7777\nendpoints = ['gopher://x']\n\
+                [[listeners]]\ntransport = 'sctp'\naddress = '127.0.0.1:1'\n";
+    fs::write(&file, text).unwrap();
+    let said = refused(&[
+        "check-config",
+        "relay",
+        "--config",
+        file.to_str().unwrap(),
+        "--set",
+        "tls.kex=a",
+    ]);
+    for part in [
+        "regionn: expected a known key (did you mean region?)",
+        "shards = \"many\": expected a whole number",
+        "public_ips[0] = somewhere",
+        "controller.join_token: expected a text",
+        "controller.endpoints[0] = gopher://x",
+        "listeners[0].transport = sctp",
+        "tls.kex (from --set): expected a known key (did you mean key?)",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing from\n{said}");
+    }
+    assert!(!said.contains("7777"), "{said}");
+}
+
+#[test]
+fn check_config_accepts_the_defaults_of_up_and_judges_its_inner_tables() {
+    assert_eq!(
+        printed(&["check-config", "up"]),
+        "the configuration is good\n"
+    );
+    let said = refused(&[
+        "check-config",
+        "up",
+        "--set",
+        "relay.shard=1",
+        "--set",
+        "controller.realn=x",
+    ]);
+    assert!(said.contains("did you mean shards?"), "{said}");
+    assert!(said.contains("did you mean realm?"), "{said}");
+    let said = refused(&[
+        "check-config",
+        "up",
+        "--relays",
+        "0",
+        "--relay-ports",
+        "9-1",
+        "--port",
+        "65535",
+    ]);
+    for flag in ["--relays = 0", "--relay-ports = 9-1"] {
+        assert!(said.contains(flag), "{flag:?} is missing from\n{said}");
+    }
+}
+
+#[test]
+fn the_environment_stands_over_the_file_and_set_over_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    fs::write(
+        &file,
+        "node_id = 'Bad File'\nregion = 'a b'\nzone = 'c d'\n",
+    )
+    .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args([
+            "check-config",
+            "relay",
+            "--config",
+            file.to_str().unwrap(),
+            "--set",
+            "node_id=good",
+        ])
+        .env("TURNFLEET_RELAY__NODE_ID", "Bad Environment")
+        .env("TURNFLEET_RELAY__REGION", "good")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("zone = c d"), "{said}");
+    assert!(
+        !said.contains("node_id") && !said.contains("region"),
+        "{said}"
+    );
+}
+
+#[test]
+fn completions_are_there_for_the_usual_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            printed(&["completions", shell]).contains("turnfleet"),
+            "{shell}"
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! `turnfleet up` as scripts and supervisors see it: real processes, their output, their ports and their end.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what is missing ends the test, and says where"
+)]
+
+mod credentials;
+mod fleet;
+mod processes;
+mod ready;
+mod refusals;
