@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
 use super::tls::ALPN_H2;
@@ -143,25 +144,10 @@ impl Connection {
     async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
         // Answers are small and whole; waiting to fill a segment only delays them.
         drop(stream.set_nodelay(true));
-        let opening = tokio::time::timeout(OPENING_TIMEOUT, async {
-            match acceptor {
-                Some(acceptor) => acceptor.accept(stream).await.map(Opened::Tls),
-                None => {
-                    let version = self.first_bytes(&stream).await?;
-                    Ok(Opened::Plain(stream, version))
-                }
-            }
-        });
+        let opening = tokio::time::timeout(OPENING_TIMEOUT, self.open(stream, acceptor));
         match opening.await {
             Ok(Ok(Opened::Plain(stream, version))) => self.serve(stream, version).await,
-            Ok(Ok(Opened::Tls(stream))) => {
-                let h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-                let version = match self.protocols {
-                    Protocols::Http if !h2 => Version::Http1,
-                    Protocols::Http | Protocols::Grpc => Version::Http2,
-                };
-                self.serve(stream, version).await;
-            }
+            Ok(Ok(Opened::Tls(stream, version))) => self.serve(stream, version).await,
             Ok(Err(error)) => {
                 tracing::debug!(listener = self.protocols.name(), from = %self.from, %error, "connection not opened");
             }
@@ -169,6 +155,25 @@ impl Connection {
                 tracing::debug!(listener = self.protocols.name(), from = %self.from, "connection opened too slowly");
             }
         }
+    }
+
+    /// Finds out which version of HTTP is spoken: by ALPN within TLS, by the first bytes without.
+    async fn open(
+        &self,
+        stream: TcpStream,
+        acceptor: Option<TlsAcceptor>,
+    ) -> std::io::Result<Opened> {
+        let Some(acceptor) = acceptor else {
+            let version = self.first_bytes(&stream).await?;
+            return Ok(Opened::Plain(stream, version));
+        };
+        let stream = acceptor.accept(stream).await?;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+        let version = match self.protocols {
+            Protocols::Http if !h2 => Version::Http1,
+            Protocols::Http | Protocols::Grpc => Version::Http2,
+        };
+        Ok(Opened::Tls(Box::new(stream), version))
     }
 
     /// Tells HTTP/2 with prior knowledge by the first bytes of its preface, which no HTTP/1.1 method shares.
@@ -209,7 +214,7 @@ impl Connection {
 
 enum Opened {
     Plain(TcpStream, Version),
-    Tls(tokio_rustls::server::TlsStream<TcpStream>),
+    Tls(Box<TlsStream<TcpStream>>, Version),
 }
 
 /// One version only, because the automatic choice between the two has no time limit of its own.

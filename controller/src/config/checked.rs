@@ -472,7 +472,7 @@ impl PortPlan {
             return self.range.len();
         }
         let usable = (u32::from(self.range.last()) + 1).saturating_sub(self.first());
-        usable / self.relays_per_address & !1
+        (usable / self.relays_per_address) & !1
     }
 
     /// The first port of the first share.

@@ -249,10 +249,11 @@ impl Fleet {
 
     /// Lets time pass; says whether that changed anybody's health.
     pub fn tick(&mut self, now: Now) -> bool {
-        let nodes = self.nodes.values_mut();
-        nodes.fold(false, |changed, node| {
-            node.liveness.tick(now.instant) || changed
-        })
+        let mut changed = false;
+        for node in self.nodes.values_mut() {
+            changed |= node.liveness.tick(now.instant);
+        }
+        changed
     }
 
     /// Whether the node of that id lives.

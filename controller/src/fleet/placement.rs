@@ -86,11 +86,7 @@ impl Candidates {
                 let known = |other: &&NodeView| {
                     (&other.identity.region, &other.identity.zone) == (&node.region, &node.zone)
                 };
-                (
-                    node.region == region,
-                    !picked.iter().any(|other| known(other)),
-                    *score,
-                )
+                (node.region == region, !picked.iter().any(known), *score)
             };
             let better = |a: &(bool, bool, f64), b: &(bool, bool, f64)| {
                 (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2))

@@ -318,7 +318,7 @@ fn check_bounds(txn: &Txn) -> Result<(), StoreError> {
 }
 
 fn open_file(path: &Path) -> Result<(Database, Revision), Failure> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
     make_dir(dir)?;
     OpenOptions::new()
         .create(true)
@@ -326,11 +326,14 @@ fn open_file(path: &Path) -> Result<(Database, Revision), Failure> {
         .append(true)
         .mode(0o600)
         .open(path)?;
-    let database = Database::create(path).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => Failure::Store(StoreError::InUse {
-            path: path.to_owned(),
-        }),
-        other => Failure::Backend(other.into()),
+    let database = Database::create(path).map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            Failure::Store(StoreError::InUse {
+                path: path.to_owned(),
+            })
+        } else {
+            Failure::Backend(error.into())
+        }
     })?;
     let txn = database.begin_write()?;
     let last = {

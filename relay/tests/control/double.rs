@@ -158,6 +158,11 @@ impl Double {
         .await
     }
 
+    pub(crate) async fn hear_goodbye(&mut self) {
+        self.hear_said(|message| matches!(message, FromNode::Goodbye(_)).then_some(()))
+            .await;
+    }
+
     pub(crate) async fn hear_heartbeat(
         &mut self,
         wanted: impl Fn(&Heartbeat) -> bool,

@@ -12,7 +12,6 @@ use std::time::Duration;
 use double::{Double, Heard};
 use tonic::transport::Identity;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
-use turnfleet_proto::fleet::node_message::Message as FromNode;
 use turnfleet_proto::fleet::{Drain, NonceKey, PortGrant, PortRange, SecretGeneration, Snapshot};
 use turnfleet_relay::config::{Config, RawConfig, RawListener, Secret};
 use turnfleet_relay::{Node, NodeError};
@@ -244,7 +243,7 @@ async fn a_node_says_that_it_drains_and_says_goodbye() {
     assert!(!node.is_ready() && node.status().draining);
     node.drained().await;
     node.stop().await;
-    double.hear(|heard| goodbye(heard)).await;
+    double.hear_goodbye().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
