@@ -1,4 +1,5 @@
 //! The fleet's owner on a real store: enrolment, sessions, port grants and secrets, over restarts and races.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! The HTTP API over real sockets.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod stage;
 
@@ -156,180 +157,92 @@ fn ice_servers_have_the_form_that_browsers_take() {
 }
 
 #[test]
-fn every_bad_request_is_answered_with_what_where_and_what_was_expected() {
+fn a_path_or_method_that_the_api_does_not_have_is_refused() {
     let (stage, _node) = staged();
-    let long = format!("/turn?service=turn&username={}", "x".repeat(600));
+    for (method, path, status, code) in [
+        ("GET", "/nowhere", 404, "unknown_path"),
+        ("GET", "/v1/ice-servers", 405, "wrong_method"),
+        ("DELETE", "/turn", 405, "wrong_method"),
+    ] {
+        assert_refused(&stage, (method, path, ""), (status, code, path));
+    }
+    let refused = ask(&stage, "DELETE", "/turn", &[], "");
+    assert_eq!(refused.header("allow"), Some("GET,HEAD,POST"));
+}
+
+#[test]
+fn every_bad_query_is_answered_with_what_where_and_what_was_expected() {
+    let (stage, _node) = staged();
+    let long = format!("service=turn&username={}", "x".repeat(600));
+    for (query, place) in [
+        ("", "query.service"),
+        ("service=stun", "query.service"),
+        (&long, "query.username"),
+        ("service=turn&username=a%0Ab", "query.username"),
+        ("service=turn&username=%ff", "query.username"),
+        ("service=turn&ttl=-1", "query.ttl"),
+        ("service=turn&ttl=NaN", "query.ttl"),
+        ("service=turn&ttl=1&ttl=2", "query.ttl"),
+        ("service=turn&transports=sctp", "query.transports"),
+    ] {
+        let path = format!("/turn?{query}");
+        assert_refused(&stage, ("GET", &path, ""), (400, "bad_parameter", place));
+    }
+}
+
+#[test]
+fn every_bad_body_is_answered_with_what_where_and_what_was_expected() {
+    let (stage, _node) = staged();
     let large = format!("{{\"user\":\"{}\"}}", "x".repeat(20_000));
-    for (method, path, body, status, code, place) in [
-        ("GET", "/nowhere", "", 404, "unknown_path", "/nowhere"),
+    let form = ("POST", "/turn", "service=turn");
+    assert_refused(
+        &stage,
+        form,
+        (415, "unsupported_media_type", "header content-type"),
+    );
+    for (body, status, code, place) in [
+        ("{\n\"user\":", 400, "bad_json", "body, line 2 column 7"),
+        ("[]", 400, "bad_json", "body, line 1 column 0"),
+        (&large, 413, "body_too_large", "body"),
+        (r#"{"ttl":"soon"}"#, 400, "bad_parameter", "body.ttl"),
+        (r#"{"ttl":-5}"#, 400, "bad_parameter", "body.ttl"),
+        (r#"{"user":7}"#, 400, "bad_parameter", "body.user"),
         (
-            "GET",
-            "/v1/ice-servers",
-            "",
-            405,
-            "wrong_method",
-            "/v1/ice-servers",
-        ),
-        ("DELETE", "/turn", "", 405, "wrong_method", "/turn"),
-        ("GET", "/turn", "", 400, "bad_parameter", "query.service"),
-        (
-            "GET",
-            "/turn?service=stun",
-            "",
-            400,
-            "bad_parameter",
-            "query.service",
-        ),
-        ("GET", &long, "", 400, "bad_parameter", "query.username"),
-        (
-            "GET",
-            "/turn?service=turn&username=a%0Ab",
-            "",
-            400,
-            "bad_parameter",
-            "query.username",
-        ),
-        (
-            "GET",
-            "/turn?service=turn&username=%ff",
-            "",
-            400,
-            "bad_parameter",
-            "query.username",
-        ),
-        (
-            "GET",
-            "/turn?service=turn&ttl=-1",
-            "",
-            400,
-            "bad_parameter",
-            "query.ttl",
-        ),
-        (
-            "GET",
-            "/turn?service=turn&ttl=NaN",
-            "",
-            400,
-            "bad_parameter",
-            "query.ttl",
-        ),
-        (
-            "GET",
-            "/turn?service=turn&ttl=1&ttl=2",
-            "",
-            400,
-            "bad_parameter",
-            "query.ttl",
-        ),
-        (
-            "GET",
-            "/turn?service=turn&transports=sctp",
-            "",
-            400,
-            "bad_parameter",
-            "query.transports",
-        ),
-        (
-            "POST",
-            "/turn",
-            "service=turn",
-            415,
-            "unsupported_media_type",
-            "header content-type",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\n\"user\":",
-            400,
-            "bad_json",
-            "body, line 2 column 7",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "[]",
-            400,
-            "bad_json",
-            "body, line 1 column 0",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\"ttl\":\"soon\"}",
-            400,
-            "bad_parameter",
-            "body.ttl",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\"ttl\":-5}",
-            400,
-            "bad_parameter",
-            "body.ttl",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\"user\":7}",
-            400,
-            "bad_parameter",
-            "body.user",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\"transports\":\"udp\"}",
+            r#"{"transports":"udp"}"#,
             400,
             "bad_parameter",
             "body.transports",
         ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\"count\":0}",
-            400,
-            "bad_parameter",
-            "body.count",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            "{\"wish\":1}",
-            400,
-            "bad_parameter",
-            "body.wish",
-        ),
-        (
-            "POST",
-            "/v1/ice-servers",
-            &large,
-            413,
-            "body_too_large",
-            "body",
-        ),
+        (r#"{"count":0}"#, 400, "bad_parameter", "body.count"),
+        (r#"{"wish":1}"#, 400, "bad_parameter", "body.wish"),
     ] {
-        let answer = ask(
-            &stage,
-            method,
-            path,
-            &[("authorization", &stage.admin())],
-            body,
-        );
-        let error = answer.json()["error"].clone();
-        assert_eq!(
-            (answer.status, &error["code"], &error["where"]),
-            (status, &json!(code), &json!(place)),
-            "{method} {path} {body}"
-        );
-        assert!(
-            error["what"].is_string() && error["expected"].is_string(),
-            "{error}"
-        );
+        let request = ("POST", "/v1/ice-servers", body);
+        assert_refused(&stage, request, (status, code, place));
     }
-    let refused = ask(&stage, "DELETE", "/turn", &[], "");
-    assert_eq!(refused.header("allow"), Some("GET,HEAD,POST"));
+}
+
+/// Asserts that the request of method, path and body is refused with that status, error code and place.
+#[track_caller]
+fn assert_refused(stage: &Stage, request: (&str, &str, &str), expected: (u16, &str, &str)) {
+    let (method, path, body) = request;
+    let answer = ask(
+        stage,
+        method,
+        path,
+        &[("authorization", &stage.admin())],
+        body,
+    );
+    let error = answer.json()["error"].clone();
+    let (status, code, place) = expected;
+    assert_eq!(
+        (answer.status, &error["code"], &error["where"]),
+        (status, &json!(code), &json!(place)),
+        "{request:?}"
+    );
+    assert!(
+        error["what"].is_string() && error["expected"].is_string(),
+        "{error}"
+    );
 }
 
 #[test]

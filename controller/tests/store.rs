@@ -1,5 +1,6 @@
 //! What every back end of the store promises. A back end joins with an implementation of [`Backend`] and one line at the
 //! end.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -72,16 +72,16 @@ impl Forwarder {
         for token in ready {
             if token == LISTENER {
                 self.flush(&mut filled);
-                self.from_clients()?;
+                self.relay_from_clients()?;
             } else {
-                self.from_peer(token.0, &mut filled);
+                self.relay_from_peer(token.0, &mut filled);
             }
         }
         self.flush(&mut filled);
         Ok(())
     }
 
-    fn from_clients(&mut self) -> std::io::Result<()> {
+    fn relay_from_clients(&mut self) -> std::io::Result<()> {
         loop {
             let Ok(received) = self.batch.receive(self.listener.as_fd(), 0..BATCH) else {
                 return Ok(());
@@ -102,7 +102,7 @@ impl Forwarder {
     }
 
     /// Datagrams stay in the batch until they are sent, so the next socket's go behind them.
-    fn from_peer(&mut self, flow: usize, filled: &mut usize) {
+    fn relay_from_peer(&mut self, flow: usize, filled: &mut usize) {
         loop {
             if *filled + SMALL_BATCH > BATCH {
                 self.flush(filled);

@@ -74,10 +74,10 @@ pub(crate) async fn serve(listener: Arc<UdpSocket>, snapshot: Snapshot) {
     loop {
         tokio::select! {
             Ok((len, from)) = listener.recv_from(&mut packet) => {
-                relay.from_client(from, &packet[..len]).await;
+                relay.relay_from_client(from, &packet[..len]).await;
             }
             Some((id, from, payload)) = arrived.recv() => {
-                relay.from_peer(id, from, &payload).await;
+                relay.relay_from_peer(id, from, &payload).await;
             }
         }
     }
@@ -138,7 +138,7 @@ impl Relay {
         }
     }
 
-    async fn from_client(&mut self, client: SocketAddr, packet: &[u8]) {
+    async fn relay_from_client(&mut self, client: SocketAddr, packet: &[u8]) {
         let five_tuple = FiveTuple {
             transport: Transport::Udp,
             client,
@@ -164,7 +164,7 @@ impl Relay {
             .handle_client(now, from, packet, &context, reply)
     }
 
-    async fn from_peer(&mut self, on: RelayedId, from: SocketAddr, payload: &[u8]) {
+    async fn relay_from_peer(&mut self, on: RelayedId, from: SocketAddr, payload: &[u8]) {
         let now = self.now();
         let decision = self
             .server
