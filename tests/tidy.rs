@@ -1,6 +1,6 @@
 //! The house rules that a program can check, over the files of this repository.
 //!
-//! Each test names every offending place at once. `UPDATE_EXPECT=1 cargo test --test tidy` writes generated pages anew.
+//! Each test names every offending place at once.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The most lines of a source file, its unit tests apart.
 const MAX_LINES: usize = 600;
@@ -276,26 +275,6 @@ fn the_turn_core_depends_on_hashing_alone() {
         .map(|name| format!("relay/turn/Cargo.toml: {name}"))
         .collect();
     assert_none(&offences);
-}
-
-#[test]
-fn the_configuration_page_is_what_the_command_prints() {
-    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
-        .arg("config-reference")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let printed = String::from_utf8(output.stdout).unwrap();
-    let page = root().join("docs/configuration.md");
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(&page, &printed).unwrap();
-    }
-    let kept = fs::read_to_string(&page).unwrap_or_default();
-    let same = kept == printed;
-    assert!(
-        same,
-        "docs/configuration.md is out of date; UPDATE_EXPECT=1 cargo test --test tidy writes it"
-    );
 }
 
 #[test]

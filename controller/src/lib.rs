@@ -33,6 +33,7 @@ use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, Setting, token_hash};
 use fleet::{FleetView, Settings, WEAK_SECRET_BYTES, Wishes};
 use metrics::Metrics;
+pub use metrics::{MetricReference, metric_reference};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EmbeddedStore, Sealer};

@@ -3,8 +3,10 @@
 //! Labels come from closed enums only: never an address, a user, a node or a token. What can be read off the fleet's view is
 //! read off it when somebody asks, and not kept twice.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -12,6 +14,27 @@ use prometheus::{
 
 use crate::api::Protocols;
 use crate::fleet::{FleetView, Health};
+
+/// One metric, as the reference shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricReference {
+    /// The name, with the prefix `turnfleet_controller_`.
+    pub name: String,
+    /// The name that Prometheus has for its type.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// What it means.
+    pub help: String,
+}
+
+/// Every metric of a controller, in the order of this file.
+#[must_use]
+pub fn metric_reference() -> Vec<MetricReference> {
+    let maker = Maker::default();
+    Metrics::made_by(&maker);
+    maker.references.into_inner()
+}
 
 /// The counters of one controller.
 #[derive(Debug)]
@@ -46,8 +69,10 @@ struct FleetGauges {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let registry = Registry::new();
-        let make = Maker(&registry);
+        Self::made_by(&Maker::default())
+    }
+
+    fn made_by(make: &Maker) -> Self {
         Self {
             requests: make.counters(
                 "http_requests_total",
@@ -88,8 +113,8 @@ impl Metrics {
                 "How long successful probes took.",
                 &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
             ),
-            fleet: FleetGauges::new(&make),
-            registry,
+            fleet: FleetGauges::new(make),
+            registry: make.registry.clone(),
         }
     }
 
@@ -121,7 +146,7 @@ impl Metrics {
 }
 
 impl FleetGauges {
-    fn new(make: &Maker<'_>) -> Self {
+    fn new(make: &Maker) -> Self {
         Self {
             nodes: make.gauges("nodes", "Enrolled nodes, by health.", &["health"]),
             listed: make.gauge("nodes_listed", "Nodes that lists may name."),
@@ -164,42 +189,56 @@ fn signed(value: u64) -> i64 {
 }
 
 /// Makes metrics and registers them. The names are constants of this file, so nothing here can fail.
-struct Maker<'r>(&'r Registry);
+#[derive(Default)]
+struct Maker {
+    registry: Registry,
+    references: RefCell<Vec<MetricReference>>,
+}
 
-impl Maker<'_> {
+impl Maker {
     fn opts(name: &str, text: &str) -> Opts {
         Opts::new(format!("turnfleet_controller_{name}"), text)
     }
 
-    fn registered<M: prometheus::core::Collector + Clone + 'static>(
+    fn registered<M: Collector + Clone + 'static>(
         &self,
+        kind: &'static str,
         metric: prometheus::Result<M>,
     ) -> M {
         let metric = metric.expect("the names and labels of this file are valid");
-        self.0
+        let described = metric.desc().into_iter().map(|desc| MetricReference {
+            name: desc.fq_name.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        });
+        self.references.borrow_mut().extend(described);
+        self.registry
             .register(Box::new(metric.clone()))
             .expect("each name is registered once");
         metric
     }
 
     fn counter(&self, name: &str, text: &str) -> IntCounter {
-        self.registered(IntCounter::with_opts(Self::opts(name, text)))
+        self.registered("counter", IntCounter::with_opts(Self::opts(name, text)))
     }
 
     fn counters(&self, name: &str, text: &str, labels: &[&str]) -> IntCounterVec {
-        self.registered(IntCounterVec::new(Self::opts(name, text), labels))
+        let metric = IntCounterVec::new(Self::opts(name, text), labels);
+        self.registered("counter", metric)
     }
 
     fn gauge(&self, name: &str, text: &str) -> IntGauge {
-        self.registered(IntGauge::with_opts(Self::opts(name, text)))
+        self.registered("gauge", IntGauge::with_opts(Self::opts(name, text)))
     }
 
     fn gauges(&self, name: &str, text: &str, labels: &[&str]) -> IntGaugeVec {
-        self.registered(IntGaugeVec::new(Self::opts(name, text), labels))
+        let metric = IntGaugeVec::new(Self::opts(name, text), labels);
+        self.registered("gauge", metric)
     }
 
     fn histogram(&self, name: &str, text: &str, buckets: &[f64]) -> Histogram {
         let opts = HistogramOpts::from(Self::opts(name, text)).buckets(buckets.to_vec());
-        self.registered(Histogram::with_opts(opts))
+        self.registered("histogram", Histogram::with_opts(opts))
     }
 }

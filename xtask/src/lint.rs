@@ -23,9 +23,9 @@ pub(crate) fn run_all() -> Result<()> {
     run(cargo().args([
         "deny",
         "--offline",
-        "check",
         "--config",
         ".deny.toml",
+        "check",
         "bans",
         "licenses",
         "sources",

@@ -10,6 +10,8 @@ mod process;
 mod test;
 mod versus;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 #[derive(Parser)]
@@ -25,11 +27,20 @@ enum Chore {
     Versus(versus::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Chore::parse() {
+#[expect(
+    clippy::print_stderr,
+    reason = "the person at the terminal is told what failed"
+)]
+fn main() -> ExitCode {
+    let outcome = match Chore::parse() {
         Chore::Test(options) => test::run(&options),
         Chore::Lint => lint::run_all(),
         Chore::Fuzz(options) => fuzz::run_all(&options),
         Chore::Versus(options) => versus::run_all(&options),
+    };
+    if let Err(error) = outcome {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
