@@ -207,7 +207,7 @@ impl Load {
                     self.send(index, Direction::ToPeer)?;
                 }
             }
-            let mut traffic = Traffic::new(1);
+            let mut traffic = Traffic::new(1, self.elapsed_nanos());
             for index in self.wait(Duration::from_millis(50))? {
                 self.receive(index, Some(&mut traffic))?;
             }
@@ -224,7 +224,8 @@ impl Load {
         duration: Duration,
         mut watch: impl FnMut(&Traffic),
     ) -> Result<Traffic> {
-        let mut traffic = Traffic::new(if self.peer.is_some() { 1 } else { 2 });
+        let hops = if self.peer.is_some() { 1 } else { 2 };
+        let mut traffic = Traffic::new(hops, self.elapsed_nanos());
         let began = Clock::now();
         let lanes = self.lanes();
         let mut ready: VecDeque<(usize, Direction)> = match self.pace {
@@ -413,7 +414,7 @@ impl Load {
         if let Some(traffic) = &mut traffic {
             for heard in self.heard.iter().skip(known) {
                 match heard {
-                    Heard::Payload(stamp) => traffic.arrived(at.saturating_sub(stamp.sent_at)),
+                    Heard::Payload(stamp) => traffic.arrived(stamp.sent_at, at),
                     Heard::Corrupt => traffic.corrupt += 1,
                     Heard::Other => {}
                 }
