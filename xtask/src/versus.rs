@@ -54,7 +54,7 @@ pub(crate) fn run_all(options: &Options) -> Result<()> {
     let state = std::env::temp_dir().join(format!("turnfleet-versus-{}", std::process::id()));
     let outcome = rig
         .measure_memory(options, &state)
-        .and_then(|()| bench.measure_traffic(options, &state));
+        .and_then(|()| rig.measure_traffic(options, &state));
     let _ = fs::remove_dir_all(&state);
     outcome
 }
