@@ -20,7 +20,8 @@ const MAX_DATAGRAM: usize = 65_507;
 const MAX_FRAMING: usize = ClientHeader::MAX_LEN + ClientHeader::MAX_PADDING;
 
 impl Server {
-    /// RFC 8656 §12.6. Receipt refreshes neither the binding nor the permission.
+    /// RFC 8656 §12.6. Receipt refreshes neither the binding nor the permission, and the binding, which lasts longer, does
+    /// not stand in for the permission that data to a peer needs (§21.1.4).
     pub(super) fn handle_channel_data(
         &mut self,
         now: Instant,
@@ -39,6 +40,9 @@ impl Server {
         let Some(peer) = allocation.channels.peer(message.number, now) else {
             return Decision::Drop(DropReason::NoChannel);
         };
+        if !allocation.permissions.allow(peer.ip(), now) {
+            return Decision::Drop(DropReason::NoPermission);
+        }
         self.relay_to_peer(now, id, peer, message.payload)
     }
 
