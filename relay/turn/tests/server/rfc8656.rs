@@ -579,6 +579,32 @@ fn a_requested_family_is_the_family_of_the_relayed_address() {
     }
 }
 
+// RFC 8656 §18.6
+#[test]
+fn the_reserved_bits_of_requested_address_family_are_ignored() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, ALICE);
+    let answer = caller.allocate(&mut net, |writer| {
+        writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0xFF, 1, 7]);
+    });
+    assert!(answer.relayed()[0].is_ipv6());
+}
+
+// RFC 8656 §18.3, RFC 8489 §14.1
+#[test]
+fn the_reserved_bits_of_a_peer_address_are_ignored() {
+    let (mut net, mut caller, _) = allocated();
+    let answer = caller.request(&mut net, Method::CreatePermission, |writer| {
+        let [port_high, port_low] = (9 ^ 0x2112_u16).to_be_bytes();
+        let [a, b, c, d] = (0xCB00_7109 ^ 0x2112_A442_u32).to_be_bytes();
+        let value = [0xFF, 1, port_high, port_low, a, b, c, d];
+        writer.attribute(AttributeType::XOR_PEER_ADDRESS, &value);
+    });
+    assert_eq!(answer.code(), 200);
+    let sent = caller.send_indication(&mut net, PEER, b"hi");
+    assert!(matches!(sent, Outcome::Relayed(..)));
+}
+
 // RFC 8656 §7.2 (8)
 #[test]
 fn a_reserved_pair_of_both_families_gets_400() {
@@ -1326,6 +1352,26 @@ fn a_refresh_of_a_family_that_the_allocation_lacks_gets_443() {
     assert_eq!(answer.code(), 443);
     let answer = refresh_family(&mut caller, &mut net, AddressFamily::V4, 600);
     assert_eq!(answer.code(), 200);
+}
+
+// RFC 8656 §8.2
+#[test]
+fn a_malformed_family_of_a_refresh_gets_400() {
+    let (mut net, mut caller, _) = allocated();
+    let answer = caller.request(&mut net, Method::Refresh, |writer| {
+        writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[1]);
+    });
+    assert_eq!(answer.code(), 400);
+}
+
+// RFC 8656 §8.1
+#[test]
+fn deleting_the_only_family_ends_the_allocation() {
+    let (mut net, mut caller, _) = allocated();
+    let answer = refresh_family(&mut caller, &mut net, AddressFamily::V4, 0);
+    assert_eq!((answer.code(), answer.lifetime()), (200, 0));
+    net.assert_idle();
+    assert_eq!(caller.refresh(&mut net, Some(0)).code(), 437);
 }
 
 // RFC 8656 §8.1
