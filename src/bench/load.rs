@@ -49,8 +49,13 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Opens a link to `target` for each allocation.
-    pub(super) fn new(args: &Args, target: &Target, credentials: &Credentials) -> Result<Self> {
+    /// Opens a link to `target` for each allocation, and the socket of the peer if there is to be one.
+    pub(super) fn new(
+        args: &Args,
+        target: &Target,
+        peer: Option<SocketAddr>,
+        credentials: &Credentials,
+    ) -> Result<Self> {
         let payload_len = usize::from(args.payload);
         let opener = link::Opener::new(target, args.ca.as_deref())?;
         let poll = Poll::new()?;
@@ -72,8 +77,7 @@ impl Load {
             watch(&poll, link.descriptor(), index)?;
             flows.push(Flow::new(client, link, payload_len));
         }
-        let peer = args
-            .peer
+        let peer = peer
             .map(|place| Peer::open(place, payload_len))
             .transpose()?;
         if let Some(peer) = &peer {
