@@ -1,5 +1,6 @@
 //! What RFC 8656 says of servers, one test for each statement.
 
+use turnfleet_turn::peer_filter::PeerDenied;
 use turnfleet_turn::policy::Limits;
 use turnfleet_turn::wire::{
     AttributeType, ChannelNumber, Class, ErrorCode, Message, MessageWriter, Method,
@@ -2310,6 +2311,27 @@ fn an_allocation_is_reported_when_it_opens_closes_or_is_refused() {
             username: Some("alice".into()),
             code: 401,
         },
+    ];
+    assert_eq!(net.events, expected);
+}
+
+// RFC 8656 §10.2, §12.2
+#[test]
+fn a_forbidden_peer_is_reported_with_the_rule_that_refuses_it() {
+    let (mut net, mut caller, _) = allocated();
+    net.events.clear();
+    assert_eq!(caller.permit(&mut net, &[PEER, "10.0.0.1:9"]).code(), 403);
+    assert_eq!(caller.bind(&mut net, 0x4000, "127.0.0.1:9").code(), 403);
+    let denied = |peer: &str, rule| Event::PeerDenied {
+        allocation: 0,
+        client: caller.five_tuple,
+        username: "alice".into(),
+        peer: peer.parse().unwrap(),
+        rule,
+    };
+    let expected = [
+        denied("10.0.0.1", PeerDenied::Private),
+        denied("127.0.0.1", PeerDenied::Loopback),
     ];
     assert_eq!(net.events, expected);
 }
