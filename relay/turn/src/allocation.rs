@@ -37,7 +37,7 @@ pub(crate) struct Allocation {
     pub(crate) owner: Owner,
     /// Of the Allocate request, which tells its retransmission from another one.
     pub(crate) transaction_id: TransactionId,
-    /// What the Allocate response names, for its retransmission.
+    /// What the Allocate response names, and its retransmission names again.
     pub(crate) lifetime: Duration,
     pub(crate) token: Option<ReservationToken>,
     pub(crate) refused_family: Option<(AddressFamily, ErrorCode)>,

@@ -102,8 +102,8 @@ impl Answer {
         self.begin(Class::SuccessResponse, out)
     }
 
-    /// Ends a response, signed with the key that authenticated the request (RFC 8489 §9.2.4). A sender who has proved
-    /// nothing is not told the SOFTWARE, for the answer's size (RFC 8656 §5 would have it in each of these methods).
+    /// Ends a response, signed with the key that authenticated the request (RFC 8489 §9.2.4). Allocate and Refresh
+    /// responses name the SOFTWARE (RFC 8656 §5), but not to a sender who has proved nothing: that answer is kept short.
     pub(super) fn finish(self, mut writer: MessageWriter<'_>, key: Option<&LongTermKey>) {
         if self.fingerprint {
             writer.with_fingerprint();
