@@ -81,6 +81,11 @@ pub(crate) struct Pending {
     pub(crate) wants: Vec<Want>,
 }
 
+impl Pending {
+    /// How often a port is drawn again for one allocation where somebody else on the machine holds it.
+    pub(crate) const ATTEMPTS: u8 = 16;
+}
+
 /// A relayed address that a pending allocation waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Want {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::table::KeyedHash;
+use crate::random::KeyedHash;
 use crate::time::Instant;
 use crate::wire::ChannelNumber;
 

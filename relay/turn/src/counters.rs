@@ -5,7 +5,8 @@
 use crate::addr::Transport;
 use crate::decision::DropReason;
 use crate::event::CloseReason;
-use crate::server::{Reject, RequestMethod};
+use crate::reject::Reject;
+use crate::request_method::RequestMethod;
 
 /// Packets and application bytes of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::table::KeyedHash;
+use crate::random::KeyedHash;
 use crate::time::Instant;
 
 /// How many permissions stand in the allocation itself.

@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 
 const BLOCK: usize = 32;
 
+/// The hash of every map whose keys a client chooses: seeded for each shard, so that nobody can choose collisions.
+pub(crate) type KeyedHash = foldhash::fast::FixedState;
+
 /// A deterministic generator for unpredictable numbers.
 #[derive(Clone)]
 pub struct Random {

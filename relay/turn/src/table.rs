@@ -8,10 +8,8 @@ use std::collections::HashMap;
 use crate::addr::FiveTuple;
 use crate::allocation::Allocation;
 use crate::command::RelayedId;
+use crate::random::KeyedHash;
 use crate::wire::ReservationToken;
-
-/// The hash of every map whose keys a client chooses: seeded for each shard, so that nobody can choose collisions.
-pub(crate) type KeyedHash = foldhash::fast::FixedState;
 
 /// The place of an allocation. The generation tells it from its predecessors in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,6 @@
 use super::Server;
 use super::auth::Credential;
 use super::granting::write_success;
-use super::reject::Reject;
 use super::request::Request;
 use crate::addr::AddressFamily;
 use crate::allocation::{Allocation, DEFAULT_LIFETIME, Owner, Pending};
@@ -15,6 +14,7 @@ use crate::ledger::Refused;
 use crate::peer_filter::is_transition;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
+use crate::reject::Reject;
 use crate::table::AllocationId;
 use crate::time::Instant;
 use crate::wire::{AttributeError, Message, ReservationToken};
@@ -94,7 +94,7 @@ impl Server {
             to_client: Flow::default(),
             pending: Some(Box::new(Pending {
                 fingerprint: request.answer().fingerprint,
-                attempts: super::opening::ATTEMPTS,
+                attempts: Pending::ATTEMPTS,
                 wants: Vec::with_capacity(2),
             })),
         };

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::Server;
 use super::reflection::AnswerKind;
-use super::reject::Reject;
 use super::request::Request;
 use crate::addr::Transport;
 use crate::context::{Candidate, Context};
+use crate::reject::Reject;
 use crate::wire::{AttributeError, AttributeType, LongTermKey};
 
 /// How long past its expiry an ephemeral credential still makes allocations: what clocks may be apart, in seconds.

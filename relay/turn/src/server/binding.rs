@@ -1,9 +1,9 @@
 //! Binding (RFC 8489 §6.3.1.1): tells a client its server-reflexive address, without authentication.
 
 use super::Server;
-use super::reject::Reject;
 use super::request::Request;
 use crate::decision::{Decision, DropReason};
+use crate::reject::Reject;
 
 impl Server {
     /// The answer is kept as small as it can be, because its sender's address may be forged.

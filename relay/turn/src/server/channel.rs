@@ -1,13 +1,13 @@
 //! ChannelBind (RFC 8656 §12): gives a peer a number, so that data to and from it needs four bytes of header.
 
 use super::Server;
-use super::reject::Reject;
 use super::request::Request;
 use crate::addr::{AddressFamily, PeerAddr};
 use crate::allocation::CHANNEL_LIFETIME;
 use crate::channels::Channel;
 use crate::counters::Limit;
 use crate::decision::Decision;
+use crate::reject::Reject;
 use crate::table::AllocationId;
 use crate::wire::{ChannelNumber, LongTermKey};
 

@@ -1,12 +1,13 @@
 //! The answer to an Allocate request whose relayed sockets are open, or cannot be opened (RFC 8656 §7.2).
 
 use super::Server;
-use super::reject::Reject;
-use super::request::{Answer, RequestMethod};
+use super::request::Answer;
 use crate::addr::AddressFamily;
 use crate::allocation::{Allocation, Relayed, seconds};
 use crate::command::{Command, RelayedId};
 use crate::event::Event;
+use crate::reject::Reject;
+use crate::request_method::RequestMethod;
 use crate::table::{AllocationId, RelayedUse};
 use crate::time::{Instant, Now};
 

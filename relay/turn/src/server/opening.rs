@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use super::Server;
 use super::allocate::Asked;
-use super::reject::Reject;
 use super::request::Request;
 use crate::addr::AddressFamily;
 use crate::allocation::{Allocation, Opening, Origin, Pending, Want};
@@ -13,12 +12,10 @@ use crate::command::{Command, OpenError, RelayedId, ShardId};
 use crate::counters::Limit;
 use crate::decision::Decision;
 use crate::ports::PortRequest;
+use crate::reject::Reject;
 use crate::table::{AllocationId, RelayedSocket, RelayedUse};
 use crate::time::{Instant, Now};
 use crate::wire::ReservationToken;
-
-/// How often a port is drawn again for one allocation where somebody else on the machine holds it.
-pub(super) const ATTEMPTS: u8 = 16;
 
 /// A port taken from the ledger.
 #[derive(Clone, Copy)]

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::Server;
-use super::reject::Reject;
 use super::request::Request;
 use crate::addr::AddressFamily;
 use crate::allocation::PERMISSION_LIFETIME;
@@ -11,6 +10,7 @@ use crate::counters::Limit;
 use crate::decision::Decision;
 use crate::event::Event;
 use crate::peer_filter::PeerDenied;
+use crate::reject::Reject;
 use crate::table::AllocationId;
 use crate::time::Instant;
 use crate::wire::LongTermKey;

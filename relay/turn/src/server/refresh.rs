@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::Server;
-use super::reject::Reject;
 use super::request::Request;
 use crate::addr::AddressFamily;
 use crate::allocation::{DEFAULT_LIFETIME, seconds};
 use crate::decision::Decision;
 use crate::event::CloseReason;
+use crate::reject::Reject;
 use crate::table::AllocationId;
 use crate::time::Instant;
 use crate::wire::{AttributeError, LongTermKey};

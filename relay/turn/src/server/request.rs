@@ -1,66 +1,13 @@
 //! A request on its way through the server, and the frame of its answer.
 
 use crate::addr::FiveTuple;
+use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
 use crate::time::Now;
-use crate::wire::{Class, Fingerprint, LongTermKey, Message, MessageWriter, Method, TransactionId};
+use crate::wire::{Class, Fingerprint, LongTermKey, Message, MessageWriter, TransactionId};
 
 /// The SOFTWARE of Allocate and Refresh responses (RFC 8656 §5).
 const SOFTWARE: &str = concat!("Turnfleet ", env!("CARGO_PKG_VERSION"));
-
-/// The methods that have requests. The variants are metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RequestMethod {
-    /// RFC 8489 §6.3.1.1.
-    Binding,
-    /// RFC 8656 §7.
-    Allocate,
-    /// RFC 8656 §8.
-    Refresh,
-    /// RFC 8656 §10.
-    CreatePermission,
-    /// RFC 8656 §12.
-    ChannelBind,
-}
-
-impl RequestMethod {
-    /// Every method, in the order of their declaration.
-    pub const ALL: [Self; 5] = [
-        Self::Binding,
-        Self::Allocate,
-        Self::Refresh,
-        Self::CreatePermission,
-        Self::ChannelBind,
-    ];
-
-    /// The metric label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.method().name()
-    }
-
-    /// `None` for the methods of indications (RFC 8656 §17).
-    pub(super) fn of(method: Method) -> Option<Self> {
-        match method {
-            Method::Binding => Some(Self::Binding),
-            Method::Allocate => Some(Self::Allocate),
-            Method::Refresh => Some(Self::Refresh),
-            Method::CreatePermission => Some(Self::CreatePermission),
-            Method::ChannelBind => Some(Self::ChannelBind),
-            Method::Send | Method::Data => None,
-        }
-    }
-
-    fn method(self) -> Method {
-        match self {
-            Self::Binding => Method::Binding,
-            Self::Allocate => Method::Allocate,
-            Self::Refresh => Method::Refresh,
-            Self::CreatePermission => Method::CreatePermission,
-            Self::ChannelBind => Method::ChannelBind,
-        }
-    }
-}
 
 /// One request, with what is known about its sender.
 pub(super) struct Request<'a> {

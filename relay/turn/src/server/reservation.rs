@@ -8,7 +8,8 @@ use super::Server;
 use crate::allocation::RESERVATION_LIFETIME;
 use crate::command::RelayedId;
 use crate::expiry::ExpiryQueue;
-use crate::table::{KeyedHash, RelayedUse};
+use crate::random::KeyedHash;
+use crate::table::RelayedUse;
 use crate::time::Instant;
 use crate::wire::ReservationToken;
 

@@ -1,10 +1,6 @@
-//! Refusals: the error codes of STUN and TURN, and the one place that makes error responses of them.
+//! Why requests are refused: the error codes of STUN and TURN that the server uses.
 
-use super::Server;
-use super::request::{Answer, Request};
-use crate::decision::{Decision, DropReason};
-use crate::event::Event;
-use crate::wire::{Class, ErrorCode, LongTermKey, MessageWriter};
+use crate::wire::ErrorCode;
 
 /// Why a request is refused. The variants are metric labels, and each one is an error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +54,7 @@ impl Reject {
         self.error_code().code()
     }
 
-    pub(super) fn error_code(self) -> ErrorCode {
+    pub(crate) fn error_code(self) -> ErrorCode {
         match self {
             Self::BadRequest => ErrorCode::BAD_REQUEST,
             Self::Unauthenticated => ErrorCode::UNAUTHENTICATED,
@@ -92,70 +88,5 @@ impl Reject {
             Self::AllocationQuotaReached => "Allocation Quota Reached",
             Self::InsufficientCapacity => "Insufficient Capacity",
         }
-    }
-}
-
-impl Server {
-    /// Refuses a request; `key` is the one that authenticated it. A sender who has proved nothing is answered within the
-    /// reflection budget only.
-    pub(super) fn refuse(
-        &mut self,
-        request: &Request<'_>,
-        reject: Reject,
-        key: Option<&LongTermKey>,
-        reply: &mut Vec<u8>,
-    ) -> Decision {
-        self.counters.count_reject(request.method, reject);
-        if key.is_none() && !self.may_challenge(request) {
-            return Decision::Drop(DropReason::ReflectionBudget);
-        }
-        if request.is_notable(key.is_some()) {
-            let username = request.message.username().and_then(Result::ok);
-            self.push_event(Event::Refused {
-                client: request.from,
-                username: username.map(Into::into),
-                code: reject.code(),
-            });
-        }
-        let answer = request.answer();
-        answer.error(reject, key, reply, |writer| match reject {
-            // RFC 8489 §9.2.4: what the sender needs to try again.
-            Reject::Unauthenticated | Reject::StaleNonce => {
-                writer.realm(&self.policy.realm);
-                writer.nonce(&self.nonces.mint(request.now.unix, request.from.client));
-            }
-            // RFC 8489 §6.3.1.
-            Reject::UnknownAttribute => {
-                writer.unknown_attributes(request.message.unknown_required());
-            }
-            Reject::BadRequest
-            | Reject::Forbidden
-            | Reject::AllocationMismatch
-            | Reject::AddressFamilyNotSupported
-            | Reject::WrongCredentials
-            | Reject::UnsupportedTransport
-            | Reject::PeerAddressFamilyMismatch
-            | Reject::AllocationQuotaReached
-            | Reject::InsufficientCapacity => {}
-        });
-        Decision::Reply
-    }
-}
-
-impl Answer {
-    /// Writes an error response with what `attributes` adds; `key` is the one that authenticated the request.
-    pub(super) fn error(
-        self,
-        reject: Reject,
-        key: Option<&LongTermKey>,
-        out: &mut Vec<u8>,
-        attributes: impl FnOnce(&mut MessageWriter<'_>),
-    ) {
-        let mut writer = self.begin(Class::ErrorResponse, out);
-        // An answer to a sender who has proved nothing is kept short: no reason phrase.
-        let reason = if key.is_some() { reject.reason() } else { "" };
-        writer.error_code(reject.error_code(), reason);
-        attributes(&mut writer);
-        self.finish(writer, key);
     }
 }
