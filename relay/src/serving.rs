@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use turnfleet_proto::fleet;
 use turnfleet_turn::ledger::{GrantedPorts, Usage};
-use turnfleet_turn::server::{Reject, RequestMethod};
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
+use turnfleet_turn::{Reject, RequestMethod};
 
 use crate::policy::{self, GrantedRange, LocalPolicy, RelayPolicy, SnapshotError};
 use crate::process;
