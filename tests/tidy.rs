@@ -278,6 +278,25 @@ fn the_turn_core_depends_on_hashing_alone() {
 }
 
 #[test]
+fn every_dependency_has_its_reason() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let page = fs::read_to_string(root().join("docs/decisions/0001-dependencies.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let named: Vec<&str> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|names| names.split([',', ' ']))
+        .collect();
+    let dependencies = manifest["workspace"]["dependencies"].as_table().unwrap();
+    let offences: Vec<String> = dependencies
+        .keys()
+        .filter(|name| !name.starts_with("turnfleet-") && !named.contains(&name.as_str()))
+        .map(|name| format!("docs/decisions/0001-dependencies.md: {name}"))
+        .collect();
+    assert_none(&offences);
+}
+
+#[test]
 fn links_between_pages_lead_to_files() {
     let mut offences = Vec::new();
     for page in sources(".md") {

@@ -49,8 +49,13 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Opens a link to `target` for each allocation.
-    pub(super) fn new(args: &Args, target: &Target, credentials: &Credentials) -> Result<Self> {
+    /// Opens a link to `target` for each allocation, and the socket of the peer if there is to be one.
+    pub(super) fn new(
+        args: &Args,
+        target: &Target,
+        peer: Option<SocketAddr>,
+        credentials: &Credentials,
+    ) -> Result<Self> {
         let payload_len = usize::from(args.payload);
         let opener = link::Opener::new(target, args.ca.as_deref())?;
         let poll = Poll::new()?;
@@ -72,8 +77,7 @@ impl Load {
             watch(&poll, link.descriptor(), index)?;
             flows.push(Flow::new(client, link, payload_len));
         }
-        let peer = args
-            .peer
+        let peer = peer
             .map(|place| Peer::open(place, payload_len))
             .transpose()?;
         if let Some(peer) = &peer {
@@ -203,7 +207,7 @@ impl Load {
                     self.send(index, Direction::ToPeer)?;
                 }
             }
-            let mut traffic = Traffic::new(1);
+            let mut traffic = Traffic::new(1, self.elapsed_nanos());
             for index in self.wait(Duration::from_millis(50))? {
                 self.receive(index, Some(&mut traffic))?;
             }
@@ -220,7 +224,8 @@ impl Load {
         duration: Duration,
         mut watch: impl FnMut(&Traffic),
     ) -> Result<Traffic> {
-        let mut traffic = Traffic::new(if self.peer.is_some() { 1 } else { 2 });
+        let hops = if self.peer.is_some() { 1 } else { 2 };
+        let mut traffic = Traffic::new(hops, self.elapsed_nanos());
         let began = Clock::now();
         let lanes = self.lanes();
         let mut ready: VecDeque<(usize, Direction)> = match self.pace {
@@ -409,7 +414,7 @@ impl Load {
         if let Some(traffic) = &mut traffic {
             for heard in self.heard.iter().skip(known) {
                 match heard {
-                    Heard::Payload(stamp) => traffic.arrived(at.saturating_sub(stamp.sent_at)),
+                    Heard::Payload(stamp) => traffic.arrived(stamp.sent_at, at),
                     Heard::Corrupt => traffic.corrupt += 1,
                     Heard::Other => {}
                 }

@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// An address of this machine for a peer [default: the allocations are each other's peers].
     #[arg(long, value_name = "IP[:PORT]", value_parser = peer::parse_place)]
     peer: Option<SocketAddr>,
+    /// As `--peer`, for the second server [default: the address of `--peer`, any port].
+    #[arg(long, value_name = "IP[:PORT]", requires_all = ["peer", "versus"], value_parser = peer::parse_place)]
+    versus_peer: Option<SocketAddr>,
     /// Which way packets go; with `--peer` only.
     #[arg(long, value_enum, default_value_t = Directions::Both, requires = "peer")]
     directions: Directions,
@@ -116,12 +119,17 @@ struct Contestant {
 
 impl Contestant {
     /// Makes the allocations at `target` and measures what that takes.
-    fn prepare(args: &Args, target: &Target, pids: &[u32]) -> Result<Self> {
+    fn prepare(
+        args: &Args,
+        target: &Target,
+        peer: Option<SocketAddr>,
+        pids: &[u32],
+    ) -> Result<Self> {
         let processes = Processes::new(pids)?;
         let before = processes.resident_bytes();
         let credentials =
             Credentials::new(args.secret.as_deref(), args.user.as_deref(), args.users());
-        let mut load = Load::new(args, target, &credentials?)?;
+        let mut load = Load::new(args, target, peer, &credentials?)?;
         progress(&format!(
             "{target}: making {} allocations",
             args.allocations
@@ -181,9 +189,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--allocations {} is odd: without --peer two allocations talk to each other, so an even number is needed",
         args.allocations
     );
-    let mut contestants = vec![Contestant::prepare(args, &args.target, &args.pid)?];
+    let mut contestants = vec![Contestant::prepare(
+        args,
+        &args.target,
+        args.peer,
+        &args.pid,
+    )?];
     if let Some(versus) = &args.versus {
-        contestants.push(Contestant::prepare(args, versus, &args.versus_pid)?);
+        let anywhere = args.peer.map(|peer| SocketAddr::new(peer.ip(), 0));
+        let peer = args.versus_peer.or(anywhere);
+        contestants.push(Contestant::prepare(args, versus, peer, &args.versus_pid)?);
     }
     if args.duration > 0 {
         for round in 1..=args.rounds {

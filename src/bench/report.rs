@@ -225,10 +225,10 @@ mod tests {
             None,
         );
         for millis in cpu {
-            let mut traffic = Traffic::new(1);
+            let mut traffic = Traffic::new(1, 0);
             traffic.duration = Duration::from_secs(1);
             traffic.sent = 1000;
-            (0..1000).for_each(|_| traffic.arrived(1000));
+            (0..1000).for_each(|_| traffic.arrived(0, 1000));
             report.add(Round::new(&traffic, Some(Duration::from_millis(*millis))));
         }
         report

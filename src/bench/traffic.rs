@@ -16,11 +16,13 @@ pub(super) struct Traffic {
     pub(super) hops: u64,
     /// How long the load lasted.
     pub(super) duration: Duration,
+    /// When the round began, in nanoseconds on the clock of the run.
+    began_at: u64,
     latency: Histogram<u64>,
 }
 
 impl Traffic {
-    pub(super) fn new(hops: u64) -> Self {
+    pub(super) fn new(hops: u64, began_at: u64) -> Self {
         let latency = Histogram::new(3).expect("three significant digits are within the bounds");
         Self {
             sent: 0,
@@ -28,15 +30,19 @@ impl Traffic {
             corrupt: 0,
             hops,
             duration: Duration::ZERO,
+            began_at,
             latency,
         }
     }
 
-    /// A payload arrived `nanos` after it left.
-    pub(super) fn arrived(&mut self, nanos: u64) {
+    /// A payload arrived; both times in nanoseconds on the clock of the run. Stragglers of an earlier round do not count.
+    pub(super) fn arrived(&mut self, sent_at: u64, at: u64) {
+        if sent_at < self.began_at {
+            return;
+        }
         self.received += 1;
         // The histogram grows with what it is given, up to hours.
-        let _ = self.latency.record(nanos);
+        let _ = self.latency.record(at.saturating_sub(sent_at));
     }
 
     /// Packets that the server relayed.

@@ -17,6 +17,8 @@ const LOAD: &str = "turnfleet-bench-load";
 /// In the benchmarking range (RFC 2544), which the relay is told to allow.
 const RELAY_IP: &str = "198.18.0.1";
 const LOAD_IP: &str = "198.18.0.2";
+/// The one peer of the plain forwarder.
+const FORWARDED_TO: &str = "198.18.0.2:9999";
 const SECRET: &str = "versus";
 
 #[derive(clap::Args)]
@@ -111,26 +113,31 @@ impl Rig {
             format!("--duration={}", options.seconds),
             format!("--payload={}", options.payload),
             format!("--secret={SECRET}"),
-            format!("--peer={LOAD_IP}:9999"),
+            format!("--peer={LOAD_IP}"),
+            format!("--versus-peer={FORWARDED_TO}"),
             "--max".to_owned(),
         ];
         for versus in [&coturn, &forwarder] {
-            let mut bench = self.bench(&turnfleet, versus);
-            run(bench
+            run(self
+                .load(&turnfleet)
+                .args(["--versus", &versus.target])
                 .args(pids(&turnfleet, "--pid"))
                 .args(pids(versus, "--versus-pid"))
                 .args(&traffic))?;
         }
-        let mut held = self.bench(&turnfleet, &coturn);
-        let held = held
-            .args(["--pid", &turnfleet.child.id().to_string()])
-            .args(["--versus-pid", &coturn.child.id().to_string()])
-            .args([
-                format!("--allocations={}", options.held),
-                format!("--secret={SECRET}"),
-            ])
-            .args(["--duration=0", &format!("--peer={LOAD_IP}:9999")]);
-        run(held)
+        // One after the other, because a process may seldom open 20,000 sockets.
+        for server in [&turnfleet, &coturn] {
+            run(self
+                .load(server)
+                .args(["--pid", &server.child.id().to_string()])
+                .args([
+                    format!("--allocations={}", options.held),
+                    format!("--secret={SECRET}"),
+                    format!("--peer={LOAD_IP}"),
+                    "--duration=0".to_owned(),
+                ]))?;
+        }
+        Ok(())
     }
 
     fn turnfleet(&self, state: &Path) -> Result<Server> {
@@ -192,14 +199,19 @@ impl Rig {
         let mut command = inside(RELAY, "taskset");
         command
             .args(["-c", "0", "target/release/examples/forwarder"])
-            .args([format!("{RELAY_IP}:3678"), format!("{LOAD_IP}:9999")]);
+            .args([format!("{RELAY_IP}:3678"), FORWARDED_TO.to_owned()]);
         Server::start(command, format!("plain:{RELAY_IP}:3678"))
     }
 
-    fn bench(&self, ours: &Server, theirs: &Server) -> Command {
+    fn load(&self, server: &Server) -> Command {
         let mut command = inside(LOAD, "taskset");
-        command.args(["-c", "1", "target/release/turnfleet", "bench"]);
-        command.args([&ours.target, "--versus", &theirs.target]);
+        command.args([
+            "-c",
+            "1",
+            "target/release/turnfleet",
+            "bench",
+            &server.target,
+        ]);
         command
     }
 }
@@ -219,9 +231,14 @@ struct Server {
 }
 
 impl Server {
-    /// Starts `command` and waits until it answers where `target` says.
+    /// Starts `command` and waits until it listens where `target` says. Its log is written, as in production, but to
+    /// nowhere.
     fn start(mut command: Command, target: String) -> Result<Self> {
-        let child = command.current_dir(root()).stdout(Stdio::null()).spawn()?;
+        let child = command
+            .current_dir(root())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let server = Self { child, target };
         let port = server
             .target

@@ -214,6 +214,18 @@ fn the_first_of_several_counts() {
 }
 
 #[test]
+fn an_additional_address_family_may_bear_the_number_that_coturn_gives_it() {
+    let bytes = written(Class::Request, Method::Allocate, |writer| {
+        writer.attribute(AttributeType(0x8032), &[2, 0, 0, 0]);
+    });
+    let message = Message::parse(&bytes).unwrap();
+    assert_eq!(
+        message.additional_address_family(),
+        Some(Ok(AddressFamily::V6))
+    );
+}
+
+#[test]
 fn attributes_after_message_integrity_are_ignored() {
     let key = LongTermKey([7; 16]);
     let bytes = written(Class::Request, Method::Refresh, |writer| {

@@ -51,6 +51,8 @@ impl AttributeType {
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
     /// RFC 8656 §18.11.
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
+    /// The number that coturn and its clients send for ADDITIONAL-ADDRESS-FAMILY; IANA has given it to nothing else.
+    pub const COTURN_ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8032);
     /// RFC 8656 §18.12.
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     /// RFC 8489 §14.14.

@@ -135,6 +135,7 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn additional_address_family(&self) -> Value<AddressFamily> {
         self.read(AttributeType::ADDITIONAL_ADDRESS_FAMILY, family)
+            .or_else(|| self.read(AttributeType::COTURN_ADDITIONAL_ADDRESS_FAMILY, family))
     }
 
     /// The R bit of EVEN-PORT (RFC 8656 §18.7): whether the next-higher port is to be reserved.
