@@ -154,7 +154,6 @@ fn assert_bounded(outpost: &Outpost, server: SocketAddr, beginning: &[u8], each:
     let before = memory(outpost);
     let full = fill_the_pool(outpost, server, beginning);
     let again = fill_the_pool(outpost, server, beginning);
-    tools::tell(&format!("{before} {full} {again}"));
     let most = before + each * KEPT as u64 / 1024;
     assert!(
         full <= most,
