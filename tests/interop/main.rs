@@ -14,6 +14,7 @@ mod namespaces;
 mod netns;
 mod outpost;
 mod peers;
+mod reflection;
 mod strangers;
 mod tools;
 mod webdriver;

@@ -5,7 +5,7 @@
 //!          11.72.0.2 (seen as 11.71.0.2)
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::fleet::{Fleet, Relay};
 use crate::netns::{self, Namespace};
@@ -47,6 +47,8 @@ impl Outpost {
         host.ip(&["-6", "route", "add", "default", "via", WORLD[1]]);
         world.ip(&["route", "add", "default", "via", RELAY[0]]);
         world.ip(&["-6", "route", "add", "default", "via", RELAY[1]]);
+        // And every address of this block is one of the world's own.
+        world.ip(&["route", "add", "local", "11.80.0.0/16", "dev", "lo"]);
 
         let [v4, v6] = RELAY;
         let listen = [
@@ -78,6 +80,11 @@ impl Outpost {
     pub(crate) fn server(&self, ip: &str) -> SocketAddr {
         SocketAddr::new(address(ip), self.relay().udp.port())
     }
+}
+
+/// One of 60,000 further addresses that clients in the world may have.
+pub(crate) fn source(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(11, 80, 1, 0).to_bits() + number).into()
 }
 
 #[track_caller]
