@@ -50,9 +50,11 @@ pub(crate) fn run_all(options: &Options) -> Result<()> {
         "--example",
         "forwarder",
     ]))?;
-    let bench = Rig::new()?;
+    let rig = Rig::new()?;
     let state = std::env::temp_dir().join(format!("turnfleet-versus-{}", std::process::id()));
-    let outcome = bench.measure(options, &state);
+    let outcome = rig
+        .measure_memory(options, &state)
+        .and_then(|()| rig.measure_traffic(options, &state));
     let _ = fs::remove_dir_all(&state);
     outcome
 }
@@ -96,7 +98,25 @@ impl Rig {
         Ok(rig)
     }
 
-    fn measure(&self, options: &Options, state: &Path) -> Result<()> {
+    /// What an allocation costs, on servers that have held nothing yet; one after the other, because a process may seldom
+    /// open 20,000 sockets.
+    fn measure_memory(&self, options: &Options, state: &Path) -> Result<()> {
+        for server in [self.turnfleet(state)?, self.coturn()?] {
+            run(self
+                .load(&server)
+                .args(["--pid", &server.child.id().to_string()])
+                .args([
+                    format!("--allocations={}", options.held),
+                    format!("--secret={SECRET}"),
+                    format!("--peer={LOAD_IP}"),
+                    "--duration=0".to_owned(),
+                ]))?;
+        }
+        Ok(())
+    }
+
+    /// What a packet costs.
+    fn measure_traffic(&self, options: &Options, state: &Path) -> Result<()> {
         let shared = napi_threads("relay0")?;
         let turnfleet = self.turnfleet(state)?;
         let coturn = self.coturn()?;
@@ -107,34 +127,21 @@ impl Rig {
                 .flat_map(|pid| [flag.to_owned(), pid])
                 .collect()
         };
-        let traffic = [
-            format!("--allocations={}", options.allocations),
-            format!("--rounds={}", options.rounds),
-            format!("--duration={}", options.seconds),
-            format!("--payload={}", options.payload),
-            format!("--secret={SECRET}"),
-            format!("--peer={LOAD_IP}"),
-            format!("--versus-peer={FORWARDED_TO}"),
-            "--max".to_owned(),
-        ];
         for versus in [&coturn, &forwarder] {
             run(self
                 .load(&turnfleet)
                 .args(["--versus", &versus.target])
                 .args(pids(&turnfleet, "--pid"))
                 .args(pids(versus, "--versus-pid"))
-                .args(&traffic))?;
-        }
-        // One after the other, because a process may seldom open 20,000 sockets.
-        for server in [&turnfleet, &coturn] {
-            run(self
-                .load(server)
-                .args(["--pid", &server.child.id().to_string()])
                 .args([
-                    format!("--allocations={}", options.held),
+                    format!("--allocations={}", options.allocations),
+                    format!("--rounds={}", options.rounds),
+                    format!("--duration={}", options.seconds),
+                    format!("--payload={}", options.payload),
                     format!("--secret={SECRET}"),
                     format!("--peer={LOAD_IP}"),
-                    "--duration=0".to_owned(),
+                    format!("--versus-peer={FORWARDED_TO}"),
+                    "--max".to_owned(),
                 ]))?;
         }
         Ok(())

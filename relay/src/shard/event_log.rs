@@ -1,5 +1,5 @@
-//! The story of allocations in the log: one INFO line for each that was opened, closed or refused, with target
-//! `turnfleet::event`.
+//! The story of allocations in the log: one INFO line for each that was opened, closed or refused, and for each peer that
+//! was, with target `turnfleet::event`.
 //!
 //! With privacy, addresses and usernames are replaced by keyed hashes: lines about the same client can still be put
 //! together while the process lives, and nobody can tell who it was.
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
-use turnfleet_turn::{CloseReason, Event, FiveTuple, ShardId};
+use turnfleet_turn::{Event, FiveTuple, ShardId};
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
 const REFUSALS_A_SECOND: u32 = 50;
@@ -80,6 +80,12 @@ impl ShardEventLog {
                 relayed,
             } => self.opened(*allocation, client, username, relayed),
             Event::Closed { .. } => self.closed(event),
+            Event::PeerDenied { .. } => {
+                if !self.may_log_refusal(unix) {
+                    return false;
+                }
+                self.peer_denied(event);
+            }
             Event::Refused {
                 client,
                 username,
@@ -140,11 +146,39 @@ impl ShardEventLog {
             client = self.log.shown(client.client),
             server = %client.server,
             username = self.log.shown(username),
-            reason = reason_name(*reason),
+            reason = reason.name(),
             seconds = duration.as_secs(),
             bytes_to_peers,
             bytes_to_client,
             "allocation closed"
+        );
+    }
+
+    fn peer_denied(&self, event: &Event) {
+        let Event::PeerDenied {
+            allocation,
+            client,
+            username,
+            peer,
+            rule,
+        } = event
+        else {
+            return;
+        };
+        // The entry would show what the hash of the peer hides.
+        let allow = rule.permitted_by(*peer).filter(|_| self.log.key.is_none());
+        tracing::info!(
+            target: "turnfleet::event",
+            shard = self.shard,
+            allocation,
+            transport = client.transport.name(),
+            client = self.log.shown(client.client),
+            server = %client.server,
+            username = self.log.shown(username),
+            peer = self.log.shown(peer),
+            rule = rule.name(),
+            allow = allow.map(tracing::field::display),
+            "peer refused"
         );
     }
 
@@ -154,16 +188,6 @@ impl ShardEventLog {
         }
         self.refusals.1 = self.refusals.1.saturating_add(1);
         self.refusals.1 <= REFUSALS_A_SECOND
-    }
-}
-
-fn reason_name(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refreshed => "refreshed",
-        CloseReason::Expired => "expired",
-        CloseReason::ClientGone => "client_gone",
-        CloseReason::SocketFailed => "socket_failed",
-        CloseReason::Shutdown => "shutdown",
     }
 }
 

@@ -358,7 +358,10 @@ impl Shard {
             Event::Closed { client, .. } if client.transport.is_stream() => {
                 self.streams.allocation_closed(*client, self.now.instant);
             }
-            Event::Opened { .. } | Event::Closed { .. } | Event::Refused { .. } => {}
+            Event::Opened { .. }
+            | Event::Closed { .. }
+            | Event::Refused { .. }
+            | Event::PeerDenied { .. } => {}
         }
         self.published
             .set_allocations(self.server.counters().allocations());

@@ -37,7 +37,8 @@ pub(crate) struct Allocation {
     pub(crate) owner: Owner,
     /// Of the Allocate request, which tells its retransmission from another one.
     pub(crate) transaction_id: TransactionId,
-    /// What the Allocate response named, for its retransmission.
+    /// What the Allocate response names, and its retransmission names again.
+    pub(crate) lifetime: Duration,
     pub(crate) token: Option<ReservationToken>,
     pub(crate) refused_family: Option<(AddressFamily, ErrorCode)>,
     /// At most one of each family: the IPv4 one first.
@@ -74,7 +75,6 @@ pub(crate) struct Relayed {
 pub(crate) struct Pending {
     /// Whether the answer ends with FINGERPRINT.
     pub(crate) fingerprint: bool,
-    pub(crate) lifetime: Duration,
     /// How many more ports are tried where somebody else has the one that was drawn.
     pub(crate) attempts: u8,
     /// One for each relayed address that may still be had: one or two.
@@ -156,17 +156,6 @@ impl Allocation {
             .fold(Instant(u64::MAX), Instant::min)
             .min(self.permissions.earliest())
             .min(self.channels.earliest())
-    }
-
-    /// What remains of the longest-lived relayed address, in whole seconds, rounded up.
-    pub(crate) fn remaining_seconds(&self, now: Instant) -> u32 {
-        let expiries = self
-            .relayed
-            .iter()
-            .flatten()
-            .map(|relayed| relayed.expires_at);
-        let remaining = expiries.fold(now, Instant::max).since(now);
-        seconds(remaining)
     }
 
     /// Ends the permissions and channels of one family (RFC 8656 §8.1). Returns how many of each there were.

@@ -1,9 +1,10 @@
-//! What happened to allocations: the source of the relay's one log line for each.
+//! What happened to allocations: the source of the relay's log lines, one for each event.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::addr::FiveTuple;
+use crate::peer_filter::PeerDenied;
 
 /// One line of an allocation's story.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,19 @@ pub enum Event {
         username: Option<Box<str>>,
         /// The STUN error code.
         code: u16,
+    },
+    /// A permission or a channel was refused because of its peer (403).
+    PeerDenied {
+        /// The number that `Opened` gave.
+        allocation: u64,
+        /// The client.
+        client: FiveTuple,
+        /// The USERNAME.
+        username: Box<str>,
+        /// The peer's address.
+        peer: IpAddr,
+        /// What refuses it, and what would let it through.
+        rule: PeerDenied,
     },
 }
 

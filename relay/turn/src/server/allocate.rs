@@ -78,12 +78,12 @@ impl Server {
         };
         // (10) The quota is the user's.
         self.admit(&owner, asked)?;
-        let fingerprint = request.answer().fingerprint;
         let allocation = Allocation {
             number: self.next_number,
             client: request.from,
             owner,
             transaction_id: request.message.transaction_id(),
+            lifetime,
             token: None,
             refused_family: None,
             relayed: [None; 2],
@@ -93,8 +93,7 @@ impl Server {
             to_peers: Flow::default(),
             to_client: Flow::default(),
             pending: Some(Box::new(Pending {
-                fingerprint,
-                lifetime,
+                fingerprint: request.answer().fingerprint,
                 attempts: super::opening::ATTEMPTS,
                 wants: Vec::with_capacity(2),
             })),
@@ -123,12 +122,7 @@ impl Server {
         if allocation.pending.is_some() {
             return Ok(Decision::Drop(DropReason::Retransmission));
         }
-        write_success(
-            allocation,
-            request.now.instant,
-            request.answer().fingerprint,
-            reply,
-        );
+        write_success(allocation, request.answer().fingerprint, reply);
         Ok(Decision::Reply)
     }
 

@@ -8,7 +8,7 @@ use super::reject::Reject;
 use super::request::Request;
 use crate::addr::Transport;
 use crate::context::{Candidate, Context};
-use crate::wire::{AttributeType, LongTermKey};
+use crate::wire::{AttributeError, AttributeType, LongTermKey};
 
 /// How long past its expiry an ephemeral credential still makes allocations: what clocks may be apart, in seconds.
 const CREDENTIAL_GRACE: u64 = 60;
@@ -42,6 +42,10 @@ impl Server {
         let (true, Some(_), Some(nonce)) = (named, message.realm(), message.nonce()) else {
             return Err(Reject::BadRequest);
         };
+        // §14.3: a USERNAME longer than any server has to read is malformed, which is no question of credentials: 400.
+        if username == Some(Err(AttributeError::Length)) {
+            return Err(Reject::BadRequest);
+        }
         // An invalid USERNAME, or a MESSAGE-INTEGRITY that does not match: 401, without a difference between them.
         let username = username.and_then(Result::ok);
         let credential = self.verify(request, username.unwrap_or_default(), context);
@@ -79,9 +83,12 @@ impl Server {
             });
         }
         self.candidates.clear();
-        context
-            .keys
-            .candidates(username, request.now, &mut self.candidates);
+        // Credentials of another realm are nobody's here.
+        if message.realm() == Some(Ok(&self.policy.realm)) {
+            context
+                .keys
+                .candidates(username, request.now, &mut self.candidates);
+        }
         if self.candidates.iter().next().is_none() {
             let _ = message.verify_integrity(&NOBODY);
         }

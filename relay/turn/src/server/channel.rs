@@ -53,9 +53,8 @@ impl Server {
             return Err(Reject::PeerAddressFamilyMismatch);
         }
         // A peer that the policy does not allow gets 403.
-        if self.policy.peer_filter.check(peer).is_err() {
-            return Err(Reject::Forbidden);
-        }
+        let checked = self.policy.peer_filter.check(peer);
+        checked.map_err(|rule| self.forbid(id, peer.ip(), rule))?;
         // Beyond the limits of channels or permissions there is 508.
         let allocation = self
             .table

@@ -4,7 +4,7 @@ use super::Server;
 use super::reject::Reject;
 use super::request::{Answer, RequestMethod};
 use crate::addr::AddressFamily;
-use crate::allocation::{Allocation, Pending, Relayed};
+use crate::allocation::{Allocation, Relayed, seconds};
 use crate::command::{Command, RelayedId};
 use crate::event::Event;
 use crate::table::{AllocationId, RelayedUse};
@@ -16,9 +16,8 @@ impl Server {
         let Some(pending) = self.table.allocation_mut(id).and_then(|a| a.pending.take()) else {
             return;
         };
-        let expires_at = now.instant.after(pending.lifetime);
         for want in &pending.wants {
-            self.attach(id, want.socket.id, expires_at);
+            self.attach(now.instant, id, want.socket.id);
             if let Some(next) = want.next {
                 self.reserve_for(now.instant, id, next.id);
             }
@@ -27,7 +26,7 @@ impl Server {
         let mut message = Vec::with_capacity(160);
         if let Some(allocation) = self.table.allocation_mut(id) {
             allocation.opened_at = now.instant;
-            write_success(allocation, now.instant, pending.fingerprint, &mut message);
+            write_success(allocation, pending.fingerprint, &mut message);
             let to = allocation.client;
             self.commands.push_back(Command::Send { to, message });
         }
@@ -41,24 +40,18 @@ impl Server {
         socket: RelayedId,
         reply: &mut Vec<u8>,
     ) {
-        let pending = self.table.allocation_mut(id).and_then(|a| a.pending.take());
-        let Some(Pending {
-            fingerprint,
-            lifetime,
-            ..
-        }) = pending.map(|pending| *pending)
-        else {
+        let Some(pending) = self.table.allocation_mut(id).and_then(|a| a.pending.take()) else {
             return;
         };
-        self.attach(id, socket, now.after(lifetime));
+        self.attach(now, id, socket);
         self.granted(id);
         if let Some(allocation) = self.table.allocation(id) {
-            write_success(allocation, now, fingerprint, reply);
+            write_success(allocation, pending.fingerprint, reply);
         }
     }
 
-    /// Gives an open socket to an allocation.
-    fn attach(&mut self, id: AllocationId, socket: RelayedId, expires_at: Instant) {
+    /// Gives an open socket to an allocation, whose lifetime begins.
+    fn attach(&mut self, now: Instant, id: AllocationId, socket: RelayedId) {
         let address = self
             .table
             .relayed(socket)
@@ -71,7 +64,7 @@ impl Server {
             allocation.relayed[AddressFamily::of(address.ip()) as usize] = Some(Relayed {
                 id: socket,
                 address,
-                expires_at,
+                expires_at: now.after(allocation.lifetime),
             });
         }
     }
@@ -131,13 +124,8 @@ impl Server {
     }
 }
 
-/// RFC 8656 §7.2: the success response, from what the allocation remembers.
-pub(super) fn write_success(
-    allocation: &Allocation,
-    now: Instant,
-    fingerprint: bool,
-    out: &mut Vec<u8>,
-) {
+/// RFC 8656 §7.2: the success response, from what the allocation remembers. Its retransmission is the same to the byte.
+pub(super) fn write_success(allocation: &Allocation, fingerprint: bool, out: &mut Vec<u8>) {
     let answer = Answer {
         method: RequestMethod::Allocate,
         transaction_id: allocation.transaction_id,
@@ -147,7 +135,7 @@ pub(super) fn write_success(
     for relayed in allocation.relayed.iter().flatten() {
         writer.xor_relayed_address(relayed.address);
     }
-    writer.lifetime(allocation.remaining_seconds(now));
+    writer.lifetime(seconds(allocation.lifetime));
     if let Some(token) = allocation.token {
         writer.reservation_token(token);
     }

@@ -286,6 +286,7 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Decision {
         self.counters.count_request(request.method);
+        // RFC 8489 §12: asking for one's address takes no credentials.
         if request.method == RequestMethod::Binding {
             return self.handle_binding(request, reply);
         }
@@ -311,30 +312,41 @@ impl Server {
         if request.message.unknown_required().next().is_some() {
             return Err(Reject::UnknownAttribute);
         }
-        if request.method == RequestMethod::Allocate {
-            return self.handle_allocate(request, credential, reply);
-        }
-        // RFC 8656 §5: without an allocation, or before it is granted, there is 437.
-        let id = request.allocation.ok_or(Reject::AllocationMismatch)?;
-        let allocation = self
-            .table
-            .allocation(id)
-            .ok_or(Reject::AllocationMismatch)?;
-        if allocation.pending.is_some() {
-            return Err(Reject::AllocationMismatch);
-        }
-        // RFC 8656 §5: somebody else's allocation gets 441.
-        if *allocation.owner.username != *credential.username {
-            return Err(Reject::WrongCredentials);
-        }
         let key = &credential.key;
         match request.method {
-            RequestMethod::Refresh => self.handle_refresh(request, id, key, reply),
+            RequestMethod::Binding => Ok(self.handle_binding(request, reply)),
+            RequestMethod::Allocate => self.handle_allocate(request, credential, reply),
+            RequestMethod::Refresh => {
+                let id = self.own_allocation(request, credential)?;
+                self.handle_refresh(request, id, key, reply)
+            }
             RequestMethod::CreatePermission => {
+                let id = self.own_allocation(request, credential)?;
                 self.handle_create_permission(request, id, key, reply)
             }
-            RequestMethod::ChannelBind => self.handle_channel_bind(request, id, key, reply),
-            RequestMethod::Binding | RequestMethod::Allocate => Err(Reject::BadRequest),
+            RequestMethod::ChannelBind => {
+                let id = self.own_allocation(request, credential)?;
+                self.handle_channel_bind(request, id, key, reply)
+            }
+        }
+    }
+
+    /// RFC 8656 §5: without an allocation, or before it is granted, there is 437; for somebody else's there is 441.
+    fn own_allocation(
+        &self,
+        request: &Request<'_>,
+        credential: &auth::Credential<'_>,
+    ) -> Result<AllocationId, Reject> {
+        let id = request.allocation.ok_or(Reject::AllocationMismatch)?;
+        match self.table.allocation(id) {
+            Some(allocation) if allocation.pending.is_none() => {
+                if *allocation.owner.username == *credential.username {
+                    Ok(id)
+                } else {
+                    Err(Reject::WrongCredentials)
+                }
+            }
+            Some(_) | None => Err(Reject::AllocationMismatch),
         }
     }
 

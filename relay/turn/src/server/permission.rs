@@ -9,6 +9,8 @@ use crate::addr::AddressFamily;
 use crate::allocation::PERMISSION_LIFETIME;
 use crate::counters::Limit;
 use crate::decision::Decision;
+use crate::event::Event;
+use crate::peer_filter::PeerDenied;
 use crate::table::AllocationId;
 use crate::time::Instant;
 use crate::wire::LongTermKey;
@@ -46,11 +48,9 @@ impl Server {
             return Err(Reject::PeerAddressFamilyMismatch);
         }
         // A peer that the policy does not allow gets 403.
-        if !peers
-            .iter()
-            .all(|ip| self.policy.peer_filter.check_ip(*ip).is_ok())
-        {
-            return Err(Reject::Forbidden);
+        for ip in &peers {
+            let checked = self.policy.peer_filter.check_ip(*ip);
+            checked.map_err(|rule| self.forbid(id, *ip, rule))?;
         }
         self.install_permissions(id, &peers, now)?;
 
@@ -58,6 +58,21 @@ impl Server {
         let writer = answer.success(reply);
         answer.finish(writer, Some(key));
         Ok(Decision::Reply)
+    }
+
+    /// Tells the log which peer `rule` refuses, and the client that it is refused.
+    pub(super) fn forbid(&mut self, id: AllocationId, peer: IpAddr, rule: PeerDenied) -> Reject {
+        if let Some(allocation) = self.table.allocation(id) {
+            let event = Event::PeerDenied {
+                allocation: allocation.number,
+                client: allocation.client,
+                username: allocation.owner.username.clone(),
+                peer,
+                rule,
+            };
+            self.push_event(event);
+        }
+        Reject::Forbidden
     }
 
     /// Installs or refreshes the permissions of distinct `peers`; 508 and none of them where that would be too many.

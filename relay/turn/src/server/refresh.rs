@@ -57,12 +57,10 @@ impl Server {
         if lifetime.is_zero() {
             self.delete(now, id, family);
         } else if let Some(allocation) = self.table.allocation_mut(id) {
-            let chosen = |place: &AddressFamily| family.is_none_or(|family| family == *place);
-            for family in [AddressFamily::V4, AddressFamily::V6]
-                .iter()
-                .filter(|f| chosen(f))
-            {
-                if let Some(relayed) = &mut allocation.relayed[*family as usize] {
+            for relayed in allocation.relayed.iter_mut().flatten() {
+                let of_family = AddressFamily::of(relayed.address.ip());
+                // What is over stays over, should its timer be late.
+                if relayed.expires_at > now && family.is_none_or(|family| family == of_family) {
                     relayed.expires_at = now.after(lifetime);
                 }
             }

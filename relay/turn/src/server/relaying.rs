@@ -1,7 +1,8 @@
 //! Application data: ChannelData and Send from clients, datagrams from peers (RFC 8656 §11, §12).
 //!
-//! The packet path: no memory from the heap, one look-up by hash for what a client sends and none for what a peer sends.
-//! Whatever may not pass is dropped without an answer, and counted.
+//! The packet path: no memory from the heap, one look-up by hash for what a client sends and none for what a peer sends,
+//! but where an allocation has many permissions or channels. Whatever may not pass is dropped without an answer, and
+//! counted.
 
 use std::net::SocketAddr;
 
@@ -42,7 +43,7 @@ impl Server {
         self.relay_to_peer(now, id, peer, message.payload)
     }
 
-    /// RFC 8656 §11.2, in its order.
+    /// RFC 8656 §11.2.
     pub(super) fn handle_send(
         &mut self,
         now: Instant,
@@ -70,10 +71,6 @@ impl Server {
         {
             return Decision::Drop(DropReason::FamilyMismatch);
         }
-        // A permission is there; it is not refreshed.
-        if !allocation.permissions.allow(peer.ip(), now) {
-            return Decision::Drop(DropReason::NoPermission);
-        }
         // The peer's address and port are allowed.
         if self.policy.peer_filter.check(peer).is_err() {
             return Decision::Drop(DropReason::PeerDenied);
@@ -81,6 +78,8 @@ impl Server {
         self.relay_to_peer(now, id, peer, data)
     }
 
+    /// §21.1.4: a client has a permission for whoever it sends data to. A Send indication says so (§11.2), and a channel
+    /// binding, which lasts longer, does not stand in for it. The permission is not refreshed.
     fn relay_to_peer(
         &mut self,
         now: Instant,
@@ -98,6 +97,9 @@ impl Server {
             return Decision::Drop(DropReason::NoAllocation);
         };
         let via = relayed.id;
+        if !allocation.permissions.allow(peer.ip(), now) {
+            return Decision::Drop(DropReason::NoPermission);
+        }
         allocation.to_peers.count(payload.len);
         let transport = allocation.client.transport;
         self.counters.count_to_peer(transport, payload.len);

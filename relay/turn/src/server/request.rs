@@ -5,6 +5,9 @@ use crate::table::AllocationId;
 use crate::time::Now;
 use crate::wire::{Class, Fingerprint, LongTermKey, Message, MessageWriter, Method, TransactionId};
 
+/// The SOFTWARE of Allocate and Refresh responses (RFC 8656 §5).
+const SOFTWARE: &str = concat!("Turnfleet ", env!("CARGO_PKG_VERSION"));
+
 /// The methods that have requests. The variants are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestMethod {
@@ -99,15 +102,22 @@ impl Answer {
         self.begin(Class::SuccessResponse, out)
     }
 
-    /// Ends a response, signed with the key that authenticated the request (RFC 8489 §9.2.4).
+    /// Ends a response, signed with the key that authenticated the request (RFC 8489 §9.2.4). Allocate and Refresh
+    /// responses name the SOFTWARE (RFC 8656 §5), but not to a sender who has proved nothing: that answer is kept short.
     pub(super) fn finish(self, mut writer: MessageWriter<'_>, key: Option<&LongTermKey>) {
         if self.fingerprint {
             writer.with_fingerprint();
         }
-        match key {
-            Some(key) => writer.finish_signed(key),
-            None => writer.finish(),
+        let Some(key) = key else {
+            return writer.finish();
+        };
+        if matches!(
+            self.method,
+            RequestMethod::Allocate | RequestMethod::Refresh
+        ) {
+            writer.software(SOFTWARE);
         }
+        writer.finish_signed(key);
     }
 
     pub(super) fn begin(self, class: Class, out: &mut Vec<u8>) -> MessageWriter<'_> {

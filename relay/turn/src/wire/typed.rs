@@ -11,25 +11,21 @@ use crate::decision::Span;
 /// What an accessor returns: absent, malformed or meaningful.
 type Value<T> = Option<Result<T, AttributeError>>;
 
-/// USERNAME is shorter than 509 bytes (RFC 8489 §14.3).
-const MAX_USERNAME_LEN: usize = 508;
-
-/// REALM, NONCE and the reason of ERROR-CODE are at most 128 characters, 763 bytes (RFC 8489 §14.8-14.10).
+/// What a receiver must be able to read of USERNAME, REALM and NONCE, although a sender keeps below 509 bytes: those of
+/// RFC 5389 may be this long (RFC 8489 §14.3, §14.9, §14.10).
 const MAX_TEXT_LEN: usize = 763;
 
 impl<'a> Message<'a> {
-    /// USERNAME (RFC 8489 §14.3), at most 508 bytes.
+    /// USERNAME (RFC 8489 §14.3), at most 763 bytes.
     #[must_use]
     pub fn username(&self) -> Value<&'a str> {
-        self.read(AttributeType::USERNAME, |value| {
-            text(value, MAX_USERNAME_LEN)
-        })
+        self.read(AttributeType::USERNAME, text)
     }
 
     /// REALM (RFC 8489 §14.9), at most 763 bytes.
     #[must_use]
     pub fn realm(&self) -> Value<&'a str> {
-        self.read(AttributeType::REALM, |value| text(value, MAX_TEXT_LEN))
+        self.read(AttributeType::REALM, text)
     }
 
     /// NONCE (RFC 8489 §14.10), at most 763 bytes.
@@ -194,8 +190,8 @@ impl<'a> Message<'a> {
     }
 }
 
-fn text(value: &[u8], max_len: usize) -> Result<&str, AttributeError> {
-    if value.len() > max_len {
+fn text(value: &[u8]) -> Result<&str, AttributeError> {
+    if value.len() > MAX_TEXT_LEN {
         return Err(AttributeError::Length);
     }
     std::str::from_utf8(value).map_err(|_| AttributeError::Value)

@@ -24,7 +24,7 @@ pub struct MessageWriter<'b> {
 }
 
 impl<'b> MessageWriter<'b> {
-    /// At most this many types are listed in UNKNOWN-ATTRIBUTES, so that the answer stays smaller than the question.
+    /// At most this many types are listed in UNKNOWN-ATTRIBUTES, which bounds the work of telling them apart.
     const MAX_UNKNOWN_LISTED: usize = 16;
 
     /// Begins a message behind what `buffer` already holds.
@@ -85,13 +85,15 @@ impl<'b> MessageWriter<'b> {
         self.attribute(AttributeType::ADDRESS_ERROR_CODE, &value)
     }
 
-    /// UNKNOWN-ATTRIBUTES, with the first sixteen of `kinds`.
+    /// UNKNOWN-ATTRIBUTES, with each of `kinds` once, the first sixteen of them.
     pub fn unknown_attributes(&mut self, kinds: impl Iterator<Item = u16>) -> &mut Self {
         let mut value = [0; 2 * Self::MAX_UNKNOWN_LISTED];
         let mut len = 0;
-        for (place, kind) in value.chunks_exact_mut(2).zip(kinds) {
-            place.copy_from_slice(&kind.to_be_bytes());
-            len += 2;
+        for kind in kinds.map(u16::to_be_bytes) {
+            if len < value.len() && value[..len].chunks_exact(2).all(|known| known != kind) {
+                value[len..len + 2].copy_from_slice(&kind);
+                len += 2;
+            }
         }
         self.attribute(AttributeType::UNKNOWN_ATTRIBUTES, &value[..len])
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use turnfleet_turn::wire::{ChannelData, Class, Message, Method};
-use turnfleet_turn::{AddressFamily, DropReason, Instant};
+use turnfleet_turn::{AddressFamily, DropReason, Instant, Span};
 
 use crate::support::{Outcome, data_indication};
 
@@ -172,11 +172,12 @@ impl Model {
                 assert_eq!(channel, Some(to), "{from}'s channel");
                 assert_eq!(payload, &packet[data.payload.range()]);
             }
-            Err(_) => assert!(
-                granted.permits(now, to.ip()),
-                "{from} has no permission for {to}"
-            ),
+            Err(_) => assert_eq!(payload, &packet[sent_to(packet).1.range()]),
         }
+        assert!(
+            granted.permits(now, to.ip()),
+            "{from} has no permission for {to}"
+        );
     }
 
     /// What was dropped for want of something really lacks it.
@@ -201,8 +202,12 @@ impl Model {
             );
         }
         if reason == DropReason::NoPermission {
-            let message = Message::parse(packet).unwrap();
-            let peer = message.xor_peer_address().unwrap().unwrap().0;
+            let peer = match ChannelData::parse(packet) {
+                Ok(data) => granted
+                    .channel(now, data.number.0)
+                    .expect("the channel is checked first"),
+                Err(_) => sent_to(packet).0,
+            };
             assert!(
                 !granted.permits(now, peer.ip()),
                 "{from} has a permission for {peer}"
@@ -246,6 +251,13 @@ impl Model {
             }
         }
     }
+}
+
+/// The peer and the data of a Send indication.
+fn sent_to(packet: &[u8]) -> (SocketAddr, Span) {
+    let message = Message::parse(packet).unwrap();
+    let peer = message.xor_peer_address().unwrap().unwrap().0;
+    (peer, message.data().unwrap())
 }
 
 impl Granted {

@@ -166,6 +166,33 @@ fn a_message_with_a_wrong_fingerprint_is_discarded() {
     assert_eq!(outcome, Outcome::Dropped(DropReason::BadFingerprint));
 }
 
+// RFC 8489 §14.7
+#[test]
+fn a_message_whose_fingerprint_is_not_its_last_attribute_is_discarded() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    let mut packet = caller.unsigned(Method::Binding, |writer| {
+        writer.with_fingerprint();
+    });
+    packet.extend_from_slice(&[0x80, 0x22, 0, 0]);
+    let len = u16::try_from(packet.len() - 20).unwrap();
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    let outcome = net.client_sends(caller.five_tuple, &packet);
+    assert_eq!(outcome, Outcome::Dropped(DropReason::BadFingerprint));
+}
+
+// RFC 8489 §14
+#[test]
+fn the_bits_of_padding_are_ignored() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    let mut packet = caller.unsigned(Method::Binding, |writer| {
+        writer.software("odd");
+    });
+    *packet.last_mut().unwrap() = 0xFF;
+    assert_eq!(caller.send(&mut net, &packet).code(), 200);
+}
+
 // RFC 8489 §7
 #[test]
 fn an_answer_has_a_fingerprint_where_its_request_has_one() {
@@ -225,6 +252,40 @@ fn a_binding_request_with_an_unknown_required_attribute_gets_420_that_lists_it()
     assert_eq!(answer.code(), 420);
     let unknown: Vec<u16> = answer.message().unknown_attributes().collect();
     assert_eq!(unknown, [0x7ABC, 0x0031]);
+}
+
+// RFC 8489 §14.13
+#[test]
+fn an_unknown_attribute_is_listed_once_however_often_it_is_there() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    let packet = caller.unsigned(Method::Binding, |writer| {
+        for kind in [0x7ABC, 0x7ABD, 0x7ABC, 0x7ABD] {
+            writer.attribute(AttributeType(kind), b"what?");
+        }
+    });
+    let answer = caller.send(&mut net, &packet);
+    let unknown: Vec<u16> = answer.message().unknown_attributes().collect();
+    assert_eq!(unknown, [0x7ABC, 0x7ABD]);
+}
+
+// RFC 8489 §6.3.1, §14.12
+#[test]
+fn what_only_a_server_with_its_nonce_bit_understands_gets_420() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    for (kind, value) in [
+        (AttributeType::PASSWORD_ALGORITHM, &[0, 1, 0, 0][..]),
+        (AttributeType::MESSAGE_INTEGRITY_SHA256, &[0; 32]),
+        (AttributeType::USERHASH, &[0; 32]),
+    ] {
+        let answer = caller.allocate(&mut net, |writer| {
+            writer.attribute(kind, value);
+        });
+        assert_eq!(answer.code(), 420, "{kind:?}");
+        let unknown: Vec<u16> = answer.message().unknown_attributes().collect();
+        assert_eq!(unknown, [kind.0]);
+    }
 }
 
 // RFC 8489 §6.3.1, §9.2.4
@@ -466,21 +527,73 @@ fn a_userhash_is_taken_for_a_username_that_nobody_has() {
     assert_challenge(&caller.send(&mut net, &packet), 401);
 }
 
-// RFC 8489 §14.3
+// RFC 8489 §9.2.4, §14.3
 #[test]
-fn a_username_that_is_no_text_or_too_long_gets_401() {
+fn a_username_that_is_no_text_gets_401() {
     let mut net = Net::new();
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     let (key, nonce) = (caller.key(), caller.nonce.clone());
-    for username in [vec![0xFF, 0xFE], vec![b'a'; 600]] {
+    let packet = signed(&mut caller, &key, |writer| {
+        writer
+            .attribute(AttributeType::USERNAME, &[0xFF, 0xFE])
+            .realm(REALM)
+            .nonce(&nonce);
+    });
+    assert_challenge(&caller.send(&mut net, &packet), 401);
+}
+
+// RFC 8489 §14.3
+#[test]
+fn a_username_of_up_to_763_bytes_can_be_read() {
+    let mut net = Net::new();
+    for (port, len) in (5000..).zip([1, 508, 509, 763]) {
+        let username = "u".repeat(len);
+        net.keys.set(&username, &["secret"]);
+        let mut caller = Caller::named(&mut net, &format!("192.0.2.1:{port}"), &username);
+        assert_eq!(caller.allocate(&mut net, |_| {}).code(), 200, "{len}");
+        assert_eq!(caller.refresh(&mut net, Some(0)).code(), 200, "{len}");
+    }
+}
+
+// RFC 8489 §14.3, §14.8
+#[test]
+fn a_username_longer_than_that_is_malformed_and_gets_400() {
+    let mut net = Net::new();
+    for len in [764, 2000] {
+        let username = "u".repeat(len);
+        net.keys.set(&username, &["secret"]);
+        let mut caller = Caller::named(&mut net, "192.0.2.1:5000", &username);
+        let answer = caller.allocate(&mut net, |_| {});
+        assert_eq!(answer.code(), 400, "{len}");
+        assert!(!answer.has(AttributeType::NONCE));
+    }
+}
+
+// RFC 8489 §9.2.4, §14.9
+#[test]
+fn credentials_of_another_realm_get_401() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    let nonce = caller.nonce.clone();
+    for key in [
+        caller.key(),
+        LongTermKey::derive("alice", "example.org", "secret"),
+    ] {
         let packet = signed(&mut caller, &key, |writer| {
-            writer
-                .attribute(AttributeType::USERNAME, &username)
-                .realm(REALM)
-                .nonce(&nonce);
+            writer.username("alice").realm("example.org").nonce(&nonce);
         });
         assert_challenge(&caller.send(&mut net, &packet), 401);
     }
+}
+
+// RFC 8489 §9.2.4
+#[test]
+fn a_live_allocation_outlives_a_change_of_the_realm() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    caller.allocated(&mut net);
+    net.change_policy(|policy| policy.realm = "example.org".into());
+    assert_eq!(caller.refresh(&mut net, None).code(), 200);
 }
 
 // RFC 8489 §9.2.4
@@ -640,6 +753,21 @@ fn attributes_after_the_integrity_are_ignored() {
     writer.finish();
     let answer = caller.send(&mut net, &packet);
     assert_eq!((answer.code(), answer.lifetime()), (200, 600));
+}
+
+// RFC 8489 §14.5, §14.6
+#[test]
+fn an_integrity_of_the_other_kind_behind_the_one_that_counts_is_ignored() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    let mut packet = caller.signed(Method::Allocate, |writer| {
+        writer.requested_transport(17);
+    });
+    packet.extend_from_slice(&[0x00, 0x1C, 0, 32]);
+    packet.extend_from_slice(&[7; 32]);
+    let len = u16::try_from(packet.len() - 20).unwrap();
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    assert_eq!(caller.send(&mut net, &packet).code(), 200);
 }
 
 // RFC 8489 §14

@@ -1,5 +1,6 @@
 //! What RFC 8656 says of servers, one test for each statement.
 
+use turnfleet_turn::peer_filter::PeerDenied;
 use turnfleet_turn::policy::Limits;
 use turnfleet_turn::wire::{
     AttributeType, ChannelNumber, Class, ErrorCode, Message, MessageWriter, Method,
@@ -579,6 +580,32 @@ fn a_requested_family_is_the_family_of_the_relayed_address() {
     }
 }
 
+// RFC 8656 §18.6
+#[test]
+fn the_reserved_bits_of_requested_address_family_are_ignored() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, ALICE);
+    let answer = caller.allocate(&mut net, |writer| {
+        writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[2, 0xFF, 1, 7]);
+    });
+    assert!(answer.relayed()[0].is_ipv6());
+}
+
+// RFC 8656 §18.3, RFC 8489 §14.1
+#[test]
+fn the_reserved_bits_of_a_peer_address_are_ignored() {
+    let (mut net, mut caller, _) = allocated();
+    let answer = caller.request(&mut net, Method::CreatePermission, |writer| {
+        let [port_high, port_low] = (9 ^ 0x2112_u16).to_be_bytes();
+        let [a, b, c, d] = (0xCB00_7109 ^ 0x2112_A442_u32).to_be_bytes();
+        let value = [0xFF, 1, port_high, port_low, a, b, c, d];
+        writer.attribute(AttributeType::XOR_PEER_ADDRESS, &value);
+    });
+    assert_eq!(answer.code(), 200);
+    let sent = caller.send_indication(&mut net, PEER, b"hi");
+    assert!(matches!(sent, Outcome::Relayed(..)));
+}
+
 // RFC 8656 §7.2 (8)
 #[test]
 fn a_reserved_pair_of_both_families_gets_400() {
@@ -645,6 +672,32 @@ fn an_additional_family_gives_an_address_of_each() {
     assert!(relayed[1].is_ipv6());
     assert_eq!(net.usage().ports_used, 2);
     assert_eq!(net.usage().allocations, 1);
+}
+
+// RFC 8656 §7.2 (8)
+#[test]
+fn an_even_port_without_reserving_is_even_in_both_families() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, ALICE);
+    let answer = caller.allocate(&mut net, |writer| {
+        writer
+            .even_port(false)
+            .additional_address_family(AddressFamily::V6);
+    });
+    let ports: Vec<u16> = answer.relayed().iter().map(|it| it.port() % 2).collect();
+    assert_eq!(ports, [0, 0]);
+}
+
+// RFC 8656 §11.2, §12.6
+#[test]
+fn data_of_a_dual_allocation_leaves_by_the_address_of_its_peers_family() {
+    let (mut net, mut caller, relayed) = dual();
+    for (number, peer, via) in [(0x4000, PEER, relayed[0]), (0x4001, PEER6, relayed[1])] {
+        caller.bind(&mut net, number, peer);
+        let expected = Outcome::Relayed(via, addr(peer), b"hi".to_vec());
+        assert_eq!(caller.send_indication(&mut net, peer, b"hi"), expected);
+        assert_eq!(caller.channel_data(&mut net, number, b"hi"), expected);
+    }
 }
 
 // RFC 8656 §7.2 (9)
@@ -919,21 +972,45 @@ fn a_retransmitted_allocate_gets_the_same_answer() {
         let ports = net.usage().ports_used;
         assert_eq!(caller.send(&mut net, &packet), first);
         assert_eq!(net.usage().ports_used, ports);
+        net.advance_seconds(39);
+        assert_eq!(caller.send(&mut net, &packet), first);
         caller.refresh(&mut net, Some(0));
     }
 }
 
 // RFC 8656 §7.2
 #[test]
-fn a_retransmitted_allocate_is_told_what_is_left_of_the_lifetime() {
+fn the_answer_to_a_retransmitted_allocate_refreshes_nothing() {
     let mut net = Net::new();
     let mut caller = Caller::new(&mut net, ALICE);
     let packet = caller.signed(Method::Allocate, |writer| {
-        writer.requested_transport(17);
+        writer.requested_transport(17).lifetime(700);
     });
-    caller.send(&mut net, &packet);
-    net.advance_seconds(39);
-    assert_eq!(caller.send(&mut net, &packet).lifetime(), 561);
+    let first = caller.send(&mut net, &packet);
+    caller.refresh(&mut net, None);
+    net.advance_seconds(30);
+    assert_eq!(caller.send(&mut net, &packet), first);
+    net.advance_seconds(570);
+    net.assert_idle();
+}
+
+// RFC 8656 §5
+#[test]
+fn allocate_and_refresh_answers_to_a_known_sender_name_the_software() {
+    let mut net = Net::new();
+    let mut caller = Caller::new(&mut net, ALICE);
+    for (answer, named) in [
+        (caller.refresh(&mut net, None), true),
+        (caller.allocate(&mut net, |_| {}), true),
+        (caller.allocate(&mut net, |_| {}), true),
+        (caller.refresh(&mut net, None), true),
+        (caller.permit(&mut net, &[PEER]), false),
+        (caller.bind(&mut net, 0x4000, PEER), false),
+    ] {
+        let software = answer.message().first(AttributeType::SOFTWARE);
+        assert_eq!(software.is_some(), named, "{answer:?}");
+        assert!(software.is_none_or(|software| software.value.starts_with(b"Turnfleet ")));
+    }
 }
 
 // RFC 8656 §7.2
@@ -1204,6 +1281,20 @@ fn an_allocation_is_over_at_its_expiry_even_before_the_timer_is_served() {
     assert_eq!(caller.allocate(&mut net, |_| {}).code(), 200);
 }
 
+// RFC 8656 §7.2, §9, §12
+#[test]
+fn an_allocation_begins_without_the_permissions_and_channels_of_its_predecessor() {
+    let (mut net, mut caller, _) = allocated();
+    caller.bind(&mut net, 0x4000, PEER);
+    caller.refresh(&mut net, Some(0));
+    let relayed = caller.allocated(&mut net);
+    let refused = Outcome::Dropped(DropReason::NoPermission);
+    assert_eq!(net.peer_sends(PEER, relayed, b"hi"), refused);
+    assert_eq!(caller.send_indication(&mut net, PEER, b"hi"), refused);
+    let unbound = Outcome::Dropped(DropReason::NoChannel);
+    assert_eq!(caller.channel_data(&mut net, 0x4000, b"hi"), unbound);
+}
+
 // RFC 8656 §6
 #[test]
 fn data_does_not_refresh_an_allocation() {
@@ -1264,6 +1355,26 @@ fn a_refresh_of_a_family_that_the_allocation_lacks_gets_443() {
     assert_eq!(answer.code(), 200);
 }
 
+// RFC 8656 §8.2
+#[test]
+fn a_malformed_family_of_a_refresh_gets_400() {
+    let (mut net, mut caller, _) = allocated();
+    let answer = caller.request(&mut net, Method::Refresh, |writer| {
+        writer.attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[1]);
+    });
+    assert_eq!(answer.code(), 400);
+}
+
+// RFC 8656 §8.1
+#[test]
+fn deleting_the_only_family_ends_the_allocation() {
+    let (mut net, mut caller, _) = allocated();
+    let answer = refresh_family(&mut caller, &mut net, AddressFamily::V4, 0);
+    assert_eq!((answer.code(), answer.lifetime()), (200, 0));
+    net.assert_idle();
+    assert_eq!(caller.refresh(&mut net, Some(0)).code(), 437);
+}
+
 // RFC 8656 §8.1
 #[test]
 fn deleting_one_family_leaves_the_other_one_and_its_permissions_alone() {
@@ -1309,6 +1420,18 @@ fn a_refresh_without_a_family_concerns_both() {
     assert_eq!(net.sockets.len(), 2);
     assert_eq!(caller.refresh(&mut net, Some(0)).code(), 200);
     net.assert_idle();
+}
+
+// RFC 8656 §8.2
+#[test]
+fn a_refresh_does_not_bring_back_a_family_that_is_over() {
+    let (mut net, mut caller, relayed) = dual();
+    refresh_family(&mut caller, &mut net, AddressFamily::V4, 1200);
+    net.sleep_seconds(600);
+    assert_eq!(caller.refresh(&mut net, None).code(), 200);
+    assert_eq!(caller.permit(&mut net, &[PEER6]).code(), 443);
+    net.advance_seconds(1);
+    assert_eq!(net.sockets.keys().collect::<Vec<_>>(), [&relayed[0]]);
 }
 
 // RFC 8656 §8.1
@@ -1879,6 +2002,24 @@ fn a_channel_lasts_600_seconds_and_its_permission_300() {
     assert_eq!(net.server.counters().channels, 0);
 }
 
+// RFC 8656 §9, §21.1.4
+#[test]
+fn a_channel_whose_permission_is_over_carries_no_data_in_either_direction() {
+    let (mut net, mut caller, relayed) = allocated();
+    caller.bind(&mut net, 0x4000, PEER);
+    net.sleep_seconds(299);
+    let sent = caller.channel_data(&mut net, 0x4000, b"hi");
+    assert!(matches!(sent, Outcome::Relayed(..)));
+    net.sleep_seconds(1);
+    let refused = Outcome::Dropped(DropReason::NoPermission);
+    assert_eq!(caller.channel_data(&mut net, 0x4000, b"hi"), refused);
+    assert_eq!(net.peer_sends(PEER, relayed, b"hi"), refused);
+    caller.permit(&mut net, &["203.0.113.9:1"]);
+    let sent = caller.channel_data(&mut net, 0x4000, b"hi");
+    assert!(matches!(sent, Outcome::Relayed(..)));
+    assert_eq!(caller.bind(&mut net, 0x4001, PEER).code(), 400);
+}
+
 // RFC 8656 §12
 #[test]
 fn binding_again_refreshes_channel_and_permission() {
@@ -2014,15 +2155,17 @@ fn channel_data_refreshes_neither_channel_nor_permission() {
     let (mut net, mut caller, relayed) = allocated();
     caller.refresh(&mut net, Some(3600));
     caller.bind(&mut net, 0x4000, PEER);
-    for second in (0..600).step_by(100) {
+    for second in (0..300).step_by(100) {
         let outcome = caller.channel_data(&mut net, 0x4000, b"hi");
         assert!(matches!(outcome, Outcome::Relayed(..)), "{second}");
         net.advance_seconds(100);
     }
+    let refused = Outcome::Dropped(DropReason::NoPermission);
+    assert_eq!(caller.channel_data(&mut net, 0x4000, b"hi"), refused);
+    assert_eq!(net.peer_sends(PEER, relayed, b"hi"), refused);
+    net.advance_seconds(300);
     let unbound = Outcome::Dropped(DropReason::NoChannel);
     assert_eq!(caller.channel_data(&mut net, 0x4000, b"hi"), unbound);
-    let refused = Outcome::Dropped(DropReason::NoPermission);
-    assert_eq!(net.peer_sends(PEER, relayed, b"hi"), refused);
 }
 
 // RFC 8656 §12.6
@@ -2168,6 +2311,27 @@ fn an_allocation_is_reported_when_it_opens_closes_or_is_refused() {
             username: Some("alice".into()),
             code: 401,
         },
+    ];
+    assert_eq!(net.events, expected);
+}
+
+// RFC 8656 §10.2, §12.2
+#[test]
+fn a_forbidden_peer_is_reported_with_the_rule_that_refuses_it() {
+    let (mut net, mut caller, _) = allocated();
+    net.events.clear();
+    assert_eq!(caller.permit(&mut net, &[PEER, "10.0.0.1:9"]).code(), 403);
+    assert_eq!(caller.bind(&mut net, 0x4000, "127.0.0.1:9").code(), 403);
+    let denied = |peer: &str, rule| Event::PeerDenied {
+        allocation: 0,
+        client: caller.five_tuple,
+        username: "alice".into(),
+        peer: peer.parse().unwrap(),
+        rule,
+    };
+    let expected = [
+        denied("10.0.0.1", PeerDenied::Private),
+        denied("127.0.0.1", PeerDenied::Loopback),
     ];
     assert_eq!(net.events, expected);
 }

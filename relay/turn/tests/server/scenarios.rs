@@ -414,6 +414,7 @@ fn event(event: &Event) -> String {
                 username.as_deref().unwrap_or("nobody")
             )
         }
+        Event::PeerDenied { peer, rule, .. } => format!("denied {peer}: {}", rule.name()),
     }
 }
 
