@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -64,16 +63,19 @@ impl Fleet {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| {
-            let said = said(state.path());
-            panic!("no ready line ({error}): {line:?}\n{said}")
-        });
-        assert_eq!(ready["ready"], true, "{ready}");
-        Self {
+        let ready = serde_json::from_str(&line).unwrap_or_default();
+        let fleet = Self {
             child,
             ready,
             state,
-        }
+        };
+        assert_eq!(fleet.ready["ready"], true, "{line:?}");
+        fleet
+    }
+
+    /// What it has said on standard error so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.state.path().join(LOG)).unwrap_or_default()
     }
 
     /// The ports of everything that the first relay and the controller listen on.
@@ -119,13 +121,9 @@ impl Drop for Fleet {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            tools::tell(&said(self.state.path()));
+            tools::tell(&self.log());
         }
     }
-}
-
-fn said(state: &Path) -> String {
-    fs::read_to_string(state.join(LOG)).unwrap_or_default()
 }
 
 /// The first of forty neighbouring ports that are free on loopback. Fleets of one test process never share them.

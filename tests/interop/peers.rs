@@ -224,6 +224,31 @@ fn an_operator_opens_private_addresses_and_never_those_of_the_machine() {
     assert_eq!(attacker.left(), 4, "what went to the two private peers");
 }
 
+#[test]
+fn the_log_names_the_entry_that_lets_a_refused_peer_through_and_no_other() {
+    let private = ["10.99.0.1", "10.99.0.2"];
+    let Some(outpost) = Outpost::new(&[]) else {
+        return;
+    };
+    let peer = SocketAddr::new(address(private[0]), 4000);
+    Attacker::new(&outpost).is_refused(peer);
+    let log = outpost.fleet.log();
+    let entry = log
+        .split("allow=")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{log}"));
+    let entry = entry.split_whitespace().next().unwrap();
+    assert_eq!(entry, "10.99.0.1/32");
+
+    let opened = Outpost::new(&["--allow-peer", entry]).unwrap();
+    let card = opened.host.far_end("card0");
+    let block = format!("{}/32", private[0]);
+    opened.world.ip(&["addr", "add", &block, "dev", &card]);
+    let mut attacker = Attacker::new(&opened);
+    attacker.is_refused(SocketAddr::new(address(private[1]), 4000));
+    attacker.reaches(private[0]);
+}
+
 /// Calls between two clients of one relay need its addresses as peers, but for its listeners and whatever else is there.
 #[test]
 fn the_relays_own_addresses_are_peers_on_relayed_ports_only() {
