@@ -26,6 +26,7 @@ fn call(transport: &str) -> Option<Value> {
         (&json!("relay"), &json!("relay")),
         "{outcome}"
     );
+    assert!(outcome["framesDecoded"].as_u64() > Some(0), "{outcome}");
     Some(outcome)
 }
 

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 
-use turnfleet_proto::credentials::{SharedSecret, mint};
-
+use crate::client::{Credential, unix_now};
 use crate::fleet::{Fleet, Relay};
 use crate::tools;
 
@@ -12,16 +11,8 @@ const UCLIENT: &str = "/usr/bin/turnutils_uclient";
 const STUNCLIENT: &str = "/usr/bin/turnutils_stunclient";
 const SECRET: &str = "north-by-northwest";
 
-fn fleet() -> Option<Fleet> {
-    tools::present(&[UCLIENT, STUNCLIENT]).then(|| {
-        Fleet::up(&[
-            "--shared-secret",
-            SECRET,
-            "--set",
-            "relay.rfc5766_channel_numbers=true",
-        ])
-    })
-}
+/// The tool draws channel numbers that RFC 8656 has abolished.
+const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numbers=true"];
 
 fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
     Command::new(UCLIENT)
@@ -31,20 +22,29 @@ fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs the tool between two allocations of its own and compares the counts: it exits with 0 even when packets are lost.
+/// Runs the tool between allocations of its own, by every transport at once, and compares the counts: it exits with 0 even
+/// when packets are lost.
 #[track_caller]
-fn relays_everything(server: SocketAddr, arguments: &[&str]) {
-    let mut all = vec![
+fn relays_everything(arguments: &[&str], mode: &[&str]) {
+    on_every_relay(arguments, |relay| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| compare(relay.udp, &[], mode));
+            scope.spawn(|| compare(relay.tcp, &["-t"], mode));
+            // The tool loses records that arrive together, so it is given time between them.
+            scope.spawn(|| compare(relay.tls, &["-t", "-S", "-z", "100"], mode));
+        });
+    });
+}
+
+fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
+    let fixed = [
         "-y", "-n", "50", "-m", "4", "-l", "160", "-u", "alice", "-W", SECRET,
     ];
-    all.extend(arguments);
+    let all = [&fixed[..], transport, mode].concat();
     let output = uclient(server, &all);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (sent, received) = totals(&text).unwrap_or_else(|| panic!("{all:?}: {output:?}"));
-    assert!(
-        sent > 0 && sent == received,
-        "{all:?}: sent {sent}, received {received}\n{text}"
-    );
+    assert_eq!((sent, received), (4 * 50, 4 * 50), "{all:?}\n{text}");
 }
 
 /// The counts of the tool's last summary line, `tot_send_msgs=A, tot_recv_msgs=B`.
@@ -64,10 +64,13 @@ fn totals(text: &str) -> Option<(u64, u64)> {
     Some((number("tot_send_msgs=")?, number("tot_recv_msgs=")?))
 }
 
-/// Runs `check` against every relay of one fleet at once.
+/// Runs `check` against every relay of a fleet with `arguments` at once.
 #[track_caller]
-fn on_every_relay(check: impl Fn(&Relay) + Sync) {
-    let Some(fleet) = fleet() else { return };
+fn on_every_relay(arguments: &[&str], check: impl Fn(&Relay) + Sync) {
+    if !tools::present(&[UCLIENT, STUNCLIENT]) {
+        return;
+    }
+    let fleet = Fleet::up(&[&["--shared-secret", SECRET], arguments].concat());
     let relays = fleet.relays();
     assert_eq!(relays.len(), 2);
     std::thread::scope(|scope| {
@@ -78,93 +81,56 @@ fn on_every_relay(check: impl Fn(&Relay) + Sync) {
 }
 
 #[test]
-fn channels_over_udp() {
-    on_every_relay(|relay| relays_everything(relay.udp, &[]));
+fn channels() {
+    relays_everything(&OLD_CHANNELS, &[]);
 }
 
 #[test]
-fn channels_over_tcp() {
-    on_every_relay(|relay| relays_everything(relay.tcp, &["-t"]));
-}
-
-/// The tool loses records that arrive together, so it is given time between them.
-#[test]
-fn channels_over_tls() {
-    on_every_relay(|relay| relays_everything(relay.tls, &["-t", "-S", "-z", "100"]));
-}
-
-#[test]
-fn send_indications_over_udp() {
-    on_every_relay(|relay| relays_everything(relay.udp, &["-s"]));
-}
-
-#[test]
-fn send_indications_over_tcp() {
-    on_every_relay(|relay| relays_everything(relay.tcp, &["-s", "-t"]));
+fn send_indications_by_default() {
+    relays_everything(&[], &["-s"]);
 }
 
 #[test]
 fn ipv6_relayed_addresses() {
-    on_every_relay(|relay| relays_everything(relay.udp, &["-x"]));
+    relays_everything(&OLD_CHANNELS, &["-x"]);
 }
 
 #[test]
 fn dual_allocations() {
-    on_every_relay(|relay| relays_everything(relay.udp, &["-Z"]));
+    relays_everything(&OLD_CHANNELS, &["-Z"]);
 }
 
 #[test]
-fn binding() {
-    let Some(fleet) = fleet() else { return };
-    for relay in fleet.relays() {
-        let output = Command::new(STUNCLIENT)
-            .args([
-                "-p",
-                &relay.udp.port().to_string(),
-                &relay.udp.ip().to_string(),
-            ])
-            .output()
-            .unwrap();
+fn bindings_are_answered() {
+    on_every_relay(&[], |relay| {
+        let (ip, port) = (relay.udp.ip().to_string(), relay.udp.port().to_string());
+        let output = Command::new(STUNCLIENT).args(["-p", &port, &ip]).output();
+        let output = output.unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("UDP reflexive addr"), "{output:?}");
-    }
+    });
 }
 
 #[test]
-fn wrong_and_expired_credentials_are_refused() {
-    let Some(fleet) = fleet() else { return };
-    let server = fleet.relays().remove(0).udp;
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    let secret = SharedSecret::new(SECRET);
-    let expired = mint(&secret, "alice", now - 70);
-    let valid = mint(&secret, "alice", now + 600);
-    let refused = |username: &str, password: &str| {
-        let output = uclient(
-            server,
-            &["-y", "-n", "1", "-m", "1", "-u", username, "-w", password],
-        );
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(!output.status.success(), "{text}");
-    };
-    refused(&valid.username, "wrong");
-    refused(&expired.username, &expired.password);
-    let output = uclient(
-        server,
-        &[
-            "-y",
-            "-n",
-            "1",
-            "-m",
-            "1",
-            "-u",
-            &valid.username,
-            "-w",
-            &valid.password,
-        ],
-    );
-    let (sent, received) = totals(&String::from_utf8_lossy(&output.stdout)).unwrap();
-    assert!(sent > 0 && sent == received);
+fn a_synapse_credential_is_good_with_its_own_password_and_until_a_minute_past_its_end() {
+    on_every_relay(&[], |relay| {
+        let talk = |Credential { username, password }: &Credential| {
+            let fixed = ["-y", "-s", "-n", "1", "-m", "1"];
+            let own = ["-u", username.as_str(), "-w", password];
+            uclient(relay.udp, &[&fixed[..], &own].concat())
+        };
+        let good = Credential::synapse(SECRET, "@alice:example.org");
+        let ended = format!("{}:@alice:example.org", unix_now() - 60);
+        let wrong = Credential {
+            password: "wrong".to_owned(),
+            ..good.clone()
+        };
+        for refused in [wrong, Credential::sign(SECRET, &ended)] {
+            let output = talk(&refused);
+            assert!(!output.status.success(), "{output:?}");
+        }
+        let output = talk(&good);
+        let (sent, received) = totals(&String::from_utf8_lossy(&output.stdout)).unwrap();
+        assert!(sent > 0 && sent == received, "{output:?}");
+    });
 }

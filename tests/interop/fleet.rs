@@ -1,21 +1,28 @@
 //! A running `turnfleet up`, with the facts of its ready line; it ends when the value is dropped.
 
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
+use crate::tools;
+
+/// The fleet's standard error, in its state folder.
+const LOG: &str = "log";
+
 /// One fleet of two relays on loopback, on ports that no other fleet of this test run has.
 pub(crate) struct Fleet {
     child: Child,
     ready: Value,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 /// One relay of the ready line.
 pub(crate) struct Relay {
+    pub(crate) pid: u64,
     pub(crate) udp: SocketAddr,
     pub(crate) tcp: SocketAddr,
     pub(crate) tls: SocketAddr,
@@ -33,6 +40,7 @@ impl Fleet {
     pub(crate) fn up_by(mut command: Command, arguments: &[&str]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let base = free_ports();
+        let log = File::create(state.path().join(LOG)).unwrap();
         command
             .args(["up", "--json"])
             .arg("--state-dir")
@@ -48,20 +56,40 @@ impl Fleet {
             .args(["--grpc", &format!("127.0.0.1:{}", base + 31)])
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(log);
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let ready: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("no ready line ({error}): {line:?}"));
-        assert_eq!(ready["ready"], true, "{ready}");
-        Self {
+        let ready = serde_json::from_str(&line).unwrap_or_default();
+        let fleet = Self {
             child,
             ready,
-            _state: state,
-        }
+            state,
+        };
+        assert_eq!(fleet.ready["ready"], true, "{line:?}");
+        fleet
+    }
+
+    /// What it has said on standard error so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.state.path().join(LOG)).unwrap_or_default()
+    }
+
+    /// The ports of everything that the first relay and the controller listen on.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let relay = &self.ready["relays"][0];
+        let places = [&relay["udp"], &relay["tls"], &relay["metrics"]];
+        let places = places
+            .into_iter()
+            .chain([&self.ready["http"], &self.ready["grpc"]]);
+        let port = |place: &Value| {
+            let digits = place.as_str()?.trim_end_matches("/metrics");
+            digits.rsplit(':').next()?.parse().ok()
+        };
+        places.map(|place| port(place).unwrap()).collect()
     }
 
     /// A text of the ready line.
@@ -78,6 +106,7 @@ impl Fleet {
         let relays = self.ready["relays"].as_array().unwrap().iter();
         relays
             .map(|relay| Relay {
+                pid: relay["pid"].as_u64().unwrap(),
                 udp: address(relay, "udp"),
                 tcp: address(relay, "tcp"),
                 tls: address(relay, "tls"),
@@ -86,10 +115,14 @@ impl Fleet {
     }
 }
 
+/// Ends the fleet; where the test has failed, its log is shown.
 impl Drop for Fleet {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            tools::tell(&self.log());
+        }
     }
 }
 
@@ -99,7 +132,10 @@ fn free_ports() -> u16 {
     loop {
         let base = NEXT.fetch_add(40, Ordering::Relaxed);
         assert!(base < 32_000, "no free ports are left for another fleet");
-        let free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        let free = |port: u16| {
+            UdpSocket::bind(("127.0.0.1", port)).is_ok()
+                && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        };
         if (base..base + 40).all(free) {
             return base;
         }

@@ -1,4 +1,4 @@
-//! The fleet against software that is not ours: coturn's tools, Chromium, network namespaces with NAT.
+//! The fleet in the world: coturn's tools, Chromium, networks with NAT, and those who mean harm.
 //!
 //! A test whose tool is missing says so and passes, unless `TURNFLEET_REQUIRE_TOOLS` is set, as `cargo xtask test` does
 //! where it has installed them.
@@ -6,9 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod browser;
+#[path = "../client/mod.rs"]
+mod client;
 mod coturn;
 mod fleet;
 mod namespaces;
 mod netns;
+mod outpost;
+mod peers;
+mod reflection;
+mod strangers;
 mod tools;
 mod webdriver;

@@ -8,12 +8,12 @@
 //!                                    +-- 1:1 NAT: 11.60.0.k <-> 10.20.k.2
 //! ```
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant as Clock};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
 
-use turnfleet_turn::client::{AllocateOptions, Client, Config, Event, Input};
-use turnfleet_turn::{ClientHeader, Instant, PeerAddr, Span, Transport};
+use turnfleet_turn::client::AllocateOptions;
 
+use crate::client::{Caller, Credential};
 use crate::fleet::Fleet;
 use crate::netns::{self, Namespace};
 use crate::tools;
@@ -118,118 +118,28 @@ fn relay_on(host: &Namespace, k: u8) -> Fleet {
     )
 }
 
-/// A client in the client's namespace, and the socket that it speaks through.
-struct Caller {
-    client: Client,
-    socket: UdpSocket,
-    server: SocketAddr,
-    began: Clock,
-    relayed: SocketAddr,
+/// Allocates on `server` from the client's namespace, and is told of relayed addresses of that server. Answers must come
+/// from the very address that was asked.
+#[track_caller]
+fn call(world: &World, server: SocketAddr) -> (Caller, SocketAddr) {
+    let credential = Credential::synapse(SECRET, "@caller:example.org");
+    let stream = world.client.inside(|| TcpStream::connect(server).unwrap());
+    let mapped = stream.local_addr().unwrap();
+    assert_allocates(&mut Caller::tcp(stream, &credential), server, mapped);
+
+    let socket = world.client.socket(IpAddr::from([11, 40, 0, 2]));
+    let mapped = socket.local_addr().unwrap();
+    let mut caller = Caller::udp(socket, server, &credential);
+    let relayed = assert_allocates(&mut caller, server, mapped);
+    (caller, relayed)
 }
 
-impl Caller {
-    /// Allocates on `server`; the answers must come from the very address that was asked.
-    #[track_caller]
-    fn new(world: &World, server: SocketAddr) -> Self {
-        let socket = world.client.socket(IpAddr::from([11, 40, 0, 2]));
-        socket
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-        let secret = turnfleet_proto::credentials::SharedSecret::new(SECRET);
-        let credential = turnfleet_proto::credentials::mint(&secret, "caller", now + 600);
-        let client = Client::new(Config {
-            transport: Transport::Udp,
-            username: credential.username,
-            password: credential.password,
-            seed: [server.port().to_be_bytes()[1]; 32],
-        });
-        let relayed = server;
-        let mut caller = Self {
-            client,
-            socket,
-            server,
-            began: Clock::now(),
-            relayed,
-        };
-        caller
-            .client
-            .allocate(caller.now(), AllocateOptions::default())
-            .unwrap();
-        let Event::Allocated(allocated) = caller.event() else {
-            panic!("no allocation")
-        };
-        caller.relayed = allocated.relayed;
-        assert_eq!(allocated.mapped, caller.socket.local_addr().unwrap());
-        caller
-    }
-
-    #[track_caller]
-    fn bind(&mut self, peer: SocketAddr) {
-        self.client
-            .bind_channel(self.now(), PeerAddr(peer))
-            .unwrap();
-        let event = self.event();
-        assert!(matches!(event, Event::ChannelBound { .. }), "{event:?}");
-    }
-
-    #[track_caller]
-    fn send(&mut self, peer: SocketAddr, words: &str) {
-        let mut buffer = [0; 256];
-        let payload = Span {
-            start: ClientHeader::MAX_LEN,
-            len: words.len(),
-        };
-        buffer[payload.range()].copy_from_slice(words.as_bytes());
-        let number = self.client.channel_to(PeerAddr(peer)).unwrap();
-        let span = self
-            .client
-            .write_channel_data(number, &mut buffer, payload)
-            .unwrap();
-        self.socket
-            .send_to(&buffer[span.range()], self.server)
-            .unwrap();
-    }
-
-    /// The next words that a peer sent, and who it was.
-    #[track_caller]
-    fn hear(&mut self) -> (SocketAddr, String) {
-        tools::eventually("data from a peer", LIMIT, || self.turn())
-    }
-
-    #[track_caller]
-    fn event(&mut self) -> Event {
-        tools::eventually("an answer from the relay", LIMIT, || {
-            self.turn();
-            self.client.poll_event()
-        })
-    }
-
-    /// Sends what waits, and takes in one datagram.
-    fn turn(&mut self) -> Option<(SocketAddr, String)> {
-        self.client.handle_timeout(self.now());
-        let mut message = Vec::new();
-        while self.client.poll_transmit(&mut message) {
-            self.socket.send_to(&message, self.server).unwrap();
-            message.clear();
-        }
-        let mut buffer = [0; 2048];
-        let (len, from) = self.socket.recv_from(&mut buffer).ok()?;
-        assert_eq!(
-            from, self.server,
-            "an answer came from another address than the one that was asked"
-        );
-        match self.client.handle_input(self.now(), &buffer[..len]) {
-            Input::Data { peer, payload, .. } => {
-                Some((peer.0, String::from_utf8_lossy(payload).into_owned()))
-            }
-            Input::Response | Input::Ignored => None,
-        }
-    }
-
-    fn now(&self) -> Instant {
-        Instant(u64::try_from(self.began.elapsed().as_nanos()).unwrap())
-    }
+#[track_caller]
+fn assert_allocates(caller: &mut Caller, server: SocketAddr, mapped: SocketAddr) -> SocketAddr {
+    let allocated = caller.allocate(AllocateOptions::default()).unwrap();
+    assert_eq!(allocated.relayed.ip(), server.ip());
+    assert_eq!(allocated.mapped, mapped);
+    allocated.relayed
 }
 
 #[test]
@@ -243,40 +153,34 @@ fn every_card_and_nat_address_is_the_one_that_clients_and_peers_see() {
         let port = fleet.relays()[0].udp.port();
         for ip in [[11, 60, 0, *k], [11, 30, *k, 2]] {
             let ip = IpAddr::from(ip);
-            let caller = Caller::new(&world, SocketAddr::new(ip, port));
-            assert_eq!(
-                caller.relayed.ip(),
-                ip,
-                "the relayed address that the client was told"
-            );
-            callers.push(caller);
+            callers.push(call(&world, SocketAddr::new(ip, port)));
         }
     }
 
     let peer = world.peer.socket(IpAddr::from([11, 50, 0, 2]));
     peer.set_read_timeout(Some(LIMIT)).unwrap();
     let peer_address = peer.local_addr().unwrap();
-    for caller in &mut callers {
-        caller.bind(peer_address);
-        caller.send(peer_address, "to the peer");
-        let mut buffer = [0; 64];
-        let (len, from) = peer.recv_from(&mut buffer).unwrap();
-        assert_eq!(
-            (&buffer[..len], from),
-            (&b"to the peer"[..], caller.relayed)
-        );
-        peer.send_to(b"to the client", caller.relayed).unwrap();
-        assert_eq!(caller.hear(), (peer_address, "to the client".to_owned()));
+    for (caller, relayed) in &mut callers {
+        caller.permit(peer_address).unwrap();
+        for words in ["by indication", "by channel"] {
+            caller.send(peer_address, words);
+            let mut buffer = [0; 64];
+            let (len, from) = peer.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..len], from), (words.as_bytes(), *relayed));
+            peer.send_to(b"to the client", *relayed).unwrap();
+            assert_eq!(caller.hear(), (peer_address, "to the client".to_owned()));
+            caller.bind(peer_address).unwrap();
+        }
     }
 
     // From the NAT address of the first relay to that of the second, then between two addresses of one relay.
     for (one, other) in [(0, 2), (0, 1), (1, 3)] {
-        let (a, b) = (callers[one].relayed, callers[other].relayed);
-        callers[one].bind(b);
-        callers[other].bind(a);
-        callers[one].send(b, "relay to relay");
-        assert_eq!(callers[other].hear(), (a, "relay to relay".to_owned()));
-        callers[other].send(a, "and back");
-        assert_eq!(callers[one].hear(), (b, "and back".to_owned()));
+        let (a, b) = (callers[one].1, callers[other].1);
+        callers[one].0.bind(b).unwrap();
+        callers[other].0.bind(a).unwrap();
+        callers[one].0.send(b, "relay to relay");
+        assert_eq!(callers[other].0.hear(), (a, "relay to relay".to_owned()));
+        callers[other].0.send(a, "and back");
+        assert_eq!(callers[one].0.hear(), (b, "and back".to_owned()));
     }
 }

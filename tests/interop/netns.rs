@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -16,11 +17,14 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Makes the namespace `role` of this test process.
+    /// Makes a namespace with a name that no other has and that ends in `role`: four letters, which name the far ends of
+    /// its links and differ between the namespaces of one router.
     #[track_caller]
     pub(crate) fn new(role: &str) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
         let namespace = Self {
-            name: format!("turnfleet-{}-{role}", std::process::id()),
+            name: format!("turnfleet-{}-{number}-{role}", std::process::id()),
         };
         ip(&["netns", "add", &namespace.name]);
         namespace.ip(&["link", "set", "lo", "up"]);
@@ -35,11 +39,11 @@ impl Namespace {
         ip(&all);
     }
 
-    /// Adds the rules of `script` to the namespace's packet filter.
+    /// Gives `script` to the namespace's packet filter, and returns what that prints.
     #[track_caller]
-    pub(crate) fn nft(&self, script: &str) {
+    pub(crate) fn nft(&self, script: &str) -> String {
         let mut command = self.command("/usr/sbin/nft");
-        succeed(command.arg(script));
+        succeed(command.arg(script))
     }
 
     /// `program`, run inside.
@@ -52,7 +56,7 @@ impl Namespace {
     /// Joins this namespace to `router` by a link `card` with the address `HOST/24` here and `GATEWAY` there.
     #[track_caller]
     pub(crate) fn link(&self, router: &Self, card: &str, host: &str, gateway: &str) {
-        let far = format!("{card}-{}", &self.name[self.name.len() - 4..]);
+        let far = self.far_end(card);
         ip(&[
             "-n",
             &self.name,
@@ -73,6 +77,18 @@ impl Namespace {
         router.ip(&["link", "set", &far, "up"]);
     }
 
+    /// Gives the link `card` the address `ip/64`, usable at once.
+    #[track_caller]
+    pub(crate) fn ip6(&self, card: &str, ip: &str) {
+        let block = format!("{ip}/64");
+        self.ip(&["addr", "add", &block, "dev", card, "nodad"]);
+    }
+
+    /// What the router calls its end of the link `card`.
+    pub(crate) fn far_end(&self, card: &str) -> String {
+        format!("{card}-{}", &self.name[self.name.len() - 4..])
+    }
+
     /// Lets the namespace forward packets between its links.
     #[track_caller]
     pub(crate) fn forward(&self) {
@@ -80,18 +96,22 @@ impl Namespace {
         succeed(command.args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]));
     }
 
+    /// Does `act` inside: sockets that it makes live there, wherever they are used.
+    #[track_caller]
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{}", self.name)).unwrap();
+        // A thread of its own: the move into the namespace holds for the thread that asked for it.
+        let moved = || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(moved).join().unwrap())
+    }
+
     /// A UDP socket that lives inside, bound to `ip` and a free port.
     #[track_caller]
     pub(crate) fn socket(&self, ip: IpAddr) -> UdpSocket {
-        let path = format!("/run/netns/{}", self.name);
-        // A thread of its own: the move into the namespace holds for the thread that asked for it.
-        std::thread::spawn(move || {
-            let file = File::open(path).unwrap();
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap()
-        })
-        .join()
-        .unwrap()
+        self.inside(|| UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap())
     }
 }
 
@@ -109,7 +129,8 @@ fn ip(arguments: &[&str]) {
 }
 
 #[track_caller]
-fn succeed(command: &mut Command) {
+fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

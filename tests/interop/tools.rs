@@ -36,13 +36,16 @@ fn complain(what: &str) {
         std::env::var_os("TURNFLEET_REQUIRE_TOOLS").is_none(),
         "{what}"
     );
-    #[expect(
-        clippy::print_stderr,
-        reason = "a person who runs the tests shall see what did not run"
-    )]
-    {
-        eprintln!("not run: {what}");
-    }
+    tell(&format!("not run: {what}"));
+}
+
+/// Says something to the person who runs the tests.
+#[expect(
+    clippy::print_stderr,
+    reason = "a person shall see what did not run, and why what ran has failed"
+)]
+pub(crate) fn tell(words: &str) {
+    eprintln!("{words}");
 }
 
 /// Calls `attempt` until it gives a value, letting other threads run in between.

@@ -1,65 +1,39 @@
 //! Which credentials open an allocation on a relay of a running fleet.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
-use std::time::{Instant, SystemTime};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
-use turnfleet_proto::credentials::{EphemeralCredential, SharedSecret, mint};
-use turnfleet_turn::client::{AllocateOptions, Client, Config, Event, Failure};
+use turnfleet_turn::client::AllocateOptions;
 use turnfleet_turn::wire::ErrorCode;
-use turnfleet_turn::{Instant as ClientInstant, Transport};
 
-use crate::fleet::{Place, Ports, SOON};
+use crate::client::{Caller, Credential, unix_now};
+use crate::fleet::{Place, Ports};
 
-/// What a relay answers to an Allocate with this credential.
+const REFUSED: Result<(), ErrorCode> = Err(ErrorCode::UNAUTHENTICATED);
+
+/// An allocation by UDP, which lives as long as the value.
 #[track_caller]
-fn allocate(relay: SocketAddr, username: &str, password: &str) -> Result<(), ErrorCode> {
-    let start = Instant::now();
+fn open(relay: SocketAddr, credential: &Credential) -> Result<Caller, ErrorCode> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut seed = [0; 32];
-    seed[..2].copy_from_slice(&socket.local_addr().unwrap().port().to_be_bytes());
-    let mut client = Client::new(Config {
-        transport: Transport::Udp,
-        username: username.to_owned(),
-        password: password.to_owned(),
-        seed,
-    });
-    let now = || ClientInstant::default().after(start.elapsed());
-    client.allocate(now(), AllocateOptions::default()).unwrap();
-    let (mut out, mut packet) = (Vec::new(), [0; 1500]);
-    while start.elapsed() < SOON {
-        while client.poll_transmit(&mut out) {
-            socket.send_to(&out, relay).unwrap();
-            out.clear();
-        }
-        match client.poll_event() {
-            Some(Event::Allocated(_)) => return Ok(()),
-            Some(Event::Failed {
-                why: Failure::Refused(code),
-                ..
-            }) => return Err(code),
-            Some(other) => panic!("{other:?}"),
-            None => {}
-        }
-        let due = client.poll_timeout().unwrap();
-        let wait = due.since(now()).max(std::time::Duration::from_millis(1));
-        socket.set_read_timeout(Some(wait)).unwrap();
-        match socket.recv(&mut packet) {
-            Ok(length) => {
-                client.handle_input(now(), &packet[..length]);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => client.handle_timeout(now()),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("no answer from {relay}")
+    let mut caller = Caller::udp(socket, relay, credential);
+    caller.allocate(AllocateOptions::default()).map(|_| caller)
 }
 
-fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
+/// What a relay answers to an Allocate with this credential, by UDP and TCP.
+#[track_caller]
+fn allocate(relay: SocketAddr, credential: &Credential) -> Result<(), ErrorCode> {
+    let by_datagrams = open(relay, credential).map(drop);
+    let stream = TcpStream::connect(relay).unwrap();
+    let mut caller = Caller::tcp(stream, credential);
+    let by_stream = caller.allocate(AllocateOptions::default()).map(drop);
+    assert_eq!(by_datagrams, by_stream);
+    by_stream
+}
+
+fn given(username: &str, password: &str) -> Credential {
+    Credential {
+        username: username.to_owned(),
+        password: password.to_owned(),
+    }
 }
 
 #[test]
@@ -69,38 +43,66 @@ fn ephemeral_credentials_of_every_form_and_static_users_open_allocations() {
         Ports::free(),
         &["--shared-secret", "north", "--user", "ann:pass:word"],
     );
-    let secret = SharedSecret::new("north");
+    let now = unix_now();
+    let sign = |username: &str| Credential::sign("north", username);
+    let synapse = Credential::synapse("north", "@alice:example.org");
+    let jitsi = sign(&(now + 600).to_string());
+    for relay in [fleet.relay(0), fleet.relay(1)] {
+        for (what, credential, expected) in [
+            ("as Synapse makes it", synapse.clone(), Ok(())),
+            ("as Jitsi makes it", jitsi.clone(), Ok(())),
+            ("a static user", given("ann", "pass:word"), Ok(())),
+            (
+                "another secret",
+                Credential::synapse("south", "@alice:example.org"),
+                REFUSED,
+            ),
+            (
+                "the password without its padding",
+                given(&synapse.username, synapse.password.trim_end_matches('=')),
+                REFUSED,
+            ),
+            (
+                "another user's password",
+                given(&synapse.username, &jitsi.password),
+                REFUSED,
+            ),
+            ("ended", sign(&format!("{}:@a:b.org", now - 60)), REFUSED),
+            ("ended, bare", sign(&(now - 60).to_string()), REFUSED),
+            ("a wrong password", given("ann", "guess"), REFUSED),
+            ("an unknown user", given("bob", "pass:word"), REFUSED),
+        ] {
+            assert_eq!(allocate(relay, &credential), expected, "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_limit_per_user_counts_what_follows_the_first_colon() {
+    let place = Place::new();
+    let limit = "controller.limits.allocations_per_user=2";
+    let arguments = ["--relays", "1", "--shared-secret", "north", "--set", limit];
+    let fleet = place.start(Ports::free(), &arguments);
+    let relay = fleet.relay(0);
     let later = unix_now() + 600;
-    for relay in 0..2 {
-        let relay: SocketAddr = fleet.text(&format!("/relays/{relay}/udp")).parse().unwrap();
-        let open = |credential: EphemeralCredential| {
-            allocate(relay, &credential.username, &credential.password)
-        };
-        assert_eq!(
-            open(mint(&secret, "@alice:example.org", later)),
-            Ok(()),
-            "as Synapse mints"
-        );
-        assert_eq!(open(mint(&secret, "", later)), Ok(()), "as Jitsi mints");
-        assert_eq!(allocate(relay, "ann", "pass:word"), Ok(()), "a static user");
-        let refused = Err(ErrorCode::UNAUTHENTICATED);
-        let other = SharedSecret::new("south");
-        assert_eq!(
-            open(mint(&other, "@alice:example.org", later)),
-            refused,
-            "another secret"
-        );
-        assert_eq!(
-            open(mint(&secret, "a", unix_now() - 70)),
-            refused,
-            "a credential that has ended"
-        );
-        assert_eq!(allocate(relay, "ann", "guess"), refused, "a wrong password");
-        assert_eq!(
-            allocate(relay, "bob", "pass:word"),
-            refused,
-            "an unknown user"
-        );
+    let mut held = Vec::new();
+    let mut opens = |username: String| {
+        let caller = open(relay, &Credential::sign("north", &username));
+        caller.map(|caller| held.push(caller))
+    };
+    let full = Err(ErrorCode::ALLOCATION_QUOTA_REACHED);
+
+    // The same user, whenever the credential was made.
+    assert_eq!(opens(format!("{later}:@alice:example.org")), Ok(()));
+    assert_eq!(opens(format!("{}:@alice:example.org", later + 1)), Ok(()));
+    assert_eq!(opens(format!("{}:@alice:example.org", later + 2)), full);
+    // Others, who share the beginning or the end of the name.
+    assert_eq!(opens(format!("{later}:@alice:example.com")), Ok(()));
+    assert_eq!(opens(format!("{later}:@bob:example.org")), Ok(()));
+    assert_eq!(opens(format!("{later}:@alice")), Ok(()));
+    // A bare timestamp is nobody's.
+    for _ in 0..4 {
+        assert_eq!(opens(later.to_string()), Ok(()));
     }
 }
 
@@ -108,11 +110,8 @@ fn ephemeral_credentials_of_every_form_and_static_users_open_allocations() {
 fn credentials_of_the_api_open_allocations() {
     let place = Place::new();
     let fleet = place.start(Ports::free(), &["--relays", "1"]);
-    let relay: SocketAddr = fleet.text("/relays/0/udp").parse().unwrap();
     let answer = fleet.api("/turn?service=turn&username=carol");
     let field = |name: &str| answer[name].as_str().unwrap();
-    assert_eq!(
-        allocate(relay, field("username"), field("password")),
-        Ok(())
-    );
+    let credential = given(field("username"), field("password"));
+    assert_eq!(allocate(fleet.relay(0), &credential), Ok(()));
 }

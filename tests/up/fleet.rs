@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -95,6 +95,19 @@ impl Place {
     pub(crate) fn start(&self, ports: Ports, arguments: &[&str]) -> Fleet {
         Fleet::start(&mut self.up(ports, arguments), self)
     }
+
+    /// Starts a relay of a fleet that runs with `--spawn` again, by its file in the state folder.
+    #[track_caller]
+    pub(crate) fn relay(&self, number: usize) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
+        let log = File::options().append(true).open(self.log()).unwrap();
+        command
+            .args(["relay", "--config"])
+            .arg(self.state().join(format!("relay-{number}.toml")))
+            .stdin(Stdio::null())
+            .stderr(log);
+        Running(command.spawn().unwrap())
+    }
 }
 
 /// A fleet that has said that it is ready; it ends with the value.
@@ -120,6 +133,12 @@ impl Fleet {
     pub(crate) fn text(&self, pointer: &str) -> &str {
         let value = self.ready.pointer(pointer).and_then(Value::as_str);
         value.unwrap_or_else(|| panic!("{pointer} in {}", self.ready))
+    }
+
+    /// Where clients reach a relay by UDP and TCP.
+    pub(crate) fn relay(&self, number: usize) -> SocketAddr {
+        let place = self.text(&format!("/relays/{number}/udp"));
+        place.parse().unwrap()
     }
 
     pub(crate) fn pid(&self, relay: usize) -> u64 {

@@ -5,6 +5,9 @@
     reason = "what is missing ends the test, and says where"
 )]
 
+mod calls;
+#[path = "../client/mod.rs"]
+mod client;
 mod credentials;
 mod fleet;
 mod processes;

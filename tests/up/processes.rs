@@ -1,12 +1,10 @@
 //! Who lives and who ends with whom.
 
-use std::fs::File;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fleet::{Fleet, Place, Ports, Running, SOON, exit, lives, signal, within};
+use crate::fleet::{Fleet, Place, Ports, SOON, lives, within};
 
 #[test]
 fn the_end_gives_every_port_back_and_ends_every_child() {
@@ -42,47 +40,6 @@ fn children_die_with_a_parent_that_is_killed() {
     within(Duration::from_secs(2), "the children end", || {
         !pids.iter().any(|pid| lives(*pid))
     });
-}
-
-#[test]
-fn a_killed_relay_leaves_the_lists_and_comes_back_with_its_ports() {
-    let place = Place::new();
-    let ports = Ports::free();
-    let fleet = place.start(ports, &["--relays", "3", "--spawn"]);
-    let victim = ports.0 + 2;
-    let granted = fleet.text("/relays/1/relay_ports").to_owned();
-    within(SOON, "lists name the relay", || {
-        fleet.listed_ports().contains(&victim)
-    });
-
-    signal("KILL", fleet.pid(1));
-    let gone = within(Duration::from_secs(2), "lists forget the relay", || {
-        !fleet.listed_ports().contains(&victim)
-    });
-    assert!(fleet.listed_ports().contains(&ports.0), "after {gone:?}");
-
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(place.log())
-        .unwrap();
-    let mut relay = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
-    let file = place.state().join("relay-1.toml");
-    relay
-        .args(["relay", "--config"])
-        .arg(file)
-        .stdin(Stdio::null())
-        .stderr(log);
-    let mut relay = Running(relay.spawn().unwrap());
-    within(SOON, "lists name the relay again", || {
-        fleet.listed_ports().contains(&victim)
-    });
-    let nodes = fleet.api("/v1/nodes");
-    let ports = &nodes["nodes"][1]["ports"][0];
-    assert_eq!(format!("{}-{}", ports["first"], ports["last"]), granted);
-
-    signal("TERM", relay.0.id().into());
-    assert_eq!(exit(&mut relay.0).code(), Some(0), "{}", place.said());
 }
 
 #[test]

@@ -1,0 +1,210 @@
+//! A TURN client on a real socket, shared by the test programs beside this folder.
+//!
+//! It drives the sans-IO client and blocks: a call sends a request and comes back with what the server answered.
+
+mod credential;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant as Clock};
+
+use turnfleet_turn::client::{AllocateOptions, Allocated, Client, Config, Event, Failure, Input};
+use turnfleet_turn::wire::{ErrorCode, Frame, MAX_FRAME_LEN, deframe};
+use turnfleet_turn::{ClientHeader, Instant, PeerAddr, Span, Transport};
+
+pub(crate) use credential::{Credential, unix_now};
+
+/// How long an answer or data may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long one look at the socket waits.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A client with at most one allocation.
+pub(crate) struct Caller {
+    client: Client,
+    link: Link,
+    began: Clock,
+}
+
+enum Link {
+    Udp(UdpSocket, SocketAddr),
+    Tcp(TcpStream, Vec<u8>),
+}
+
+impl Caller {
+    /// A client of `server` that speaks through `socket`.
+    pub(crate) fn udp(socket: UdpSocket, server: SocketAddr, credential: &Credential) -> Self {
+        socket.set_read_timeout(Some(LOOK)).unwrap();
+        Self::new(Transport::Udp, Link::Udp(socket, server), credential)
+    }
+
+    /// A client of the server at the other end of `stream`.
+    pub(crate) fn tcp(stream: TcpStream, credential: &Credential) -> Self {
+        stream.set_read_timeout(Some(LOOK)).unwrap();
+        Self::new(Transport::Tcp, Link::Tcp(stream, Vec::new()), credential)
+    }
+
+    fn new(transport: Transport, link: Link, credential: &Credential) -> Self {
+        static CALLERS: AtomicU64 = AtomicU64::new(0);
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&CALLERS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        let client = Client::new(Config {
+            transport,
+            username: credential.username.clone(),
+            password: credential.password.clone(),
+            seed,
+        });
+        Self {
+            client,
+            link,
+            began: Clock::now(),
+        }
+    }
+
+    /// The allocation that the server grants, or the code with which it refuses.
+    #[track_caller]
+    pub(crate) fn allocate(&mut self, options: AllocateOptions) -> Result<Allocated, ErrorCode> {
+        self.client.allocate(self.now(), options).unwrap();
+        let Event::Allocated(allocated) = self.answer()? else {
+            panic!("no answer to an Allocate");
+        };
+        Ok(allocated)
+    }
+
+    /// Installs a permission for the IP address of `peer`.
+    #[track_caller]
+    pub(crate) fn permit(&mut self, peer: SocketAddr) -> Result<(), ErrorCode> {
+        let peers = [PeerAddr(peer)];
+        self.client.create_permission(self.now(), &peers).unwrap();
+        let Event::PermissionCreated { .. } = self.answer()? else {
+            panic!("no answer to a CreatePermission");
+        };
+        Ok(())
+    }
+
+    /// Binds a channel to `peer`.
+    #[track_caller]
+    pub(crate) fn bind(&mut self, peer: SocketAddr) -> Result<(), ErrorCode> {
+        self.client
+            .bind_channel(self.now(), PeerAddr(peer))
+            .unwrap();
+        let Event::ChannelBound { .. } = self.answer()? else {
+            panic!("no answer to a ChannelBind");
+        };
+        Ok(())
+    }
+
+    /// Sends data to `peer`: through its channel where it has one, else in a Send indication.
+    #[track_caller]
+    pub(crate) fn send(&mut self, peer: SocketAddr, data: &str) {
+        let peer = PeerAddr(peer);
+        let mut buffer = vec![0; ClientHeader::MAX_LEN + data.len() + ClientHeader::MAX_PADDING];
+        let payload = Span {
+            start: ClientHeader::MAX_LEN,
+            len: data.len(),
+        };
+        buffer[payload.range()].copy_from_slice(data.as_bytes());
+        let message = match self.client.channel_to(peer) {
+            Some(number) => self.client.write_channel_data(number, &mut buffer, payload),
+            None => self
+                .client
+                .write_send_indication(peer, &mut buffer, payload),
+        };
+        self.link.send(&buffer[message.unwrap().range()]);
+    }
+
+    /// The next data from a peer, and who it was.
+    #[track_caller]
+    pub(crate) fn hear(&mut self) -> (SocketAddr, String) {
+        let began = Clock::now();
+        while began.elapsed() < LIMIT {
+            if let Some(heard) = self.turn() {
+                return heard;
+            }
+        }
+        panic!("no data within {LIMIT:?}")
+    }
+
+    /// What became of the latest request.
+    #[track_caller]
+    fn answer(&mut self) -> Result<Event, ErrorCode> {
+        let began = Clock::now();
+        while began.elapsed() < LIMIT {
+            self.turn();
+            match self.client.poll_event() {
+                Some(Event::Failed {
+                    why: Failure::Refused(code),
+                    ..
+                }) => return Err(code),
+                Some(other) => return Ok(other),
+                None => {}
+            }
+        }
+        panic!("no answer within {LIMIT:?}")
+    }
+
+    /// Sends what waits and takes in one message, where one comes soon.
+    fn turn(&mut self) -> Option<(SocketAddr, String)> {
+        self.client.handle_timeout(self.now());
+        let mut message = Vec::new();
+        while self.client.poll_transmit(&mut message) {
+            self.link.send(&message);
+            message.clear();
+        }
+        let message = self.link.receive()?;
+        match self.client.handle_input(self.now(), &message) {
+            Input::Data { peer, payload, .. } => {
+                Some((peer.0, String::from_utf8(payload.to_vec()).unwrap()))
+            }
+            Input::Response | Input::Ignored => None,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::default().after(self.began.elapsed())
+    }
+}
+
+impl Link {
+    fn send(&mut self, message: &[u8]) {
+        match self {
+            Self::Udp(socket, server) => {
+                socket.send_to(message, *server).unwrap();
+            }
+            Self::Tcp(stream, _) => stream.write_all(message).unwrap(),
+        }
+    }
+
+    /// The next message; a datagram must come from the very address that was asked.
+    fn receive(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        match self {
+            Self::Udp(socket, server) => {
+                let (len, from) = ready(socket.recv_from(&mut buffer))?;
+                assert_eq!(from, *server, "the address that an answer came from");
+                Some(buffer[..len].to_vec())
+            }
+            Self::Tcp(stream, unread) => {
+                if let Frame::Message { len, total } = deframe(unread, MAX_FRAME_LEN) {
+                    let message = unread[..len].to_vec();
+                    unread.drain(..total);
+                    return Some(message);
+                }
+                let len = ready(stream.read(&mut buffer))?;
+                assert!(len > 0, "the server closed the stream");
+                unread.extend_from_slice(&buffer[..len]);
+                None
+            }
+        }
+    }
+}
+
+/// `None` where nothing came in time.
+fn ready<T>(result: std::io::Result<T>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => panic!("{error}"),
+    }
+}
