@@ -1,6 +1,8 @@
 //! `cargo xtask fuzz`: every fuzz target of `relay/turn/fuzz` for a while, one after the other. What it finds worth keeping
 //! stays in `corpus/`, beside the committed `seeds/`.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result};
 
 use crate::process::{answers, cargo, root, run};
@@ -33,9 +35,9 @@ pub(crate) fn run_all(options: &Options) -> Result<()> {
         let seeds = root().join("relay/turn/fuzz/seeds").join(&name);
         std::fs::create_dir_all(&corpus)
             .with_context(|| format!("cannot make {}", corpus.display()))?;
-        run(cargo()
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .args(["+nightly", "fuzz", "run", "--fuzz-dir", "relay/turn/fuzz"])
+        run(Command::new("rustup")
+            .args(["run", "nightly", "cargo", "fuzz", "run"])
+            .args(["--fuzz-dir", "relay/turn/fuzz"])
             .arg(&name)
             .args([&corpus, &seeds])
             .args(["--", &limit]))?;
