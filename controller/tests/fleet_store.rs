@@ -104,6 +104,7 @@ fn hello(number: u8, incarnation: u8) -> wire::Hello {
         listeners: vec![wire::Listener {
             transport: wire::listener::Transport::Udp.into(),
             address: format!("192.0.2.1:{}", 3478 + 2 * u16::from(number)),
+            local_address: format!("10.0.0.1:{}", 3478 + 2 * u16::from(number)),
         }],
         public_ips: vec!["192.0.2.1".into()],
         ..wire::Hello::default()

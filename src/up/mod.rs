@@ -168,9 +168,7 @@ impl Fleet {
             tracing::warn!(%address, "API tokens cross the network in the clear (--http); see controller.http.tls");
         }
         if !config.probe.enabled {
-            tracing::warn!(
-                "relays are listed without a probe (--public-ip); see controller.probe.enabled"
-            );
+            tracing::warn!("relays are listed without a probe (controller.probe.enabled)");
         }
         let controller = Controller::start(config)
             .await

@@ -68,12 +68,6 @@ impl Plan {
         &self.flags
     }
 
-    /// Whether this machine has every external address, so that what it sends there arrives. Few networks send packets for
-    /// an external address of 1:1 NAT back to where they came from.
-    pub(crate) fn reaches_public_ips(&self) -> bool {
-        self.public_ips.iter().all(is_here)
-    }
-
     /// The addresses that a certificate of this machine is to carry: those that clients use, and loopback, where the relays
     /// find the controller.
     pub(crate) fn certificate_addresses(&self) -> Vec<IpAddr> {

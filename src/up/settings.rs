@@ -50,9 +50,6 @@ impl Plan {
         if flags.danger_allow_loopback_peers {
             keys.value("peers.danger_allow_loopback", true);
         }
-        if !self.reaches_public_ips() {
-            keys.value("probe.enabled", false);
-        }
         keys.under(
             ControllerConfig::schema(),
             &flags.controller,
