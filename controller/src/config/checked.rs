@@ -396,7 +396,8 @@ impl Check {
             (None, None) => return None,
         };
         if text.len() < least {
-            self.fail(key, None, format!("at least {least} characters"));
+            let plural = if least == 1 { "" } else { "s" };
+            self.fail(key, None, format!("at least {least} character{plural}"));
         }
         Some(Opaque(text))
     }
