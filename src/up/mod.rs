@@ -13,6 +13,7 @@ mod ready;
 mod settings;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,7 +196,7 @@ impl Fleet {
         let layers = self.plan.relay(relay, self.state.path(), session);
         let file = layers.to_toml();
         let wrong = || format!("the configuration of {} is wrong", relay.name);
-        let config: RelayConfig = config::finish(layers).with_context(wrong)?;
+        let mut config: RelayConfig = config::finish(layers).with_context(wrong)?;
         let metrics = config.metrics_address;
         let (pid, listeners) = if self.plan.flags().spawn {
             let listeners = config.listeners.iter();
@@ -205,6 +206,8 @@ impl Fleet {
             let file = self.state.write(&format!("{}.toml", relay.name), &file)?;
             (self.children.start(&relay.name, &file, log)?, listeners)
         } else {
+            let nodes = u64::try_from(self.plan.relays.len()).ok();
+            config.nodes_in_process = nodes.and_then(NonZeroU64::new).unwrap_or(NonZeroU64::MIN);
             let node = start_thread(relay, config).await?;
             let listeners: Vec<(Transport, SocketAddr)> = node
                 .listeners()
