@@ -91,6 +91,10 @@ enum Request {
         node: NodeId,
         answer: Answer<()>,
     },
+    Forget {
+        node: NodeId,
+        answer: Answer<()>,
+    },
 }
 
 impl Handle {
@@ -199,6 +203,15 @@ impl Handle {
     pub async fn undrain(&self, node: &NodeId) -> Result<(), FleetError> {
         let node = node.clone();
         self.ask(|answer| Request::Undrain { node, answer }).await
+    }
+
+    /// Forgets a node that is gone for good, and frees its ports for others. It may enrol again.
+    ///
+    /// # Errors
+    /// When there is no such node, its session is live, or the store fails.
+    pub async fn forget(&self, node: &NodeId) -> Result<(), FleetError> {
+        let node = node.clone();
+        self.ask(|answer| Request::Forget { node, answer }).await
     }
 
     /// What is known of the fleet.

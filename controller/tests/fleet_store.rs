@@ -418,6 +418,26 @@ async fn draining_is_kept_and_told_to_the_node() {
     assert!(matches!(unknown, Err(FleetError::UnknownNode(_))));
 }
 
+#[tokio::test]
+async fn a_forgotten_node_leaves_its_ports_to_others() {
+    let state = State::new(2);
+    let running = state.start().await;
+    let gone = running.open(0).await;
+    running.open(1).await;
+    running.handle.drain(&node(0), None).await.unwrap();
+    let live = running.handle.forget(&node(0)).await;
+    assert!(matches!(live, Err(FleetError::Live(_))), "{live:?}");
+    running.handle.session_ended(gone.key, Ended::Goodbye).await;
+    running.handle.forget(&node(0)).await.unwrap();
+    running
+        .until("one node is left", |view| view.nodes.len() == 1)
+        .await;
+    let third = running.open(2).await;
+    assert_eq!(ports(&third), (50000, 50049));
+    let unknown = running.handle.forget(&node(0)).await;
+    assert!(matches!(unknown, Err(FleetError::UnknownNode(_))));
+}
+
 /// Two owners of one store race, as two controllers would.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_claims_never_overlap() {

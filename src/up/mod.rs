@@ -164,9 +164,11 @@ impl Fleet {
         if !config.probe.enabled {
             tracing::warn!("relays are listed without a probe (controller.probe.enabled)");
         }
+        let ports = config.ports;
         let controller = Controller::start(config)
             .await
             .context("the controller cannot start")?;
+        self.plan.forget_others(&controller, ports).await?;
         let urls = Urls {
             http: ready::url(https, controller.http_address()),
             grpc: ready::url(grpcs, controller.grpc_address()),

@@ -476,6 +476,17 @@ impl PortPlan {
         (usable / self.relays_per_address) & !1
     }
 
+    /// Whether `range` is as large as a share, and within the range that is shared out.
+    #[must_use]
+    pub fn fits(self, range: PortRange) -> bool {
+        self.holds(range) && range.len() == self.share()
+    }
+
+    /// Whether `range` lies within the range that is shared out.
+    pub(crate) fn holds(self, range: PortRange) -> bool {
+        self.range.first() <= range.first() && range.last() <= self.range.last()
+    }
+
     /// The first port of the first share.
     pub(crate) fn first(self) -> u32 {
         self.align(self.range.first().into())
