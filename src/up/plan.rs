@@ -48,7 +48,11 @@ impl Plan {
         let plan = Self {
             relays,
             listen_ips: listen_ips(&flags.listen_ip, &mut problems),
-            public_ips: flags.public_ip.iter().filter_map(external).collect(),
+            public_ips: flags
+                .public_ip
+                .iter()
+                .filter_map(|text| external(text))
+                .collect(),
             http: flags.http.unwrap_or_else(|| loopback(8080)),
             grpc: flags.grpc.unwrap_or_else(|| loopback(8081)),
             given_certificate: given_certificate(&flags, &mut problems),
@@ -199,7 +203,7 @@ fn is_here(ip: &IpAddr) -> bool {
 }
 
 /// The external address of `EXTERNAL[/LOCAL]`.
-fn external(text: &String) -> Option<IpAddr> {
+fn external(text: &str) -> Option<IpAddr> {
     let (external, _) = text.split_once('/').unwrap_or((text, ""));
     external.parse().ok()
 }
