@@ -14,7 +14,6 @@ use turnfleet_proto::{NodeId, fleet as wire};
 use crate::error::FleetError;
 use crate::fleet::{Ended, FleetView, Incarnation, ProbeOutcome};
 
-pub use mirror::Mirror;
 pub use task::Reconciler;
 
 /// Speaks to the task that owns the fleet. Cheap to clone.

@@ -11,7 +11,7 @@ use super::{Fleet, port_grants, secrets};
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
-pub const MAX_NODES: usize = 10_000;
+const MAX_NODES: usize = 10_000;
 
 /// A transaction in the fleet's own terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
