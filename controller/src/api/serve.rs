@@ -57,14 +57,6 @@ impl Protocols {
         }
     }
 
-    /// Requests at a time on one connection of HTTP/2. A relay has one session, and another one when it begins anew.
-    fn streams(self) -> u32 {
-        match self {
-            Self::Http => 128,
-            Self::Grpc => 8,
-        }
-    }
-
     fn keepalive(self) -> (Duration, Duration) {
         match self {
             Self::Http => (Duration::from_secs(20), Duration::from_secs(10)),
@@ -256,7 +248,7 @@ fn builder(protocols: Protocols, version: Version) -> auto::Builder<TokioExecuto
         .timer(TokioTimer::new())
         .keep_alive_interval(interval)
         .keep_alive_timeout(timeout)
-        .max_concurrent_streams(protocols.streams())
+        .max_concurrent_streams(128)
         .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).expect("16 KiB fit"));
     match version {
         Version::Http1 => builder.http1_only(),
