@@ -22,6 +22,9 @@ impl StateDir {
     /// When it cannot be written, or another process uses it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
+        if path.exists() && !path.is_dir() {
+            bail!("{shown} is not a folder (--state-dir)");
+        }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.with_context(|| format!("cannot make the state folder {shown} (--state-dir)"))?;
         let path = std::path::absolute(path)?;

@@ -183,6 +183,33 @@ fn check_config_accepts_the_defaults_of_up_and_judges_its_inner_tables() {
 }
 
 #[test]
+fn what_is_wrong_with_up_is_named_as_it_was_written() {
+    let said = refused(&[
+        "check-config",
+        "up",
+        "--allow-peer",
+        "10.0.0.0/33",
+        "--public-ip",
+        "192.0.2.1/192.0.2.2",
+        "--user",
+        "a:",
+        "--realm",
+        "",
+        "--set",
+        "controller.credentials.ttl_seconds=1",
+    ]);
+    for part in [
+        "--allow-peer = 10.0.0.0/33: expected a network",
+        "--public-ip = 192.0.2.1/192.0.2.2: expected one of the listen addresses",
+        "--user: expected a password for \"a\"",
+        "--realm = \"\": expected 1 to 127 characters",
+        "controller.credentials.ttl_seconds = 1: expected",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing from\n{said}");
+    }
+}
+
+#[test]
 fn the_environment_stands_over_the_file_and_set_over_both() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("relay.toml");

@@ -1,4 +1,5 @@
-//! The pages of `docs/` that are made from the code are as the code makes them.
+//! The pages of `docs/` that are made from the code are as the code makes them, and the configurations that pages show are
+//! good.
 //!
 //! `UPDATE_EXPECT=1 cargo test --test pages` writes them.
 
@@ -30,6 +31,54 @@ fn the_configuration_page_is_what_the_command_prints() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_page("configuration.md", str::from_utf8(&output.stdout).unwrap());
+}
+
+#[test]
+fn configurations_that_pages_show_are_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = fs::read_dir(root.join("docs")).unwrap();
+    let pages = pages.map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut seen = Vec::new();
+    for page in pages.chain([root.join("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            seen.push(assert_good(&page, block));
+        }
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, ["controller", "relay", "up"]);
+}
+
+/// Has `check-config` judge a block, whose first line names the file, and gives the name of what the file configures.
+#[track_caller]
+fn assert_good(page: &Path, block: &str) -> &'static str {
+    // The paths and the addresses are those of another machine.
+    const FILES: &str = "/etc/turnfleet/";
+    let folder = tempfile::tempdir().unwrap();
+    for named in block.split(FILES).skip(1) {
+        let name = named.split('"').next().unwrap();
+        fs::write(folder.path().join(name), "0123456789abcdef\n").unwrap();
+    }
+    let here = format!("{}/", folder.path().display());
+    let file = folder.path().join("config.toml");
+    fs::write(&file, block.replace(FILES, &here)).unwrap();
+    let (what, more): (_, &[&str]) = match block.lines().next().unwrap() {
+        "# turnfleet.toml" => ("up", &["--listen-ip", "127.0.0.1"]),
+        "# relay.toml" => ("relay", &[]),
+        "# controller.toml" => ("controller", &[]),
+        other => panic!("{}: no file is called {other:?}", page.display()),
+    };
+    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args(["check-config", what, "--config"])
+        .arg(&file)
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}: {output:?}", page.display());
+    what
 }
 
 const METRICS: &str = "\

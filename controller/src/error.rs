@@ -26,8 +26,10 @@ pub enum FleetError {
         /// Who the Hello says that it is.
         claimed: NodeId,
     },
-    /// Somebody asks for the credential of a node whose session is live.
-    #[error("node {0} has a live session: it cannot be enrolled again until that ends")]
+    /// Somebody asks for the credential of a node whose session is live, or wants it forgotten.
+    #[error(
+        "node {0} has a live session: it can be enrolled again, or forgotten, when that has ended"
+    )]
     Live(NodeId),
     /// No node of that name.
     #[error("there is no node {0}")]

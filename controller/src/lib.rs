@@ -27,6 +27,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
 
 use api::Api;
 use config::{ApiTokenConfig, Config};
@@ -79,6 +80,7 @@ impl Controller {
             probing: config.probe.enabled,
         };
         warn_of_weak_secret(&config);
+        warn_of_vain_networks(&config);
         let wishes = wishes(&config);
         let (reconciler, handle) = Reconciler::open(Arc::new(store), sealer, settings, &wishes)
             .await
@@ -204,5 +206,27 @@ fn warn_of_weak_secret(config: &Config) {
             recommended = WEAK_SECRET_BYTES,
             "the shared secret is short enough to be guessed from one captured credential",
         );
+    }
+}
+
+/// Says which networks of `peers.allow` open nothing, because no operator can open them.
+fn warn_of_vain_networks(config: &Config) {
+    let filter = PeerFilter::new(PeerRules {
+        danger_allow_loopback: config.policy.danger_allow_loopback,
+        ..PeerRules::default()
+    });
+    let closed = |ip| {
+        let refused = filter.check_ip(ip).err();
+        refused.filter(|rule| rule.permitted_by(ip).is_none())
+    };
+    for network in &config.policy.allow_peers {
+        let (first, last) = (closed(network.network()), closed(network.broadcast()));
+        if let Some(rule) = first.filter(|_| first == last) {
+            tracing::warn!(
+                %network,
+                rule = rule.name(),
+                "peers.allow opens nothing here: such peers are always refused"
+            );
+        }
     }
 }

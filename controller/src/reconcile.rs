@@ -14,7 +14,6 @@ use turnfleet_proto::{NodeId, fleet as wire};
 use crate::error::FleetError;
 use crate::fleet::{Ended, FleetView, Incarnation, ProbeOutcome};
 
-pub use mirror::Mirror;
 pub use task::Reconciler;
 
 /// Speaks to the task that owns the fleet. Cheap to clone.
@@ -88,6 +87,10 @@ enum Request {
         answer: Answer<()>,
     },
     Undrain {
+        node: NodeId,
+        answer: Answer<()>,
+    },
+    Forget {
         node: NodeId,
         answer: Answer<()>,
     },
@@ -199,6 +202,15 @@ impl Handle {
     pub async fn undrain(&self, node: &NodeId) -> Result<(), FleetError> {
         let node = node.clone();
         self.ask(|answer| Request::Undrain { node, answer }).await
+    }
+
+    /// Forgets a node that is gone for good, and frees its ports for others. It may enrol again.
+    ///
+    /// # Errors
+    /// When there is no such node, its session is live, or the store fails.
+    pub async fn forget(&self, node: &NodeId) -> Result<(), FleetError> {
+        let node = node.clone();
+        self.ask(|answer| Request::Forget { node, answer }).await
     }
 
     /// What is known of the fleet.

@@ -33,6 +33,7 @@ fn identity(number: u8) -> Identity {
     let listener = |transport, port| Listener {
         transport,
         address: ([192, 0, 2, number], port).into(),
+        local: None,
     };
     Identity {
         region: "north".into(),

@@ -104,6 +104,7 @@ fn hello(number: u8, incarnation: u8) -> wire::Hello {
         listeners: vec![wire::Listener {
             transport: wire::listener::Transport::Udp.into(),
             address: format!("192.0.2.1:{}", 3478 + 2 * u16::from(number)),
+            local_address: format!("10.0.0.1:{}", 3478 + 2 * u16::from(number)),
         }],
         public_ips: vec!["192.0.2.1".into()],
         ..wire::Hello::default()
@@ -414,6 +415,26 @@ async fn draining_is_kept_and_told_to_the_node() {
         .until("the node is back", |view| !view.nodes[0].draining)
         .await;
     let unknown = running.handle.drain(&node(9), None).await;
+    assert!(matches!(unknown, Err(FleetError::UnknownNode(_))));
+}
+
+#[tokio::test]
+async fn a_forgotten_node_leaves_its_ports_to_others() {
+    let state = State::new(2);
+    let running = state.start().await;
+    let gone = running.open(0).await;
+    running.open(1).await;
+    running.handle.drain(&node(0), None).await.unwrap();
+    let live = running.handle.forget(&node(0)).await;
+    assert!(matches!(live, Err(FleetError::Live(_))), "{live:?}");
+    running.handle.session_ended(gone.key, Ended::Goodbye).await;
+    running.handle.forget(&node(0)).await.unwrap();
+    running
+        .until("one node is left", |view| view.nodes.len() == 1)
+        .await;
+    let third = running.open(2).await;
+    assert_eq!(ports(&third), (50000, 50049));
+    let unknown = running.handle.forget(&node(0)).await;
     assert!(matches!(unknown, Err(FleetError::UnknownNode(_))));
 }
 

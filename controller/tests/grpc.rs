@@ -48,6 +48,24 @@ fn a_session_begins_with_the_whole_policy() {
 }
 
 #[test]
+fn one_connection_carries_the_sessions_of_many_nodes() {
+    let stage = Stage::new();
+    let client = stage.client();
+    let mut nodes = Vec::new();
+    for number in 0..20 {
+        let mut hello = any_hello(&format!("relay-{number}"));
+        hello.public_ips = vec![format!("192.0.2.{number}")];
+        let credential = stage.enroll(&hello.node_id).unwrap();
+        let opened = Node::open(client.clone(), &credential, hello);
+        let opened = async { tokio::time::timeout(Duration::from_secs(10), opened).await };
+        let mut node = stage.runtime.block_on(opened).expect("a session in time");
+        stage.runtime.block_on(node.settle());
+        nodes.push(node);
+    }
+    assert_eq!(stage.controller().view().nodes.len(), nodes.len());
+}
+
+#[test]
 fn a_stranger_has_no_session() {
     let stage = Stage::new();
     let mut stranger = stage.session("made-up", any_hello("relay-0"));

@@ -147,6 +147,15 @@ fn ice_servers_have_the_form_that_browsers_take() {
     assert!(urls[0].as_str().unwrap().starts_with("stun:"), "{urls:?}");
     assert!((2..=4).contains(&urls.len()), "{urls:?}");
     assert!(server["username"].is_string() && server["credential"].is_string());
+    let answer = ask(
+        &stage,
+        "POST",
+        "/v1/ice-servers",
+        &[("authorization", &stage.admin())],
+        "{\"username\":\"ann\"}",
+    );
+    let username = answer.json()["iceServers"][0]["username"].clone();
+    assert!(username.as_str().unwrap().ends_with(":ann"), "{username}");
     let wish = json!({ "user": "bob", "ttl": 999_999_999u64, "transports": ["tcp"], "count": 1 });
     let body = post(&stage, "/v1/ice-servers", &wish.to_string()).json();
     assert_eq!(

@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 use turnfleet_controller::fleet::{Health, ProbeFailure, Transport};
 use turnfleet_proto::fleet::listener::Transport as Wire;
-use turnfleet_proto::fleet::{Listener, Snapshot};
+use turnfleet_proto::fleet::{Hello, Listener, Snapshot};
 
 fn probing() -> Stage {
     Stage::with(|raw| raw.probe.interval_milliseconds = 200)
@@ -26,13 +26,17 @@ struct Relay {
 }
 
 impl Relay {
-    fn register(stage: &Stage, more: Option<Listener>) -> Self {
+    fn register(stage: &Stage) -> Self {
+        Self::with(stage, |_| {})
+    }
+
+    fn with(stage: &Stage, change: impl FnOnce(&mut Hello)) -> Self {
         let socket = stage
             .runtime
             .block_on(UdpSocket::bind("127.0.0.1:0"))
             .unwrap();
         let mut hello = hello("relay-0", &[Wire::Udp], socket.local_addr().unwrap());
-        hello.listeners.extend(more);
+        change(&mut hello);
         Self {
             node: stage.node(hello),
             socket: Arc::new(socket),
@@ -57,16 +61,35 @@ impl Relay {
 #[test]
 fn a_relay_that_passes_data_between_two_allocations_is_listed() {
     let stage = probing();
-    let mut relay = Relay::register(&stage, None);
+    let mut relay = Relay::register(&stage);
     relay.serve(&stage);
     let node = stage.wait_for("relay-0", |node| node.listed);
     assert_eq!((node.health, node.probe), (Health::Healthy, Some(Ok(()))));
 }
 
 #[test]
+fn a_relay_on_the_controllers_machine_is_probed_where_it_listens() {
+    let stage = probing();
+    let mut relay = Relay::with(&stage, |hello| {
+        for listener in &mut hello.listeners {
+            // Behind 1:1 NAT; nothing answers at the external address.
+            listener.local_address =
+                std::mem::replace(&mut listener.address, "192.0.2.1:3478".into());
+        }
+    });
+    relay.serve(&stage);
+    let node = stage.wait_for("relay-0", |node| node.listed);
+    assert_eq!(node.probe, Some(Ok(())));
+    assert_eq!(
+        node.identity.listeners[0].address.to_string(),
+        "192.0.2.1:3478"
+    );
+}
+
+#[test]
 fn a_relay_that_does_not_answer_is_not_listed_and_the_reason_is_known() {
     let stage = probing();
-    let _relay = Relay::register(&stage, None);
+    let _relay = Relay::register(&stage);
     let node = stage.wait_for("relay-0", |node| node.probe.is_some());
     assert_eq!(
         (node.probe, node.listed),
@@ -77,7 +100,7 @@ fn a_relay_that_does_not_answer_is_not_listed_and_the_reason_is_known() {
 #[test]
 fn a_relay_that_knows_other_secrets_is_not_listed() {
     let stage = probing();
-    let relay = Relay::register(&stage, None);
+    let relay = Relay::register(&stage);
     let mut snapshot = relay.snapshot();
     for generation in &mut snapshot.secrets {
         generation.secret = b"another fleet's".to_vec();
@@ -92,7 +115,7 @@ fn a_relay_that_knows_other_secrets_is_not_listed() {
 #[test]
 fn a_relay_that_falls_silent_leaves_the_lists() {
     let stage = probing();
-    let mut relay = Relay::register(&stage, None);
+    let mut relay = Relay::register(&stage);
     relay.serve(&stage);
     stage.wait_for("relay-0", |node| node.listed);
     relay.fall_silent();
@@ -104,7 +127,7 @@ fn a_relay_that_falls_silent_leaves_the_lists() {
 #[test]
 fn a_killed_relay_leaves_the_lists_within_two_seconds() {
     let stage = probing();
-    let mut relay = Relay::register(&stage, None);
+    let mut relay = Relay::register(&stage);
     relay.serve(&stage);
     stage.wait_for("relay-0", |node| node.listed);
     let killed_at = Instant::now();
@@ -117,7 +140,7 @@ fn a_killed_relay_leaves_the_lists_within_two_seconds() {
 #[test]
 fn a_relay_that_only_lost_its_session_stays_listed() {
     let stage = probing();
-    let mut relay = Relay::register(&stage, None);
+    let mut relay = Relay::register(&stage);
     relay.serve(&stage);
     stage.wait_for("relay-0", |node| node.listed);
     let Relay { node, serving, .. } = relay;
@@ -137,8 +160,9 @@ fn a_broken_transport_is_left_out_while_the_node_stays_listed() {
     let tcp = Listener {
         transport: Wire::Tcp.into(),
         address: address.to_string(),
+        ..Listener::default()
     };
-    let mut relay = Relay::register(&stage, Some(tcp));
+    let mut relay = Relay::with(&stage, |hello| hello.listeners.push(tcp));
     relay.serve(&stage);
     let node = stage.wait_for("relay-0", |node| !node.broken.is_empty());
     assert_eq!(node.broken, [Transport::Tcp]);

@@ -43,6 +43,7 @@ pub struct Node {
     _certificate_watcher: Option<CertificateWatcher>,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
+    drain_deadline: JoinHandle<()>,
 }
 
 /// A listener that clients can reach.
@@ -144,19 +145,22 @@ impl Node {
                 ),
             })
             .collect();
-        let local = local_policy(&config, &addressing, descriptor_limit);
-        let introduction = introduction(&config, &listeners, &local, descriptor_limit);
+        let share = descriptor_limit / config.nodes_in_process;
+        let local = local_policy(&config, &addressing, share);
+        let introduction = introduction(&config, &listeners, &local, share);
         let events = match config.log.privacy {
             true => EventLog::private().map_err(|_| no_random_bytes())?,
             false => EventLog::open(),
         };
         let ledger = Ledger::new(seed()?);
-        let serving = Arc::new(Serving::new(bound, local, ledger, events));
+        let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
+        let serving = Arc::new(serving);
         let status = Arc::new(ControlStatus::new());
         serve_from_cache(&serving, &cache, &identity, &dir);
 
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
         let stop = watch::Sender::new(false);
+        let draining = Arc::clone(&serving);
         let session = Session {
             controller: config.controller,
             introduction,
@@ -176,6 +180,7 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
+            drain_deadline: tokio::spawn(async move { draining.enforce_drain().await }),
             stop,
         })
     }
@@ -280,6 +285,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.session.abort();
+        self.drain_deadline.abort();
     }
 }
 
@@ -325,7 +331,7 @@ fn shard_settings(
     }
 }
 
-fn local_policy(config: &Config, addressing: &Addressing, descriptor_limit: u64) -> LocalPolicy {
+fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> LocalPolicy {
     let literal = |uri: &http::Uri| {
         let host = uri.host()?;
         host.trim_start_matches('[')
@@ -341,7 +347,7 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptor_limit: u64)
         .hosts
         .iter()
         .flat_map(|host| [host.local, host.public]);
-    let descriptors = descriptor_limit.saturating_sub(RESERVED_DESCRIPTORS);
+    let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     LocalPolicy {
         public_ips: addressing.public_ips(),
         own_ips: own.chain(controllers).collect(),

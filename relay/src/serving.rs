@@ -4,12 +4,13 @@
 //! Shards start with the first policy. Until then clients wait in the queues of the listeners: a node that does not know
 //! its realm and its users has no answer for them that would be right.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use turnfleet_proto::fleet;
 use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
@@ -22,6 +23,8 @@ use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
 /// Shared by the node and its control session.
 pub(crate) struct Serving {
     local: LocalPolicy,
+    /// How many nodes share the process's file descriptors.
+    nodes_in_process: NonZeroU64,
     ledger: Arc<Ledger>,
     events: EventLog,
     shards: Mutex<Shards>,
@@ -62,6 +65,8 @@ pub(crate) struct Drain {
     by_shell: bool,
     /// When the process shell stops waiting.
     until: Option<Instant>,
+    /// When the controller wants what still lives to end.
+    evict_at: Option<Instant>,
 }
 
 impl Drain {
@@ -71,9 +76,16 @@ impl Drain {
 }
 
 impl Serving {
-    pub(crate) fn new(bound: Bound, local: LocalPolicy, ledger: Ledger, events: EventLog) -> Self {
+    pub(crate) fn new(
+        bound: Bound,
+        local: LocalPolicy,
+        nodes_in_process: NonZeroU64,
+        ledger: Ledger,
+        events: EventLog,
+    ) -> Self {
         Self {
             local,
+            nodes_in_process,
             ledger: Arc::new(ledger),
             events,
             shards: Mutex::new(Shards::Waiting(bound)),
@@ -166,16 +178,63 @@ impl Serving {
         self.drain.subscribe()
     }
 
-    /// The controller's wish. Its deadline bounds nothing here: allocations end by themselves or with the process.
+    /// The controller's wish. [`Serving::enforce_drain`] keeps its deadline.
     pub(crate) fn drain_by_controller(&self, wish: fleet::Drain) {
-        tracing::info!(draining = wish.draining, "the controller sets draining");
-        self.change_drain(|drain| drain.by_controller = wish.draining);
+        let deadline = Some(wish.deadline_seconds).filter(|seconds| wish.draining && *seconds > 0);
+        tracing::info!(
+            draining = wish.draining,
+            deadline,
+            "the controller sets draining"
+        );
+        let deadline = deadline.map(Duration::from_secs);
+        self.change_drain(|drain| {
+            drain.by_controller = wish.draining;
+            drain.evict_at = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        });
+    }
+
+    /// Ends what lives when the deadline of the controller's drain has passed, whether its session lives or not. Never
+    /// returns.
+    pub(crate) async fn enforce_drain(&self) {
+        let mut changes = self.drain.subscribe();
+        loop {
+            let due = changes.borrow_and_update().evict_at;
+            let passed = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The sender is a part of `self`.
+                _ = changes.changed() => continue,
+                () = passed => {}
+            }
+            // An order that came meanwhile has another deadline.
+            let kept = self.drain.send_if_modified(|drain| {
+                let kept = drain.evict_at == due;
+                if kept {
+                    drain.evict_at = None;
+                }
+                kept
+            });
+            if kept {
+                let allocations = self.allocations();
+                tracing::warn!(allocations, "the controller's drain deadline has passed");
+                if let Shards::Running { set, .. } = &*self.shards() {
+                    set.end_allocations();
+                }
+            }
+        }
     }
 
     /// Another session has begun: a controller that still wants the node to drain says so again.
     pub(crate) fn forget_controllers_drain(&self) {
         if self.drain.borrow().by_controller {
-            self.change_drain(|drain| drain.by_controller = false);
+            self.change_drain(|drain| {
+                drain.by_controller = false;
+                drain.evict_at = None;
+            });
         }
     }
 
@@ -228,7 +287,7 @@ impl Serving {
             allocations: self.allocations(),
             relayed_ports_used: usage.ports_used.into(),
             relayed_ports_total: usage.ports_granted.into(),
-            file_descriptors_used: process::file_descriptors(),
+            file_descriptors_used: process::file_descriptors() / self.nodes_in_process,
             packets_dropped: DropReason::ALL
                 .iter()
                 .map(|&reason| counters.drops(reason))

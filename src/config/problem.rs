@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The most characters of a value that are shown.
+const MAX_SHOWN: usize = 200;
+
 /// One key that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -22,6 +25,7 @@ impl Problem {
     ) -> Self {
         let key = key.into();
         let value = value.filter(|_| !is_secret(&key));
+        let value = value.map(|value| value.chars().take(MAX_SHOWN).collect());
         Self {
             key,
             value,
@@ -48,6 +52,10 @@ impl fmt::Display for Problem {
             expected,
         } = self;
         match value {
+            // As it was written, unless it would not be seen or would break the line.
+            Some(value) if value.is_empty() || value.chars().any(char::is_control) => {
+                write!(f, "{key} = {value:?}: expected {expected}")
+            }
             Some(value) => write!(f, "{key} = {value}: expected {expected}"),
             None => write!(f, "{key}: expected {expected}"),
         }
@@ -69,10 +77,21 @@ impl Problems {
         self.0.push(problem);
     }
 
-    /// Adds one, unless its key has one already: a value that was set aside for its type is not missing.
+    /// Adds one, unless the same is known of the key, or more: a value that was set aside for its type is not missing.
     pub(crate) fn add(&mut self, problem: Problem) {
-        if !self.0.iter().any(|known| known.key == problem.key) {
+        let says_as_much = |known: &Problem| {
+            known.key == problem.key && (problem.value.is_none() || known.value == problem.value)
+        };
+        if !self.0.iter().any(says_as_much) {
             self.0.push(problem);
+        }
+    }
+
+    /// Adds those of `other`, each key named as `name` says, as [`Self::add`] does.
+    pub(crate) fn append_named(&mut self, other: Self, name: impl Fn(&str) -> String) {
+        for problem in other.0 {
+            let key = name(&problem.key);
+            self.add(Problem { key, ..problem });
         }
     }
 

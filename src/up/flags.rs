@@ -42,8 +42,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "IP")]
     pub(crate) listen_ip: Vec<IpAddr>,
 
-    /// The address that clients and peers see behind 1:1 NAT, with the listen address that it belongs to; may be repeated. A
-    /// machine that cannot reach its own external address does not probe its relays (controller.probe.enabled)
+    /// The address that clients and peers see behind 1:1 NAT, with the listen address that it belongs to; may be
+    /// repeated
     #[arg(long, value_name = "EXTERNAL[/LOCAL]")]
     pub(crate) public_ip: Vec<String>,
 

@@ -1,14 +1,45 @@
-//! Waits until lists name every relay of a fleet: registered, granted its ports, and probed.
+//! The relays as the controller knows them: forgets those of an earlier start, and waits until lists name every relay of this
+//! one, registered, granted its ports, and probed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use turnfleet_controller::Controller;
-use turnfleet_controller::fleet::FleetView;
+use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::fleet::{FleetView, NodeView};
 
 use super::plan::{Plan, Relay};
 
 /// What is missing is said when the fleet is not ready after this time, and again after each such time.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Plan {
+    /// Forgets the relays of an earlier start where they were others, or shared the ports out otherwise: they ended with
+    /// that process, and their ports would be missing here.
+    pub(super) async fn forget_others(
+        &self,
+        controller: &Controller,
+        ports: PortPlan,
+    ) -> anyhow::Result<()> {
+        let view = controller.view();
+        let as_planned = |node: &Arc<NodeView>| {
+            let planned = self
+                .relays
+                .iter()
+                .any(|relay| relay.name == node.id.as_str());
+            planned && node.grants.iter().all(|grant| ports.fits(grant.range))
+        };
+        if view.nodes.iter().all(as_planned) {
+            return Ok(());
+        }
+        for node in &view.nodes {
+            let forgotten = controller.handle().forget(&node.id).await;
+            forgotten.context("cannot forget the relays of an earlier start")?;
+        }
+        Ok(())
+    }
+}
 
 /// Resolves when every relay of the plan is in the lists.
 pub(super) async fn all(plan: &Plan, controller: &Controller) {

@@ -13,6 +13,7 @@ mod ready;
 mod settings;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use turnfleet_relay::config::Config as RelayConfig;
 use turnfleet_turn::Transport;
 
 use crate::certificate::{Authority, Files};
-use crate::config::{self, Problems};
+use crate::config;
 use crate::shutdown::Signals;
 use crate::state_dir::StateDir;
 use crate::telemetry::{DEFAULT_FILTER, LogArgs};
@@ -68,14 +69,7 @@ pub(crate) async fn run(flags: Flags, log: &LogArgs) -> anyhow::Result<()> {
 /// With everything that is wrong.
 pub(crate) fn check(flags: Flags) -> anyhow::Result<()> {
     let flags = flags.over_file().context(WRONG)?;
-    let plan = Plan::new(flags).context(WRONG)?;
-    let mut problems = Problems::default();
-    plan.check_keys(&mut problems);
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems).context(WRONG)
-    }
+    Plan::new(flags).context(WRONG).map(drop)
 }
 
 /// The parts of a fleet, as far as they have started.
@@ -168,13 +162,13 @@ impl Fleet {
             tracing::warn!(%address, "API tokens cross the network in the clear (--http); see controller.http.tls");
         }
         if !config.probe.enabled {
-            tracing::warn!(
-                "relays are listed without a probe (--public-ip); see controller.probe.enabled"
-            );
+            tracing::warn!("relays are listed without a probe (controller.probe.enabled)");
         }
+        let ports = config.ports;
         let controller = Controller::start(config)
             .await
             .context("the controller cannot start")?;
+        self.plan.forget_others(&controller, ports).await?;
         let urls = Urls {
             http: ready::url(https, controller.http_address()),
             grpc: ready::url(grpcs, controller.grpc_address()),
@@ -204,7 +198,7 @@ impl Fleet {
         let layers = self.plan.relay(relay, self.state.path(), session);
         let file = layers.to_toml();
         let wrong = || format!("the configuration of {} is wrong", relay.name);
-        let config: RelayConfig = config::finish(layers).with_context(wrong)?;
+        let mut config: RelayConfig = config::finish(layers).with_context(wrong)?;
         let metrics = config.metrics_address;
         let (pid, listeners) = if self.plan.flags().spawn {
             let listeners = config.listeners.iter();
@@ -214,6 +208,8 @@ impl Fleet {
             let file = self.state.write(&format!("{}.toml", relay.name), &file)?;
             (self.children.start(&relay.name, &file, log)?, listeners)
         } else {
+            let nodes = u64::try_from(self.plan.relays.len()).ok();
+            config.nodes_in_process = nodes.and_then(NonZeroU64::new).unwrap_or(NonZeroU64::MIN);
             let node = start_thread(relay, config).await?;
             let listeners: Vec<(Transport, SocketAddr)> = node
                 .listeners()

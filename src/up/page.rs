@@ -79,7 +79,13 @@ fn places(
     state: &StateDir,
     controller: &Controller,
 ) -> anyhow::Result<()> {
-    writeln!(page, "\nDashboard and API  {}", ready.http)?;
+    // A browser keeps what stands behind the hash to itself.
+    writeln!(
+        page,
+        "\nDashboard          {}/#token={}",
+        ready.http, ready.api_token
+    )?;
+    writeln!(page, "API                {}", ready.http)?;
     writeln!(page, "API token          {}", ready.api_token)?;
     writeln!(page, "State folder       {}", state.path().display())?;
     writeln!(

@@ -5,8 +5,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
-use turnfleet_proto::PortRange;
-
 use super::Flags;
 use crate::certificate::Files;
 use crate::config::{Problem, Problems};
@@ -38,24 +36,29 @@ pub(crate) struct Relay {
 }
 
 impl Plan {
-    /// Checks the flags, and that this machine has the addresses.
+    /// Checks the flags, the keys that they hold for the controller and the relays, and that this machine has the addresses.
     ///
     /// # Errors
     /// With every flag that cannot be used.
     pub(crate) fn new(flags: Flags) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let relays = relays(&flags, &mut problems);
-        check_texts(&flags, &mut problems);
+        check_pairs(&flags, &mut problems);
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let plan = Self {
             relays,
             listen_ips: listen_ips(&flags.listen_ip, &mut problems),
-            public_ips: public_ips(&flags.public_ip, &mut problems),
+            public_ips: flags
+                .public_ip
+                .iter()
+                .filter_map(|text| external(text))
+                .collect(),
             http: flags.http.unwrap_or_else(|| loopback(8080)),
             grpc: flags.grpc.unwrap_or_else(|| loopback(8081)),
             given_certificate: given_certificate(&flags, &mut problems),
             flags,
         };
+        plan.check_keys(&mut problems);
         if problems.is_empty() {
             Ok(plan)
         } else {
@@ -66,12 +69,6 @@ impl Plan {
     /// The flags as they were written.
     pub(crate) fn flags(&self) -> &Flags {
         &self.flags
-    }
-
-    /// Whether this machine has every external address, so that what it sends there arrives. Few networks send packets for
-    /// an external address of 1:1 NAT back to where they came from.
-    pub(crate) fn reaches_public_ips(&self) -> bool {
-        self.public_ips.iter().all(is_here)
     }
 
     /// The addresses that a certificate of this machine is to carry: those that clients use, and loopback, where the relays
@@ -121,17 +118,8 @@ fn relays(flags: &Flags, problems: &mut Problems) -> Vec<Relay> {
     (0..=last).map(relay).collect()
 }
 
-/// Checks what is passed on as it is written.
-fn check_texts(flags: &Flags, problems: &mut Problems) {
-    let ports = flags.relay_ports.as_deref();
-    if ports.is_some_and(|ports| ports.parse::<PortRange>().is_err()) {
-        let expected = "FIRST-LAST, 1024 or above, such as 49152-65535";
-        problems.push(Problem::new(
-            "--relay-ports",
-            flags.relay_ports.clone(),
-            expected,
-        ));
-    }
+/// Checks what is taken apart before it is passed on.
+fn check_pairs(flags: &Flags, problems: &mut Problems) {
     for (index, user) in flags.user.iter().enumerate() {
         if user.split_once(':').is_none_or(|(name, _)| name.is_empty()) {
             problems.push(Problem::new(
@@ -214,25 +202,8 @@ fn is_here(ip: &IpAddr) -> bool {
     UdpSocket::bind((*ip, 0)).is_ok()
 }
 
-fn public_ips(asked: &[String], problems: &mut Problems) -> Vec<IpAddr> {
-    let parse = |text: &str| {
-        let (external, local) = text
-            .split_once('/')
-            .map_or((text, None), |(a, b)| (a, Some(b)));
-        let external = external.parse::<IpAddr>().ok()?;
-        local
-            .is_none_or(|local| local.parse::<IpAddr>().is_ok())
-            .then_some(external)
-    };
-    let mut found = Vec::new();
-    for text in asked {
-        match parse(text) {
-            Some(external) => found.push(external),
-            None => {
-                let expected = "EXTERNAL or EXTERNAL/LOCAL, two IP addresses";
-                problems.push(Problem::new("--public-ip", Some(text.clone()), expected));
-            }
-        }
-    }
-    found
+/// The external address of `EXTERNAL[/LOCAL]`.
+fn external(text: &str) -> Option<IpAddr> {
+    let (external, _) = text.split_once('/').unwrap_or((text, ""));
+    external.parse().ok()
 }

@@ -83,7 +83,10 @@ impl Ready {
             relay.relay_ports = node.grants.first().map(|grant| grant.range.to_string());
             let hostname = node.identity.hostname.as_deref();
             let mut shown = Vec::new();
-            for Listener { transport, address } in &node.identity.listeners {
+            for Listener {
+                transport, address, ..
+            } in &node.identity.listeners
+            {
                 let uri = uri(*transport, *address, hostname);
                 if !shown.contains(transport) {
                     shown.push(*transport);

@@ -1,16 +1,17 @@
 //! The configurations of the controller and of the relays that a plan makes, each as layers of keys: what follows from the
 //! flags, over it the tables of the file, over it `--set`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 use turnfleet_controller::config::Config as ControllerConfig;
 use turnfleet_relay::config::Config as RelayConfig;
 
+use super::Flags;
 use super::plan::{Plan, Relay};
 use crate::certificate::Files;
-use crate::config::{Configuration, Layers, Problems, Schema, insert};
+use crate::config::{self, Configuration as _, Layers, Problems, Schema, insert};
 
 /// How relays reach the controller, and what they show to clients.
 #[derive(Clone, Debug)]
@@ -49,9 +50,6 @@ impl Plan {
         keys.texts("peers.allow", &flags.allow_peer);
         if flags.danger_allow_loopback_peers {
             keys.value("peers.danger_allow_loopback", true);
-        }
-        if !self.reaches_public_ips() {
-            keys.value("probe.enabled", false);
         }
         keys.under(
             ControllerConfig::schema(),
@@ -108,29 +106,70 @@ impl Plan {
         (cores / self.relays.len()).clamp(1, 64)
     }
 
-    /// Reads the keys that the file and `--set` give for the controller and the relays.
+    /// Judges the configurations of the controller and of the relays before anything is started. Problems are named by
+    /// what the person wrote: a flag, or a key behind `controller.` or `relay.`.
     pub(crate) fn check_keys(&self, problems: &mut Problems) {
-        let nowhere = Path::new("");
-        let files = Files {
-            certificate: PathBuf::new(),
-            key: PathBuf::new(),
+        // Stands for the files that are made when the fleet starts: it is there, and can be read.
+        let made = PathBuf::from("/dev/null");
+        let files = || Files {
+            certificate: made.clone(),
+            key: made.clone(),
         };
-        let controller = self.controller(nowhere, &files);
-        problems.append(
-            controller
-                .finish::<<ControllerConfig as Configuration>::Raw>()
-                .1,
-        );
-        let session = ControlSession {
-            endpoint: String::new(),
-            ca: None,
-            join_token: PathBuf::new(),
-            certificate: files,
-        };
-        if let Some(relay) = self.relays.first() {
-            let relay = self.relay(relay, nowhere, &session);
-            problems.append(relay.finish::<<RelayConfig as Configuration>::Raw>().1);
+        let controller = self.controller(Path::new("state"), &files());
+        if let Err(found) = config::finish::<ControllerConfig>(controller) {
+            problems.append_named(found, |key| self.written("controller", key));
         }
+        let session = ControlSession {
+            endpoint: format!("http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+            ca: None,
+            join_token: made.clone(),
+            certificate: self.given_certificate.clone().unwrap_or_else(files),
+        };
+        let relay = self.relays.first().filter(|_| !self.listen_ips.is_empty());
+        let Some(relay) = relay else { return };
+        let relay = self.relay(relay, Path::new("state"), &session);
+        let judged = config::finish::<RelayConfig>(relay);
+        let judged = judged.and_then(|relay| Ok(relay.check_addresses()?));
+        if let Err(found) = judged {
+            problems.append_named(found, |key| self.written("relay", key));
+        }
+    }
+
+    /// Where the value of a key of the `part` was written.
+    fn written(&self, part: &str, key: &str) -> String {
+        let Flags {
+            region,
+            realm,
+            hostname,
+            public_ip,
+            relay_ports,
+            shared_secret,
+            tls_cert,
+            allow_peer,
+            user,
+            ..
+        } = self.flags();
+        let flags = [
+            ("region", "--region", region.is_some()),
+            ("realm", "--realm", realm.is_some()),
+            ("hostname", "--hostname", !hostname.is_empty()),
+            ("public_ips", "--public-ip", !public_ip.is_empty()),
+            ("relay_ports", "--relay-ports", relay_ports.is_some()),
+            ("shared_secret", "--shared-secret", shared_secret.is_some()),
+            ("tls.certificate", "--tls-cert", tls_cert.is_some()),
+            ("tls.key", "--tls-key", tls_cert.is_some()),
+            ("peers.allow", "--allow-peer", !allow_peer.is_empty()),
+            ("users.name", "--user", !user.is_empty()),
+            ("users.password", "--user", !user.is_empty()),
+        ];
+        // Without the place in a list: the value tells which one.
+        let name = key.split('[').next().unwrap_or(key);
+        let given = |(of, _, given): &&(&str, &str, bool)| *of == name && *given;
+        let flag = flags.iter().find(given);
+        flag.map_or_else(
+            || format!("{part}.{key}"),
+            |(_, flag, _)| (*flag).to_owned(),
+        )
     }
 }
 

@@ -22,6 +22,7 @@ use turnfleet_proto::fleet::{
 };
 
 use super::rate::TokenBucket;
+use super::serve::Caller;
 use super::status::grpc_status;
 use crate::FleetError;
 use crate::fleet::Ended;
@@ -85,10 +86,15 @@ impl RelayControl for FleetService {
         request: Request<Streaming<NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let credential = bearer(&request)?;
+        let is_here = request
+            .extensions()
+            .get::<Caller>()
+            .is_some_and(|caller| caller.is_here);
         let (down, stream) = mpsc::channel(QUEUE);
         let link = Link {
             up: request.into_inner(),
             down,
+            is_here,
         };
         // The answer begins before the Hello is read, or a node that waits for it would wait for ever.
         let (handle, metrics) = (self.handle.clone(), Arc::clone(&self.metrics));
@@ -112,6 +118,8 @@ fn bearer<T>(request: &Request<T>) -> Result<String, Status> {
 struct Link {
     up: Streaming<NodeMessage>,
     down: mpsc::Sender<Result<ControllerMessage, Status>>,
+    /// Whether the node is on this machine.
+    is_here: bool,
 }
 
 /// One session from its Hello to its end.
@@ -179,7 +187,15 @@ impl Link {
             .await
             .map_err(|_| Status::deadline_exceeded("no Hello within five seconds"))??;
         match first.and_then(|message| message.message) {
-            Some(Up::Hello(hello)) => Ok(hello),
+            Some(Up::Hello(mut hello)) => {
+                if !self.is_here {
+                    // The local addresses of another machine lead elsewhere from here.
+                    for listener in &mut hello.listeners {
+                        listener.local_address.clear();
+                    }
+                }
+                Ok(hello)
+            }
             Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_)) | None => Err(
                 Status::invalid_argument("the first message of a session must be Hello"),
             ),

@@ -89,7 +89,7 @@ pub(super) async fn body_bytes(mut request: Request) -> Result<Bytes, ApiError> 
 
 /// Where the request came from.
 pub(super) fn caller(request: &Request) -> Option<IpAddr> {
-    request.extensions().get::<Caller>().map(|caller| caller.0)
+    request.extensions().get::<Caller>().map(|caller| caller.ip)
 }
 
 /// Counts the request by its route, and keeps answers out of caches: nearly all hold credentials or passing state.

@@ -1,6 +1,7 @@
 //! `POST /v1/ice-servers`: a credential and URIs in the form that `RTCPeerConnection` takes.
 //!
-//! The body is empty or a JSON object with any of `user`, `ttl`, `transports`, `count` and `region`. The answer is
+//! The body is empty or a JSON object with any of `user` (or `username`, as `/turn` has it), `ttl`, `transports`, `count` and
+//! `region`. The answer is
 //! `{"iceServers":[{"urls":[…],"username":"…","credential":"…"}],"ttl":…}`.
 
 use axum::extract::{Request, State};
@@ -64,8 +65,8 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
     for (name, value) in &fields {
         let place = format!("body.{}", excerpt(name));
         match (name.as_str(), value) {
-            ("user" | "ttl" | "transports" | "count" | "region", Value::Null) => {}
-            ("user", value) => asked.user(text(value, &place)?, &place)?,
+            ("user" | "username" | "ttl" | "transports" | "count" | "region", Value::Null) => {}
+            ("user" | "username", value) => asked.user(text(value, &place)?, &place)?,
             ("ttl", value) => asked.ttl(value.as_u64(), &place)?,
             ("transports", value) => {
                 let names = value

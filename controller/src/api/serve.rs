@@ -65,9 +65,25 @@ impl Protocols {
     }
 }
 
-/// The address that a request came from, with IPv4 in its own form; an extension of every request.
+/// Where a request came from; an extension of every request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller(pub(crate) IpAddr);
+pub(crate) struct Caller {
+    /// Its address, with IPv4 in its own form.
+    pub(crate) ip: IpAddr,
+    /// Whether it is on this machine: it has a loopback address, or the one that it called.
+    pub(crate) is_here: bool,
+}
+
+impl Caller {
+    fn of(stream: &TcpStream, from: SocketAddr) -> Self {
+        let ip = from.ip().to_canonical();
+        let called = stream.local_addr().map(|called| called.ip().to_canonical());
+        Self {
+            ip,
+            is_here: ip.is_loopback() || called.is_ok_and(|called| called == ip),
+        }
+    }
+}
 
 /// A bound listener and what is served on it.
 pub(crate) struct Endpoint {
@@ -109,6 +125,7 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
         }
         let connection = Connection {
             from,
+            caller: Caller::of(&stream, from),
             protocols,
             router: router.clone(),
             stop: stop.clone(),
@@ -134,6 +151,7 @@ enum Version {
 
 struct Connection {
     from: SocketAddr,
+    caller: Caller,
     protocols: Protocols,
     router: Router,
     stop: watch::Receiver<bool>,
@@ -191,8 +209,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let builder = builder(self.protocols, version);
-        let caller = Caller(self.from.ip().to_canonical());
-        let router = self.router;
+        let (caller, router) = (self.caller, self.router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(caller);
             let answer = router.clone().call(request);

@@ -123,7 +123,7 @@ impl ApiError {
             "unauthenticated",
             "header authorization",
             what,
-            "Authorization: Bearer followed by an API token",
+            "Authorization: Bearer followed by an API token; /turn also takes it as the parameter key",
         )
     }
 

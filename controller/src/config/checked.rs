@@ -396,7 +396,8 @@ impl Check {
             (None, None) => return None,
         };
         if text.len() < least {
-            self.fail(key, None, format!("at least {least} characters"));
+            let plural = if least == 1 { "" } else { "s" };
+            self.fail(key, None, format!("at least {least} character{plural}"));
         }
         Some(Opaque(text))
     }
@@ -473,6 +474,17 @@ impl PortPlan {
         }
         let usable = (u32::from(self.range.last()) + 1).saturating_sub(self.first());
         (usable / self.relays_per_address) & !1
+    }
+
+    /// Whether `range` is as large as a share, and within the range that is shared out.
+    #[must_use]
+    pub fn fits(self, range: PortRange) -> bool {
+        self.holds(range) && range.len() == self.share()
+    }
+
+    /// Whether `range` lies within the range that is shared out.
+    pub(crate) fn holds(self, range: PortRange) -> bool {
+        self.range.first() <= range.first() && range.last() <= self.range.last()
     }
 
     /// The first port of the first share.

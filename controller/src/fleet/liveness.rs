@@ -19,9 +19,9 @@ use turnfleet_turn::Instant;
 use super::health::{Ended, Health};
 
 /// Three heartbeats of two seconds.
-pub const HEARTBEATS_LOST: Duration = Duration::from_secs(6);
+const HEARTBEATS_LOST: Duration = Duration::from_secs(6);
 /// The time in which the probe must speak for a node whose session broke.
-pub const VERDICT: Duration = Duration::from_millis(1500);
+const VERDICT: Duration = Duration::from_millis(1500);
 /// Good probes that bring a node back after a fault.
 const GOOD_PROBES: u32 = 3;
 /// The time that they cover.

@@ -34,14 +34,13 @@ use registry::NodeState;
 
 pub use capacity::{FleetCapacity, Gauge, Rates, Saturation, Totals};
 pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
-pub use liveness::{HEARTBEATS_LOST, VERDICT};
 pub use node::{
     Capacity, Counters, Identity, Incarnation, Listener, Load, Registration, RegistrationError,
     Transport,
 };
-pub use placement::{Ask, DEFAULT_URIS, MAX_URIS, UriKind};
-pub use plan::{MAX_NODES, Plan};
-pub use secrets::{MAX_SECRETS, NONCE_KEY_SECONDS, RETIRING_SECONDS, WEAK_SECRET_BYTES};
+pub use placement::{Ask, MAX_URIS, UriKind};
+pub use plan::Plan;
+pub use secrets::WEAK_SECRET_BYTES;
 pub use start::{Fresh, Wishes};
 pub use view::{FleetView, NodeView, Probing};
 

@@ -37,6 +37,8 @@ pub struct Listener {
     pub transport: Transport,
     /// The address that clients see.
     pub address: SocketAddr,
+    /// The address that it listens on, where that is one of the controller's own machine.
+    pub local: Option<SocketAddr>,
 }
 
 /// How clients reach a listener.
@@ -247,7 +249,13 @@ fn listeners(listeners: &[wire::Listener]) -> Result<Vec<Listener>, Registration
             if address.port() == 0 || address.ip().is_unspecified() {
                 return Err(bad("an address that clients can reach"));
             }
-            Ok(Listener { transport, address })
+            let local = Some(&listener.local_address).filter(|text| !text.is_empty());
+            let local = local.map(|text| text.parse()).transpose();
+            Ok(Listener {
+                transport,
+                address,
+                local: local.map_err(|_| bad("a local address of the form ip:port"))?,
+            })
         })
         .collect()
 }

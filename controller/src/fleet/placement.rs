@@ -13,7 +13,7 @@ use super::node::Transport;
 use super::view::{FleetView, NodeView};
 
 /// The URIs of a list where the caller does not say how many: browsers warn at five and gather slowly.
-pub const DEFAULT_URIS: usize = 4;
+const DEFAULT_URIS: usize = 4;
 /// The most URIs of one list, whatever is asked for.
 pub const MAX_URIS: usize = 8;
 
@@ -28,7 +28,7 @@ pub struct Ask<'a> {
     pub region: Option<&'a str>,
     /// The kinds of URIs, in order of preference; empty for the default list.
     pub kinds: &'a [UriKind],
-    /// How many URIs, 1 to [`MAX_URIS`]; [`DEFAULT_URIS`] where it is not said.
+    /// How many URIs, 1 to [`MAX_URIS`]; four where it is not said.
     pub count: Option<usize>,
 }
 

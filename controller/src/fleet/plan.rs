@@ -6,12 +6,12 @@
 use turnfleet_proto::NodeId;
 
 use super::node::Registration;
-use super::record::{Desired, NodeRecord, Record, RecordKey, TokenHash, token_hash};
+use super::record::{Desired, NodeRecord, PortGrant, Record, RecordKey, TokenHash, token_hash};
 use super::{Fleet, port_grants, secrets};
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
-pub const MAX_NODES: usize = 10_000;
+const MAX_NODES: usize = 10_000;
 
 /// A transaction in the fleet's own terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,11 +98,7 @@ impl Fleet {
             !same_process && registration.allocations == 0,
         )?;
         let mut puts: Vec<_> = changes.grants.into_iter().map(Record::Grant).collect();
-        let deletes = changes
-            .releases
-            .iter()
-            .map(super::record::PortGrant::key)
-            .collect();
+        let deletes = changes.releases.iter().map(PortGrant::key).collect();
         if record.identity.as_ref() != Some(&registration.identity) {
             let identity = Some(registration.identity.clone());
             puts.push(Record::Node(NodeRecord {
@@ -130,6 +126,26 @@ impl Fleet {
         } else {
             self.plan(vec![Record::Desired(node.clone(), desired)], Vec::new())
         })
+    }
+
+    /// Forgets a node, with what the operator wanted of it, and frees its ports. It may enrol again.
+    ///
+    /// # Errors
+    /// When there is no such node, or its session is live.
+    pub fn plan_forget(&self, node: &NodeId) -> Result<Plan, FleetError> {
+        let known = self
+            .nodes
+            .get(node)
+            .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
+        if known.liveness.is_connected() {
+            return Err(FleetError::Live(node.clone()));
+        }
+        let mut deletes = vec![RecordKey::Node(node.clone())];
+        if self.desired.contains_key(node) {
+            deletes.push(RecordKey::Desired(node.clone()));
+        }
+        deletes.extend(known.grants.iter().map(PortGrant::key));
+        Ok(self.plan(Vec::new(), deletes))
     }
 
     /// Ends what is over and replaces what is old. `random` is called where a nonce key is made.

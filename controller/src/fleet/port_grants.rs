@@ -36,7 +36,7 @@ pub(super) fn register(
     for ip in public_ips {
         let own = of_address(grants, *ip).find(|grant| grant.node == *node);
         if let Some(own) = own
-            && (!may_move || fits(plan, own.range))
+            && (!may_move || plan.fits(own.range))
         {
             continue;
         }
@@ -52,7 +52,7 @@ pub(super) fn register(
                     range,
                 });
             }
-            (None, Some(own)) if lies_within(own.range, plan.range) => {}
+            (None, Some(own)) if plan.holds(own.range) => {}
             (None, _) => return Err(exhausted(grants, plan, node, *ip)),
         }
     }
@@ -70,14 +70,6 @@ fn of_address(grants: &Grants, ip: IpAddr) -> impl Iterator<Item = &PortGrant> {
     grants
         .range((ip, 0)..=(ip, u16::MAX))
         .map(|(_, grant)| grant)
-}
-
-fn lies_within(inner: PortRange, outer: PortRange) -> bool {
-    outer.first() <= inner.first() && inner.last() <= outer.last()
-}
-
-fn fits(plan: PortPlan, range: PortRange) -> bool {
-    lies_within(range, plan.range) && range.len() == plan.share()
 }
 
 /// The lowest free share; `taken` comes in the order of ports.

@@ -10,11 +10,11 @@ use turnfleet_proto::credentials::SharedSecret;
 use super::record::{NonceKey, Record, RecordKey, SecretGeneration, SecretState};
 
 /// Seconds that a retiring secret is still accepted: the longest ttl of a credential and two minutes of clocks and skew.
-pub const RETIRING_SECONDS: u64 = 86_400 + 120;
+const RETIRING_SECONDS: u64 = 86_400 + 120;
 /// Generations of the secret that relays accept at once; the oldest retiring one makes room.
-pub const MAX_SECRETS: usize = 32;
+const MAX_SECRETS: usize = 32;
 /// Seconds after which a nonce key is followed by another.
-pub const NONCE_KEY_SECONDS: u64 = 86_400;
+const NONCE_KEY_SECONDS: u64 = 86_400;
 /// Nonce keys that verify: the signing one and its predecessor, whose nonces ended long before it does.
 const NONCE_KEYS: usize = 2;
 /// A secret that the operator gives should not be shorter: 128 bits.

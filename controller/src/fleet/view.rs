@@ -12,7 +12,7 @@ use super::capacity::{Rates, Saturation};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
-use super::record::{ApiToken, PortGrant, Scope, TokenHash, token_hash};
+use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
 
 /// The fleet at one moment.
 #[derive(Clone, Debug)]
@@ -50,12 +50,6 @@ impl FleetView {
     #[must_use]
     pub fn bearer(&self, token: &str) -> Option<&ApiToken> {
         self.api_tokens.get(&token_hash(token))
-    }
-
-    /// Whether the bearer of `token` may do what `scope` asks for.
-    #[must_use]
-    pub fn authorises(&self, token: &str, scope: Scope) -> bool {
-        self.bearer(token).is_some_and(|bearer| bearer.opens(scope))
     }
 
     /// How many nodes are in lists.

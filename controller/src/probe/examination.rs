@@ -226,13 +226,13 @@ fn place(listener: &Listener, hostname: Option<&str>) -> Option<Place> {
         Transport::Tls => CoreTransport::Tls,
         Transport::Dtls => return None,
     };
-    let address = listener.address;
     let server_name = hostname
         .and_then(|name| ServerName::try_from(name.to_owned()).ok())
-        .unwrap_or_else(|| ServerName::from(address.ip()));
+        .unwrap_or_else(|| ServerName::from(listener.address.ip()));
     Some(Place {
         transport,
-        address,
+        // Behind 1:1 NAT a machine may not reach its own external address.
+        address: listener.local.unwrap_or(listener.address),
         server_name,
     })
 }

@@ -1,4 +1,5 @@
-//! The probe: whether a relay does what a call needs, from outside and by its public addresses.
+//! The probe: whether a relay does what a call needs, from outside and by its public
+//! addresses; a relay on the controller's own machine by its local ones.
 //!
 //! One task owns the schedule: each node at its interval, jittered, and at once when the fleet asks for it (a node has
 //! registered, or its session broke). At most [`MAX_RUNNING`] examinations run at a time, those asked for at once first. What an

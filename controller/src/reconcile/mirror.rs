@@ -22,7 +22,7 @@ const SCHEMA: u32 = 1;
 const ATTEMPTS: u32 = 8;
 
 /// The fleet with its store.
-pub struct Mirror {
+pub(super) struct Mirror {
     store: Arc<dyn Store>,
     sealer: Sealer,
     fleet: Fleet,
@@ -36,7 +36,7 @@ impl Mirror {
     ///
     /// # Errors
     /// When the store fails, is of a later version, or holds what cannot be read.
-    pub async fn open(
+    pub(super) async fn open(
         store: Arc<dyn Store>,
         sealer: Sealer,
         settings: Settings,
@@ -64,17 +64,17 @@ impl Mirror {
 
     /// The fleet.
     #[must_use]
-    pub fn fleet(&self) -> &Fleet {
+    pub(super) fn fleet(&self) -> &Fleet {
         &self.fleet
     }
 
     /// Folds what did not come from the store.
-    pub fn apply(&mut self, now: Now, event: Event) {
+    pub(super) fn apply(&mut self, now: Now, event: Event) {
         self.fleet.apply(now, event);
     }
 
     /// Lets time pass; says whether that changed anybody's health.
-    pub fn tick(&mut self, now: Now) -> bool {
+    pub(super) fn tick(&mut self, now: Now) -> bool {
         self.fleet.tick(now)
     }
 
@@ -82,7 +82,7 @@ impl Mirror {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn follow(&mut self, now: impl Fn() -> Now) -> Result<(), StoreError> {
+    pub(super) async fn follow(&mut self, now: impl Fn() -> Now) -> Result<(), StoreError> {
         match self.watch.next().await {
             Ok(commit) => self.absorb(now(), commit),
             Err(StoreError::Compacted { .. }) => self.read_again(now()).await,
@@ -94,7 +94,7 @@ impl Mirror {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn read_again(&mut self, now: Now) -> Result<(), StoreError> {
+    pub(super) async fn read_again(&mut self, now: Now) -> Result<(), StoreError> {
         let range = self.store.range(keys::PREFIX).await?;
         self.watch = self.store.watch(keys::PREFIX, range.revision + 1).await?;
         let there: BTreeSet<_> = range
@@ -128,7 +128,7 @@ impl Mirror {
     ///
     /// # Errors
     /// The plan's own, the store's, or [`FleetError::Contended`].
-    pub async fn carry_out(
+    pub(super) async fn carry_out(
         &mut self,
         now: Now,
         plan: impl Fn(&Fleet) -> Result<Plan, FleetError>,

@@ -218,6 +218,7 @@ impl Reconciler {
             Request::Undrain { node, answer } => {
                 drop(answer.send(self.desire(node, Desired::default()).await));
             }
+            Request::Forget { node, answer } => drop(answer.send(self.forget(&node).await)),
         }
     }
 
@@ -363,6 +364,16 @@ impl Reconciler {
                 .send_replace(self.mirror.fleet().drain_order(&node, now.unix));
         }
         tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
+        self.urgent = true;
+        Ok(())
+    }
+
+    async fn forget(&mut self, node: &NodeId) -> Result<(), FleetError> {
+        let now = self.clock.now();
+        self.mirror
+            .carry_out(now, |fleet| fleet.plan_forget(node))
+            .await?;
+        tracing::info!(%node, "node forgotten");
         self.urgent = true;
         Ok(())
     }

@@ -187,6 +187,9 @@ fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
             .map(|listener| wire::NodeListener {
                 transport: listener.transport.name().to_owned(),
                 address: listener.address.to_string(),
+                local_address: listener
+                    .local
+                    .map_or_else(String::new, |local| local.to_string()),
             })
             .collect(),
         public_ips: identity
@@ -274,6 +277,10 @@ impl Reader<'_> {
                     transport: self
                         .check(listener.transport.parse(), "a transport is not known")?,
                     address: self.check(listener.address.parse(), reason)?,
+                    local: Some(&listener.local_address)
+                        .filter(|text| !text.is_empty())
+                        .map(|text| self.check(text.parse(), reason))
+                        .transpose()?,
                 })
             })
             .collect::<Result<Vec<_>, StoreError>>()?;

@@ -95,12 +95,6 @@ impl Sealer {
         })
     }
 
-    /// The key file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The bytes to keep at the store key `place`.
     ///
     /// # Errors

@@ -220,6 +220,7 @@ pub(crate) fn hello(id: &str, transports: &[Transport], address: SocketAddr) -> 
             .map(|&transport| Listener {
                 transport: transport.into(),
                 address: address.to_string(),
+                ..Listener::default()
             })
             .collect(),
         public_ips: vec![address.ip().to_string()],

@@ -69,6 +69,10 @@ pub struct Listener {
     /// The address that clients reach, `ip:port` or `\[ip\]:port`.
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
+    /// The address of the node's own machine that it listens on; differs behind 1:1 NAT only. A controller on the same
+    /// machine probes it, because few such networks send a packet for an external address back to where it came from.
+    #[prost(string, tag = "3")]
+    pub local_address: ::prost::alloc::string::String,
 }
 /// Nested message and enum types in `Listener`.
 pub mod listener {

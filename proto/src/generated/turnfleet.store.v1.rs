@@ -44,6 +44,9 @@ pub struct NodeListener {
     pub transport: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
+    /// Where the node is on the controller's own machine, its address there; empty elsewhere.
+    #[prost(string, tag = "3")]
+    pub local_address: ::prost::alloc::string::String,
 }
 /// desired/{node_id}: the operator's word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

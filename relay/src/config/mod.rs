@@ -9,6 +9,7 @@ mod raw;
 mod validate;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Threads that relay, at least one.
     pub shards: u8,
+    /// How many nodes run in the process and share its file descriptors. No key: the process shell knows it.
+    pub nodes_in_process: NonZeroU64,
     /// Accepts channel numbers up to 0x7FFF.
     pub rfc5766_channel_numbers: bool,
     /// Sources whose unauthenticated requests are always answered.

@@ -1,6 +1,7 @@
 //! From [`RawConfig`] to [`Config`]: reads every key before it gives up, so that all mistakes are told at once.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -70,6 +71,7 @@ impl TryFrom<RawConfig> for Config {
             public_ips,
             tls,
             shards,
+            nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
             trusted_sources,
             limits: NodeLimits {

@@ -73,6 +73,7 @@ fn listener(bound: &BoundListener) -> fleet::Listener {
     fleet::Listener {
         transport: transport.into(),
         address: bound.public.to_string(),
+        local_address: bound.address.to_string(),
     }
 }
 

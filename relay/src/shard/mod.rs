@@ -13,7 +13,7 @@ mod worker;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
@@ -83,6 +83,7 @@ impl Bound {
         let control = Arc::new(Control {
             policy,
             draining: AtomicBool::new(false),
+            evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
         });
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
@@ -170,6 +171,12 @@ impl ShardSet {
         self.wake();
     }
 
+    /// Ends every allocation that lives; the shards go on.
+    pub fn end_allocations(&self) {
+        self.control.evictions.fetch_add(1, Ordering::Relaxed);
+        self.wake();
+    }
+
     /// Live allocations.
     #[must_use]
     pub fn allocations(&self) -> u64 {
@@ -241,6 +248,8 @@ struct RunningShard {
 pub(crate) struct Control {
     pub(crate) policy: Arc<ArcSwap<RelayPolicy>>,
     pub(crate) draining: AtomicBool,
+    /// How often every allocation was to be ended.
+    pub(crate) evictions: AtomicU32,
     pub(crate) stopping: AtomicBool,
 }
 

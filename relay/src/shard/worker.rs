@@ -82,6 +82,7 @@ pub(super) struct Shard {
     event_log: ShardEventLog,
     published: Arc<Published>,
     draining: bool,
+    evictions: u32,
     /// When counts are published next; `None` while nothing has happened since the last time.
     publish_at: Option<Instant>,
 }
@@ -113,6 +114,7 @@ impl Shard {
             event_log,
             published: parts.published,
             draining: false,
+            evictions: 0,
             publish_at: None,
         }
     }
@@ -263,6 +265,11 @@ impl Shard {
         if draining != self.draining {
             self.draining = draining;
             self.server.set_draining(draining);
+        }
+        let evictions = self.control.evictions.load(Ordering::Relaxed);
+        if evictions != self.evictions {
+            self.evictions = evictions;
+            self.server.close_all(self.now);
         }
         self.settle();
     }

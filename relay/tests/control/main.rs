@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
 mod double;
 
 use std::net::{TcpListener, UdpSocket};
+use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -263,6 +265,44 @@ async fn the_controller_begins_and_ends_a_drain() {
         assert_eq!(node.is_ready(), !draining);
     }
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lives_ends_at_the_deadline_of_the_controllers_drain() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 1).await;
+    client::allocate(node.listeners()[0].address, "north");
+    wait_for(|| (node.status().allocations == 1).then_some(())).await;
+    let drain = |deadline_seconds| {
+        FromController::Drain(Drain {
+            draining: true,
+            deadline_seconds,
+        })
+    };
+    double.say(drain(3600)).await;
+    double.hear_heartbeat(|beat| beat.draining).await;
+    assert_eq!(node.status().allocations, 1);
+    double.say(drain(1)).await;
+    wait_for(|| (node.status().allocations == 0).then_some(())).await;
+    assert!(node.status().draining && answers_a_binding_request(&node));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn nodes_of_one_process_share_its_descriptors() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let mut limits = Vec::new();
+    for nodes in [NonZeroU64::MIN, NonZeroU64::new(2).unwrap()] {
+        let mut config = config(&root.path().join(nodes.to_string()), &[double.endpoint()]);
+        config.nodes_in_process = nodes;
+        let node = Node::start(config).await.unwrap();
+        let capacity = double.hear_hello().await.capacity.unwrap();
+        limits.push(capacity.file_descriptors);
+        node.stop().await;
+    }
+    assert_eq!(limits[1], limits[0] / 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
