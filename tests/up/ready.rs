@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fleet::{Fleet, Place, Ports};
+use crate::fleet::{Fleet, Place, Ports, SOON, within};
 
 #[test]
 fn the_ready_line_has_every_field_and_stands_alone() {
@@ -102,11 +102,13 @@ fn a_person_is_told_what_to_do_with_the_fleet() {
         Ports::free(),
         &["--relays", "1", "--shared-secret", "north"],
     );
+    within(SOON, "the page is whole", || {
+        place.said().contains("Ctrl-C")
+    });
     let page = place.said();
     for part in [
         "turn_shared_secret: \"north\"",
         "--danger-allow-loopback-peers",
-        "Ctrl-C",
         fleet.text("/api_token"),
     ] {
         assert!(page.contains(part), "{part:?} is missing from\n{page}");
