@@ -148,8 +148,12 @@ impl Flow {
                     return Some(Ok(Told::Released));
                 }
                 Event::Failed { method, why, .. } => return Some(Err((method, why))),
-                Event::Bound { .. } | Event::Refreshed { .. } | Event::PermissionCreated { .. } => {
-                }
+                Event::Bound { .. }
+                | Event::Refreshed { .. }
+                | Event::PermissionCreated { .. }
+                | Event::Connected { .. }
+                | Event::ConnectionAttempt { .. }
+                | Event::ConnectionBound { .. } => {}
             }
         }
     }

@@ -82,6 +82,7 @@ impl Plan {
         keys.text("tls.certificate", session.certificate.certificate.display());
         keys.text("tls.key", session.certificate.key.display());
         keys.text("metrics.address", relay.metrics);
+        keys.value("tcp_relaying.enabled", true);
         keys.number("shards", self.shards());
         keys.under(RelayConfig::schema(), &flags.relay, &flags.set, "relay.")
     }

@@ -12,7 +12,7 @@ use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::fleet::Snapshot;
 use turnfleet_turn::ledger::GrantedPorts;
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost};
+use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::LongTermKey;
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
@@ -113,6 +113,7 @@ fn server(snapshot: &Snapshot) -> Server {
             public: LOCAL,
         }],
         rfc5766_channel_numbers: false,
+        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
     };
     let nonce_key = |key: &turnfleet_proto::fleet::NonceKey| key.key.as_slice().try_into().unwrap();
@@ -153,7 +154,11 @@ impl Relay {
                 let socket = &self.relayed[&via].0;
                 drop(socket.send_to(&packet[payload.range()], to.0).await);
             }
-            Decision::Drop(_) | Decision::Pending | Decision::ToClient { .. } => {}
+            Decision::Drop(_)
+            | Decision::Splice { .. }
+            | Decision::ToShard { .. }
+            | Decision::Pending
+            | Decision::ToClient { .. } => {}
         }
     }
 
@@ -197,6 +202,9 @@ impl Relay {
                 }
                 Command::Send { to, message } => self.send(to.client, &message).await,
                 Command::ClaimReserved { .. } => panic!("nothing is reserved"),
+                Command::ListenRelayed { .. }
+                | Command::ConnectPeer { .. }
+                | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),
             }
         }
     }

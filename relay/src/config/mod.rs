@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
+use turnfleet_turn::policy::TcpRelaying;
 
 use crate::addressing::{Addressing, machine_addresses};
 pub use crate::listeners::Listener;
@@ -51,6 +52,8 @@ pub struct Config {
     pub nodes_in_process: NonZeroU64,
     /// Accepts channel numbers up to 0x7FFF.
     pub rfc5766_channel_numbers: bool,
+    /// Whether TCP is relayed between clients and peers.
+    pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated requests are always answered.
     pub trusted_sources: Vec<Cidr>,
     /// Bounds on what the node holds.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
+use turnfleet_turn::policy::TcpRelaying;
 use turnfleet_turn::{AddressFamily, Transport};
 
 use super::{
@@ -73,6 +74,11 @@ impl TryFrom<RawConfig> for Config {
             shards,
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
+            tcp_relaying: match (raw.tcp_relaying.enabled, raw.tcp_relaying.low_peer_ports) {
+                (false, _) => TcpRelaying::Off,
+                (true, false) => TcpRelaying::On,
+                (true, true) => TcpRelaying::OnWithLowPorts,
+            },
             trusted_sources,
             limits: NodeLimits {
                 allocations: Some(raw.limits.allocations).filter(|limit| *limit > 0),

@@ -13,6 +13,8 @@ pub struct DriverCounters {
     pub relayed_sockets_exhausted: u64,
     /// Redeemed reservations that could not be asked for, because too many were on their way.
     pub claims_refused: u64,
+    /// Streams closed because too many were on their way to other shards.
+    pub handovers_refused: u64,
     /// Streams accepted.
     pub streams_accepted: u64,
     /// How often accepting paused for want of descriptors or memory.
@@ -43,6 +45,7 @@ impl DriverCounters {
             relayed_sockets_failed,
             relayed_sockets_exhausted,
             claims_refused,
+            handovers_refused,
             streams_accepted,
             accept_pauses,
             streams_timed_out,
@@ -58,6 +61,7 @@ impl DriverCounters {
         self.relayed_sockets_failed += relayed_sockets_failed;
         self.relayed_sockets_exhausted += relayed_sockets_exhausted;
         self.claims_refused += claims_refused;
+        self.handovers_refused += handovers_refused;
         self.streams_accepted += streams_accepted;
         self.accept_pauses += accept_pauses;
         self.streams_timed_out += streams_timed_out;

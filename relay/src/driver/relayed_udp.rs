@@ -172,7 +172,7 @@ fn bind(local: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn open_error(error: &io::Error) -> OpenError {
+pub(crate) fn open_error(error: &io::Error) -> OpenError {
     if error.kind() == io::ErrorKind::AddrInUse {
         OpenError::PortTaken
     } else if descriptors::is_exhaustion(error) {

@@ -85,6 +85,12 @@ pub(super) const METRICS: &[Metric] = &[
         |now, out| out.plain(now.core.channels),
     ),
     gauge(
+        "turnfleet_relay_peer_connections",
+        &[],
+        "Connections of TCP allocations to peers (RFC 6062) that are open or being opened.",
+        |now, out| out.plain(now.core.connections),
+    ),
+    gauge(
         "turnfleet_relay_reservations",
         &[],
         "Ports held for a RESERVATION-TOKEN.",
@@ -210,6 +216,12 @@ pub(super) const METRICS: &[Metric] = &[
         &[],
         "Reservations of another shard that could not be asked for, because too many requests were on their way.",
         |now, out| out.plain(now.drivers.claims_refused),
+    ),
+    counter(
+        "turnfleet_relay_handovers_refused_total",
+        &[],
+        "Connections closed because too many were on their way from one shard to another.",
+        |now, out| out.plain(now.drivers.handovers_refused),
     ),
     counter(
         "turnfleet_relay_streams_accepted_total",

@@ -80,6 +80,7 @@ impl ShardEventLog {
                 relayed,
             } => self.opened(*allocation, client, username, relayed),
             Event::Closed { .. } => self.closed(event),
+            Event::PeerConnected { .. } => self.peer_connected(event),
             Event::PeerDenied { .. } => {
                 if !self.may_log_refusal(unix) {
                     return false;
@@ -151,6 +152,31 @@ impl ShardEventLog {
             bytes_to_peers,
             bytes_to_client,
             "allocation closed"
+        );
+    }
+
+    fn peer_connected(&self, event: &Event) {
+        let Event::PeerConnected {
+            allocation,
+            client,
+            username,
+            peer,
+            opened_by,
+        } = event
+        else {
+            return;
+        };
+        tracing::info!(
+            target: "turnfleet::event",
+            shard = self.shard,
+            allocation,
+            transport = client.transport.name(),
+            client = self.log.shown(client.client),
+            server = %client.server,
+            username = self.log.shown(username),
+            peer = self.log.shown(peer),
+            opened_by = opened_by.name(),
+            "peer connected"
         );
     }
 

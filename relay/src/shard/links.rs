@@ -1,7 +1,8 @@
-//! Letters between shards: a redeemed reservation moves its socket from the shard that holds it to the one that asks.
+//! Letters between shards: a redeemed reservation moves its socket from the shard that holds it to the one that asks, and
+//! a client data connection moves to the shard whose peer data connection it names.
 //!
-//! Each shard may have a bounded number of claims on their way, and an inbox has room for all claims of the others and
-//! all answers to its own. So an inbox is never full, and no letter is lost.
+//! Each shard may have a bounded number of claims and of streams on their way, and an inbox has room for all those of the
+//! others and all answers to its own. So an inbox is never full, and no letter is lost.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,11 +12,15 @@ use mio::Waker;
 use turnfleet_turn::wire::ReservationToken;
 use turnfleet_turn::{OpenError, RelayedId, ShardId};
 
+use crate::driver::stream::Connection;
+
 /// Claims of one shard that may be on their way at the same time.
 const CLAIMS: usize = 64;
 
+/// Streams of one shard that may be on their way to others at the same time.
+const STREAMS: usize = 64;
+
 /// What one shard tells another.
-#[derive(Debug)]
 pub(super) enum Letter {
     /// The sender wants the socket that the receiver holds in reserve.
     Claim {
@@ -28,6 +33,14 @@ pub(super) enum Letter {
         id: RelayedId,
         socket: Option<OwnedFd>,
     },
+    /// The receiver goes on with a stream, and begins with what was read from it and not dealt with.
+    Stream {
+        from: ShardId,
+        stream: Box<Connection>,
+        unread: Box<[u8]>,
+    },
+    /// A stream has arrived.
+    StreamTaken,
 }
 
 /// The way to one shard's inbox.
@@ -53,12 +66,14 @@ pub(super) struct Links {
     outboxes: Vec<Outbox>,
     /// Claims on their way; `false` where the core has lost interest since.
     claims: Vec<(RelayedId, bool)>,
+    /// How many streams are on their way.
+    streams: usize,
 }
 
 impl Links {
     /// Links `wakers.len()` shards with each other.
     pub(super) fn connect(wakers: &[Arc<Waker>]) -> Vec<Self> {
-        let capacity = CLAIMS * wakers.len();
+        let capacity = (CLAIMS + STREAMS) * wakers.len();
         let (letters, inboxes): (Vec<_>, Vec<_>) =
             wakers.iter().map(|_| sync_channel(capacity)).unzip();
         let outboxes: Vec<_> = letters
@@ -76,6 +91,7 @@ impl Links {
                 inbox,
                 outboxes: outboxes.clone(),
                 claims: Vec::new(),
+                streams: 0,
             })
             .collect()
     }
@@ -116,6 +132,39 @@ impl Links {
     pub(super) fn settle(&mut self, id: RelayedId) -> bool {
         let place = self.claims.iter().position(|(claimed, _)| *claimed == id);
         place.is_some_and(|place| self.claims.swap_remove(place).1)
+    }
+
+    /// Gives a stream to `owner`; where too many are on their way it is closed, and the answer `false`.
+    pub(super) fn hand_over(
+        &mut self,
+        owner: ShardId,
+        stream: Box<Connection>,
+        unread: Box<[u8]>,
+    ) -> bool {
+        let outbox = self.outboxes.get(usize::from(owner.0));
+        let Some(outbox) = outbox.filter(|_| owner != self.own && self.streams < STREAMS) else {
+            return false;
+        };
+        let from = self.own;
+        let sent = outbox.send(Letter::Stream {
+            from,
+            stream,
+            unread,
+        });
+        self.streams += usize::from(sent);
+        sent
+    }
+
+    /// Tells `from` that its stream has arrived.
+    pub(super) fn acknowledge(&self, from: ShardId) {
+        if let Some(outbox) = self.outboxes.get(usize::from(from.0)) {
+            outbox.send(Letter::StreamTaken);
+        }
+    }
+
+    /// Notes that a stream has arrived where it was sent.
+    pub(super) fn taken(&mut self) {
+        self.streams -= 1;
     }
 
     /// The next letter for this shard.

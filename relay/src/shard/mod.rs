@@ -8,6 +8,7 @@ mod event_log;
 mod links;
 mod published;
 mod relaying;
+mod splicing;
 pub(crate) mod token;
 mod worker;
 
@@ -21,7 +22,7 @@ use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ServerConfig;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::{Config, RelayedHost};
+use turnfleet_turn::policy::{Config, RelayedHost, TcpRelaying};
 use turnfleet_turn::{Counters, Ledger, ShardId, Transport};
 
 pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
@@ -50,6 +51,8 @@ pub struct ShardSettings {
     pub shards: u8,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them.
     pub rfc5766_channel_numbers: bool,
+    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
+    pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated answers are not limited.
     pub trusted_sources: Vec<Cidr>,
     /// The certificate of TLS listeners.
@@ -101,6 +104,7 @@ impl Bound {
                     shards: self.settings.shards,
                     relayed_hosts: self.settings.relayed_hosts.clone(),
                     rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
+                    tcp_relaying: self.settings.tcp_relaying,
                     trusted_sources: self.settings.trusted_sources.clone(),
                 },
                 seed: seed()?,

@@ -5,13 +5,25 @@
 
 use std::io;
 
+use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::wire::{Frame, deframe};
-use turnfleet_turn::{Context, Decision, FiveTuple, PeerAddr, RelayedId, Span, Transport};
+use turnfleet_turn::{Context, Decision, FiveTuple, PeerAddr, RelayedId, ShardId, Span, Transport};
 
 use super::token::Source;
 use super::worker::Shard;
 use crate::driver::batch::ReceiveBatch;
 use crate::driver::relayed_udp;
+use crate::driver::stream::Arrived;
+
+/// What becomes of a stream after one of its messages.
+enum After {
+    /// The next message is read.
+    NextMessage,
+    /// The bytes behind the message belong to a peer.
+    Splice(ConnectionId),
+    /// The message and all behind it are another shard's.
+    ToShard(ShardId),
+}
 
 impl Shard {
     /// Receives one batch of datagrams from clients and deals with each.
@@ -84,6 +96,8 @@ impl Shard {
                 self.flush_datagrams();
                 self.settle();
             }
+            // Streams only are spliced, or belong to another shard.
+            Decision::Splice { .. } | Decision::ToShard { .. } => {}
             Decision::Drop(_) | Decision::ToClient { .. } => {}
         }
     }
@@ -175,14 +189,24 @@ impl Shard {
         let Some(arrived) = arrived else {
             return self.settle();
         };
+        self.handle_arrived(index, client, arrived);
+    }
+
+    /// Deals with each whole message of what has arrived on a stream.
+    pub(super) fn handle_arrived(&mut self, index: usize, client: FiveTuple, arrived: Arrived) {
         let mut read = 0;
         // A message may close its own stream: what stands behind it is then nobody's.
         while self.streams.client(index) == Some(client) {
             let limit = self.streams.message_limit(index);
             match deframe(&self.unread[read..arrived.len], limit) {
                 Frame::Message { len, total } => {
-                    self.handle_message(index, client, read, len);
+                    let message = read;
                     read += total;
+                    match self.handle_message(index, client, message, len) {
+                        After::NextMessage => {}
+                        After::Splice(id) => self.splice(index, id, read..arrived.len),
+                        After::ToShard(owner) => self.hand_over(index, owner, message..arrived.len),
+                    }
                 }
                 Frame::NeedMore(_) => {
                     self.streams.keep(index, &self.unread[read..arrived.len]);
@@ -202,7 +226,7 @@ impl Shard {
         self.settle();
     }
 
-    fn handle_message(&mut self, index: usize, from: FiveTuple, start: usize, len: usize) {
+    fn handle_message(&mut self, index: usize, from: FiveTuple, start: usize, len: usize) -> After {
         let packet = &self.unread[start..start + len];
         let context = Context {
             keys: &*self.policy.keys,
@@ -231,8 +255,20 @@ impl Shard {
                 self.flush_messages();
                 self.settle();
             }
+            Decision::Splice { connection } => {
+                self.flush_messages();
+                self.settle();
+                self.streams
+                    .push_message(index, &self.reply, &mut self.counters);
+                return After::Splice(connection);
+            }
+            Decision::ToShard { owner } => {
+                self.flush_messages();
+                return After::ToShard(owner);
+            }
             Decision::Drop(_) | Decision::ToClient { .. } => {}
         }
+        After::NextMessage
     }
 
     /// Sends what a stream's messages brought for peers.

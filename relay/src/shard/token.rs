@@ -16,6 +16,12 @@ pub(crate) enum Source {
     Relayed(usize),
     /// The client's stream at this place.
     Stream(usize),
+    /// The listening relayed socket at this place.
+    RelayedListener(usize),
+    /// The peer data connection at this place.
+    PeerConnection(usize),
+    /// The client data connection of the peer data connection at this place.
+    DataConnection(usize),
 }
 
 const KIND_SHIFT: u32 = 48;
@@ -30,6 +36,9 @@ impl Source {
             Self::Acceptor(index) => (2, index),
             Self::Relayed(index) => (3, index),
             Self::Stream(index) => (4, index),
+            Self::RelayedListener(index) => (5, index),
+            Self::PeerConnection(index) => (6, index),
+            Self::DataConnection(index) => (7, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -42,6 +51,9 @@ impl Source {
             2 => Self::Acceptor(index),
             3 => Self::Relayed(index),
             4 => Self::Stream(index),
+            5 => Self::RelayedListener(index),
+            6 => Self::PeerConnection(index),
+            7 => Self::DataConnection(index),
             _ => Self::Waker,
         }
     }
@@ -59,6 +71,9 @@ mod tests {
             Source::Acceptor(0),
             Source::Relayed(usize::try_from(u32::MAX).unwrap()),
             Source::Stream(70_000),
+            Source::RelayedListener(1),
+            Source::PeerConnection(2),
+            Source::DataConnection(3),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

@@ -28,7 +28,9 @@ use super::{Control, RelayPolicy};
 use crate::driver::batch::ReceiveBatch;
 use crate::driver::clock;
 use crate::driver::counters::DriverCounters;
+use crate::driver::relayed_tcp::RelayedListeners;
 use crate::driver::relayed_udp::{PeerQueue, RelayedSockets};
+use crate::driver::splice::PeerConnections;
 use crate::driver::stream::{StreamLimits, Streams, UNREAD_LEN};
 use crate::driver::udp::{BATCH, UdpListeners};
 use crate::listeners::ShardListeners;
@@ -62,6 +64,8 @@ pub(super) struct Shard {
     pub(super) now: Now,
     pub(super) listeners: UdpListeners,
     pub(super) relayed: RelayedSockets,
+    pub(super) relayed_listeners: RelayedListeners,
+    pub(super) peer_connections: PeerConnections,
     pub(super) streams: Streams,
     /// Datagrams of clients, for the length of one turn of a listener.
     pub(super) from_clients: ReceiveBatch,
@@ -74,10 +78,10 @@ pub(super) struct Shard {
     pub(super) unread: Box<[u8]>,
     pub(super) reply: Vec<u8>,
     pub(super) counters: DriverCounters,
-    poll: Poll,
+    pub(super) poll: Poll,
     /// Sources that may have something to give; each stands here once at most.
     ready: Vec<Source>,
-    links: Links,
+    pub(super) links: Links,
     control: Arc<Control>,
     event_log: ShardEventLog,
     published: Arc<Published>,
@@ -99,6 +103,8 @@ impl Shard {
             now: clock::now(),
             listeners: UdpListeners::new(parts.listeners.udp),
             relayed: RelayedSockets::default(),
+            relayed_listeners: RelayedListeners::default(),
+            peer_connections: PeerConnections::new(),
             streams: Streams::new(parts.listeners.streams, parts.tls, parts.streams),
             from_clients: ReceiveBatch::new(BATCH),
             from_peers: ReceiveBatch::new(BATCH),
@@ -153,6 +159,10 @@ impl Shard {
             Source::Acceptor(index) => self.streams.set_acceptor_queued(index, true),
             Source::Relayed(index) => self.relayed.set_queued(index),
             Source::Stream(index) => self.streams.set_queued(index),
+            Source::RelayedListener(index) => self.relayed_listeners.set_queued(index),
+            Source::PeerConnection(index) | Source::DataConnection(index) => {
+                self.peer_connections.set_queued(index)
+            }
         };
         if added {
             self.ready.push(source);
@@ -187,7 +197,26 @@ impl Shard {
                     self.enqueue(source);
                 }
             }
-            Source::Udp(_) | Source::Acceptor(_) | Source::Relayed(_) => self.enqueue(source),
+            Source::PeerConnection(index) => {
+                self.peer_connections
+                    .note_peer_event(index, event.is_error());
+                self.enqueue(source);
+            }
+            Source::DataConnection(index) => {
+                let failed = event.is_error();
+                let hung_up = event.is_read_closed() || failed;
+                self.peer_connections.note_client_event(
+                    index,
+                    event.is_writable(),
+                    hung_up,
+                    failed,
+                );
+                self.enqueue(Source::PeerConnection(index));
+            }
+            Source::Udp(_)
+            | Source::Acceptor(_)
+            | Source::Relayed(_)
+            | Source::RelayedListener(_) => self.enqueue(source),
         }
     }
 
@@ -199,6 +228,10 @@ impl Shard {
                 Source::Udp(index) => self.serve_listener(index),
                 Source::Acceptor(index) => self.accept(index),
                 Source::Stream(index) => self.serve_stream(index),
+                Source::RelayedListener(index) => self.accept_peers(index),
+                Source::PeerConnection(index) | Source::DataConnection(index) => {
+                    self.serve_connection(index);
+                }
                 Source::Relayed(_) => relayed += 1,
                 Source::Waker => {}
             }
@@ -292,6 +325,15 @@ impl Shard {
                         self.relayed_opened(id, opened);
                     }
                 }
+                Letter::Stream {
+                    from,
+                    stream,
+                    unread,
+                } => {
+                    self.links.acknowledge(from);
+                    self.adopt(stream, &unread);
+                }
+                Letter::StreamTaken => self.links.taken(),
             }
         }
         self.settle();
@@ -323,7 +365,19 @@ impl Shard {
             Command::CloseRelayed { id } => {
                 self.links.forget(id);
                 self.relayed.close(id);
+                self.relayed_listeners.close(id);
             }
+            Command::ListenRelayed { id, local } => {
+                let registry = self.poll.registry();
+                let opened = self.relayed_listeners.open(registry, id, local);
+                self.relayed_opened(id, opened);
+            }
+            Command::ConnectPeer {
+                connection,
+                via,
+                peer,
+            } => self.connect_peer(connection, via, peer),
+            Command::CloseConnection { connection } => self.peer_connections.close(connection),
             Command::Send { to, message } => self.send(to, &message),
         }
     }
@@ -368,6 +422,7 @@ impl Shard {
             Event::Opened { .. }
             | Event::Closed { .. }
             | Event::Refused { .. }
+            | Event::PeerConnected { .. }
             | Event::PeerDenied { .. } => {}
         }
         self.published

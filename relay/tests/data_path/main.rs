@@ -3,4 +3,5 @@
 mod sockets;
 mod streams;
 mod support;
+mod tcp;
 mod transports;

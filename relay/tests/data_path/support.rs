@@ -23,7 +23,7 @@ use turnfleet_relay::shard::{
 use turnfleet_turn::client::{AllocateOptions, Allocated, Client, Config, Event, Failure, Input};
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Limits, Policy, RelayedHost};
+use turnfleet_turn::policy::{Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Instant, KeySource, Now, PeerAddr, Span, Transport,
@@ -92,6 +92,7 @@ pub(crate) fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettin
             .collect(),
         shards,
         rfc5766_channel_numbers: false,
+        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
         tls,
         streams: StreamLimits::default(),

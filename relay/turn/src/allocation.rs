@@ -45,6 +45,8 @@ pub(crate) struct Allocation {
     pub(crate) relayed: [Option<Relayed>; 2],
     pub(crate) permissions: Permissions,
     pub(crate) channels: Channels,
+    /// Whether its relayed transport addresses are TCP ones (RFC 6062).
+    pub(crate) tcp: bool,
     pub(crate) opened_at: Instant,
     pub(crate) to_peers: Flow,
     pub(crate) to_client: Flow,

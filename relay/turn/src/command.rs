@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::addr::FiveTuple;
-use crate::wire::ReservationToken;
+use crate::addr::{FiveTuple, PeerAddr};
+use crate::wire::{ConnectionId, ReservationToken};
 
 /// The index of a shard within its relay, below 256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,6 +49,28 @@ pub enum Command {
         /// The local address and the port to bind.
         local: SocketAddr,
     },
+    /// Open a TCP socket that listens at `local`, which only outgoing connections of the same relayed address share;
+    /// answered by `handle_relayed_opened`.
+    ListenRelayed {
+        /// The name of the socket from here on.
+        id: RelayedId,
+        /// The local address and the port to bind.
+        local: SocketAddr,
+    },
+    /// Connect to a peer from the address of a listening relayed socket; answered by `handle_peer_connected`.
+    ConnectPeer {
+        /// The name of the connection from here on.
+        connection: ConnectionId,
+        /// The relayed socket whose local address the connection has.
+        via: RelayedId,
+        /// Where to: for the relay's own external addresses behind 1:1 NAT this is already the local form.
+        peer: PeerAddr,
+    },
+    /// Close a peer data connection, and the client data connection that it is spliced with. Not answered.
+    CloseConnection {
+        /// The peer data connection.
+        connection: ConnectionId,
+    },
     /// Ask another shard for the socket that it holds in reserve; answered by `handle_relayed_opened`.
     ClaimReserved {
         /// The name of the socket in the asking shard.
@@ -70,6 +92,15 @@ pub enum Command {
         /// A whole STUN message.
         message: Vec<u8>,
     },
+}
+
+/// Why a peer could not be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// The peer or the network said no.
+    Failed,
+    /// No file descriptor, memory or buffer is left.
+    Exhausted,
 }
 
 /// Why a relayed socket could not be had.

@@ -45,6 +45,8 @@ pub enum Limit {
     Permissions,
     /// `Limits::channels_per_allocation`.
     Channels,
+    /// `Limits::connections_per_allocation`.
+    Connections,
     /// Ports held in reserve for one user on one shard: as many as `Limits::allocations_per_user`.
     Reservations,
     /// The queue of events; the event was dropped.
@@ -53,13 +55,14 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AllocationsPerUser,
         Self::Allocations,
         Self::Ports,
         Self::Sockets,
         Self::Permissions,
         Self::Channels,
+        Self::Connections,
         Self::Reservations,
         Self::Events,
     ];
@@ -74,6 +77,7 @@ impl Limit {
             Self::Sockets => "sockets",
             Self::Permissions => "permissions",
             Self::Channels => "channels",
+            Self::Connections => "connections",
             Self::Reservations => "reservations",
             Self::Events => "events",
         }
@@ -96,6 +100,8 @@ pub struct Counters {
     pub permissions: u64,
     /// Channel bindings that exist; a gauge.
     pub channels: u64,
+    /// Peer data connections that exist or are being opened; a gauge.
+    pub connections: u64,
     /// Ports held for a RESERVATION-TOKEN; a gauge.
     pub reservations: u64,
 }
@@ -167,6 +173,7 @@ impl Counters {
         self.opened += other.opened;
         self.permissions += other.permissions;
         self.channels += other.channels;
+        self.connections += other.connections;
         self.reservations += other.reservations;
     }
 

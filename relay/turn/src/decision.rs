@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::addr::{FiveTuple, PeerAddr};
-use crate::command::RelayedId;
-use crate::wire::{ChannelNumber, TransactionId};
+use crate::command::{RelayedId, ShardId};
+use crate::wire::{ChannelNumber, ConnectionId, TransactionId};
 
 /// A part of the buffer that the driver handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,17 @@ pub enum Decision {
     Reply,
     /// The answer follows as a [`crate::Command::Send`] once the driver has reported on the relayed sockets.
     Pending,
+    /// The reply buffer holds the answer to the sender. Behind it the sender's stream carries no messages any more, but the
+    /// bytes of a peer data connection (RFC 6062 §5.4).
+    Splice {
+        /// The peer data connection.
+        connection: ConnectionId,
+    },
+    /// The message, and the stream that it came on, belong to another shard: both go there as they are.
+    ToShard {
+        /// The owner of what the message names.
+        owner: ShardId,
+    },
     /// The payload goes from a relayed socket to a peer.
     ToPeer {
         /// The relayed socket to send from.
@@ -84,7 +95,7 @@ pub enum DropReason {
     NoAllocation,
     /// ChannelData on a channel that is not bound, or expired.
     NoChannel,
-    /// No live permission for the peer's IP address.
+    /// No live permission for the peer's IP address; that of a connection included, which is closed.
     NoPermission,
     /// The peer filter refuses the peer's address or port.
     PeerDenied,
@@ -100,11 +111,13 @@ pub enum DropReason {
     NotAllocated,
     /// The payload does not fit into a message.
     TooLong,
+    /// The allocation has as many peer data connections as it may have.
+    TooManyConnections,
 }
 
 impl DropReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::BadFingerprint,
         Self::Unexpected,
@@ -119,6 +132,7 @@ impl DropReason {
         Self::Retransmission,
         Self::NotAllocated,
         Self::TooLong,
+        Self::TooManyConnections,
     ];
 
     /// The metric label.
@@ -139,6 +153,7 @@ impl DropReason {
             Self::Retransmission => "retransmission",
             Self::NotAllocated => "not_allocated",
             Self::TooLong => "too_long",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 }

@@ -46,7 +46,20 @@ pub enum Event {
         /// The STUN error code.
         code: u16,
     },
-    /// A permission or a channel was refused because of its peer (403).
+    /// A peer data connection is open (RFC 6062).
+    PeerConnected {
+        /// The number that `Opened` gave.
+        allocation: u64,
+        /// The client.
+        client: FiveTuple,
+        /// The USERNAME.
+        username: Box<str>,
+        /// The peer.
+        peer: SocketAddr,
+        /// Who has opened it.
+        opened_by: ConnectionOrigin,
+    },
+    /// A permission, a channel or a connection was refused because of its peer (403).
     PeerDenied {
         /// The number that `Opened` gave.
         allocation: u64,
@@ -59,6 +72,26 @@ pub enum Event {
         /// What refuses it, and what would let it through.
         rule: PeerDenied,
     },
+}
+
+/// Which side has opened a peer data connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionOrigin {
+    /// The client, with a Connect request (RFC 6062 §5.2).
+    Client,
+    /// The peer, at the relayed transport address (RFC 6062 §5.3).
+    Peer,
+}
+
+impl ConnectionOrigin {
+    /// The name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Peer => "peer",
+        }
+    }
 }
 
 /// Why an allocation ended. The variants are metric labels.

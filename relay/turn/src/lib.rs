@@ -40,11 +40,11 @@ mod time;
 pub mod wire;
 
 pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};
-pub use command::{Command, OpenError, RelayedId, ShardId};
+pub use command::{Command, ConnectError, OpenError, RelayedId, ShardId};
 pub use context::{Candidate, Candidates, Context, KeySource};
 pub use counters::{Counters, Flow, Limit};
 pub use decision::{ClientHeader, Decision, DropReason, Span};
-pub use event::{CloseReason, Event};
+pub use event::{CloseReason, ConnectionOrigin, Event};
 pub use ledger::Ledger;
 pub use reject::Reject;
 pub use request_method::RequestMethod;

@@ -88,6 +88,8 @@ pub enum PeerDenied {
     FleetPort,
     /// Port 0.
     PortZero,
+    /// A port below 1024, over TCP.
+    LowPort,
 }
 
 impl PeerDenied {
@@ -115,6 +117,7 @@ impl PeerDenied {
             Self::Operator => "operator",
             Self::FleetPort => "fleet_port",
             Self::PortZero => "port_zero",
+            Self::LowPort => "low_port",
         }
     }
 
@@ -137,7 +140,8 @@ impl PeerDenied {
             | Self::Teredo
             | Self::SixToFour
             | Self::FleetPort
-            | Self::PortZero => false,
+            | Self::PortZero
+            | Self::LowPort => false,
             Self::Private
             | Self::UniqueLocal
             | Self::SharedAddressSpace

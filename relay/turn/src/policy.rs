@@ -18,8 +18,22 @@ pub struct Config {
     pub relayed_hosts: Vec<RelayedHost>,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
     pub rfc5766_channel_numbers: bool,
+    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
+    pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
+}
+
+/// Whether clients may have TCP relayed transport addresses (RFC 6062).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpRelaying {
+    /// They get 442, as from a server that has never heard of it.
+    #[default]
+    Off,
+    /// Clients connect to ports from 1024 up: the services below were not made for strangers.
+    On,
+    /// Clients connect to any port.
+    OnWithLowPorts,
 }
 
 /// An address for relayed sockets: bound as `local`, told to clients and peers as `public`.
@@ -69,6 +83,8 @@ pub struct Limits {
     pub permissions_per_allocation: u16,
     /// Channels of one allocation; beyond it 508 (RFC 8656 §12.2).
     pub channels_per_allocation: u16,
+    /// Peer data connections of one allocation, those that are being opened included; beyond it 508 (RFC 6062).
+    pub connections_per_allocation: u16,
     /// The largest lifetime granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
 }
@@ -80,6 +96,7 @@ impl Default for Limits {
             allocations: u32::MAX,
             permissions_per_allocation: 1024,
             channels_per_allocation: 1024,
+            connections_per_allocation: 64,
             max_lifetime: Duration::from_secs(3600),
         }
     }

@@ -25,6 +25,10 @@ pub enum Reject {
     UnsupportedTransport,
     /// 443, RFC 8656 §19.
     PeerAddressFamilyMismatch,
+    /// 446, RFC 6062 §5.2.
+    ConnectionExists,
+    /// 447, RFC 6062 §5.2.
+    ConnectionFailed,
     /// 486, RFC 8656 §7.2.
     AllocationQuotaReached,
     /// 508, RFC 8656 §19.
@@ -33,7 +37,7 @@ pub enum Reject {
 
 impl Reject {
     /// Every error, in the order of their declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -44,6 +48,8 @@ impl Reject {
         Self::WrongCredentials,
         Self::UnsupportedTransport,
         Self::PeerAddressFamilyMismatch,
+        Self::ConnectionExists,
+        Self::ConnectionFailed,
         Self::AllocationQuotaReached,
         Self::InsufficientCapacity,
     ];
@@ -66,6 +72,8 @@ impl Reject {
             Self::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
             Self::UnsupportedTransport => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
             Self::PeerAddressFamilyMismatch => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Self::ConnectionExists => ErrorCode::CONNECTION_ALREADY_EXISTS,
+            Self::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
             Self::AllocationQuotaReached => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Self::InsufficientCapacity => ErrorCode::INSUFFICIENT_CAPACITY,
         }
@@ -85,6 +93,8 @@ impl Reject {
             Self::WrongCredentials => "Wrong Credentials",
             Self::UnsupportedTransport => "Unsupported Transport Protocol",
             Self::PeerAddressFamilyMismatch => "Peer Address Family Mismatch",
+            Self::ConnectionExists => "Connection Already Exists",
+            Self::ConnectionFailed => "Connection Timeout or Failure",
             Self::AllocationQuotaReached => "Allocation Quota Reached",
             Self::InsufficientCapacity => "Insufficient Capacity",
         }

@@ -15,16 +15,22 @@ pub enum RequestMethod {
     CreatePermission,
     /// RFC 8656 §12.
     ChannelBind,
+    /// RFC 6062 §5.2.
+    Connect,
+    /// RFC 6062 §5.4.
+    ConnectionBind,
 }
 
 impl RequestMethod {
     /// Every method, in the order of their declaration.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Binding,
         Self::Allocate,
         Self::Refresh,
         Self::CreatePermission,
         Self::ChannelBind,
+        Self::Connect,
+        Self::ConnectionBind,
     ];
 
     /// The metric label.
@@ -41,7 +47,9 @@ impl RequestMethod {
             Method::Refresh => Some(Self::Refresh),
             Method::CreatePermission => Some(Self::CreatePermission),
             Method::ChannelBind => Some(Self::ChannelBind),
-            Method::Send | Method::Data => None,
+            Method::Connect => Some(Self::Connect),
+            Method::ConnectionBind => Some(Self::ConnectionBind),
+            Method::Send | Method::Data | Method::ConnectionAttempt => None,
         }
     }
 
@@ -52,6 +60,8 @@ impl RequestMethod {
             Self::Refresh => Method::Refresh,
             Self::CreatePermission => Method::CreatePermission,
             Self::ChannelBind => Method::ChannelBind,
+            Self::Connect => Method::Connect,
+            Self::ConnectionBind => Method::ConnectionBind,
         }
     }
 }

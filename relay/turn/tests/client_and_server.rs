@@ -9,7 +9,7 @@ use std::time::Duration;
 use turnfleet_turn::client::{self, AllocateOptions, Client, Event, Input};
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost};
+use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{ChannelNumber, Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
@@ -137,7 +137,11 @@ impl Pair {
         match decision {
             Decision::Reply => self.send_to_client(&reply),
             Decision::ToPeer { via, to, payload } => self.echo(via, to, &packet[payload.range()]),
-            Decision::Drop(_) | Decision::Pending | Decision::ToClient { .. } => {}
+            Decision::Drop(_)
+            | Decision::Pending
+            | Decision::ToClient { .. }
+            | Decision::Splice { .. }
+            | Decision::ToShard { .. } => {}
         }
     }
 
@@ -151,6 +155,9 @@ impl Pair {
                 Command::CloseRelayed { id } => self.sockets.retain(|(open, _)| *open != id),
                 Command::Send { message, .. } => self.send_to_client(&message),
                 Command::ClaimReserved { .. } => panic!("nothing was reserved"),
+                Command::ListenRelayed { .. }
+                | Command::ConnectPeer { .. }
+                | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),
             }
         }
     }
@@ -240,6 +247,7 @@ fn server() -> Server {
             public: ip,
         }],
         rfc5766_channel_numbers: false,
+        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
     };
     let policy = Policy {

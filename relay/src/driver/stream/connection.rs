@@ -1,6 +1,7 @@
 //! One client's TCP connection, with or without TLS on it: bytes in, whole messages out.
 
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use rustls::ServerConnection;
@@ -30,6 +31,8 @@ pub(crate) struct Connection {
     pub(crate) hung_up: bool,
     /// Whether TLS has seen the client's goodbye.
     pub(crate) ended: bool,
+    /// Whether TLS was told to say goodbye.
+    pub(crate) goodbye: bool,
     /// Whether the kernel takes no more for the time being; an event will say when it does.
     pub(crate) blocked: bool,
     /// Whether the stream stands in the list of those to be written to.
@@ -148,6 +151,29 @@ impl Connection {
         Ok(())
     }
 
+    /// Says that nothing more will come, once everything is written; `false` where the kernel does not take that yet.
+    pub(crate) fn end_output(&mut self) -> bool {
+        if let Carrier::Tls(tls) = &mut self.carrier {
+            if !self.goodbye {
+                self.goodbye = true;
+                tls.send_close_notify();
+            }
+            while tls.wants_write() {
+                match tls.write_tls(&mut self.socket) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.blocked = true;
+                        return false;
+                    }
+                    // A client that is gone already needs no word.
+                    Err(_) => return true,
+                }
+            }
+        }
+        let _ = self.socket.shutdown(Shutdown::Write);
+        true
+    }
+
     /// Says goodbye as far as the kernel takes it without waiting. Dropping the connection closes it.
     pub(crate) fn say_goodbye(&mut self, pool: &mut BufferPool) {
         let _ = self.flush(pool);
@@ -159,7 +185,7 @@ impl Connection {
 }
 
 /// Reads once; zero where nothing waits.
-fn read_some(socket: &mut TcpStream, buffer: &mut [u8]) -> Result<usize, StreamEnd> {
+pub(crate) fn read_some(socket: &mut TcpStream, buffer: &mut [u8]) -> Result<usize, StreamEnd> {
     loop {
         return match socket.read(buffer) {
             Ok(0) => Err(StreamEnd::Closed),

@@ -20,14 +20,14 @@ use rustls::{ServerConfig, ServerConnection};
 use turnfleet_turn::wire::MAX_FRAME_LEN;
 use turnfleet_turn::{FiveTuple, Instant, Transport};
 
-pub(crate) use connection::{Arrived, StreamEnd};
+pub(crate) use connection::{Arrived, Connection, StreamEnd, read_some};
+pub(crate) use outgoing::{BufferPool, Outgoing};
 
 use super::counters::DriverCounters;
 use super::tcp::{Accepted, Acceptor};
 use crate::listeners::Listener;
 use crate::shard::token::Source;
-use connection::{Carrier, Connection};
-use outgoing::BufferPool;
+use connection::Carrier;
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
@@ -159,31 +159,35 @@ impl Streams {
         let Some(carrier) = self.carrier(listener.transport) else {
             return;
         };
-        if let Some(&stale) = self.by_client.get(&client) {
-            // The kernel has forgotten the earlier connection, and its event is still on the way here.
-            self.close(stale);
-        }
-        if self.strangers.len() >= self.limits.without_allocation {
-            counters.streams_evicted += 1;
-            self.close_oldest_stranger();
-        }
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
+        self.make_room(client, counters);
         let deadline = now.after(self.limits.idle);
-        let mut connection = Box::new(Connection {
+        let connection = Box::new(Connection {
             socket,
             client,
             carrier,
             partial: Vec::new(),
-            outgoing: outgoing::Outgoing::default(),
+            outgoing: Outgoing::default(),
             deadline: Some(deadline),
             hung_up: false,
             ended: false,
+            goodbye: false,
             blocked: false,
             dirty: false,
             queued: false,
+        });
+        self.insert(registry, connection, deadline);
+    }
+
+    /// Gives a stream without an allocation its place.
+    fn insert(
+        &mut self,
+        registry: &Registry,
+        mut connection: Box<Connection>,
+        deadline: Instant,
+    ) -> Option<usize> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
         });
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Stream(index).token();
@@ -192,11 +196,54 @@ impl Streams {
             .is_err()
         {
             self.free.push(index);
-            return;
+            return None;
         }
         self.strangers.insert((deadline, index));
-        self.by_client.insert(client, index);
+        self.by_client.insert(connection.client, index);
         self.connections[index] = Some(connection);
+        Some(index)
+    }
+
+    /// Takes a stream that another shard has given up, as a stranger, and returns its place.
+    pub(crate) fn adopt(
+        &mut self,
+        registry: &Registry,
+        mut connection: Box<Connection>,
+        now: Instant,
+        counters: &mut DriverCounters,
+    ) -> Option<usize> {
+        self.make_room(connection.client, counters);
+        let deadline = *connection
+            .deadline
+            .get_or_insert_with(|| now.after(self.limits.idle));
+        connection.dirty = false;
+        connection.queued = false;
+        self.insert(registry, connection, deadline)
+    }
+
+    /// Gives up a stream, with what waits to be written to it, without a goodbye: somebody else goes on with it. `None` where
+    /// it is gone.
+    pub(crate) fn release(&mut self, registry: &Registry, index: usize) -> Option<Box<Connection>> {
+        let mut connection = self.connections.get_mut(index)?.take()?;
+        if let Some(deadline) = connection.deadline {
+            self.strangers.remove(&(deadline, index));
+        }
+        self.by_client.remove(&connection.client);
+        self.free.push(index);
+        registry.deregister(&mut connection.socket).ok()?;
+        Some(connection)
+    }
+
+    /// Makes room for a stream of `client` among those without an allocation.
+    fn make_room(&mut self, client: FiveTuple, counters: &mut DriverCounters) {
+        if let Some(&stale) = self.by_client.get(&client) {
+            // The kernel has forgotten the earlier connection, and its event is still on the way here.
+            self.close(stale);
+        }
+        if self.strangers.len() >= self.limits.without_allocation {
+            counters.streams_evicted += 1;
+            self.close_oldest_stranger();
+        }
     }
 
     fn carrier(&self, transport: Transport) -> Option<Carrier> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::addr::{AddressFamily, PeerAddr};
-use crate::wire::{ChannelNumber, ErrorCode, Method, ReservationToken};
+use crate::wire::{ChannelNumber, ConnectionId, ErrorCode, Method, ReservationToken};
 
 /// Something that the driver may have waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +32,30 @@ pub enum Event {
         /// The peer.
         peer: PeerAddr,
     },
+    /// The server has connected to a peer (RFC 6062 §4.3): the connection is to be claimed on another stream.
+    Connected {
+        /// The peer.
+        peer: PeerAddr,
+        /// Names the connection to [`super::Client::bind_connection`].
+        connection: ConnectionId,
+    },
+    /// A peer has connected to the relayed transport address (RFC 6062 §4.4), and may be taken up on another stream.
+    ConnectionAttempt {
+        /// The peer.
+        peer: PeerAddr,
+        /// Names the connection to [`super::Client::bind_connection`].
+        connection: ConnectionId,
+    },
+    /// From here on, the client's stream carries the bytes of a peer, and no messages any more.
+    ConnectionBound {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// A request came to nothing. After a failed Refresh the allocation is taken for lost.
     Failed {
         /// What was asked for.
         method: Method,
-        /// The peer of a ChannelBind, and the first of a CreatePermission.
+        /// The peer of a ChannelBind or a Connect, and the first of a CreatePermission.
         peer: Option<PeerAddr>,
         /// Why.
         why: Failure,

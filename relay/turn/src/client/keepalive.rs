@@ -117,14 +117,21 @@ impl Keepalive {
                     channel.refresh_at = Some(now.after(INTERVAL));
                 }
             }
-            Event::Bound { .. } | Event::Failed { .. } => {}
+            Event::Bound { .. }
+            | Event::Connected { .. }
+            | Event::ConnectionAttempt { .. }
+            | Event::ConnectionBound { .. }
+            | Event::Failed { .. } => {}
         }
     }
 
     /// What a refusal takes away: the thing that was to be kept.
     pub(super) fn failed(&mut self, request: &Request) {
         match request {
-            Request::Binding | Request::Allocate(_) => {}
+            Request::Binding
+            | Request::Allocate(_)
+            | Request::Connect { .. }
+            | Request::ConnectionBind { .. } => {}
             Request::Refresh { .. } => *self = Self::default(),
             Request::CreatePermission { peers } => {
                 let asked = |ip| peers.iter().any(|peer| peer.0.ip() == ip);

@@ -30,8 +30,8 @@ use crate::addr::{PeerAddr, Transport};
 use crate::decision::{ClientHeader, Span};
 use crate::time::Instant;
 use crate::wire::{
-    self, ChannelData, ChannelNumber, Class, Fingerprint, LongTermKey, Message, Method,
-    TransactionId,
+    self, ChannelData, ChannelNumber, Class, ConnectionId, Fingerprint, LongTermKey, Message,
+    Method, TransactionId,
 };
 use keepalive::Keepalive;
 use request::Request;
@@ -74,7 +74,7 @@ pub enum Input<'p> {
         /// What was sent.
         payload: &'p [u8],
     },
-    /// An answer that was waited for: [`Client::poll_event`] and [`Client::poll_transmit`] may have something.
+    /// An answer that was waited for, or word of a peer's connection: [`Client::poll_event`] and [`Client::poll_transmit`] may have something.
     Response,
     /// Nothing that concerns this client, or nothing that it may believe.
     Ignored,
@@ -181,8 +181,11 @@ impl Client {
         }
     }
 
-    /// A Data indication; one from a peer without permission is not believed (RFC 8656 §11.4).
-    fn handle_indication<'p>(&self, packet: &'p [u8], message: Message<'p>) -> Input<'p> {
+    /// A Data or ConnectionAttempt indication; one from a peer without permission is not believed (RFC 8656 §11.4).
+    fn handle_indication<'p>(&mut self, packet: &'p [u8], message: Message<'p>) -> Input<'p> {
+        if message.method() == Some(Method::ConnectionAttempt) {
+            return self.handle_attempt(message);
+        }
         if message.method() != Some(Method::Data) || message.unknown_required().next().is_some() {
             return Input::Ignored;
         }
@@ -192,6 +195,20 @@ impl Client {
                 channel: None,
                 payload: &packet[data.range()],
             },
+            (_, _) => Input::Ignored,
+        }
+    }
+
+    /// RFC 6062 §4.4.
+    fn handle_attempt<'p>(&mut self, message: Message<'_>) -> Input<'p> {
+        match (message.xor_peer_address(), message.connection_id()) {
+            (Some(Ok(peer)), Some(Ok(connection)))
+                if self.keepalive.permits(peer.0.ip())
+                    && message.unknown_required().next().is_none() =>
+            {
+                self.emit(Event::ConnectionAttempt { peer, connection });
+                Input::Response
+            }
             (_, _) => Input::Ignored,
         }
     }
@@ -255,6 +272,20 @@ impl Client {
             .ok_or(CallError::NoChannelLeft)?;
         self.call(now, Request::ChannelBind { number, peer })?;
         Ok(number)
+    }
+
+    /// Asks the server to connect to `peer` (RFC 6062 §4.3).
+    pub fn connect(&mut self, now: Instant, peer: PeerAddr) -> Result<(), CallError> {
+        self.call(now, Request::Connect { peer })
+    }
+
+    /// Claims a connection for the stream of this client (RFC 6062 §4.3), which is another one than that of the allocation.
+    pub fn bind_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+    ) -> Result<(), CallError> {
+        self.call(now, Request::ConnectionBind { connection })
     }
 
     /// Writes a ChannelData message around `payload`, in place, and returns its span. The buffer has

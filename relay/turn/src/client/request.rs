@@ -2,14 +2,19 @@
 
 use super::Challenge;
 use crate::addr::{AddressFamily, PeerAddr};
-use crate::wire::{ChannelNumber, Class, MessageWriter, Method, ReservationToken, TransactionId};
+use crate::wire::{
+    ChannelNumber, Class, ConnectionId, MessageWriter, Method, ReservationToken, TransactionId,
+};
 
-/// The protocol number of UDP: the only transport that can be asked for.
+/// The protocol numbers of the transports that can be asked for.
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 
 /// What an Allocate request asks for; nothing in particular by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AllocateOptions {
+    /// A TCP relayed transport address (RFC 6062) in place of a UDP one; over TCP and TLS only.
+    pub tcp: bool,
     /// REQUESTED-ADDRESS-FAMILY.
     pub family: Option<AddressFamily>,
     /// ADDITIONAL-ADDRESS-FAMILY.
@@ -36,6 +41,12 @@ pub(super) enum Request {
         number: ChannelNumber,
         peer: PeerAddr,
     },
+    Connect {
+        peer: PeerAddr,
+    },
+    ConnectionBind {
+        connection: ConnectionId,
+    },
 }
 
 impl Request {
@@ -46,15 +57,20 @@ impl Request {
             Self::Refresh { .. } => Method::Refresh,
             Self::CreatePermission { .. } => Method::CreatePermission,
             Self::ChannelBind { .. } => Method::ChannelBind,
+            Self::Connect { .. } => Method::Connect,
+            Self::ConnectionBind { .. } => Method::ConnectionBind,
         }
     }
 
     /// The peer that an event about this request names.
     pub(super) fn peer(&self) -> Option<PeerAddr> {
         match self {
-            Self::Binding | Self::Allocate(_) | Self::Refresh { .. } => None,
+            Self::Binding
+            | Self::Allocate(_)
+            | Self::Refresh { .. }
+            | Self::ConnectionBind { .. } => None,
             Self::CreatePermission { peers } => peers.first().copied(),
-            Self::ChannelBind { peer, .. } => Some(*peer),
+            Self::ChannelBind { peer, .. } | Self::Connect { peer } => Some(*peer),
         }
     }
 
@@ -90,7 +106,7 @@ impl Request {
         match self {
             Self::Binding => {}
             Self::Allocate(options) => {
-                writer.requested_transport(UDP);
+                writer.requested_transport(if options.tcp { TCP } else { UDP });
                 if let Some(family) = options.family {
                     writer.requested_address_family(family);
                 }
@@ -117,6 +133,12 @@ impl Request {
             }
             Self::ChannelBind { number, peer } => {
                 writer.channel_number(*number).xor_peer_address(*peer);
+            }
+            Self::Connect { peer } => {
+                writer.xor_peer_address(*peer);
+            }
+            Self::ConnectionBind { connection } => {
+                writer.connection_id(*connection);
             }
         }
     }

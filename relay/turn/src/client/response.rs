@@ -65,6 +65,16 @@ impl Client {
                 number: *number,
                 peer: *peer,
             }),
+            Request::Connect { peer } => match message.connection_id() {
+                Some(Ok(connection)) => Some(Event::Connected {
+                    peer: *peer,
+                    connection,
+                }),
+                Some(Err(_)) | None => None,
+            },
+            Request::ConnectionBind { connection } => Some(Event::ConnectionBound {
+                connection: *connection,
+            }),
         };
         match event {
             Some(event) => {

@@ -1,4 +1,4 @@
-//! Allocate (RFC 8656 §7.2): what the request asks for, whether it may be had, and the answer. Sockets are opened in
+//! Allocate (RFC 8656 §7.2, RFC 6062 §5.1): what the request asks for, whether it may be had, and the answer. Sockets are opened in
 //! between, see [`super::opening`].
 
 use super::Server;
@@ -13,14 +13,19 @@ use crate::decision::{Decision, DropReason};
 use crate::ledger::Refused;
 use crate::peer_filter::is_transition;
 use crate::permissions::Permissions;
+use crate::policy::TcpRelaying;
 use crate::ports::PortRequest;
 use crate::reject::Reject;
+use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
 use crate::time::Instant;
-use crate::wire::{AttributeError, Message, ReservationToken};
+use crate::wire::{AttributeError, AttributeType, Message, ReservationToken};
 
 /// REQUESTED-TRANSPORT, RFC 8656 §18.8.
 const UDP: u8 = 17;
+
+/// REQUESTED-TRANSPORT, RFC 6062 §4.1.
+const TCP: u8 = 6;
 
 /// What an Allocate request asks for, once it is known to be well-formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,7 @@ impl Server {
             return Err(Reject::Forbidden);
         }
         // (3) to (9), as far as the request itself decides them.
+        let tcp = self.asks_for_tcp(request)?;
         let asked = Asked::read(&request.message, self.families())?;
         let lifetime = match request.message.lifetime() {
             None => DEFAULT_LIFETIME,
@@ -89,6 +95,7 @@ impl Server {
             relayed: [None; 2],
             permissions: Permissions::new(),
             channels: Channels::new(),
+            tcp,
             opened_at: request.now.instant,
             to_peers: Flow::default(),
             to_client: Flow::default(),
@@ -124,6 +131,35 @@ impl Server {
         }
         write_success(allocation, request.answer().fingerprint, reply);
         Ok(Decision::Reply)
+    }
+
+    /// (3) REQUESTED-TRANSPORT is there, and is UDP or, where TCP is relayed, TCP. (4) DONT-FRAGMENT is an unknown attribute
+    /// here.
+    fn asks_for_tcp(&self, request: &Request<'_>) -> Result<bool, Reject> {
+        match request.message.requested_transport() {
+            Some(Ok(UDP)) => Ok(false),
+            Some(Ok(TCP)) if self.config.tcp_relaying != TcpRelaying::Off => Ok(true),
+            Some(Ok(_)) => Err(Reject::UnsupportedTransport),
+            Some(Err(_)) | None => Err(Reject::BadRequest),
+        }
+    }
+
+    /// RFC 6062 §5.1: TCP relayed transport addresses are for clients on TCP or TLS, and what stands for a property of UDP
+    /// gets 400, understood or not.
+    pub(super) fn check_tcp_attributes(&self, request: &Request<'_>) -> Result<(), Reject> {
+        if request.method != RequestMethod::Allocate || self.asks_for_tcp(request) != Ok(true) {
+            return Ok(());
+        }
+        let of_udp = [
+            AttributeType::DONT_FRAGMENT,
+            AttributeType::EVEN_PORT,
+            AttributeType::RESERVATION_TOKEN,
+        ];
+        let has_any = of_udp.iter().any(|kind| request.message.has(*kind));
+        if has_any || !request.from.transport.is_stream() {
+            return Err(Reject::BadRequest);
+        }
+        Ok(())
     }
 
     /// §7.2 (5): whether the token may still be redeemed; another shard's tokens only it can judge.
@@ -172,14 +208,8 @@ impl Server {
 }
 
 impl Asked {
-    /// RFC 8656 §7.2, (3) to (9).
+    /// RFC 8656 §7.2, (5) to (9).
     fn read(message: &Message<'_>, families: Families) -> Result<Self, Reject> {
-        // (3) REQUESTED-TRANSPORT is there, and is UDP. (4) DONT-FRAGMENT is an unknown attribute here.
-        match message.requested_transport() {
-            Some(Ok(UDP)) => {}
-            Some(Ok(_)) => return Err(Reject::UnsupportedTransport),
-            Some(Err(_)) | None => return Err(Reject::BadRequest),
-        }
         let requested = message.requested_address_family();
         let additional = message.additional_address_family();
         let even_port = message.even_port();

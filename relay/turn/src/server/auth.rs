@@ -8,6 +8,7 @@ use super::request::Request;
 use crate::addr::Transport;
 use crate::context::{Candidate, Context};
 use crate::reject::Reject;
+use crate::request_method::RequestMethod;
 use crate::wire::{AttributeError, AttributeType, LongTermKey};
 
 /// How long past its expiry an ephemeral credential still makes allocations: what clocks may be apart, in seconds.
@@ -72,6 +73,7 @@ impl Server {
         // The key that the allocation was made with stays good while it lives: rotated secrets and an expired ephemeral
         // credential do not end a call.
         let allocation = request.allocation.and_then(|id| self.table.allocation(id));
+        let allocation = allocation.or_else(|| self.claimed_allocation(request));
         let owner = allocation.map(|allocation| &allocation.owner);
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
             && message.verify_integrity(&owner.key)
@@ -95,7 +97,9 @@ impl Server {
         let signed = |candidate: &&Candidate| message.verify_integrity(&candidate.key);
         let candidate = self.candidates.iter().find(signed)?;
         let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
-        if candidate.expires_at.is_some_and(ended) {
+        // A ConnectionBind request makes nothing anew: whether its allocation lives, its shard knows.
+        let makes = request.method != RequestMethod::ConnectionBind;
+        if makes && candidate.expires_at.is_some_and(ended) {
             return None;
         }
         Some(Credential {

@@ -31,6 +31,10 @@ impl Server {
             .table
             .allocation(id)
             .ok_or(Reject::AllocationMismatch)?;
+        // Channels carry datagrams: a TCP relayed transport address has none (RFC 6062 §3).
+        if allocation.tcp {
+            return Err(Reject::Forbidden);
+        }
         // Both CHANNEL-NUMBER and XOR-PEER-ADDRESS are there.
         let (Some(Ok(number)), Some(Ok(PeerAddr(peer)))) = (
             request.message.channel_number(),

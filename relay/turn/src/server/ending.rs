@@ -13,6 +13,7 @@ use crate::time::Instant;
 impl Server {
     /// Ends an allocation with all that belongs to it. One that was never granted leaves no trace in the log.
     pub(super) fn end(&mut self, now: Instant, id: AllocationId, reason: CloseReason) {
+        self.close_connections(id, None);
         let Some(mut allocation) = self.table.remove(id) else {
             return;
         };
@@ -38,6 +39,7 @@ impl Server {
 
     /// RFC 8656 §8.1: ends one relayed address with its permissions and channels, and leaves the other family alone.
     pub(super) fn end_family(&mut self, now: Instant, id: AllocationId, family: AddressFamily) {
+        self.close_connections(id, Some(family));
         let Some(allocation) = self.table.allocation_mut(id) else {
             return;
         };

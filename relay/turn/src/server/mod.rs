@@ -7,6 +7,7 @@ mod allocate;
 mod auth;
 mod binding;
 mod channel;
+mod connections;
 mod ending;
 mod granting;
 pub mod nonce;
@@ -18,31 +19,33 @@ mod refusing;
 mod relaying;
 mod request;
 mod reservation;
+mod tcp;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use self::connections::Connections;
 use self::nonce::NonceKeys;
 use self::reflection::ReflectionBudget;
 use self::request::Request;
 use self::reservation::Reservations;
 use crate::addr::{FiveTuple, PeerAddr};
-use crate::command::{Command, OpenError, RelayedId};
+use crate::command::{Command, ConnectError, OpenError, RelayedId};
 use crate::context::{Candidates, Context};
 use crate::counters::{Counters, Limit};
 use crate::decision::{Decision, DropReason};
 use crate::event::{CloseReason, Event};
 use crate::expiry::ExpiryQueue;
 use crate::ledger::Ledger;
-use crate::policy::{Config, Policy, RelayedHost};
+use crate::policy::{Config, Policy, RelayedHost, TcpRelaying};
 use crate::random::{KeyedHash, Random};
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
 use crate::table::{AllocationId, Table};
 use crate::time::{Instant, Now};
-use crate::wire::{Class, Fingerprint, Message, Method, ReservationToken};
+use crate::wire::{Class, ConnectionId, Fingerprint, Message, Method, ReservationToken};
 
 /// Events that wait for the driver; beyond them they are dropped and counted.
 const MAX_EVENTS: usize = 4096;
@@ -60,6 +63,7 @@ pub struct Server {
     mapped: Vec<RelayedHost>,
     table: Table,
     reservations: Reservations,
+    connections: Connections,
     /// When something of an allocation ends next, by the allocation's place.
     expiry: ExpiryQueue,
     reflection: ReflectionBudget,
@@ -108,6 +112,7 @@ impl Server {
                 .collect(),
             table: Table::new(hash.clone()),
             reservations: Reservations::new(hash.clone()),
+            connections: Connections::new(hash.clone()),
             expiry: ExpiryQueue::new(),
             reflection: ReflectionBudget::new(config.shards, trusted, random.bytes()),
             random,
@@ -171,6 +176,48 @@ impl Server {
         self.relayed_failed(now.instant, id);
     }
 
+    /// A peer has opened a connection to a listening relayed socket: the connection's name, or `None` where it is to be
+    /// closed (RFC 6062 §5.3). Nothing is read from it before [`Decision::Splice`]; what waits, the kernel holds.
+    pub fn handle_peer_accepted(
+        &mut self,
+        now: Now,
+        on: RelayedId,
+        from: PeerAddr,
+    ) -> Option<ConnectionId> {
+        match self.peer_accepted(now.instant, on, from) {
+            Ok(connection) => Some(connection),
+            Err(reason) => {
+                self.counters.count_drop(reason);
+                None
+            }
+        }
+    }
+
+    /// The driver's answer to [`Command::ConnectPeer`].
+    pub fn handle_peer_connected(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        result: Result<(), ConnectError>,
+    ) {
+        self.peer_connected(now.instant, connection, result);
+    }
+
+    /// So many bytes went over a spliced connection since the last call.
+    pub fn handle_spliced_data(
+        &mut self,
+        connection: ConnectionId,
+        to_peer: usize,
+        to_client: usize,
+    ) {
+        self.count_spliced(connection, to_peer, to_client);
+    }
+
+    /// Both sides of a spliced connection are closed, or one of them failed.
+    pub fn handle_connection_closed(&mut self, connection: ConnectionId) {
+        self.give_up_connection(connection);
+    }
+
     /// A client's stream was closed: its allocation ends.
     pub fn handle_client_closed(&mut self, now: Now, client: FiveTuple) {
         if let Some(id) = self.table.find(&client) {
@@ -186,6 +233,7 @@ impl Server {
             }
         }
         self.expire_reservations(now.instant);
+        self.expire_connections(now.instant);
     }
 
     /// Another shard redeems a reservation of this one. The caller takes the named socket out of its table, without a
@@ -229,10 +277,12 @@ impl Server {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let reservations = self.reservations.poll_timeout();
+        let connections = self.connections.poll_timeout();
         self.expiry
             .poll_timeout()
             .into_iter()
             .chain(reservations)
+            .chain(connections)
             .min()
     }
 
@@ -253,7 +303,7 @@ impl Server {
         }
         let method = message.method();
         match message.class() {
-            Class::Request => match method.and_then(RequestMethod::of) {
+            Class::Request => match method.and_then(|method| self.request_method(method)) {
                 Some(method) => {
                     let allocation = self.current(now.instant, &from);
                     let request = Request {
@@ -277,6 +327,16 @@ impl Server {
                 Decision::Drop(DropReason::Unexpected)
             }
         }
+    }
+
+    /// What requests of `method` ask for; those of RFC 6062 are unknown here where TCP is not relayed.
+    fn request_method(&self, method: Method) -> Option<RequestMethod> {
+        let method = RequestMethod::of(method)?;
+        let of_tcp = matches!(
+            method,
+            RequestMethod::Connect | RequestMethod::ConnectionBind
+        );
+        (!of_tcp || self.config.tcp_relaying != TcpRelaying::Off).then_some(method)
     }
 
     fn handle_request(
@@ -308,6 +368,7 @@ impl Server {
         credential: &auth::Credential<'_>,
         reply: &mut Vec<u8>,
     ) -> Result<Decision, Reject> {
+        self.check_tcp_attributes(request)?;
         // RFC 8489 §6.3.1: unknown comprehension-required attributes get 420, once the sender is known.
         if request.message.unknown_required().next().is_some() {
             return Err(Reject::UnknownAttribute);
@@ -327,6 +388,13 @@ impl Server {
             RequestMethod::ChannelBind => {
                 let id = self.own_allocation(request, credential)?;
                 self.handle_channel_bind(request, id, key, reply)
+            }
+            RequestMethod::Connect => {
+                let id = self.own_allocation(request, credential)?;
+                self.handle_connect(request, id)
+            }
+            RequestMethod::ConnectionBind => {
+                self.handle_connection_bind(request, credential, reply)
             }
         }
     }

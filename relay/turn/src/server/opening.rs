@@ -138,7 +138,13 @@ impl Server {
         });
         let local = self.config.relayed_hosts[usize::from(host)].local;
         let local = SocketAddr::new(local, port);
-        self.commands.push_back(Command::OpenRelayed { id, local });
+        let owner = self.table.allocation(allocation);
+        let listens = owner.is_some_and(|owner| owner.tcp);
+        self.commands.push_back(if listens {
+            Command::ListenRelayed { id, local }
+        } else {
+            Command::OpenRelayed { id, local }
+        });
         Opening { id, open: false }
     }
 

@@ -47,6 +47,8 @@ impl Server {
             | Reject::WrongCredentials
             | Reject::UnsupportedTransport
             | Reject::PeerAddressFamilyMismatch
+            | Reject::ConnectionExists
+            | Reject::ConnectionFailed
             | Reject::AllocationQuotaReached
             | Reject::InsufficientCapacity => {}
         });

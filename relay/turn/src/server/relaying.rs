@@ -60,6 +60,10 @@ impl Server {
         let Some((id, allocation)) = found.filter(|(_, allocation)| allocation.is_live(now)) else {
             return Decision::Drop(DropReason::NoAllocation);
         };
+        // RFC 6062 §3: a control connection carries no application data.
+        if allocation.tcp {
+            return Decision::Drop(DropReason::NoAllocation);
+        }
         // Both attributes are there; of several peers the first counts.
         let (Some(Ok(PeerAddr(peer))), Some(data)) = (message.xor_peer_address(), message.data())
         else {
@@ -158,7 +162,7 @@ impl Server {
 
     /// Where a peer is reached: an own external address behind 1:1 NAT by the local one, because the NAT may not send a
     /// packet back to where it came from.
-    fn local_form(&self, peer: SocketAddr) -> SocketAddr {
+    pub(super) fn local_form(&self, peer: SocketAddr) -> SocketAddr {
         match self.mapped.iter().find(|host| host.public == peer.ip()) {
             Some(host) => SocketAddr::new(host.local, peer.port()),
             None => peer,
@@ -166,7 +170,7 @@ impl Server {
     }
 
     /// As which peer a datagram counts: one from an own relayed address by the external one, which is what clients know.
-    fn public_form(&self, from: SocketAddr) -> SocketAddr {
+    pub(super) fn public_form(&self, from: SocketAddr) -> SocketAddr {
         // Without flow label and scope, which are no part of a transport address.
         let from = SocketAddr::new(from.ip(), from.port());
         match self.mapped.iter().find(|host| host.local == from.ip()) {

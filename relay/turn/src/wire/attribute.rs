@@ -49,6 +49,8 @@ impl AttributeType {
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     /// RFC 8656 §18.10.
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
+    /// RFC 6062 §6.2.1.
+    pub const CONNECTION_ID: Self = Self(0x002A);
     /// RFC 8656 §18.11.
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     /// The number that coturn and its clients send for ADDITIONAL-ADDRESS-FAMILY; IANA has given it to nothing else.
@@ -90,6 +92,7 @@ impl AttributeType {
                 | Self::REQUESTED_TRANSPORT
                 | Self::XOR_MAPPED_ADDRESS
                 | Self::RESERVATION_TOKEN
+                | Self::CONNECTION_ID
         )
     }
 }

@@ -27,6 +27,10 @@ impl ErrorCode {
     pub const UNSUPPORTED_TRANSPORT_PROTOCOL: Self = Self(442);
     /// The peer's address family is not one of the allocation (RFC 8656 §19).
     pub const PEER_ADDRESS_FAMILY_MISMATCH: Self = Self(443);
+    /// The allocation has a connection to this peer (RFC 6062 §6.3).
+    pub const CONNECTION_ALREADY_EXISTS: Self = Self(446);
+    /// The peer could not be connected to (RFC 6062 §6.3).
+    pub const CONNECTION_TIMEOUT_OR_FAILURE: Self = Self(447);
     /// The user's allocations are used up (RFC 8656 §19).
     pub const ALLOCATION_QUOTA_REACHED: Self = Self(486);
     /// The server failed.

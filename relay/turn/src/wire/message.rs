@@ -33,6 +33,12 @@ pub enum Method {
     CreatePermission,
     /// 0x009.
     ChannelBind,
+    /// 0x00a (RFC 6062).
+    Connect,
+    /// 0x00b (RFC 6062).
+    ConnectionBind,
+    /// 0x00c, indications only (RFC 6062).
+    ConnectionAttempt,
 }
 
 /// Why a packet is no STUN message.
@@ -133,6 +139,9 @@ impl<'a> Message<'a> {
             0x007 => Some(Method::Data),
             0x008 => Some(Method::CreatePermission),
             0x009 => Some(Method::ChannelBind),
+            0x00A => Some(Method::Connect),
+            0x00B => Some(Method::ConnectionBind),
+            0x00C => Some(Method::ConnectionAttempt),
             _ => None,
         }
     }
@@ -211,6 +220,9 @@ impl Method {
             Self::Data => 0x007,
             Self::CreatePermission => 0x008,
             Self::ChannelBind => 0x009,
+            Self::Connect => 0x00A,
+            Self::ConnectionBind => 0x00B,
+            Self::ConnectionAttempt => 0x00C,
         }
     }
 
@@ -225,6 +237,9 @@ impl Method {
             Self::Data => "data",
             Self::CreatePermission => "create_permission",
             Self::ChannelBind => "channel_bind",
+            Self::Connect => "connect",
+            Self::ConnectionBind => "connection_bind",
+            Self::ConnectionAttempt => "connection_attempt",
         }
     }
 }

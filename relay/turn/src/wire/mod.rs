@@ -44,6 +44,10 @@ pub struct ChannelNumber(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReservationToken(pub [u8; 8]);
 
+/// The value of CONNECTION-ID (RFC 6062 §6.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u32);
+
 /// The key of the long-term credential mechanism with MD5 (RFC 8489 §9.2.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct LongTermKey(pub [u8; 16]);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::attribute::{Attribute, AttributeError, AttributeType};
 use super::message::Message;
-use super::{ChannelNumber, ErrorCode, ReservationToken, address, read_u16};
+use super::{ChannelNumber, ConnectionId, ErrorCode, ReservationToken, address, read_u16};
 use crate::addr::{AddressFamily, PeerAddr};
 use crate::decision::Span;
 
@@ -147,6 +147,14 @@ impl<'a> Message<'a> {
     pub fn reservation_token(&self) -> Value<ReservationToken> {
         self.read(AttributeType::RESERVATION_TOKEN, |value| {
             exact(value).map(ReservationToken)
+        })
+    }
+
+    /// CONNECTION-ID (RFC 6062 §6.2.1).
+    #[must_use]
+    pub fn connection_id(&self) -> Value<ConnectionId> {
+        self.read(AttributeType::CONNECTION_ID, |value| {
+            exact(value).map(|bytes| ConnectionId(u32::from_be_bytes(bytes)))
         })
     }
 

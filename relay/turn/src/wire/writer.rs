@@ -6,8 +6,8 @@ use super::attribute::AttributeType;
 use super::integrity::{FINGERPRINT_LEN, INTEGRITY_LEN};
 use super::message::{Class, Method};
 use super::{
-    ChannelNumber, ErrorCode, HEADER_LEN, LongTermKey, MAGIC_COOKIE, ReservationToken,
-    TransactionId, address, integrity, padded,
+    ChannelNumber, ConnectionId, ErrorCode, HEADER_LEN, LongTermKey, MAGIC_COOKIE,
+    ReservationToken, TransactionId, address, integrity, padded,
 };
 use crate::addr::{AddressFamily, PeerAddr};
 
@@ -129,7 +129,7 @@ impl<'b> MessageWriter<'b> {
         self.attribute(AttributeType::CHANNEL_NUMBER, &[high, low, 0, 0])
     }
 
-    /// REQUESTED-TRANSPORT with a protocol number: 17 is UDP.
+    /// REQUESTED-TRANSPORT with a protocol number: 17 is UDP, 6 is TCP.
     pub fn requested_transport(&mut self, protocol: u8) -> &mut Self {
         self.attribute(AttributeType::REQUESTED_TRANSPORT, &[protocol, 0, 0, 0])
     }
@@ -154,6 +154,11 @@ impl<'b> MessageWriter<'b> {
     /// RESERVATION-TOKEN.
     pub fn reservation_token(&mut self, token: ReservationToken) -> &mut Self {
         self.attribute(AttributeType::RESERVATION_TOKEN, &token.0)
+    }
+
+    /// CONNECTION-ID.
+    pub fn connection_id(&mut self, id: ConnectionId) -> &mut Self {
+        self.attribute(AttributeType::CONNECTION_ID, &id.0.to_be_bytes())
     }
 
     /// MESSAGE-INTEGRITY over all that was written so far.

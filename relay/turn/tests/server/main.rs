@@ -4,6 +4,7 @@
 
 mod model;
 mod reflection;
+mod rfc6062;
 mod rfc8489;
 mod rfc8656;
 mod scenarios;

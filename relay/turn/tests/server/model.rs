@@ -89,7 +89,15 @@ impl Model {
                     .permissions
                     .insert(peer.ip(), now.after(Duration::from_secs(300)));
             }
-            Some(Method::Binding | Method::Send | Method::Data) | None => {}
+            Some(
+                Method::Binding
+                | Method::Send
+                | Method::Data
+                | Method::Connect
+                | Method::ConnectionBind
+                | Method::ConnectionAttempt,
+            )
+            | None => {}
         }
     }
 

@@ -189,6 +189,7 @@ impl Stage {
         match outcome {
             Outcome::Reply(bytes) => answer(&Answer(bytes)),
             Outcome::Pending => "pending".into(),
+            Outcome::Spliced(..) | Outcome::ToShard(_) => panic!("TCP is not relayed here"),
             Outcome::Dropped(reason) => format!("drop {}", reason.name()),
             Outcome::Relayed(from, to, payload) => {
                 format!(
@@ -414,6 +415,9 @@ fn event(event: &Event) -> String {
                 username.as_deref().unwrap_or("nobody")
             )
         }
+        Event::PeerConnected {
+            peer, opened_by, ..
+        } => format!("connected {peer} by {}", opened_by.name()),
         Event::PeerDenied { peer, rule, .. } => format!("denied {peer}: {}", rule.name()),
     }
 }

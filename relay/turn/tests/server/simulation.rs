@@ -297,6 +297,7 @@ impl Simulation {
             }
             Outcome::Dropped(reason) => self.model.check_drop(now, from, packet, reason),
             Outcome::Pending => {}
+            Outcome::Spliced(..) | Outcome::ToShard(_) => panic!("TCP is not relayed here"),
             Outcome::Delivered(..) => panic!("a client's packet went to a client"),
         }
     }

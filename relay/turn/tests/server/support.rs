@@ -1,21 +1,21 @@
 //! One relay on a simulated machine: a server, the sockets that it asked for, a clock, and clients that sign requests.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost};
+use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{
-    AttributeType, ChannelData, ChannelNumber, Class, LongTermKey, Message, MessageWriter, Method,
-    ReservationToken, TransactionId,
+    AttributeType, ChannelData, ChannelNumber, Class, ConnectionId, LongTermKey, Message,
+    MessageWriter, Method, ReservationToken, TransactionId,
 };
 use turnfleet_turn::{
-    AddressFamily, Candidate, Candidates, ClientHeader, Command, Context, Decision, DropReason,
-    Event, FiveTuple, Instant, KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server,
-    ShardId, Transport,
+    AddressFamily, Candidate, Candidates, ClientHeader, Command, ConnectError, Context, Decision,
+    DropReason, Event, FiveTuple, Instant, KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId,
+    Server, ShardId, Transport,
 };
 
 pub(crate) const REALM: &str = "turnfleet.local";
@@ -64,6 +64,10 @@ pub(crate) enum Outcome {
     Reply(Vec<u8>),
     Pending,
     Dropped(DropReason),
+    /// Answered, and not a stream of messages any more.
+    Spliced(ConnectionId, Vec<u8>),
+    /// Another shard's.
+    ToShard(ShardId),
     /// Sent from a relayed socket, bound to the first address, to the second one.
     Relayed(SocketAddr, SocketAddr, Vec<u8>),
     /// Sent to a client, framed.
@@ -79,6 +83,12 @@ pub(crate) struct Net {
     pub(crate) now: Now,
     /// Relayed sockets that are open, by the address that they are bound to.
     pub(crate) sockets: BTreeMap<SocketAddr, RelayedId>,
+    /// Those of them that listen.
+    pub(crate) listening: BTreeSet<SocketAddr>,
+    /// Peers to be connected to, with the address that the connection is to have.
+    pub(crate) connects: VecDeque<(ConnectionId, SocketAddr, SocketAddr)>,
+    /// Connections that the server has closed.
+    pub(crate) closed_connections: Vec<ConnectionId>,
     /// What the next sockets to be opened say instead of opening.
     pub(crate) open_errors: VecDeque<OpenError>,
     /// Leaves sockets unopened until [`Net::open_waiting`].
@@ -95,6 +105,7 @@ pub(crate) struct Setup {
     pub(crate) ports: (u16, u16),
     pub(crate) limits: Limits,
     pub(crate) rfc5766_channel_numbers: bool,
+    pub(crate) tcp_relaying: TcpRelaying,
     pub(crate) shard: u8,
     pub(crate) ledger: Option<Arc<Ledger>>,
 }
@@ -106,6 +117,7 @@ impl Default for Setup {
             ports: PORTS,
             limits: Limits::default(),
             rfc5766_channel_numbers: false,
+            tcp_relaying: TcpRelaying::Off,
             shard: 0,
             ledger: None,
         }
@@ -155,6 +167,7 @@ impl Net {
             shards: 2,
             relayed_hosts: setup.hosts,
             rfc5766_channel_numbers: setup.rfc5766_channel_numbers,
+            tcp_relaying: setup.tcp_relaying,
             trusted_sources: Vec::new(),
         };
         let mut keys = Keys::default();
@@ -170,6 +183,9 @@ impl Net {
                 unix: START_UNIX,
             },
             sockets: BTreeMap::new(),
+            listening: BTreeSet::new(),
+            connects: VecDeque::new(),
+            closed_connections: Vec::new(),
             open_errors: VecDeque::new(),
             slow: false,
             waiting: VecDeque::new(),
@@ -233,6 +249,8 @@ impl Net {
                 let bound = self.bound_to(via).expect("data leaves by an open socket");
                 Outcome::Relayed(bound, to.0, packet[payload.range()].to_vec())
             }
+            Decision::Splice { connection } => Outcome::Spliced(connection, reply),
+            Decision::ToShard { owner } => Outcome::ToShard(owner),
             Decision::ToClient { .. } => panic!("a client's packet goes to no client"),
         }
     }
@@ -248,10 +266,34 @@ impl Net {
         match decision {
             Decision::Drop(reason) => Outcome::Dropped(reason),
             Decision::ToClient { to, header } => Outcome::Delivered(to, framed(header, payload)),
-            Decision::Reply | Decision::Pending | Decision::ToPeer { .. } => {
+            Decision::Reply
+            | Decision::Pending
+            | Decision::ToPeer { .. }
+            | Decision::Splice { .. }
+            | Decision::ToShard { .. } => {
                 panic!("a peer's datagram goes to a client: {decision:?}")
             }
         }
+    }
+
+    /// A peer opens a connection to a relayed transport address: its name, where it may stay.
+    pub(crate) fn peer_connects(&mut self, from: &str, to: SocketAddr) -> Option<ConnectionId> {
+        assert!(self.listening.contains(&to), "nobody listens at {to}");
+        let id = self.sockets[&to];
+        let connection = self
+            .server
+            .handle_peer_accepted(self.now, id, PeerAddr(addr(from)));
+        self.obey();
+        connection
+    }
+
+    /// What the peer that is being connected to says.
+    pub(crate) fn peer_answers(&mut self, result: Result<(), ConnectError>) -> ConnectionId {
+        let (connection, ..) = self.connects.pop_front().expect("a peer is connected to");
+        self.server
+            .handle_peer_connected(self.now, connection, result);
+        self.obey();
+        connection
     }
 
     fn bound_to(&self, id: RelayedId) -> Option<SocketAddr> {
@@ -269,10 +311,25 @@ impl Net {
                     self.waiting.push_back((id, local));
                 }
                 Command::OpenRelayed { id, local } => self.open(id, local),
+                Command::ListenRelayed { id, local } => {
+                    self.listening.insert(local);
+                    self.open(id, local);
+                }
+                Command::ConnectPeer {
+                    connection,
+                    via,
+                    peer,
+                } => {
+                    let bound = self.bound_to(via).expect("connections have an address");
+                    assert!(self.listening.contains(&bound), "{bound} is UDP");
+                    self.connects.push_back((connection, bound, peer.0));
+                }
+                Command::CloseConnection { connection } => self.closed_connections.push(connection),
                 Command::ClaimReserved { id, owner, token } => self.claims.push((id, owner, token)),
                 Command::CloseRelayed { id } => {
                     let bound = self.bound_to(id).expect("only open sockets are closed");
                     self.sockets.remove(&bound);
+                    self.listening.remove(&bound);
                 }
                 Command::Send { to, message } => self.outbox.push_back((to, message)),
             }
@@ -313,6 +370,7 @@ impl Net {
         assert_eq!(self.server.counters().allocations(), 0, "allocations");
         assert_eq!(self.server.counters().permissions, 0, "permissions");
         assert_eq!(self.server.counters().channels, 0, "channels");
+        assert_eq!(self.server.counters().connections, 0, "connections");
         assert_eq!(self.server.counters().reservations, 0, "reservations");
         assert_eq!(self.usage().allocations, 0, "allocations in the ledger");
         assert_eq!(self.usage().users, 0, "users in the ledger");

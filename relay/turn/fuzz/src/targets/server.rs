@@ -74,12 +74,14 @@ fn request(world: &mut World, choices: &mut Bytes<'_>) {
     let client = choices.byte();
     let method = choices.choose(&METHODS);
     let class = match method {
-        Method::Send | Method::Data => Class::Indication,
+        Method::Send | Method::Data | Method::ConnectionAttempt => Class::Indication,
         Method::Binding
         | Method::Allocate
         | Method::Refresh
         | Method::CreatePermission
-        | Method::ChannelBind => Class::Request,
+        | Method::ChannelBind
+        | Method::Connect
+        | Method::ConnectionBind => Class::Request,
     };
     let mut id = [0; 12];
     id[11] = choices.byte();
@@ -132,7 +134,10 @@ fn write_usual(
                 .xor_peer_address(world.peer(choices.byte()))
                 .data(choices.slice());
         }
-        Method::Binding => {}
+        Method::Connect => {
+            writer.xor_peer_address(world.peer(choices.byte()));
+        }
+        Method::Binding | Method::ConnectionBind | Method::ConnectionAttempt => {}
     }
 }
 

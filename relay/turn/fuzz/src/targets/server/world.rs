@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost};
+use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{Class, LongTermKey, Message, ReservationToken};
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
@@ -111,6 +111,7 @@ impl World {
                 })
                 .into(),
             rfc5766_channel_numbers,
+            tcp_relaying: TcpRelaying::Off,
             trusted_sources: Vec::new(),
         };
         Self {
@@ -205,6 +206,7 @@ impl World {
                 assert_eq!(answer.method(), request.method());
             }
             Decision::ToClient { .. } => panic!("a client's packet went to a client"),
+            Decision::Splice { .. } | Decision::ToShard { .. } => panic!("TCP is not relayed here"),
             Decision::Drop(_) | Decision::Pending => {}
         }
         self.reply = reply;
@@ -228,7 +230,11 @@ impl World {
                 assert!(header.write(&mut buffer, Span { start, len }).is_some());
             }
             Decision::Drop(_) => {}
-            Decision::Reply | Decision::Pending | Decision::ToPeer { .. } => {
+            Decision::Reply
+            | Decision::Pending
+            | Decision::ToPeer { .. }
+            | Decision::Splice { .. }
+            | Decision::ToShard { .. } => {
                 panic!("{decision:?} for a peer's datagram")
             }
         }
@@ -301,6 +307,9 @@ impl World {
                         .swap_remove(at.expect("only open sockets are closed"));
                     self.closed = Some(id);
                 }
+                Command::ListenRelayed { .. }
+                | Command::ConnectPeer { .. }
+                | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),
                 Command::Send { to, message } => {
                     assert!(self.clients.contains(&to), "a client that never was");
                     self.learn(to, &message);
@@ -371,6 +380,7 @@ fn policy(hosts: &[IpAddr]) -> Policy {
             allocations: 4,
             permissions_per_allocation: 4,
             channels_per_allocation: 4,
+            connections_per_allocation: 4,
             max_lifetime: Duration::from_secs(3600),
         },
     }
