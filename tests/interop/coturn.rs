@@ -90,6 +90,27 @@ fn send_indications_by_default() {
     relays_everything(&[], &["-s"]);
 }
 
+/// As [`relays_everything`], by TCP between the relay and peers (RFC 6062).
+#[track_caller]
+fn relays_tcp(mode: &[&str]) {
+    on_every_relay(&[], |relay| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| compare(relay.tcp, &["-T"], mode));
+            scope.spawn(|| compare(relay.tls, &["-T", "-S", "-z", "100"], mode));
+        });
+    });
+}
+
+#[test]
+fn tcp_relayed_addresses() {
+    relays_tcp(&[]);
+}
+
+#[test]
+fn tcp_relayed_addresses_of_ipv6() {
+    relays_tcp(&["-x"]);
+}
+
 #[test]
 fn ipv6_relayed_addresses() {
     relays_everything(&OLD_CHANNELS, &["-x"]);

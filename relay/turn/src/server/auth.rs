@@ -54,12 +54,21 @@ impl Server {
         // A nonce that is not valid any more, or never was: 438.
         nonce
             .ok()
-            .and_then(|nonce| {
-                let client = request.from.client;
-                self.nonces.verify(request.now.unix, client, nonce).ok()
-            })
+            .filter(|nonce| self.accepts_nonce(request, nonce))
             .ok_or(Reject::StaleNonce)?;
         Ok(credential)
+    }
+
+    /// Whether the sender was given this nonce. A client data connection may show that of its control connection, which only
+    /// the shard of the allocation can tell.
+    fn accepts_nonce(&self, request: &Request<'_>, nonce: &[u8]) -> bool {
+        let given_to =
+            |client| -> bool { self.nonces.verify(request.now.unix, client, nonce).is_ok() };
+        given_to(request.from.client)
+            || self.other_owner(request).is_some()
+            || self
+                .claimed_allocation(request)
+                .is_some_and(|allocation| given_to(allocation.client.client))
     }
 
     /// Tries the keys that `username` may have signed with.

@@ -94,8 +94,7 @@ impl Server {
         let Some(Ok(id)) = request.message.connection_id() else {
             return Err(Reject::BadRequest);
         };
-        let owner = owner_of(id);
-        if owner != self.config.shard && owner.0 < self.config.shards {
+        if let Some(owner) = self.other_owner(request) {
             return Ok(Decision::ToShard { owner });
         }
         let now = request.now.instant;
@@ -113,6 +112,18 @@ impl Server {
         let writer = answer.success(reply);
         answer.finish(writer, Some(&credential.key));
         Ok(Decision::Splice { connection: id })
+    }
+
+    /// The shard that a ConnectionBind request, with its stream, belongs to, where that is another one.
+    pub(super) fn other_owner(&self, request: &Request<'_>) -> Option<ShardId> {
+        if request.method != RequestMethod::ConnectionBind
+            || !request.from.transport.is_stream()
+            || request.allocation.is_some()
+        {
+            return None;
+        }
+        let owner = owner_of(request.message.connection_id()?.ok()?);
+        (owner != self.config.shard && owner.0 < self.config.shards).then_some(owner)
     }
 
     /// The allocation whose connection a ConnectionBind request names, where this shard has it.

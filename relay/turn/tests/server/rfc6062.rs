@@ -492,6 +492,21 @@ fn a_connection_is_claimed_with_the_key_of_its_allocation() {
     spliced(&mut net, &mut data, id);
 }
 
+// RFC 6062 §4.3
+#[test]
+fn a_connection_is_claimed_with_the_nonce_of_its_control_connection() {
+    let (mut net, mut caller, _) = allocated();
+    let id = connected(&mut net, &mut caller);
+    let mut data = self::caller(&mut net, ALICE_DATA);
+    data.nonce.clone_from(&caller.nonce);
+    spliced(&mut net, &mut data, id);
+    // It opens nothing else.
+    let answer = data.request(&mut net, Method::Allocate, |writer| {
+        writer.requested_transport(TCP);
+    });
+    assert_eq!(answer.code(), 438);
+}
+
 // RFC 6062 §5.4
 #[test]
 fn a_connection_of_another_shard_is_claimed_there() {
