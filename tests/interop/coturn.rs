@@ -28,23 +28,25 @@ fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
 fn relays_everything(arguments: &[&str], mode: &[&str]) {
     on_every_relay(arguments, |relay| {
         std::thread::scope(|scope| {
-            scope.spawn(|| compare(relay.udp, &[], mode));
-            scope.spawn(|| compare(relay.tcp, &["-t"], mode));
+            scope.spawn(|| compare(relay.udp, 4, &[], mode));
+            scope.spawn(|| compare(relay.tcp, 4, &["-t"], mode));
             // The tool loses records that arrive together, so it is given time between them.
-            scope.spawn(|| compare(relay.tls, &["-t", "-S", "-z", "100"], mode));
+            scope.spawn(|| compare(relay.tls, 4, &["-t", "-S", "-z", "100"], mode));
         });
     });
 }
 
-fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
+fn compare(server: SocketAddr, clients: u64, transport: &[&str], mode: &[&str]) {
+    let number = clients.to_string();
     let fixed = [
-        "-y", "-n", "50", "-m", "4", "-l", "160", "-u", "alice", "-W", SECRET,
+        "-y", "-n", "50", "-m", &number, "-l", "160", "-u", "alice", "-W", SECRET,
     ];
     let all = [&fixed[..], transport, mode].concat();
     let output = uclient(server, &all);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (sent, received) = totals(&text).unwrap_or_else(|| panic!("{all:?}: {output:?}"));
-    assert_eq!((sent, received), (4 * 50, 4 * 50), "{all:?}\n{text}");
+    let wanted = (clients * 50, clients * 50);
+    assert_eq!((sent, received), wanted, "{all:?}\n{text}");
 }
 
 /// The counts of the tool's last summary line, `tot_send_msgs=A, tot_recv_msgs=B`.
@@ -95,8 +97,8 @@ fn send_indications_by_default() {
 fn relays_tcp(mode: &[&str]) {
     on_every_relay(&[], |relay| {
         std::thread::scope(|scope| {
-            scope.spawn(|| compare(relay.tcp, &["-T"], mode));
-            scope.spawn(|| compare(relay.tls, &["-T", "-S", "-z", "100"], mode));
+            scope.spawn(|| compare(relay.tcp, 6, &["-T"], mode));
+            scope.spawn(|| compare(relay.tls, 6, &["-T", "-S", "-z", "100"], mode));
         });
     });
 }

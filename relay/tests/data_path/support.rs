@@ -171,7 +171,8 @@ pub(crate) enum Socket {
 pub(crate) struct Driver {
     pub(crate) socket: Socket,
     pub(crate) client: Client,
-    unread: Vec<u8>,
+    /// What has arrived on a stream and is no whole message.
+    pub(crate) unread: Vec<u8>,
     start: Clock,
 }
 

@@ -79,16 +79,24 @@ fn bind(data: &mut Driver, id: ConnectionId) {
     data.event(|event| matches!(event, Event::ConnectionBound { .. }).then_some(()));
 }
 
-/// A client data connection that is bound already.
+/// A client data connection that is bound already, where the peer has said nothing yet.
 #[track_caller]
 fn bound(server: SocketAddr, id: ConnectionId) -> TcpStream {
+    let (stream, early) = bound_late(server, id);
+    assert_eq!(early, b"", "what came with the answer");
+    stream
+}
+
+/// A client data connection that is bound already, and what came together with the answer.
+#[track_caller]
+fn bound_late(server: SocketAddr, id: ConnectionId) -> (TcpStream, Vec<u8>) {
     let mut data = Driver::tcp(server);
     bind(&mut data, id);
     let Socket::Tcp(stream) = data.socket else {
         panic!("the client is on TCP");
     };
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
+    (stream, data.unread)
 }
 
 #[track_caller]
@@ -225,8 +233,9 @@ fn a_peer_that_connects_is_announced_and_what_it_sent_first_is_not_lost() {
         Event::ConnectionAttempt { peer, connection } if peer.0 == own => Some(connection),
         _ => None,
     });
-    let mut client = bound(server, id);
-    expect(&mut client, b"hello");
+    let (mut client, early) = bound_late(server, id);
+    expect(&mut client, &b"hello"[early.len()..]);
+    assert!(b"hello".starts_with(&early), "{early:?}");
     client.write_all(b"who is there").unwrap();
     expect(&mut peer, b"who is there");
     drop(peer);

@@ -307,7 +307,8 @@ impl Streams {
         }
     }
 
-    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that is closed.
+    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that is closed. Over TLS what
+    /// waits is written first: there are clients that take a record for a message.
     pub(crate) fn push_message(
         &mut self,
         index: usize,
@@ -318,6 +319,13 @@ impl Streams {
         let Some(Some(connection)) = self.connections.get_mut(index) else {
             return;
         };
+        let in_records = match connection.carrier {
+            Carrier::Plain => false,
+            Carrier::Tls(_) => !connection.outgoing.is_empty(),
+        };
+        if in_records && connection.flush(&mut self.pool).is_err() {
+            return self.close(index);
+        }
         if connection.outgoing.push(message, bound, &mut self.pool) {
             self.mark_dirty(index);
         } else {
