@@ -3,16 +3,18 @@
 //! Nothing is read from a connection that waits: what its peer sends, the kernel holds, and closes the window when it has
 //! enough. A spliced connection reads from one side what the other side takes, and stops when that takes no more; it holds
 //! one read of each direction at most, and nothing while both sides keep up. The end of one direction is passed on when
-//! everything before it is written; when both have ended, or one side fails, both are closed.
+//! everything before it is written; when both have ended, one side fails, or nothing more comes from the one that is left, both
+//! are closed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write as _};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
-use turnfleet_turn::ConnectError;
 use turnfleet_turn::wire::ConnectionId;
+use turnfleet_turn::{ConnectError, Instant};
 
 use super::stream::{BufferPool, Connection, Outgoing, StreamEnd, read_some};
 use crate::shard::token::Source;
@@ -24,11 +26,17 @@ const CIPHERTEXT_LEN: usize = 32 << 10;
 /// Reads of each direction before others have their turn.
 const READS_AT_ONCE: usize = 8;
 
+/// How long a connection lives on without a byte when one of its sides has ended: who closes its side for good does not say
+/// so.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+
 /// The peer data connections of one shard.
 pub(crate) struct PeerConnections {
     table: Vec<Option<Box<PeerConnection>>>,
     free: Vec<usize>,
     by_id: HashMap<ConnectionId, usize>,
+    /// Those of which one side has ended, the next to be closed first.
+    half_open: BTreeSet<(Instant, ConnectionId)>,
     buffers: Buffers,
 }
 
@@ -55,6 +63,8 @@ struct PeerConnection {
     /// Whether the end of the peer's data is passed on.
     client_told: bool,
     failed: bool,
+    /// When the connection is closed; present while one of its sides has ended.
+    deadline: Option<Instant>,
     /// Whether the connection stands in the shard's ready list.
     queued: bool,
 }
@@ -92,6 +102,7 @@ impl PeerConnections {
             table: Vec::new(),
             free: Vec::new(),
             by_id: HashMap::new(),
+            half_open: BTreeSet::new(),
             buffers: Buffers {
                 plain: vec![0; READ_LEN].into_boxed_slice(),
                 ciphertext: vec![0; CIPHERTEXT_LEN].into_boxed_slice(),
@@ -130,6 +141,7 @@ impl PeerConnections {
             peer_told: false,
             client_told: false,
             failed: false,
+            deadline: None,
             queued: false,
         }));
         Ok(())
@@ -168,8 +180,26 @@ impl PeerConnections {
             if let Some(client) = &mut connection.client {
                 client.say_goodbye(&mut self.buffers.pool);
             }
+            if let Some(deadline) = connection.deadline {
+                self.half_open.remove(&(deadline, id));
+            }
             self.free.push(index);
         }
+    }
+
+    /// When [`PeerConnections::poll_due`] has something to say next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.half_open.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Closes a connection whose time is over, and names it.
+    pub(crate) fn poll_due(&mut self, now: Instant) -> Option<ConnectionId> {
+        let (deadline, id) = *self.half_open.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.close(id);
+        Some(id)
     }
 
     /// The peer's side of the connection at `index` has something to say.
@@ -197,7 +227,7 @@ impl PeerConnections {
     }
 
     /// Moves what can be moved at `index`.
-    pub(crate) fn turn(&mut self, index: usize) -> Turn {
+    pub(crate) fn turn(&mut self, index: usize, now: Instant) -> Turn {
         let Some(Some(connection)) = self.table.get_mut(index) else {
             return Turn::Nothing;
         };
@@ -214,6 +244,14 @@ impl PeerConnections {
         let back = connection.move_to_client(&mut client, &mut self.buffers, &mut to_client);
         let over = connection.failed || (connection.peer_told && connection.client_told);
         connection.client = Some(client);
+        let half_open = connection.peer_told || connection.client_told;
+        if half_open && (to_peer + to_client > 0 || connection.deadline.is_none()) {
+            let deadline = now.after(HALF_OPEN);
+            if let Some(earlier) = connection.deadline.replace(deadline) {
+                self.half_open.remove(&(earlier, id));
+            }
+            self.half_open.insert((deadline, id));
+        }
         let next = match (forth, back) {
             (Err(_), _) | (_, Err(_)) => Next::Closed,
             _ if over => Next::Closed,
@@ -349,5 +387,78 @@ fn write_some(socket: &mut TcpStream, bytes: &[u8]) -> Result<usize, StreamEnd> 
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => Err(StreamEnd::Closed),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use mio::Poll;
+    use turnfleet_turn::{FiveTuple, Transport};
+
+    use super::*;
+    use crate::driver::stream::Carrier;
+
+    /// Both ends of a connection, the relay's first.
+    fn pair() -> (TcpStream, StdStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        (TcpStream::from_std(near), far)
+    }
+
+    fn client(socket: TcpStream) -> Box<Connection> {
+        let client = FiveTuple {
+            transport: Transport::Tcp,
+            client: socket.peer_addr().unwrap(),
+            server: socket.local_addr().unwrap(),
+        };
+        Box::new(Connection {
+            socket,
+            client,
+            carrier: Carrier::Plain,
+            partial: Vec::new(),
+            outgoing: Outgoing::default(),
+            deadline: None,
+            hung_up: false,
+            ended: false,
+            goodbye: false,
+            blocked: false,
+            dirty: false,
+            queued: false,
+        })
+    }
+
+    #[test]
+    fn a_connection_without_a_byte_for_a_minute_after_one_side_ended_is_closed() {
+        let poll = Poll::new().unwrap();
+        let mut connections = PeerConnections::new();
+        let id = ConnectionId(7);
+        let (near_peer, _peer) = pair();
+        let (near_client, far_client) = pair();
+        let registry = poll.registry();
+        connections.insert(registry, id, near_peer, false).unwrap();
+        let index = connections
+            .splice(registry, id, client(near_client), b"")
+            .unwrap();
+        let start = Instant(1);
+        connections.turn(index, start);
+        assert_eq!(connections.poll_timeout(), None);
+
+        drop(far_client);
+        let begun = std::time::Instant::now();
+        while connections.poll_timeout().is_none() {
+            connections.turn(index, start);
+            assert!(begun.elapsed() < Duration::from_secs(10), "no end is seen");
+        }
+        assert_eq!(connections.poll_timeout(), Some(start.after(HALF_OPEN)));
+        let before = Instant(start.after(HALF_OPEN).0 - 1);
+        assert_eq!(connections.poll_due(before), None);
+        assert_eq!(connections.poll_due(start.after(HALF_OPEN)), Some(id));
+        assert_eq!(connections.poll_timeout(), None);
+        let later = connections.turn(index, start);
+        assert_eq!(later, Turn::Nothing);
     }
 }

@@ -60,7 +60,7 @@ impl Shard {
 
     /// Gives one connection a turn.
     pub(super) fn serve_connection(&mut self, index: usize) {
-        match self.peer_connections.turn(index) {
+        match self.peer_connections.turn(index, self.now.instant) {
             Turn::Nothing => {}
             Turn::Connected(id, result) => {
                 if result.is_err() {

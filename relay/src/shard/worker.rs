@@ -177,6 +177,7 @@ impl Shard {
         let due = [
             self.server.poll_timeout(),
             self.streams.poll_timeout(),
+            self.peer_connections.poll_timeout(),
             self.publish_at,
         ];
         let next = due.into_iter().flatten().min()?;
@@ -277,6 +278,9 @@ impl Shard {
         if self.server.poll_timeout().is_some_and(|due| due <= now) {
             self.server.handle_timeout(self.now);
             self.settle();
+        }
+        while let Some(id) = self.peer_connections.poll_due(now) {
+            self.server.handle_connection_closed(id);
         }
         if self.streams.poll_timeout().is_some_and(|due| due <= now) {
             for index in self.streams.handle_timeout(now, &mut self.counters) {

@@ -20,14 +20,13 @@ use rustls::{ServerConfig, ServerConnection};
 use turnfleet_turn::wire::MAX_FRAME_LEN;
 use turnfleet_turn::{FiveTuple, Instant, Transport};
 
-pub(crate) use connection::{Arrived, Connection, StreamEnd, read_some};
+pub(crate) use connection::{Arrived, Carrier, Connection, StreamEnd, read_some};
 pub(crate) use outgoing::{BufferPool, Outgoing};
 
 use super::counters::DriverCounters;
 use super::tcp::{Accepted, Acceptor};
 use crate::listeners::Listener;
 use crate::shard::token::Source;
-use connection::Carrier;
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
