@@ -321,6 +321,7 @@ async fn the_store_follows_the_configuration() {
     let user = |name: &str| StaticUser {
         name: name.into(),
         key: [7; 16],
+        key_sha256: Some([8; 32]),
     };
     state.wishes.users = vec![user("alice"), user("bob")];
     let running = state.start().await;
@@ -349,6 +350,7 @@ async fn nothing_secret_stands_in_the_stores_file() {
     state.wishes.users = vec![StaticUser {
         name: "a name of a user".into(),
         key: [7; 16],
+        key_sha256: Some([8; 32]),
     }];
     let running = state.start().await;
     let credential = running.enroll(0).await;

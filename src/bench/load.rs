@@ -68,6 +68,7 @@ impl Load {
                     transport,
                     username,
                     password,
+                    password_algorithms: false,
                     seed: seed(index),
                 })
             });

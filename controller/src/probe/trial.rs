@@ -154,6 +154,7 @@ impl Trial {
                 transport: self.place.transport,
                 username: username.to_owned(),
                 password: password.to_owned(),
+                password_algorithms: false,
                 seed,
             }),
             origin: Instant::now(),
@@ -173,9 +174,9 @@ impl Trial {
             Ok(Err(Trouble::Failed(Failure::Refused(code)))) => {
                 Err(TrialError::Refused(step, code))
             }
-            Ok(Err(Trouble::Failed(Failure::IntegrityViolated | Failure::Malformed))) => {
-                Err(TrialError::Answer(step))
-            }
+            Ok(Err(Trouble::Failed(
+                Failure::IntegrityViolated | Failure::BidDown | Failure::Malformed,
+            ))) => Err(TrialError::Answer(step)),
         }
     }
 }
