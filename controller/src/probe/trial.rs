@@ -154,6 +154,7 @@ impl Trial {
                 transport: self.place.transport,
                 username: username.to_owned(),
                 password: password.to_owned(),
+                // As browsers sign.
                 password_algorithms: false,
                 seed,
             }),
