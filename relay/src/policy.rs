@@ -345,6 +345,16 @@ fn limits(wanted: fleet::Limits, local: &LocalPolicy) -> Result<Limits, Snapshot
         }
         limits.max_lifetime = Duration::from_secs(wanted.max_lifetime_seconds.into());
     }
+    if wanted.max_session_seconds > 0 {
+        if wanted.max_session_seconds < MIN_LIFETIME_BOUND {
+            return Err(SnapshotError::Value {
+                field: "limits.max_session_seconds",
+                expected: "600 at least, or zero",
+            });
+        }
+        limits.max_session = Some(Duration::from_secs(wanted.max_session_seconds.into()));
+    }
+    limits.strict_expiry = wanted.strict_expiry;
     Ok(limits)
 }
 

@@ -303,6 +303,11 @@ impl Check {
         );
         let lifetime = limits.max_lifetime_seconds;
         self.within("limits.max_lifetime_seconds", lifetime.into(), 600, 86400);
+        let session = limits.max_session_seconds;
+        if session != 0 {
+            let key = "limits.max_session_seconds";
+            self.within(key, session.into(), 600, u32::MAX.into());
+        }
         Policy {
             realm: realm.clone(),
             allow_peers: self.networks("peers.allow", &raw.peers.allow),
@@ -310,6 +315,8 @@ impl Check {
             danger_allow_loopback: raw.peers.danger_allow_loopback,
             allocations_per_user: limits.allocations_per_user,
             max_lifetime_seconds: lifetime,
+            max_session_seconds: session,
+            strict_expiry: limits.strict_expiry,
         }
     }
 

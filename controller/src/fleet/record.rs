@@ -117,6 +117,10 @@ pub struct Policy {
     pub allocations_per_user: u32,
     /// The largest lifetime of an allocation, in seconds.
     pub max_lifetime_seconds: u32,
+    /// How long an allocation lives at most, in seconds; zero for no end.
+    pub max_session_seconds: u32,
+    /// Whether requests about a live allocation are refused once its credential has ended.
+    pub strict_expiry: bool,
 }
 
 /// A relay node as the store knows it.

@@ -47,6 +47,8 @@ impl Fleet {
             limits: Some(wire::Limits {
                 allocations_per_user: policy.allocations_per_user.into(),
                 max_lifetime_seconds: policy.max_lifetime_seconds,
+                max_session_seconds: policy.max_session_seconds,
+                strict_expiry: policy.strict_expiry,
             }),
         })
     }

@@ -158,6 +158,8 @@ fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
         danger_allow_loopback: policy.danger_allow_loopback,
         allocations_per_user: policy.allocations_per_user.into(),
         max_lifetime_seconds: policy.max_lifetime_seconds,
+        max_session_seconds: policy.max_session_seconds,
+        strict_expiry: policy.strict_expiry,
     }
 }
 
@@ -271,6 +273,8 @@ impl Reader<'_> {
                 "a limit is out of bounds",
             )?,
             max_lifetime_seconds: message.max_lifetime_seconds,
+            max_session_seconds: message.max_session_seconds,
+            strict_expiry: message.strict_expiry,
         })
     }
 

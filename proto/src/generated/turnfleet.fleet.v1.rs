@@ -284,6 +284,11 @@ pub struct Limits {
     pub allocations_per_user: u64,
     #[prost(uint32, tag = "2")]
     pub max_lifetime_seconds: u32,
+    /// Zero means without an end.
+    #[prost(uint32, tag = "3")]
+    pub max_session_seconds: u32,
+    #[prost(bool, tag = "4")]
+    pub strict_expiry: bool,
 }
 /// No new allocations from now on; live ones go on until the deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

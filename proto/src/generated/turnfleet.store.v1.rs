@@ -72,6 +72,11 @@ pub struct PolicyRecord {
     pub allocations_per_user: u64,
     #[prost(uint32, tag = "6")]
     pub max_lifetime_seconds: u32,
+    /// Zero means without an end.
+    #[prost(uint32, tag = "7")]
+    pub max_session_seconds: u32,
+    #[prost(bool, tag = "8")]
+    pub strict_expiry: bool,
 }
 /// ports/{public_ip}/{first}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -101,6 +101,21 @@ fn a_good_snapshot_is_compiled_whole() {
 }
 
 #[test]
+fn sessions_are_bounded_only_where_the_snapshot_says_so() {
+    let mut snapshot = snapshot();
+    for (seconds, strict, expected) in [(0, false, None), (900, true, Some(900))] {
+        snapshot.limits = Some(fleet::Limits {
+            max_session_seconds: seconds,
+            strict_expiry: strict,
+            ..fleet::Limits::default()
+        });
+        let limits = compile(&snapshot, &local()).unwrap().policy.server.limits;
+        assert_eq!(limits.max_session, expected.map(Duration::from_secs));
+        assert_eq!(limits.strict_expiry, strict);
+    }
+}
+
+#[test]
 fn each_secret_that_is_accepted_gives_one_candidate() {
     let found = candidates("1500:@alice:example.org", 1000);
     let expected = ["north", "south"].map(|secret| {
@@ -198,13 +213,23 @@ fn what_does_not_fit_is_refused_with_its_field() {
         |s| s.peer_policy.as_mut().unwrap().allow = vec!["10.0.0.0/33".into()],
         "peer_policy.allow",
     );
+    let limits = fleet::Limits::default();
     refused(
         |s| {
             s.limits = Some(fleet::Limits {
-                allocations_per_user: 0,
                 max_lifetime_seconds: 599,
+                ..limits
             });
         },
         "600",
+    );
+    refused(
+        |s| {
+            s.limits = Some(fleet::Limits {
+                max_session_seconds: 599,
+                ..limits
+            });
+        },
+        "limits.max_session_seconds",
     );
 }

@@ -60,6 +60,8 @@ pub(crate) struct Owner {
     pub(crate) user: Option<Range<u16>>,
     /// Read by requests only, never by data.
     pub(crate) key: Box<LongTermKey>,
+    /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
+    pub(crate) expires_at: u64,
 }
 
 /// One relayed transport address.

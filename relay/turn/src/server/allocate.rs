@@ -1,6 +1,8 @@
 //! Allocate (RFC 8656 §7.2): what the request asks for, whether it may be had, and the answer. Sockets are opened in
 //! between, see [`super::opening`].
 
+use std::time::Duration;
+
 use super::Server;
 use super::auth::Credential;
 use super::granting::write_success;
@@ -65,6 +67,7 @@ impl Server {
             Some(Ok(seconds)) => self.granted_lifetime(Some(seconds)),
             Some(Err(_)) => return Err(Reject::BadRequest),
         };
+        let lifetime = self.within_session(lifetime, Duration::ZERO);
         if self.draining {
             return Err(Reject::InsufficientCapacity);
         }
@@ -75,6 +78,7 @@ impl Server {
             username: credential.username.into(),
             user: credential.user.clone(),
             key: Box::new(credential.key.clone()),
+            expires_at: credential.expires_at,
         };
         // (10) The quota is the user's.
         self.admit(&owner, asked)?;

@@ -29,6 +29,8 @@ pub(super) struct Credential<'a> {
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<u16>>,
     pub(super) key: LongTermKey,
+    /// Unix seconds at which it ends; `u64::MAX` for a static user's.
+    pub(super) expires_at: u64,
 }
 
 impl Server {
@@ -79,10 +81,13 @@ impl Server {
     ) -> Option<Credential<'a>> {
         let message = &request.message;
         // The key that the allocation was made with stays good while it lives: rotated secrets and an expired ephemeral
-        // credential do not end a call.
+        // credential do not end a call, unless the policy is strict about the latter.
         let allocation = request.allocation.and_then(|id| self.table.allocation(id));
         let owner = allocation.map(|allocation| &allocation.owner);
+        let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
+        let strict = self.policy.limits.strict_expiry;
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
+            && !(strict && ended(owner.expires_at))
             && owner.key.algorithm() == algorithm
             && message.verify_integrity(&owner.key)
         {
@@ -90,6 +95,7 @@ impl Server {
                 username,
                 user: owner.user.clone(),
                 key: LongTermKey::clone(&owner.key),
+                expires_at: owner.expires_at,
             });
         }
         self.candidates.restart(algorithm);
@@ -104,8 +110,8 @@ impl Server {
         }
         let signed = |candidate: &&Candidate| message.verify_integrity(&candidate.key);
         let candidate = self.candidates.iter().find(signed)?;
-        let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
-        if candidate.expires_at.is_some_and(ended) {
+        let expires_at = candidate.expires_at.unwrap_or(u64::MAX);
+        if ended(expires_at) {
             return None;
         }
         Some(Credential {
@@ -115,6 +121,7 @@ impl Server {
                 .as_ref()
                 .and_then(|range| user_range(range, username)),
             key: candidate.key.clone(),
+            expires_at,
         })
     }
 

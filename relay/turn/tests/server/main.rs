@@ -8,5 +8,6 @@ mod rfc8489;
 mod rfc8489_sha256;
 mod rfc8656;
 mod scenarios;
+mod sessions;
 mod simulation;
 mod support;

@@ -374,6 +374,7 @@ fn policy(hosts: &[IpAddr]) -> Policy {
             permissions_per_allocation: 4,
             channels_per_allocation: 4,
             max_lifetime: Duration::from_secs(3600),
+            ..Limits::default()
         },
     }
 }
