@@ -68,6 +68,8 @@ impl Load {
                     transport,
                     username,
                     password,
+                    // As browsers sign.
+                    password_algorithms: false,
                     seed: seed(index),
                 })
             });

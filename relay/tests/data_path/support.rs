@@ -219,6 +219,7 @@ impl Driver {
                 transport,
                 username: USERNAME.into(),
                 password: PASSWORD.into(),
+                password_algorithms: false,
                 seed,
             }),
             unread: Vec::new(),
