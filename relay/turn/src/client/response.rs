@@ -67,12 +67,14 @@ impl Client {
             }),
         };
         match event {
-            Some(event) => {
-                self.keepalive.granted(now, &event);
-                self.emit(event);
-            }
+            Some(event) => self.grant(now, event),
             None => self.fail(&request, Failure::Malformed),
         }
+    }
+
+    fn grant(&mut self, now: Instant, event: Event) {
+        self.keepalive.granted(now, &event);
+        self.emit(event);
     }
 
     /// Takes up the challenge of a 401 or 438 and asks again, or reports the refusal.
@@ -87,8 +89,12 @@ impl Client {
             && transaction.request.is_authenticated()
             && transaction.retries < MAX_RETRIES
             && self.take_challenge(&transaction, code, message);
+        let deletes = matches!(transaction.request, Request::Refresh { lifetime: 0 });
         if retry {
             self.start(now, transaction.request, transaction.retries + 1);
+        } else if deletes && code == ErrorCode::ALLOCATION_MISMATCH {
+            // RFC 8656 §8.3: the allocation is gone, as it was to be.
+            self.grant(now, Event::Refreshed { lifetime: 0 });
         } else {
             self.fail(&transaction.request, Failure::Refused(code));
         }
