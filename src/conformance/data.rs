@@ -6,7 +6,9 @@ use turnfleet_turn::wire::{AttributeType, Class, MessageWriter, Method};
 use super::line::{Line, message};
 use super::peer::{Peer, text_of};
 use super::permission::MALFORMED_PEERS;
-use super::statement::{Outcome, Shortfall, Statement, Verdict, ensure, failed, may, met, must};
+use super::statement::{
+    Outcome, Shortfall, Statement, Verdict, ensure, failed, may, met, must, should,
+};
 use super::subject::Subject;
 
 /// Lengths of payloads: every remainder of four, nothing, and what fills a packet.
@@ -21,6 +23,7 @@ pub(super) fn statements() -> Vec<Statement> {
     all.extend(channel_data());
     all.extend(discarded_channel_data());
     all.extend(without_allocation());
+    all.extend(between_clients());
     all
 }
 
@@ -407,6 +410,57 @@ fn without_allocation() -> Vec<Statement> {
                 line.send_channel_data(0x4000, b"from nobody")?;
                 line.ask_unsigned(Method::Binding, |_| {})?.granted()?;
                 line.quiet("no answer")
+            },
+        ),
+    ]
+}
+
+/// A relayed address is a peer like any other (RFC 8656 §2, with both ends of a call behind one server).
+fn between_clients() -> Vec<Statement> {
+    let pair = |subject: &Subject| {
+        let (one, two) = (subject.allocated()?, subject.allocated()?);
+        let (here, there) = (PeerAddr(one.relayed()?), PeerAddr(two.relayed()?));
+        Ok::<_, Shortfall>((one, here, two, there))
+    };
+    vec![
+        should(
+            "RFC8656-11-between-clients",
+            "Two clients of one server reach each other in indications",
+            move |subject| {
+                let (mut one, here, mut two, there) = pair(subject)?;
+                one.permit(&[there])?;
+                two.permit(&[here])?;
+                one.send_indication(there, b"over")?;
+                two.hears_indication(here, b"over")?;
+                two.send_indication(here, b"and back")?;
+                one.hears_indication(there, b"and back")?;
+                met()
+            },
+        ),
+        should(
+            "RFC8656-12-between-clients",
+            "Two clients of one server reach each other through channels",
+            move |subject| {
+                let (mut one, here, mut two, there) = pair(subject)?;
+                one.bind(0x4000, there)?;
+                two.bind(0x4001, here)?;
+                one.send_channel_data(0x4000, b"over")?;
+                two.hears_on_channel(0x4001, b"over")?;
+                two.send_channel_data(0x4001, b"and back")?;
+                one.hears_on_channel(0x4000, b"and back")?;
+                met()
+            },
+        ),
+        must(
+            "RFC8656-9-between-clients",
+            "A client does not reach another one of the server that has not permitted it",
+            move |subject| {
+                let (mut one, _, mut two, there) = pair(subject)?;
+                one.permit(&[there])?;
+                one.send_indication(there, b"nobody let this in")?;
+                one.ask(Method::Refresh, |_| {})?.granted()?;
+                two.ask(Method::Refresh, |_| {})?.granted()?;
+                two.quiet("nothing of the other client")
             },
         ),
     ]

@@ -25,6 +25,7 @@ pub(super) fn statements() -> Vec<Statement> {
     all.extend(unknown_required());
     all.extend(unknown_required_when_authenticated());
     all.extend(unminded());
+    all.extend(software());
     all
 }
 
@@ -304,4 +305,31 @@ fn ignored(subject: &Subject, kind: AttributeType) -> Verdict {
     })?;
     answer.granted()?;
     met()
+}
+
+fn software() -> Vec<Statement> {
+    vec![
+        should(
+            "RFC8656-5-software-Allocate",
+            "An Allocate success names the server's software",
+            |subject| {
+                let answer = subject.introduced()?.allocate(|_| {})?;
+                answer
+                    .granted()?
+                    .with(AttributeType::SOFTWARE, "SOFTWARE")?;
+                met()
+            },
+        ),
+        should(
+            "RFC8656-5-software-Refresh",
+            "A Refresh success names the server's software",
+            |subject| {
+                let answer = subject.allocated()?.ask(Method::Refresh, |_| {})?;
+                answer
+                    .granted()?
+                    .with(AttributeType::SOFTWARE, "SOFTWARE")?;
+                met()
+            },
+        ),
+    ]
 }

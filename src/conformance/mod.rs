@@ -100,12 +100,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "no statement's id contains {:?}",
         args.only
     );
+    subject.greet()?;
     let report = Report::new(args.target.to_string(), examine(&subject, chosen));
-    print(&if args.json {
+    let found = if args.json {
         report.json().to_string()
     } else {
         report.text()
-    });
+    };
+    crate::print(&format!("{found}\n"))?;
     let failures = report.failures();
     ensure!(
         failures == 0,
@@ -152,14 +154,6 @@ fn wait(time: Duration) {
     while let Some(left) = until.checked_duration_since(Instant::now()) {
         std::thread::park_timeout(left);
     }
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "the findings are what the command is for"
-)]
-fn print(text: &str) {
-    println!("{text}");
 }
 
 #[cfg(test)]

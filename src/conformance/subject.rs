@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use turnfleet_relay::datagram::ReceiveBatch;
 use turnfleet_turn::{AddressFamily, Transport};
 
@@ -57,6 +57,17 @@ impl Subject {
             batch: Rc::new(RefCell::new(ReceiveBatch::new(SLOTS))),
             retired: Retired::default(),
         })
+    }
+
+    /// Allocates once: of a server that does not answer, or not to this user, nothing can be said.
+    pub(super) fn greet(&self) -> Result<()> {
+        match self.allocated() {
+            Ok(_) => Ok(()),
+            Err(Shortfall::Failed { expected, seen }) => {
+                bail!("the server gives no allocation: expected {expected}; seen {seen}")
+            }
+            Err(Shortfall::Skipped(why)) => bail!("the server gives no allocation: {why}"),
+        }
     }
 
     /// A way to the server of its own, with a username that the lines before and after it do not have.
