@@ -76,10 +76,9 @@ pub(crate) fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettin
     transports.extend(tls.is_some().then_some(Transport::Tls));
     let ips: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
     let listeners = ips.iter().flat_map(|&ip| {
-        transports.iter().map(move |&transport| Listener {
-            transport,
-            address: SocketAddr::new(ip, 0),
-        })
+        transports
+            .iter()
+            .map(move |&transport| Listener::new(transport, SocketAddr::new(ip, 0)))
     });
     ShardSettings {
         listeners: listeners.collect(),
@@ -198,13 +197,22 @@ impl Driver {
     }
 
     pub(crate) fn tcp(server: SocketAddr) -> Self {
-        Self::new(Socket::Tcp(connect(server)), Transport::Tcp)
+        Self::over(connect(server))
+    }
+
+    /// On a connection that something was sent on already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self::new(Socket::Tcp(stream), Transport::Tcp)
+    }
+
+    /// On TLS that was set up already.
+    pub(crate) fn over_tls(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self::new(Socket::Tls(Box::new(stream)), Transport::Tls)
     }
 
     /// Trusts the certificate in `chain_file` and no other.
     pub(crate) fn tls(server: SocketAddr, chain_file: &Path) -> Self {
-        let stream = tls_connect(server, chain_file);
-        Self::new(Socket::Tls(Box::new(stream)), Transport::Tls)
+        Self::over_tls(tls_connect(server, chain_file))
     }
 
     fn new(socket: Socket, transport: Transport) -> Self {
@@ -428,19 +436,16 @@ pub(crate) fn tls_connect(
     server: SocketAddr,
     chain_file: &Path,
 ) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(chain_file).unwrap() {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("turn.example.org").unwrap();
-    let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = connect(server);
+    tls_over(connect(server), chain_file, &[])
+}
+
+/// The same over a connection, offering `protocols` (ALPN).
+pub(crate) fn tls_over(
+    mut stream: TcpStream,
+    chain_file: &Path,
+    protocols: &[&str],
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut session = tls_session(chain_file, protocols);
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     while session.is_handshaking() {
         session.complete_io(&mut stream).expect("a TLS handshake");
@@ -449,6 +454,23 @@ pub(crate) fn tls_connect(
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
     StreamOwned::new(session, stream)
+}
+
+/// A client's side of TLS that trusts the certificate in `chain_file` and offers `protocols` (ALPN).
+pub(crate) fn tls_session(chain_file: &Path, protocols: &[&str]) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(chain_file).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| (*name).into()).collect();
+    let name = ServerName::try_from("turn.example.org").unwrap();
+    ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
 /// Writes a certificate for `turn.example.org` and its key.
