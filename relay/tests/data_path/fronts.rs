@@ -1,18 +1,19 @@
 //! What stands before TURN on a stream: balancers' headers, TLS told from plain TURN, and HTTPS on the same port.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its machinery fails")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use turnfleet_relay::shard::{Certificate, Front, Listener, StreamLimits};
+use turnfleet_relay::shard::{Front, Listener, StreamLimits};
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;
 
 use crate::support::{
-    DEADLINE, Driver, Relay, connect, echo_peer, settings, tls_over, tls_session, wait_until,
-    write_certificate,
+    DEADLINE, Driver, Relay, certificate, connect, echo_peer, settings, tls_over, tls_session,
+    wait_until,
 };
 
 /// A relay with one listener and a certificate for it.
@@ -28,11 +29,8 @@ impl Fronted {
     }
 
     fn with_limits(transport: Transport, front: Front, limits: StreamLimits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (chain, key) = (folder.path().join("cert"), folder.path().join("key"));
-        write_certificate(&chain, &key);
-        let certificate = Certificate::load(&chain, &key).unwrap();
-        let mut settings = settings(1, Some(Arc::new(certificate)));
+        let (chain, folder, certificate) = certificate();
+        let mut settings = settings(1, Some(certificate));
         let mut listener = Listener::new(transport, "127.0.0.1:0".parse().unwrap());
         listener.front = front;
         settings.listeners = vec![listener];

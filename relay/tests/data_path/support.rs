@@ -8,7 +8,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant as Clock};
@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
 use turnfleet_relay::shard::{
     Certificate, EventLog, Listener, RelayPolicy, ShardSet, ShardSettings, StreamLimits,
 };
@@ -169,6 +170,8 @@ pub(crate) enum Socket {
 pub(crate) struct Driver {
     pub(crate) socket: Socket,
     pub(crate) client: Client,
+    /// Whether every byte is sent in a segment, and inside TLS in a record, of its own.
+    pub(crate) bytes_alone: bool,
     unread: Vec<u8>,
     start: Clock,
 }
@@ -229,6 +232,7 @@ impl Driver {
                 password: PASSWORD.into(),
                 seed,
             }),
+            bytes_alone: false,
             unread: Vec::new(),
             start,
         }
@@ -248,6 +252,17 @@ impl Driver {
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        let portion = if self.bytes_alone {
+            1
+        } else {
+            bytes.len().max(1)
+        };
+        for portion in bytes.chunks(portion) {
+            self.send_once(portion);
+        }
+    }
+
+    fn send_once(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Udp(socket) => {
                 socket.send(bytes).unwrap();
@@ -385,6 +400,26 @@ impl Driver {
         }
     }
 
+    /// The next whole message of a plain stream as it came, padding included.
+    #[track_caller]
+    pub(crate) fn receive_raw(&mut self) -> Vec<u8> {
+        let Socket::Tcp(stream) = &mut self.socket else {
+            panic!("a plain stream");
+        };
+        let start = Clock::now();
+        let mut buffer = vec![0; 70_000];
+        loop {
+            if let Frame::Message { total, .. } = deframe(&self.unread, MAX_FRAME_LEN) {
+                return self.unread.drain(..total).collect();
+            }
+            assert!(start.elapsed() < DEADLINE, "nothing was received");
+            match stream.read(&mut buffer) {
+                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
+                Err(error) => assert!(is_timeout(&error), "receiving: {error}"),
+            }
+        }
+    }
+
     /// Whether the relay has closed the stream.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut buffer = [0; 4096];
@@ -471,6 +506,15 @@ pub(crate) fn tls_session(chain_file: &Path, protocols: &[&str]) -> ClientConnec
     config.alpn_protocols = protocols.iter().map(|name| (*name).into()).collect();
     let name = ServerName::try_from("turn.example.org").unwrap();
     ClientConnection::new(Arc::new(config), name).unwrap()
+}
+
+/// A certificate, its chain's file, and the folder that holds both.
+pub(crate) fn certificate() -> (PathBuf, TempDir, Arc<Certificate>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("cert"), folder.path().join("key"));
+    write_certificate(&chain, &key);
+    let certificate = Certificate::load(&chain, &key).unwrap();
+    (chain, folder, Arc::new(certificate))
 }
 
 /// Writes a certificate for `turn.example.org` and its key.
