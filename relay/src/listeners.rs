@@ -39,6 +39,8 @@ pub struct Listener {
 pub struct Front {
     /// Whether a TCP listener takes TLS too, told by a stream's first bytes.
     pub detects_tls: bool,
+    /// Whether clients are told so.
+    pub announces_tls: bool,
     /// Balancers whose streams begin with a PROXY protocol header, which tells the client's address. Where there are
     /// some, streams of others are closed.
     pub proxy_protocol_from: Vec<Cidr>,
@@ -70,16 +72,21 @@ impl Listener {
         }
     }
 
-    /// The transports that clients can speak.
+    /// The transports that clients are told of.
     pub(crate) fn transports(&self) -> impl Iterator<Item = Transport> + use<> {
-        let tls = self.front.detects_tls.then_some(Transport::Tls);
+        let tls = self.front.announces_tls.then_some(Transport::Tls);
         [self.transport].into_iter().chain(tls)
+    }
+
+    /// Whether it needs a certificate.
+    pub(crate) fn takes_tls(&self) -> bool {
+        self.transport == Transport::Tls || self.front.detects_tls
     }
 }
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let also = if self.front.detects_tls { "+tls" } else { "" };
+        let also = if self.front.announces_tls { "+tls" } else { "" };
         write!(f, "{}{also} {}", self.transport, self.address)
     }
 }

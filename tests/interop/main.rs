@@ -10,6 +10,7 @@ mod browser;
 mod client;
 mod coturn;
 mod fleet;
+mod haproxy;
 mod namespaces;
 mod netns;
 mod outpost;

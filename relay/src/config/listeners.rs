@@ -20,7 +20,7 @@ pub(super) fn listeners(raw: &[RawListener], f: &mut Findings) -> Vec<Listener> 
             f.error(key("transport"), &raw.transport, "udp, tcp, tls or tcp+tls");
         }
         let address: Option<SocketAddr> = parse(key("address"), &raw.address, ADDRESS, f);
-        let (Some((transport, detects_tls)), Some(address)) = (transport, address) else {
+        let (Some((transport, with_tls)), Some(address)) = (transport, address) else {
             continue;
         };
         if address.ip().is_multicast() {
@@ -40,7 +40,8 @@ pub(super) fn listeners(raw: &[RawListener], f: &mut Findings) -> Vec<Listener> 
             continue;
         }
         let mut listener = Listener::new(transport, address);
-        listener.front.detects_tls = detects_tls;
+        listener.front.detects_tls = with_tls;
+        listener.front.announces_tls = with_tls;
         listener.front = front(raw, &listener, key, f);
         listeners.push(listener);
     }
@@ -50,7 +51,14 @@ pub(super) fn listeners(raw: &[RawListener], f: &mut Findings) -> Vec<Listener> 
     listeners
 }
 
-/// The transport of that name, and whether TLS is told from it.
+/// Lets TCP listeners take TLS too where there is a certificate for it.
+pub(super) fn detect_tls(listeners: &mut [Listener], has_certificate: bool) {
+    for listener in listeners {
+        listener.front.detects_tls |= has_certificate && listener.transport == Transport::Tcp;
+    }
+}
+
+/// The transport of that name, and whether TLS goes with it.
 fn transport(name: &str) -> Option<(Transport, bool)> {
     if name == "tcp+tls" {
         return Some((Transport::Tcp, true));
@@ -80,7 +88,6 @@ fn front(
     if raw.https_backend.is_empty() {
         return front;
     }
-    let takes_tls = listener.transports().any(|it| it == Transport::Tls);
     let backend: Option<SocketAddr> = raw.https_backend.parse().ok();
     let fits = |backend: &SocketAddr| backend.port() != 0 && *backend != listener.address;
     front.https_backend = backend.filter(fits);
@@ -90,7 +97,7 @@ fn front(
             &raw.https_backend,
             "the ip:port or [ip]:port of another server",
         );
-    } else if !takes_tls {
+    } else if !listener.takes_tls() {
         f.error(
             key("https_backend"),
             &raw.https_backend,

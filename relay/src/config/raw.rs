@@ -119,7 +119,8 @@ impl Default for RawController {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListener {
-    /// `udp`, `tcp`, `tls` (TLS over TCP), or `tcp+tls` for both on one port, told apart by a connection's first bytes.
+    /// `udp`, `tcp`, `tls` (TLS over TCP), or `tcp+tls` for both on one port, told apart by a connection's first bytes. A
+    /// node with a `tls` listener takes TLS on its `tcp` listeners too, without announcing it.
     pub transport: String,
     /// `ip:port` or `[ip]:port`. Port 0: one that the system chooses.
     pub address: String,

@@ -110,6 +110,27 @@ fn tcp_and_tls_cannot_share_a_port() {
 }
 
 #[test]
+fn a_node_with_tls_takes_it_on_tcp_ports_too_and_announces_it_where_told() {
+    let mut raw = raw();
+    raw.listeners = vec![
+        listener("udp", "192.0.2.1:1"),
+        listener("tcp", "192.0.2.1:1"),
+    ];
+    let takes_tls = |raw: &RawConfig| {
+        let listeners = Config::try_from(raw.clone()).unwrap().listeners;
+        let of = |it: &Listener| (it.takes_tls(), it.transports().count());
+        listeners.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(takes_tls(&raw), [(false, 1), (false, 1)]);
+    raw.tls.certificate = "/dev/null".into();
+    raw.tls.key = "/dev/null".into();
+    raw.listeners.push(listener("tls", "192.0.2.1:2"));
+    raw.listeners.push(listener("tcp+tls", "192.0.2.1:3"));
+    let all = [(false, 1), (true, 1), (true, 1), (true, 2)];
+    assert_eq!(takes_tls(&raw), all);
+}
+
+#[test]
 fn what_stands_before_turn_fits_the_transport() {
     let with = |transport: &str, from: &str, backend: &str| {
         let mut raw = raw();

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
+use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::{AddressFamily, Transport};
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
@@ -35,9 +35,10 @@ impl TryFrom<RawConfig> for Config {
             f.missing("state_dir", "a folder");
         }
         let controller = controller(raw.controller, f);
-        let listeners = listeners::listeners(&raw.listeners, f);
+        let mut listeners = listeners::listeners(&raw.listeners, f);
         let public_ips = public_ips(&raw.public_ips, f);
         let tls = tls(raw.tls, &listeners, f);
+        listeners::detect_tls(&mut listeners, tls.is_some());
         let shards = shards(raw.shards, f);
         let trusted_sources = trusted_sources(&raw.trusted_sources, f);
         let stream = stream(&raw.stream, f);
@@ -251,10 +252,7 @@ fn public_ips(raw: &[String], f: &mut Findings) -> Vec<PublicIp> {
 }
 
 fn tls(raw: RawTls, listeners: &[Listener], f: &mut Findings) -> Option<TlsConfig> {
-    let needed = listeners
-        .iter()
-        .flat_map(Listener::transports)
-        .any(|transport| transport == Transport::Tls);
+    let needed = listeners.iter().any(Listener::takes_tls);
     let (certificate, key) = (path(&raw.certificate), path(&raw.key));
     if !needed {
         if certificate.is_some() || key.is_some() {

@@ -21,7 +21,7 @@ use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::{Config, RelayedHost};
-use turnfleet_turn::{Counters, Ledger, ShardId, Transport};
+use turnfleet_turn::{Counters, Ledger, ShardId};
 
 pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
 pub use crate::driver::counters::DriverCounters;
@@ -143,8 +143,8 @@ impl ShardSet {
             Some(certificate) => Some(TlsSettings::new(Arc::clone(certificate))?),
             None => None,
         };
-        let needs_tls = |listener: &&Listener| listener.transports().any(|it| it == Transport::Tls);
-        if let (Some(listener), None) = (settings.listeners.iter().find(needs_tls), &tls) {
+        let needs_tls = settings.listeners.iter().find(|it| it.takes_tls());
+        if let (Some(listener), None) = (needs_tls, &tls) {
             let listener = listener.clone();
             return Err(BindError::NoCertificate { listener });
         }
