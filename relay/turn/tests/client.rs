@@ -357,6 +357,17 @@ fn a_lost_allocation_is_let_go() {
     assert_eq!(client.poll_timeout(), None);
 }
 
+/// RFC 8656 §8.3: an answer was lost, and the request that was made again found nothing.
+#[test]
+fn ending_what_is_gone_succeeds() {
+    let mut client = allocated(Transport::Udp);
+    client.refresh(START, 0).unwrap();
+    let request = transmit(&mut client);
+    client.handle_input(START, &refusal(&request, ErrorCode::ALLOCATION_MISMATCH));
+    assert_eq!(client.poll_event(), Some(Event::Refreshed { lifetime: 0 }));
+    assert_eq!(client.allocation(), None);
+}
+
 #[test]
 fn a_lifetime_of_zero_ends_the_allocation() {
     let mut client = allocated(Transport::Udp);

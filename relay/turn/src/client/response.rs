@@ -72,12 +72,14 @@ impl Client {
             }),
         };
         match event {
-            Some(event) => {
-                self.keepalive.granted(now, &event);
-                self.emit(event);
-            }
+            Some(event) => self.grant(now, event),
             None => self.fail(&request, Failure::Malformed),
         }
+    }
+
+    fn grant(&mut self, now: Instant, event: Event) {
+        self.keepalive.granted(now, &event);
+        self.emit(event);
     }
 
     /// Takes up the challenge of a 401 or 438 and asks again, or reports the refusal.
@@ -96,7 +98,12 @@ impl Client {
         } else {
             Err(Failure::Refused(code))
         };
+        let deletes = matches!(transaction.request, Request::Refresh { lifetime: 0 });
         match taken {
+            // RFC 8656 §8.3: the allocation is gone, as it was to be.
+            Err(_) if deletes && code == ErrorCode::ALLOCATION_MISMATCH => {
+                self.grant(now, Event::Refreshed { lifetime: 0 });
+            }
             Ok(()) => self.start(now, transaction.request, transaction.retries + 1),
             Err(why) => self.fail(&transaction.request, why),
         }
