@@ -16,7 +16,7 @@ const MADE: [&str; 2] = ["<!-- made from the tests -->", "<!-- end -->"];
 const STATEMENTS: &str = "relay/turn/tests/server";
 
 /// Which file keeps the statements of a section: the longest beginning that fits counts.
-const KEPT_IN: [(&str, &str); 36] = [
+const KEPT_IN: [(&str, &str); 39] = [
     ("RFC 8489 §5", "wire/message.rs"),
     ("RFC 8489 §6.3", "server/mod.rs"),
     ("RFC 8489 §6.3.1", "server/request.rs"),
@@ -24,7 +24,7 @@ const KEPT_IN: [(&str, &str); 36] = [
     ("RFC 8489 §7", "server/request.rs"),
     ("RFC 8489 §9", "server/auth.rs"),
     ("RFC 8489 §9.2", "server/nonce.rs"),
-    ("RFC 8489 §9.2.2", "wire/integrity.rs"),
+    ("RFC 8489 §9.2.2", "wire/password.rs"),
     ("RFC 8489 §9.2.4", "server/auth.rs"),
     ("RFC 8489 §12", "server/binding.rs"),
     ("RFC 8489 §14", "wire/attribute.rs"),
@@ -35,8 +35,11 @@ const KEPT_IN: [(&str, &str); 36] = [
     ("RFC 8489 §14.8", "wire/error_code.rs"),
     ("RFC 8489 §14.9", "wire/typed.rs"),
     ("RFC 8489 §14.1", "wire/address.rs"),
+    ("RFC 8489 §14.11", "wire/password.rs"),
+    ("RFC 8489 §14.12", "wire/password.rs"),
     ("RFC 8489 §14.13", "wire/writer.rs"),
     ("RFC 8489 §16", "server/refusing.rs"),
+    ("RFC 8489 §18.5", "wire/password.rs"),
     ("RFC 5766 §11", "channels.rs"),
     ("RFC 8656 §3", "server/ending.rs"),
     ("RFC 8656 §5", "server/request.rs"),
@@ -56,7 +59,7 @@ const KEPT_IN: [(&str, &str); 36] = [
 ];
 
 /// What test names cannot write, as the RFCs write it.
-const WORDS: [(&str, &str); 34] = [
+const WORDS: [(&str, &str); 38] = [
     ("udp", "UDP"),
     ("tcp", "TCP"),
     ("tls", "TLS"),
@@ -85,6 +88,10 @@ const WORDS: [(&str, &str); 34] = [
     ("send indication", "Send indication"),
     ("data indication", "Data indication"),
     ("dont fragment", "DONT-FRAGMENT"),
+    ("password algorithm", "PASSWORD-ALGORITHM"),
+    ("password algorithms", "PASSWORD-ALGORITHMS"),
+    ("message integrity", "MESSAGE-INTEGRITY"),
+    ("the servers and", "the server's and"),
     ("requested transport", "REQUESTED-TRANSPORT"),
     ("requested address family", "REQUESTED-ADDRESS-FAMILY"),
     ("of channel number", "of CHANNEL-NUMBER"),
