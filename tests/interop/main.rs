@@ -8,6 +8,7 @@
 mod browser;
 #[path = "../client/mod.rs"]
 mod client;
+mod conformance;
 mod coturn;
 mod fleet;
 mod haproxy;

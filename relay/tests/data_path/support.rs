@@ -230,6 +230,7 @@ impl Driver {
                 transport,
                 username: USERNAME.into(),
                 password: PASSWORD.into(),
+                password_algorithms: false,
                 seed,
             }),
             bytes_alone: false,
