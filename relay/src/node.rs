@@ -355,10 +355,11 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
     let controllers = endpoints
         .iter()
         .filter_map(|endpoint| literal(&endpoint.uri));
-    let own = addressing
-        .hosts
-        .iter()
-        .flat_map(|host| [host.local, host.public]);
+    let hosts = addressing.hosts.iter();
+    let own = hosts.flat_map(|host| [host.local, host.public]);
+    // Those of listeners that only balancers reach are no hosts.
+    let listeners = addressing.listeners.iter();
+    let own = own.chain(listeners.map(|listener| listener.address.ip()));
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     LocalPolicy {
         public_ips: addressing.public_ips(),

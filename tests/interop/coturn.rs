@@ -14,7 +14,8 @@ const SECRET: &str = "north-by-northwest";
 /// The tool draws channel numbers that RFC 8656 has abolished.
 pub(crate) const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numbers=true"];
 
-fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
+/// Runs the tool against `server` until it is done.
+pub(crate) fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
     Command::new(UCLIENT)
         .args(arguments)
         .args(["-p", &server.port().to_string(), &server.ip().to_string()])
@@ -36,9 +37,7 @@ fn relays_everything(arguments: &[&str], mode: &[&str]) {
     });
 }
 
-/// Four clients talk in pairs through `server`, and everything that is sent is received.
-#[track_caller]
-pub(crate) fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
+fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
     let fixed = [
         "-y", "-n", "50", "-m", "4", "-l", "160", "-u", "alice", "-W", SECRET,
     ];
@@ -50,7 +49,7 @@ pub(crate) fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
 }
 
 /// The counts of the tool's last summary line, `tot_send_msgs=A, tot_recv_msgs=B`.
-fn totals(text: &str) -> Option<(u64, u64)> {
+pub(crate) fn totals(text: &str) -> Option<(u64, u64)> {
     let line = text
         .lines()
         .rev()

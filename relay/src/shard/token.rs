@@ -32,7 +32,7 @@ impl Source {
             Self::Acceptor(index) => (2, index),
             Self::Relayed(index) => (3, index),
             Self::Stream(index) => (4, index),
-            Self::Forward(index) => (5, index),
+            Self::Forward(index) => (8, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -45,7 +45,7 @@ impl Source {
             2 => Self::Acceptor(index),
             3 => Self::Relayed(index),
             4 => Self::Stream(index),
-            5 => Self::Forward(index),
+            8 => Self::Forward(index),
             _ => Self::Waker,
         }
     }

@@ -4,6 +4,9 @@
 //! a newcomer needs its place, each may stay for a bounded time and make the relay keep a few kilobytes. A stream with
 //! an allocation lives as long as that. Idle streams hold no buffer.
 //!
+//! What a stream is shows in its first bytes (`opening`): until then it has no five-tuple, and one that is for an HTTPS
+//! server leaves for [`https`].
+//!
 //! A client that reads slowly loses data messages, whole ones; it is closed when even answers do not fit any more.
 
 mod client_hello;
@@ -184,16 +187,26 @@ impl Streams {
             acceptor,
             awaits_header: listener.front.has_proxy_header(),
         };
+        self.make_room(counters);
+        let deadline = now.after(self.limits.opening);
+        let connection = Box::new(Connection::new(socket, client, opening, deadline));
+        self.insert(registry, connection, deadline);
+    }
+
+    /// Makes room among those without an allocation.
+    fn make_room(&mut self, counters: &mut DriverCounters) {
         if self.strangers.len() >= self.limits.without_allocation {
             counters.streams_evicted += 1;
             self.close_oldest_stranger();
         }
+    }
+
+    /// Gives a stream without an allocation its place.
+    fn insert(&mut self, registry: &Registry, mut connection: Box<Connection>, deadline: Instant) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        let deadline = now.after(self.limits.opening);
-        let mut connection = Box::new(Connection::new(socket, client, opening, deadline));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Stream(index).token();
         if registry
@@ -205,6 +218,15 @@ impl Streams {
         }
         self.strangers.insert((deadline, index));
         self.connections[index] = Some(connection);
+    }
+
+    /// Makes the stream at `index` the one of `client`.
+    fn name(&mut self, index: usize, client: FiveTuple) {
+        if let Some(&stale) = self.by_client.get(&client) {
+            // The kernel has forgotten the earlier connection, and its event is still on the way here.
+            self.close(stale);
+        }
+        self.by_client.insert(client, index);
     }
 
     /// The client at `index`.

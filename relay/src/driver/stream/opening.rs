@@ -171,11 +171,7 @@ impl Streams {
             self.strangers.remove(&(due, index));
             self.strangers.insert((deadline, index));
         }
-        if let Some(&stale) = self.by_client.get(&client) {
-            // The kernel has forgotten the earlier connection, and its event is still on the way here.
-            self.close(stale);
-        }
-        self.by_client.insert(client, index);
+        self.name(index, client);
     }
 
     /// Closes a stream that is not what it should be. What it brought is taken first: the client sees an end, no reset.
