@@ -29,10 +29,13 @@ impl Addressing {
     pub(crate) fn resolve(config: &Config, machine: &[IpAddr]) -> Result<Self, ConfigErrors> {
         let mut findings = Findings::default();
         let mut listeners: Vec<Listener> = Vec::new();
-        for (index, &listener) in config.listeners.iter().enumerate() {
-            let Listener { transport, address } = listener;
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let address = listener.address;
             let mut add = |address: SocketAddr| {
-                let concrete = Listener { transport, address };
+                let concrete = Listener {
+                    address,
+                    ..listener.clone()
+                };
                 // A wildcard beside a concrete address of the same port does not open it twice.
                 if address.port() == 0 || !listeners.contains(&concrete) {
                     listeners.push(concrete);
@@ -194,6 +197,7 @@ mod tests {
         let listener = |&(transport, address): &(&str, &str)| RawListener {
             transport: transport.into(),
             address: address.into(),
+            ..RawListener::default()
         };
         Config::try_from(RawConfig {
             node_id: "a".into(),

@@ -69,6 +69,8 @@ impl Load {
                     transport,
                     username,
                     password,
+                    // As browsers sign.
+                    password_algorithms: false,
                     seed: seed(index),
                 })
             });

@@ -7,12 +7,12 @@ use crate::client::{Credential, unix_now};
 use crate::fleet::{Fleet, Relay};
 use crate::tools;
 
-const UCLIENT: &str = "/usr/bin/turnutils_uclient";
+pub(crate) const UCLIENT: &str = "/usr/bin/turnutils_uclient";
 const STUNCLIENT: &str = "/usr/bin/turnutils_stunclient";
 const SECRET: &str = "north-by-northwest";
 
 /// The tool draws channel numbers that RFC 8656 has abolished.
-const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numbers=true"];
+pub(crate) const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numbers=true"];
 
 fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
     Command::new(UCLIENT)
@@ -36,7 +36,9 @@ fn relays_everything(arguments: &[&str], mode: &[&str]) {
     });
 }
 
-fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
+/// Four clients talk in pairs through `server`, and everything that is sent is received.
+#[track_caller]
+pub(crate) fn compare(server: SocketAddr, transport: &[&str], mode: &[&str]) {
     let fixed = [
         "-y", "-n", "50", "-m", "4", "-l", "160", "-u", "alice", "-W", SECRET,
     ];

@@ -11,6 +11,7 @@ mod client;
 mod conformance;
 mod coturn;
 mod fleet;
+mod haproxy;
 mod namespaces;
 mod netns;
 mod outpost;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use md5::{Digest as _, Md5};
+use sha2::Sha256;
 use turnfleet_proto::PortRange;
 use turnfleet_proto::credentials::SharedSecret;
 
@@ -454,13 +455,11 @@ impl Check {
 }
 
 fn static_user(user: &RawUser, realm: &str) -> StaticUser {
-    let mut md5 = Md5::new();
-    for part in [&user.name, ":", realm, ":", &user.password] {
-        md5.update(part.as_bytes());
-    }
+    let text = [&user.name, ":", realm, ":", &user.password].concat();
     StaticUser {
         name: user.name.clone(),
-        key: md5.finalize().into(),
+        key: Md5::digest(&text).into(),
+        key_sha256: Some(Sha256::digest(&text).into()),
     }
 }
 

@@ -207,6 +207,8 @@ pub struct StaticUser {
     pub name: String,
     /// MD5(name ":" realm ":" password), RFC 8489 §9.2.2.
     pub key: [u8; 16],
+    /// SHA-256 of the same, RFC 8489 §18.5.1.2; records of earlier versions lack it until the next start.
+    pub key_sha256: Option<[u8; 32]>,
 }
 
 impl StaticUser {

@@ -25,6 +25,7 @@ impl Fleet {
                 .map(|user| wire::StaticUser {
                     username: user.name.clone(),
                     key: user.key.to_vec(),
+                    key_sha256: user.key_sha256.map_or_else(Vec::new, Into::into),
                 })
                 .collect(),
             nonce_keys: self

@@ -236,6 +236,9 @@ pub struct StaticUser {
     /// MD5(username ":" realm ":" password), RFC 8489 section 9.2.2.
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// SHA-256 of the same, RFC 8489 section 18.5.1.2; empty where it is not known.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key_sha256: ::prost::alloc::vec::Vec<u8>,
 }
 /// The key with the highest id signs, all of them verify.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -167,6 +167,9 @@ pub struct StaticUserRecord {
     pub username: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Empty in records that were written before the key was kept.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key_sha256: ::prost::alloc::vec::Vec<u8>,
 }
 /// apitokens/{sha256 in hex}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,6 +5,7 @@
 //! wildcard, whether a port is free) is found out when the node starts.
 
 mod error;
+mod listeners;
 mod raw;
 mod validate;
 
@@ -17,7 +18,7 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
 
 use crate::addressing::{Addressing, machine_addresses};
-pub use crate::listeners::Listener;
+pub use crate::listeners::{Front, Listener};
 pub(crate) use error::Findings;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
 pub use raw::{
@@ -136,6 +137,8 @@ pub struct StreamConfig {
     pub unauthenticated_connections: usize,
     /// Bytes that may wait for one slow reader.
     pub write_queue_bytes: usize,
+    /// Connections that are passed on to HTTPS servers at a time, over the whole node.
+    pub https_connections: usize,
 }
 
 /// What the process shell logs, and how.

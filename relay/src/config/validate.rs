@@ -1,19 +1,19 @@
 //! From [`RawConfig`] to [`Config`]: reads every key before it gives up, so that all mistakes are told at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
+use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::{AddressFamily, Transport};
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
-    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawListener, RawLog,
-    RawStream, RawTls, StreamConfig, TlsConfig,
+    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLog, RawStream,
+    RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -35,9 +35,10 @@ impl TryFrom<RawConfig> for Config {
             f.missing("state_dir", "a folder");
         }
         let controller = controller(raw.controller, f);
-        let listeners = listeners(&raw.listeners, f);
+        let mut listeners = listeners::listeners(&raw.listeners, f);
         let public_ips = public_ips(&raw.public_ips, f);
         let tls = tls(raw.tls, &listeners, f);
+        listeners::detect_tls(&mut listeners, tls.is_some());
         let shards = shards(raw.shards, f);
         let trusted_sources = trusted_sources(&raw.trusted_sources, f);
         let stream = stream(&raw.stream, f);
@@ -218,45 +219,6 @@ fn endpoint(key: &str, text: &str, f: &mut Findings) -> Option<ControllerEndpoin
     })
 }
 
-fn listeners(raw: &[RawListener], f: &mut Findings) -> Vec<Listener> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    for (index, listener) in raw.iter().enumerate() {
-        let key = |name| format!("listeners[{index}].{name}");
-        let transport = Transport::ALL
-            .into_iter()
-            .find(|transport| transport.name() == listener.transport);
-        if transport.is_none() {
-            f.error(key("transport"), &listener.transport, "udp, tcp or tls");
-        }
-        let expected = "ip:port or [ip]:port";
-        let address: Option<SocketAddr> = parse(key("address"), &listener.address, expected, f);
-        let (Some(transport), Some(address)) = (transport, address) else {
-            continue;
-        };
-        if address.ip().is_multicast() {
-            f.error(key("address"), &listener.address, "a unicast address");
-            continue;
-        }
-        // TCP and TLS share the port space of the machine.
-        let taken = |other: &Listener| {
-            other.address == address && other.transport.is_stream() == transport.is_stream()
-        };
-        if address.port() != 0 && listeners.iter().any(taken) {
-            f.error(
-                key("address"),
-                &listener.address,
-                "an address that no other listener has",
-            );
-            continue;
-        }
-        listeners.push(Listener { transport, address });
-    }
-    if raw.is_empty() {
-        f.missing("listeners", "at least one listener");
-    }
-    listeners
-}
-
 fn public_ips(raw: &[String], f: &mut Findings) -> Vec<PublicIp> {
     let expected = "EXTERNAL or EXTERNAL/LOCAL, two addresses of one family";
     let mut found: Vec<PublicIp> = Vec::new();
@@ -290,9 +252,7 @@ fn public_ips(raw: &[String], f: &mut Findings) -> Vec<PublicIp> {
 }
 
 fn tls(raw: RawTls, listeners: &[Listener], f: &mut Findings) -> Option<TlsConfig> {
-    let needed = listeners
-        .iter()
-        .any(|listener| listener.transport == Transport::Tls);
+    let needed = listeners.iter().any(Listener::takes_tls);
     let (certificate, key) = (path(&raw.certificate), path(&raw.key));
     if !needed {
         if certificate.is_some() || key.is_some() {
@@ -353,10 +313,18 @@ fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
         16_777_216,
         f,
     );
+    within(
+        "stream.https_connections",
+        raw.https_connections,
+        1,
+        1_000_000,
+        f,
+    );
     StreamConfig {
         unauthenticated_timeout: Duration::from_secs(raw.unauthenticated_seconds.into()),
         unauthenticated_connections: to_usize(raw.unauthenticated_connections),
         write_queue_bytes: to_usize(raw.write_queue_bytes),
+        https_connections: to_usize(raw.https_connections),
     }
 }
 
@@ -396,7 +364,7 @@ fn within(key: &str, value: u32, least: u32, most: u32, f: &mut Findings) {
     }
 }
 
-fn parse<T: FromStr>(
+pub(super) fn parse<T: FromStr>(
     key: impl Into<String>,
     text: &str,
     expected: &str,

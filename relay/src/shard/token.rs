@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Relayed(usize),
     /// The client's stream at this place.
     Stream(usize),
+    /// The stream at this place that is passed on to an HTTPS server; both of its ends.
+    Forward(usize),
 }
 
 const KIND_SHIFT: u32 = 48;
@@ -30,6 +32,7 @@ impl Source {
             Self::Acceptor(index) => (2, index),
             Self::Relayed(index) => (3, index),
             Self::Stream(index) => (4, index),
+            Self::Forward(index) => (5, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -42,6 +45,7 @@ impl Source {
             2 => Self::Acceptor(index),
             3 => Self::Relayed(index),
             4 => Self::Stream(index),
+            5 => Self::Forward(index),
             _ => Self::Waker,
         }
     }
@@ -59,6 +63,7 @@ mod tests {
             Source::Acceptor(0),
             Source::Relayed(usize::try_from(u32::MAX).unwrap()),
             Source::Stream(70_000),
+            Source::Forward(1),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

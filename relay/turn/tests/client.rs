@@ -17,6 +17,7 @@ fn client(transport: Transport) -> Client {
         transport,
         username: "user".into(),
         password: "pass".into(),
+        password_algorithms: false,
         seed: [1; 32],
     })
 }
@@ -242,7 +243,7 @@ fn an_answer_that_is_not_the_servers_is_discarded() {
     let mut client = allocated(Transport::Udp);
     client.refresh(START, 600).unwrap();
     let request = transmit(&mut client);
-    let wrong_key = LongTermKey([0; 16]);
+    let wrong_key = LongTermKey::Md5([0; 16]);
     for key in [None, Some(&wrong_key)] {
         let forged = answer(&request, Class::SuccessResponse, key, |writer| {
             writer.lifetime(0);

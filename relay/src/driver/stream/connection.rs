@@ -6,6 +6,7 @@ use mio::net::TcpStream;
 use rustls::ServerConnection;
 use turnfleet_turn::{FiveTuple, Instant};
 
+use super::opening::Opening;
 use super::outgoing::{BufferPool, Outgoing};
 
 /// What carries the messages on the connection.
@@ -19,7 +20,10 @@ pub(crate) enum Carrier {
 /// One client's stream.
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
+    /// Whose stream it is; final once its beginning is over.
     pub(crate) client: FiveTuple,
+    /// What is awaited before the first message; `None` once messages are read.
+    pub(super) opening: Option<Opening>,
     pub(crate) carrier: Carrier,
     /// The beginning of a message whose rest has not arrived.
     pub(crate) partial: Vec<u8>,
@@ -57,6 +61,29 @@ pub(crate) enum StreamEnd {
 }
 
 impl Connection {
+    /// A stream whose beginning is awaited.
+    pub(super) fn new(
+        socket: TcpStream,
+        client: FiveTuple,
+        opening: Opening,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            client,
+            opening: Some(opening),
+            carrier: Carrier::Plain,
+            partial: Vec::new(),
+            outgoing: Outgoing::default(),
+            deadline: Some(deadline),
+            hung_up: false,
+            ended: false,
+            blocked: false,
+            dirty: false,
+            queued: false,
+        }
+    }
+
     /// Moves the partial message to the beginning of `unread` and reads behind it, deciphering through `ciphertext`.
     pub(crate) fn read(
         &mut self,

@@ -6,33 +6,41 @@
 //!
 //! A client that reads slowly loses data messages, whole ones; it is closed when even answers do not fit any more.
 
+mod client_hello;
 mod connection;
+pub(crate) mod https;
+#[cfg(test)]
+mod noise;
+mod opening;
 mod outgoing;
+mod proxy_protocol;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
-use rustls::{ServerConfig, ServerConnection};
 use turnfleet_turn::wire::MAX_FRAME_LEN;
-use turnfleet_turn::{FiveTuple, Instant, Transport};
+use turnfleet_turn::{FiveTuple, Instant};
 
 pub(crate) use connection::{Arrived, StreamEnd};
 
 use super::counters::DriverCounters;
 use super::tcp::{Accepted, Acceptor};
+use super::tls::TlsSettings;
 use crate::listeners::Listener;
 use crate::shard::token::Source;
-use connection::{Carrier, Connection};
+use connection::Connection;
+use https::Forwards;
+use opening::Opening;
 use outgoing::BufferPool;
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
-/// Bytes of ciphertext that one read takes; with a record held back they fit the room behind a partial message.
-const CIPHERTEXT_LEN: usize = 32 << 10;
+/// Bytes of ciphertext that one read takes; with a record held back they fit the room behind a partial message. The
+/// longest beginning of a stream that is looked at.
+const SCRATCH_LEN: usize = 32 << 10;
 /// Connections accepted at one listener before others have their turn.
 const ACCEPTED_AT_ONCE: usize = 32;
 
@@ -41,21 +49,27 @@ const ACCEPTED_AT_ONCE: usize = 32;
 pub struct StreamLimits {
     /// Streams without an allocation, over all shards; beyond it the oldest is closed.
     pub without_allocation: usize,
+    /// How long a stream may take to show what it is: a PROXY protocol header, a ClientHello, the head of a message.
+    pub opening: Duration,
     /// How long a stream may live before its first allocation and after its last.
     pub idle: Duration,
     /// Bytes of the longest message before an allocation.
     pub unauthenticated_message: usize,
     /// Bytes that may wait to be written to one stream.
     pub outgoing: usize,
+    /// Streams that are passed on to an HTTPS server at a time, over all shards; more are closed.
+    pub forwarded: usize,
 }
 
 impl Default for StreamLimits {
     fn default() -> Self {
         Self {
             without_allocation: 4096,
+            opening: Duration::from_secs(5),
             idle: Duration::from_secs(10),
             unauthenticated_message: 4096,
             outgoing: 256 << 10,
+            forwarded: 1024,
         }
     }
 }
@@ -63,7 +77,10 @@ impl Default for StreamLimits {
 impl StreamLimits {
     /// The share of one shard.
     pub(crate) fn per_shard(mut self, shards: u8) -> Self {
-        self.without_allocation = (self.without_allocation / usize::from(shards.max(1))).max(1);
+        let share = |all: usize| (all / usize::from(shards.max(1))).max(1);
+        self.without_allocation = share(self.without_allocation);
+        self.forwarded = share(self.forwarded);
+        self.opening = self.opening.min(self.idle);
         self
     }
 
@@ -76,7 +93,9 @@ impl StreamLimits {
 /// The streams of one shard.
 pub(crate) struct Streams {
     acceptors: Vec<Acceptor>,
-    tls: Option<Arc<ServerConfig>>,
+    /// Streams that are no TURN.
+    pub(crate) forwards: Forwards,
+    tls: Option<TlsSettings>,
     limits: StreamLimits,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
@@ -88,14 +107,15 @@ pub(crate) struct Streams {
     /// Clients whose streams are gone; the core has to hear of them.
     closed: Vec<FiveTuple>,
     pool: BufferPool,
-    ciphertext: Box<[u8]>,
+    /// Ciphertext, or the beginning of a stream, for the length of one call.
+    scratch: Box<[u8]>,
 }
 
 impl Streams {
     /// Takes over listening sockets that are registered already. Those for TLS need `tls`.
     pub(crate) fn new(
         sockets: Vec<(TcpListener, Listener)>,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<TlsSettings>,
         limits: StreamLimits,
     ) -> Self {
         Self {
@@ -103,6 +123,7 @@ impl Streams {
                 .into_iter()
                 .map(|(socket, listener)| Acceptor::new(socket, listener))
                 .collect(),
+            forwards: Forwards::new(limits.forwarded),
             tls,
             limits,
             connections: Vec::new(),
@@ -112,7 +133,7 @@ impl Streams {
             dirty: Vec::new(),
             closed: Vec::new(),
             pool: BufferPool::default(),
-            ciphertext: vec![0; CIPHERTEXT_LEN].into_boxed_slice(),
+            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
         }
     }
 
@@ -125,12 +146,10 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> bool {
         for _ in 0..ACCEPTED_AT_ONCE {
-            let acceptor = &mut self.acceptors[index];
-            let listener = acceptor.listener;
-            match acceptor.accept(now) {
+            match self.acceptors[index].accept(now) {
                 Accepted::Stream(socket, client) => {
                     counters.streams_accepted += 1;
-                    self.admit(socket, client, listener, registry, now, counters);
+                    self.admit(socket, client, index, registry, now, counters);
                 }
                 Accepted::Nothing => return false,
                 Accepted::Exhausted => {
@@ -146,23 +165,25 @@ impl Streams {
         &mut self,
         socket: TcpStream,
         client: SocketAddr,
-        listener: Listener,
+        acceptor: usize,
         registry: &Registry,
         now: Instant,
         counters: &mut DriverCounters,
     ) {
+        let listener = &self.acceptors[acceptor].listener;
+        if !listener.front.admits(client.ip()) {
+            counters.streams_untrusted += 1;
+            return;
+        }
         let client = FiveTuple {
             transport: listener.transport,
             client,
             server: listener.address,
         };
-        let Some(carrier) = self.carrier(listener.transport) else {
-            return;
+        let opening = Opening {
+            acceptor,
+            awaits_header: listener.front.has_proxy_header(),
         };
-        if let Some(&stale) = self.by_client.get(&client) {
-            // The kernel has forgotten the earlier connection, and its event is still on the way here.
-            self.close(stale);
-        }
         if self.strangers.len() >= self.limits.without_allocation {
             counters.streams_evicted += 1;
             self.close_oldest_stranger();
@@ -171,20 +192,8 @@ impl Streams {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        let deadline = now.after(self.limits.idle);
-        let mut connection = Box::new(Connection {
-            socket,
-            client,
-            carrier,
-            partial: Vec::new(),
-            outgoing: outgoing::Outgoing::default(),
-            deadline: Some(deadline),
-            hung_up: false,
-            ended: false,
-            blocked: false,
-            dirty: false,
-            queued: false,
-        });
+        let deadline = now.after(self.limits.opening);
+        let mut connection = Box::new(Connection::new(socket, client, opening, deadline));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Stream(index).token();
         if registry
@@ -195,18 +204,7 @@ impl Streams {
             return;
         }
         self.strangers.insert((deadline, index));
-        self.by_client.insert(client, index);
         self.connections[index] = Some(connection);
-    }
-
-    fn carrier(&self, transport: Transport) -> Option<Carrier> {
-        match transport {
-            Transport::Tls => {
-                let session = ServerConnection::new(Arc::clone(self.tls.as_ref()?)).ok()?;
-                Some(Carrier::Tls(Box::new(session)))
-            }
-            Transport::Tcp | Transport::Udp => Some(Carrier::Plain),
-        }
     }
 
     /// The client at `index`.
@@ -230,7 +228,7 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> Option<Arrived> {
         let connection = self.connections.get_mut(index)?.as_mut()?;
-        let arrived = connection.read(unread, &mut self.ciphertext);
+        let arrived = connection.read(unread, &mut self.scratch);
         self.mark_dirty(index);
         match arrived {
             Ok(arrived) => Some(arrived),
@@ -347,7 +345,8 @@ impl Streams {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let paused = self.acceptors.iter().filter_map(Acceptor::paused_until);
         let stranger = self.strangers.first().map(|&(deadline, _)| deadline);
-        paused.chain(stranger).min()
+        let forward = self.forwards.poll_timeout();
+        paused.chain(stranger).chain(forward).min()
     }
 
     /// Closes strangers whose time is over, and names the listeners whose pause is.
@@ -362,6 +361,7 @@ impl Streams {
             counters.streams_timed_out += 1;
             self.close_oldest_stranger();
         }
+        self.forwards.handle_timeout(now, counters);
         let acceptors = self.acceptors.iter_mut().enumerate();
         acceptors
             .filter_map(|(index, acceptor)| acceptor.resume(now).then_some(index))
@@ -377,8 +377,10 @@ impl Streams {
         if let Some(deadline) = connection.deadline {
             self.strangers.remove(&(deadline, index));
         }
-        self.by_client.remove(&connection.client);
-        self.closed.push(connection.client);
+        if connection.opening.is_none() {
+            self.by_client.remove(&connection.client);
+            self.closed.push(connection.client);
+        }
         self.free.push(index);
     }
 

@@ -2,7 +2,9 @@
 
 use super::Challenge;
 use crate::addr::{AddressFamily, PeerAddr};
-use crate::wire::{ChannelNumber, Class, MessageWriter, Method, ReservationToken, TransactionId};
+use crate::wire::{
+    AttributeType, ChannelNumber, Class, MessageWriter, Method, ReservationToken, TransactionId,
+};
 
 /// The protocol number of UDP: the only transport that can be asked for.
 const UDP: u8 = 17;
@@ -79,7 +81,13 @@ impl Request {
                     .username(username)
                     .realm(&challenge.realm)
                     .nonce(&challenge.nonce);
-                writer.finish_signed(&challenge.key);
+                let signature = &challenge.signature;
+                if let Some(algorithms) = &challenge.algorithms {
+                    writer
+                        .attribute(AttributeType::PASSWORD_ALGORITHMS, algorithms)
+                        .password_algorithm(signature.key.algorithm());
+                }
+                writer.finish_signed_by(signature.kind, &signature.key);
             }
             None => writer.finish(),
         }

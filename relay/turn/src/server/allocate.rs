@@ -74,7 +74,7 @@ impl Server {
         let owner = Owner {
             username: credential.username.into(),
             user: credential.user.clone(),
-            key: credential.key.clone(),
+            key: Box::new(credential.key.clone()),
         };
         // (10) The quota is the user's.
         self.admit(&owner, asked)?;
@@ -93,7 +93,7 @@ impl Server {
             to_peers: Flow::default(),
             to_client: Flow::default(),
             pending: Some(Box::new(Pending {
-                fingerprint: request.answer().fingerprint,
+                closing: request.closing(),
                 attempts: Pending::ATTEMPTS,
                 wants: Vec::with_capacity(2),
             })),
@@ -122,7 +122,7 @@ impl Server {
         if allocation.pending.is_some() {
             return Ok(Decision::Drop(DropReason::Retransmission));
         }
-        write_success(allocation, request.answer().fingerprint, reply);
+        write_success(allocation, request.closing(), reply);
         Ok(Decision::Reply)
     }
 

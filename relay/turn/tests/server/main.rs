@@ -5,6 +5,7 @@
 mod model;
 mod reflection;
 mod rfc8489;
+mod rfc8489_sha256;
 mod rfc8656;
 mod scenarios;
 mod simulation;
