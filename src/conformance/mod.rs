@@ -4,6 +4,7 @@
 //! spoilt with care, and looks at what comes. Answers are awaited; that something does not come is judged once for all
 //! statements, at the end. Nothing is known of the server but its URI and a credential.
 
+mod algorithms;
 mod allocate;
 mod answer;
 mod authentication;
@@ -73,6 +74,7 @@ fn statements() -> Vec<Statement> {
         message::statements,
         discarded::statements,
         authentication::statements,
+        algorithms::statements,
         allocate::statements,
         reservation::statements,
         families::statements,
