@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Fleet(fleet::FleetArgs),
     /// Puts load on a TURN server, or on two in alternation, and prints what they carried, lost and cost
     Bench(Box<bench::Args>),
-    /// Examines a TURN server statement by statement of RFC 8489 and RFC 8656, and fails where a MUST does
+    /// Examines a TURN server statement by statement of RFC 8489, RFC 8656 and RFC 6062, and fails where a MUST does
     Conformance(Box<conformance::Args>),
     /// Reads the configuration of a command and shows every error at once
     #[command(subcommand)]

@@ -14,7 +14,8 @@ use mio::{Events, Interest, Poll, Token};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use turnfleet_relay::datagram::ReceiveBatch;
 use turnfleet_turn::wire::{
-    ChannelData, ChannelNumber, Class, LongTermKey, Message, MessageWriter, Method, TransactionId,
+    ChannelData, ChannelNumber, Class, LongTermKey, Message, MessageWriter, Method,
+    PasswordAlgorithm, TransactionId,
 };
 use turnfleet_turn::{AddressFamily, PeerAddr};
 
@@ -112,6 +113,11 @@ impl Line {
     /// The key of the line's user.
     pub(super) fn key(&self) -> LongTermKey {
         LongTermKey::derive(&self.username, &self.realm, &self.password)
+    }
+
+    /// The key of the line's user by another algorithm.
+    pub(super) fn key_with(&self, algorithm: PasswordAlgorithm) -> LongTermKey {
+        LongTermKey::derive_with(algorithm, &self.username, &self.realm, &self.password)
     }
 
     /// Asks for an allocation over UDP with more attributes, and remembers it.

@@ -1,9 +1,10 @@
-//! `turnfleet conformance`: what RFC 8489 and RFC 8656 say of TURN servers, seen from outside, statement by statement.
+//! `turnfleet conformance`: what RFC 8489, RFC 8656 and RFC 6062 say of TURN servers, seen from outside, statement by statement.
 //!
 //! Each statement has an id, a level and a check; a check opens lines to the server, sends messages that are well made or
 //! spoilt with care, and looks at what comes. Answers are awaited; that something does not come is judged once for all
 //! statements, at the end. Nothing is known of the server but its URI and a credential.
 
+mod algorithms;
 mod allocate;
 mod answer;
 mod authentication;
@@ -21,6 +22,7 @@ mod reservation;
 mod statement;
 mod streams;
 mod subject;
+mod tcp_allocation;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -72,6 +74,7 @@ fn statements() -> Vec<Statement> {
         message::statements,
         discarded::statements,
         authentication::statements,
+        algorithms::statements,
         allocate::statements,
         reservation::statements,
         families::statements,
@@ -80,6 +83,7 @@ fn statements() -> Vec<Statement> {
         channel::statements,
         data::statements,
         streams::statements,
+        tcp_allocation::statements,
     ];
     subjects.into_iter().flat_map(|subject| subject()).collect()
 }

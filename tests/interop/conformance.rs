@@ -1,7 +1,6 @@
 //! `turnfleet conformance` on Turnfleet itself, which keeps everything, and on coturn, whose differences are known.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -79,12 +78,13 @@ const COTURN_UDP: [&str; 2] = ["RFC8489-6.3-attribute-beyond", "RFC8489-6.3-cook
 
 /// Examines the server and gives its report.
 #[track_caller]
-fn examine(uri: &str, ca: &Path) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
-        .args(["conformance", uri, "--secret", SECRET, "--json", "--ca"])
-        .arg(ca)
-        .output()
-        .unwrap();
+fn examine(uri: &str, ca: Option<&Path>) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
+    command.args(["conformance", uri, "--secret", SECRET, "--json"]);
+    if let Some(ca) = ca {
+        command.arg("--ca").arg(ca);
+    }
+    let output = command.output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let failed = report["must"]["failed"].as_u64();
     let failed = failed.unwrap_or_else(|| panic!("{uri}: {output:?}"));
@@ -115,7 +115,7 @@ fn turnfleet_keeps_every_statement() {
         format!("turn:{}?transport=tcp", relay.tcp),
         format!("turns:{}", relay.tls),
     ] {
-        let report = examine(&uri, ca);
+        let report = examine(&uri, Some(ca));
         assert_eq!(ids(&report, "failed"), BTreeSet::new(), "{uri}: {report:#}");
         let skipped: BTreeSet<String> = ids(&report, "skipped")
             .into_iter()
@@ -126,17 +126,19 @@ fn turnfleet_keeps_every_statement() {
             Some(before) => before.intersection(&skipped).cloned().collect(),
         });
     }
-    // It adds both families, so that there is nothing to say of a server that does not.
+    // It adds both families, so that there is nothing to say of a server that does not. RFC 6062 is for tenants to enable.
+    let mut skipped = skipped_everywhere.unwrap();
+    skipped.retain(|id| !id.starts_with("RFC6062-"));
     let alone = ["RFC8656-7.2-additional-lacking".to_owned()];
-    assert_eq!(skipped_everywhere, Some(BTreeSet::from(alone)));
+    assert_eq!(skipped, BTreeSet::from(alone));
 }
 
 /// A coturn on loopback; it ends when the value is dropped.
 struct Coturn {
     child: Child,
-    plain: SocketAddr,
-    tls: SocketAddr,
-    folder: tempfile::TempDir,
+    address: SocketAddr,
+    /// Its process id is written there.
+    _folder: tempfile::TempDir,
 }
 
 impl Coturn {
@@ -144,15 +146,7 @@ impl Coturn {
     #[track_caller]
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let names = ["127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-        fs::write(
-            folder.path().join("key.pem"),
-            made.signing_key.serialize_pem(),
-        )
-        .unwrap();
-        let (plain, tls) = (free_address(), free_address());
+        let address = free_address();
         let child = Command::new(TURNSERVER)
             .current_dir(folder.path())
             .args(["-c", "/dev/null", "-n", "--no-cli", "--log-file=stdout"])
@@ -166,9 +160,8 @@ impl Coturn {
                 "--relay-ip=127.0.0.1",
                 "--relay-ip=::1",
             ])
-            .arg(format!("--listening-port={}", plain.port()))
-            .arg(format!("--tls-listening-port={}", tls.port()))
-            .args(["--cert=cert.pem", "--pkey=key.pem", "--pidfile=pid"])
+            .arg(format!("--listening-port={}", address.port()))
+            .args(["--no-tls", "--no-dtls", "--pidfile=pid"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -176,16 +169,12 @@ impl Coturn {
             .unwrap();
         let coturn = Self {
             child,
-            plain,
-            tls,
-            folder,
+            address,
+            _folder: folder,
         };
-        for address in [plain, tls] {
-            let what = "coturn listens";
-            tools::eventually(what, Duration::from_secs(10), || {
-                TcpStream::connect(address).ok()
-            });
-        }
+        tools::eventually("coturn listens", Duration::from_secs(10), || {
+            TcpStream::connect(address).ok()
+        });
         coturn
     }
 }
@@ -208,25 +197,24 @@ fn free_address() -> SocketAddr {
 }
 
 /// The suite is no mirror of Turnfleet: on another server it fails where that one is known to differ, and nowhere else.
+/// Without TLS: there coturn now and then closes a connection that others answer on, as its load has it.
 #[test]
 fn coturn_differs_where_it_is_known_to() {
     if !tools::present(&[TURNSERVER]) {
         return;
     }
     let coturn = Coturn::start();
-    let ca = coturn.folder.path().join("cert.pem");
     for (uri, more) in [
         (
-            format!("turn:{}", coturn.plain),
+            format!("turn:{}", coturn.address),
             [&COTURN_PLAIN[..], &COTURN_UDP],
         ),
         (
-            format!("turn:{}?transport=tcp", coturn.plain),
+            format!("turn:{}?transport=tcp", coturn.address),
             [&COTURN_PLAIN[..], &[]],
         ),
-        (format!("turns:{}", coturn.tls), [&[][..], &[]]),
     ] {
-        let report = examine(&uri, &ca);
+        let report = examine(&uri, None);
         let failed = ids(&report, "failed");
         let known = COTURN.into_iter().chain(more.concat()).collect();
         let unlisted: Vec<_> = failed.difference(&known).collect();
