@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
-use crate::{bench, credentials, fleet, up};
+use crate::{bench, conformance, credentials, fleet, up};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Fleet(fleet::FleetArgs),
     /// Puts load on a TURN server, or on two in alternation, and prints what they carried, lost and cost
     Bench(Box<bench::Args>),
+    /// Examines a TURN server statement by statement of RFC 8489, RFC 8656 and RFC 6062, and fails where a MUST does
+    Conformance(Box<conformance::Args>),
     /// Reads the configuration of a command and shows every error at once
     #[command(subcommand)]
     CheckConfig(Checked),

@@ -8,13 +8,16 @@ mod bench;
 mod certificate;
 mod cli;
 mod config;
+mod conformance;
 mod controller;
 mod credentials;
 mod fleet;
+mod link;
 mod notify;
 mod relay;
 mod shutdown;
 mod state_dir;
+mod target;
 mod telemetry;
 mod up;
 
@@ -53,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Credentials(action) => credentials::run(&action),
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::CheckConfig(checked) => check(checked),
         Command::ConfigReference => print(&reference::markdown()),
         Command::Completions { shell } => {

@@ -178,6 +178,10 @@ pub struct RawLimits {
     pub allocations_per_user: u32,
     /// The largest lifetime that a client is granted, in seconds. 600 to 86400.
     pub max_lifetime_seconds: u32,
+    /// How long an allocation lives at most, however often it is refreshed, in seconds: 600 at least, 0 for no end.
+    pub max_session_seconds: u32,
+    /// Refuse the requests of a live allocation once its ephemeral credential has ended, so that the call ends too.
+    pub strict_expiry: bool,
 }
 
 impl Default for RawLimits {
@@ -185,6 +189,8 @@ impl Default for RawLimits {
         Self {
             allocations_per_user: 100,
             max_lifetime_seconds: 3600,
+            max_session_seconds: 0,
+            strict_expiry: false,
         }
     }
 }

@@ -77,6 +77,8 @@ impl Stage {
             danger_allow_loopback: false,
             allocations_per_user: 100,
             max_lifetime_seconds: 3600,
+            max_session_seconds: 0,
+            strict_expiry: false,
         }));
         stage.store(Record::Secret(SecretGeneration {
             id: 1,

@@ -38,6 +38,8 @@ fn policy() -> Policy {
         danger_allow_loopback: false,
         allocations_per_user: 100,
         max_lifetime_seconds: 3600,
+        max_session_seconds: 0,
+        strict_expiry: false,
     }
 }
 
@@ -321,6 +323,7 @@ async fn the_store_follows_the_configuration() {
     let user = |name: &str| StaticUser {
         name: name.into(),
         key: [7; 16],
+        key_sha256: Some([8; 32]),
     };
     state.wishes.users = vec![user("alice"), user("bob")];
     let running = state.start().await;
@@ -343,12 +346,31 @@ async fn the_store_follows_the_configuration() {
 }
 
 #[tokio::test]
+async fn a_user_that_is_kept_with_one_key_gets_the_other_one_at_the_next_start() {
+    let mut state = State::new(2);
+    let user = |key_sha256| StaticUser {
+        name: "alice".into(),
+        key: [7; 16],
+        key_sha256,
+    };
+    for (key_sha256, expected) in [(None, vec![]), (Some([8; 32]), vec![8; 32])] {
+        state.wishes.users = vec![user(key_sha256)];
+        let running = state.start().await;
+        let session = running.open(0).await;
+        let told = session.snapshots.borrow().users[0].clone();
+        assert_eq!((told.key, told.key_sha256), (vec![7; 16], expected));
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn nothing_secret_stands_in_the_stores_file() {
     let mut state = State::new(2);
     state.wishes.shared_secret = Some(SharedSecret::new("a secret that nobody may read"));
     state.wishes.users = vec![StaticUser {
         name: "a name of a user".into(),
         key: [7; 16],
+        key_sha256: Some([8; 32]),
     }];
     let running = state.start().await;
     let credential = running.enroll(0).await;

@@ -29,10 +29,13 @@ impl Addressing {
     pub(crate) fn resolve(config: &Config, machine: &[IpAddr]) -> Result<Self, ConfigErrors> {
         let mut findings = Findings::default();
         let mut listeners: Vec<Listener> = Vec::new();
-        for (index, &listener) in config.listeners.iter().enumerate() {
-            let Listener { transport, address } = listener;
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let address = listener.address;
             let mut add = |address: SocketAddr| {
-                let concrete = Listener { transport, address };
+                let concrete = Listener {
+                    address,
+                    ..listener.clone()
+                };
                 // A wildcard beside a concrete address of the same port does not open it twice.
                 if address.port() == 0 || !listeners.contains(&concrete) {
                     listeners.push(concrete);
@@ -65,7 +68,7 @@ impl Addressing {
                 "a listener on an address that this machine has",
             );
         }
-        let locals = distinct(listeners.iter().map(|listener| listener.address.ip()));
+        let locals = distinct(relaying(&listeners).map(|listener| listener.address.ip()));
         let hosts = pair(&locals, &config.public_ips, &mut findings);
         Ok(Self {
             listeners,
@@ -86,6 +89,16 @@ impl Addressing {
     pub(crate) fn public_ips(&self) -> Vec<IpAddr> {
         self.hosts.iter().map(|host| host.public).collect()
     }
+}
+
+/// The listeners on whose addresses relayed sockets are opened. An address that only balancers reach is no place for peers
+/// as long as there is another one of its family.
+fn relaying(listeners: &[Listener]) -> impl Iterator<Item = &Listener> {
+    let is_direct = |listener: &Listener| !listener.front.has_proxy_header();
+    listeners.iter().filter(move |listener| {
+        let same_family = |other: &&Listener| other.address.is_ipv4() == listener.address.is_ipv4();
+        is_direct(listener) || !listeners.iter().filter(same_family).any(is_direct)
+    })
 }
 
 /// Finds the external address of each local one.
@@ -194,6 +207,7 @@ mod tests {
         let listener = |&(transport, address): &(&str, &str)| RawListener {
             transport: transport.into(),
             address: address.into(),
+            ..RawListener::default()
         };
         Config::try_from(RawConfig {
             node_id: "a".into(),
@@ -211,6 +225,35 @@ mod tests {
     fn hosts(addressing: &Addressing) -> Vec<String> {
         let text = |host: &RelayedHost| format!("{}/{}", host.public, host.local);
         addressing.hosts.iter().map(text).collect()
+    }
+
+    #[test]
+    fn peers_are_not_met_where_only_balancers_come() {
+        let proxied = |address: &str| RawListener {
+            transport: "tcp".into(),
+            address: address.into(),
+            proxy_protocol_from: vec!["10.0.0.0/8".into()],
+            ..RawListener::default()
+        };
+        let resolve = |listeners: &[RawListener]| {
+            let config = Config::try_from(RawConfig {
+                node_id: "a".into(),
+                listeners: listeners.to_vec(),
+                public_ips: vec!["203.0.113.1".into()],
+                ..RawConfig::default()
+            });
+            hosts(&Addressing::resolve(&config.unwrap(), &[]).unwrap())
+        };
+        let direct = RawListener {
+            proxy_protocol_from: Vec::new(),
+            ..proxied("192.0.2.1:3478")
+        };
+        let balanced = proxied("10.0.0.1:3478");
+        assert_eq!(
+            resolve(&[balanced.clone(), direct]),
+            ["203.0.113.1/192.0.2.1"]
+        );
+        assert_eq!(resolve(&[balanced]), ["203.0.113.1/10.0.0.1"]);
     }
 
     #[test]

@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use turnfleet_turn::Transport;
+use turnfleet_turn::peer_filter::Cidr;
 
 use crate::shard::token::Source;
 
@@ -22,18 +23,71 @@ const TCP_BACKLOG: i32 = 1024;
 const UDP_BUFFER: usize = 4 << 20;
 
 /// A transport and a local address that clients reach the relay by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// How clients speak to it.
     pub transport: Transport,
     /// A concrete local address: answers and relayed data leave by the address that the client reached, which a
     /// wildcard address cannot tell. Port 0 takes any free port.
     pub address: SocketAddr,
+    /// What stands before TURN on its streams.
+    pub front: Front,
+}
+
+/// What stands before TURN on the streams of a listener. The default is nothing; UDP listeners have nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Front {
+    /// Whether a TCP listener takes TLS too, told by a stream's first bytes.
+    pub detects_tls: bool,
+    /// Whether clients are told so.
+    pub announces_tls: bool,
+    /// Balancers whose streams begin with a PROXY protocol header, which tells the client's address. Where there are
+    /// some, streams of others are closed.
+    pub proxy_protocol_from: Vec<Cidr>,
+    /// Where TLS goes whose ClientHello asks for HTTP.
+    pub https_backend: Option<SocketAddr>,
+}
+
+impl Front {
+    /// Whether a stream from `source` is taken at all.
+    pub(crate) fn admits(&self, source: IpAddr) -> bool {
+        let balancers = &self.proxy_protocol_from;
+        balancers.is_empty() || balancers.iter().any(|block| block.contains(source))
+    }
+
+    /// Whether a stream begins with a PROXY protocol header.
+    pub(crate) fn has_proxy_header(&self) -> bool {
+        !self.proxy_protocol_from.is_empty()
+    }
+}
+
+impl Listener {
+    /// A listener with TURN on it and nothing before.
+    #[must_use]
+    pub fn new(transport: Transport, address: SocketAddr) -> Self {
+        Self {
+            transport,
+            address,
+            front: Front::default(),
+        }
+    }
+
+    /// The transports that clients are told of.
+    pub(crate) fn transports(&self) -> impl Iterator<Item = Transport> + use<> {
+        let tls = self.front.announces_tls.then_some(Transport::Tls);
+        [self.transport].into_iter().chain(tls)
+    }
+
+    /// Whether it needs a certificate.
+    pub(crate) fn takes_tls(&self) -> bool {
+        self.transport == Transport::Tls || self.front.detects_tls
+    }
 }
 
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.transport, self.address)
+        let also = if self.front.announces_tls { "+tls" } else { "" };
+        write!(f, "{}{also} {}", self.transport, self.address)
     }
 }
 
@@ -106,51 +160,54 @@ pub(crate) fn open(
     let mut opened: Vec<ShardListeners> = Vec::new();
     opened.resize_with(usize::from(shards), ShardListeners::default);
     let mut addresses = Vec::with_capacity(listeners.len());
-    for &listener in listeners {
+    for listener in listeners {
         if listener.address.ip().is_unspecified() {
+            let listener = listener.clone();
             return Err(BindError::Wildcard { listener });
         }
-        let bound = open_one(listener, &mut opened)
-            .map_err(|source| BindError::Socket { listener, source })?;
+        let bound = open_one(listener, &mut opened).map_err(|source| BindError::Socket {
+            listener: listener.clone(),
+            source,
+        })?;
         addresses.push(bound);
     }
     Ok((opened, addresses))
 }
 
 /// Opens `listener` for each shard of `opened` and returns it with its address.
-fn open_one(listener: Listener, opened: &mut [ShardListeners]) -> io::Result<Listener> {
+fn open_one(listener: &Listener, opened: &mut [ShardListeners]) -> io::Result<Listener> {
     let exclusive = bind(listener, false)?;
     let address = exclusive
         .local_addr()?
         .as_socket()
         .ok_or(io::ErrorKind::AddrNotAvailable)?;
     let bound = Listener {
-        transport: listener.transport,
         address,
+        ..listener.clone()
     };
     if let [only] = opened {
-        add(bound, exclusive, only)?;
+        add(&bound, exclusive, only)?;
         return Ok(bound);
     }
     drop(exclusive);
     for shard in opened {
-        add(bound, bind(bound, true)?, shard)?;
+        add(&bound, bind(&bound, true)?, shard)?;
     }
     Ok(bound)
 }
 
-fn add(listener: Listener, socket: Socket, shard: &mut ShardListeners) -> io::Result<()> {
+fn add(listener: &Listener, socket: Socket, shard: &mut ShardListeners) -> io::Result<()> {
     match listener.transport {
         Transport::Udp => shard.udp.push((socket.into(), listener.address)),
         Transport::Tcp | Transport::Tls => {
             socket.listen(TCP_BACKLOG)?;
-            shard.streams.push((socket.into(), listener));
+            shard.streams.push((socket.into(), listener.clone()));
         }
     }
     Ok(())
 }
 
-fn bind(listener: Listener, shared: bool) -> io::Result<Socket> {
+fn bind(listener: &Listener, shared: bool) -> io::Result<Socket> {
     let domain = Domain::for_address(listener.address);
     let (kind, protocol) = match listener.transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
@@ -179,10 +236,7 @@ mod tests {
     use super::*;
 
     fn any_port(transport: Transport) -> Listener {
-        Listener {
-            transport,
-            address: "127.0.0.1:0".parse().unwrap(),
-        }
+        Listener::new(transport, "127.0.0.1:0".parse().unwrap())
     }
 
     #[test]
@@ -216,11 +270,8 @@ mod tests {
 
     #[test]
     fn a_wildcard_address_is_refused() {
-        let wildcard = Listener {
-            transport: Transport::Udp,
-            address: "[::]:0".parse().unwrap(),
-        };
-        let refused = open(&[wildcard], 1);
+        let wildcard = Listener::new(Transport::Udp, "[::]:0".parse().unwrap());
+        let refused = open(std::slice::from_ref(&wildcard), 1);
         assert!(matches!(refused, Err(BindError::Wildcard { listener }) if listener == wildcard));
     }
 }

@@ -23,7 +23,7 @@ use crate::policy::{GrantedRange, LocalPolicy};
 use crate::process::ProcessUsage;
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, Certificate, CertificateError, CertificateWatcher, EventLog, ShardSet,
+    BindError, Certificate, CertificateError, CertificateWatcher, EventLog, Listener, ShardSet,
     ShardSettings, StreamLimits, raise_descriptor_limit,
 };
 
@@ -55,6 +55,8 @@ pub struct BoundListener {
     pub address: SocketAddr,
     /// The address that clients see; differs behind 1:1 NAT only.
     pub public: SocketAddr,
+    /// Whether clients may come to it themselves; `false` where only balancers are let in.
+    pub is_direct: bool,
 }
 
 /// What a node can say of itself at one moment.
@@ -136,14 +138,7 @@ impl Node {
         let listeners: Vec<BoundListener> = bound
             .addresses()
             .iter()
-            .map(|listener| BoundListener {
-                transport: listener.transport,
-                address: listener.address,
-                public: SocketAddr::new(
-                    addressing.public(listener.address.ip()),
-                    listener.address.port(),
-                ),
-            })
+            .flat_map(|listener| bound_listeners(listener, &addressing))
             .collect();
         let share = descriptor_limit / config.nodes_in_process;
         let local = local_policy(&config, &addressing, share);
@@ -185,7 +180,7 @@ impl Node {
         })
     }
 
-    /// The listeners, in the order of the configuration, wildcard addresses expanded.
+    /// The listeners, in the order of the configuration, wildcard addresses expanded, one for each transport.
     #[must_use]
     pub fn listeners(&self) -> &[BoundListener] {
         &self.listeners
@@ -327,9 +322,26 @@ fn shard_settings(
             without_allocation: config.stream.unauthenticated_connections,
             idle: config.stream.unauthenticated_timeout,
             outgoing: config.stream.write_queue_bytes,
+            forwarded: config.stream.https_connections,
             ..StreamLimits::default()
         },
     }
+}
+
+/// One for each transport that `listener` takes.
+fn bound_listeners<'a>(
+    listener: &'a Listener,
+    addressing: &Addressing,
+) -> impl Iterator<Item = BoundListener> + use<'a> {
+    let address = listener.address;
+    let public = SocketAddr::new(addressing.public(address.ip()), address.port());
+    let is_direct = !listener.front.has_proxy_header();
+    listener.transports().map(move |transport| BoundListener {
+        transport,
+        address,
+        public,
+        is_direct,
+    })
 }
 
 fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> LocalPolicy {
@@ -344,10 +356,11 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
     let controllers = endpoints
         .iter()
         .filter_map(|endpoint| literal(&endpoint.uri));
-    let own = addressing
-        .hosts
-        .iter()
-        .flat_map(|host| [host.local, host.public]);
+    let hosts = addressing.hosts.iter();
+    let own = hosts.flat_map(|host| [host.local, host.public]);
+    // Those of listeners that only balancers reach are no hosts.
+    let listeners = addressing.listeners.iter();
+    let own = own.chain(listeners.map(|listener| listener.address.ip()));
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     LocalPolicy {
         public_ips: addressing.public_ips(),
@@ -369,7 +382,11 @@ fn introduction(
         zone: config.zone.clone(),
         hostnames: config.hostnames.clone(),
         certificate: config.tls.as_ref().map(|files| files.certificate.clone()),
-        listeners: listeners.to_vec(),
+        listeners: listeners
+            .iter()
+            .filter(|it| it.is_direct)
+            .copied()
+            .collect(),
         public_ips: local.public_ips.clone(),
         allocations: local.allocation_limit(),
         file_descriptors,

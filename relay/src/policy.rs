@@ -11,7 +11,7 @@ use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::{PortRange, fleet};
 use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Limits, Policy};
-use turnfleet_turn::wire::LongTermKey;
+use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
 use turnfleet_turn::{Candidate, Candidates, KeySource, Now};
 
 use crate::config::NodeLimits;
@@ -200,7 +200,7 @@ fn secrets(list: &[fleet::SecretGeneration]) -> Result<Vec<Generation>, Snapshot
         .collect()
 }
 
-fn users(list: &[fleet::StaticUser]) -> Result<HashMap<Box<str>, LongTermKey>, SnapshotError> {
+fn users(list: &[fleet::StaticUser]) -> Result<HashMap<Box<str>, UserKeys>, SnapshotError> {
     bounded("users", list, MAX_USERS)?;
     let mut users = HashMap::with_capacity(list.len());
     for user in list {
@@ -208,11 +208,18 @@ fn users(list: &[fleet::StaticUser]) -> Result<HashMap<Box<str>, LongTermKey>, S
         if name.is_empty() || name.len() > MAX_USERNAME_BYTES {
             return Err(SnapshotError::text("users", name, "1 to 508 bytes"));
         }
-        let Ok(key) = <[u8; 16]>::try_from(&user.key[..]) else {
+        let Ok(md5) = user.key[..].try_into() else {
             return Err(SnapshotError::text("users", name, "a key has 16 bytes"));
         };
+        let sha256 =
+            match &user.key_sha256[..] {
+                [] => None,
+                key => Some(key.try_into().map_err(|_| {
+                    SnapshotError::text("users", name, "a SHA-256 key has 32 bytes")
+                })?),
+            };
         match users.entry(name.into()) {
-            Entry::Vacant(place) => place.insert(LongTermKey(key)),
+            Entry::Vacant(place) => place.insert(UserKeys { md5, sha256 }),
             Entry::Occupied(_) => {
                 return Err(SnapshotError::text("users", name, "named twice"));
             }
@@ -338,6 +345,16 @@ fn limits(wanted: fleet::Limits, local: &LocalPolicy) -> Result<Limits, Snapshot
         }
         limits.max_lifetime = Duration::from_secs(wanted.max_lifetime_seconds.into());
     }
+    if wanted.max_session_seconds > 0 {
+        if wanted.max_session_seconds < MIN_LIFETIME_BOUND {
+            return Err(SnapshotError::Value {
+                field: "limits.max_session_seconds",
+                expected: "600 at least, or zero",
+            });
+        }
+        limits.max_session = Some(Duration::from_secs(wanted.max_session_seconds.into()));
+    }
+    limits.strict_expiry = wanted.strict_expiry;
     Ok(limits)
 }
 
@@ -348,18 +365,35 @@ struct Generation {
     accept_until: Option<u64>,
 }
 
+/// The keys of one static user. A controller of an earlier version gives the MD5 one only.
+struct UserKeys {
+    md5: [u8; 16],
+    sha256: Option<[u8; 32]>,
+}
+
+impl UserKeys {
+    fn by(&self, algorithm: PasswordAlgorithm) -> Option<LongTermKey> {
+        match algorithm {
+            PasswordAlgorithm::Md5 => Some(LongTermKey::Md5(self.md5)),
+            PasswordAlgorithm::Sha256 => self.sha256.map(LongTermKey::Sha256),
+        }
+    }
+}
+
 /// The static users and the ring of shared secrets, likeliest first.
 struct KeyRing {
     realm: Box<str>,
     secrets: Vec<Generation>,
-    users: HashMap<Box<str>, LongTermKey>,
+    users: HashMap<Box<str>, UserKeys>,
 }
 
 impl KeySource for KeyRing {
     fn candidates(&self, username: &str, now: Now, out: &mut Candidates) {
-        if let Some(key) = self.users.get(username) {
+        let algorithm = out.algorithm();
+        let user = self.users.get(username);
+        if let Some(key) = user.and_then(|keys| keys.by(algorithm)) {
             out.push(Candidate {
-                key: key.clone(),
+                key,
                 user: Some(0..username.len()),
                 expires_at: None,
             });
@@ -379,7 +413,7 @@ impl KeySource for KeyRing {
             }
             let password = generation.secret.password(username);
             out.push(Candidate {
-                key: LongTermKey::derive(username, &self.realm, &password),
+                key: LongTermKey::derive_with(algorithm, username, &self.realm, &password),
                 user: user.clone(),
                 expires_at: Some(parsed.expires_at),
             });

@@ -8,8 +8,8 @@ use turnfleet_turn::client::{Client, Event, Failure, Input};
 use turnfleet_turn::wire::{ChannelNumber, Method};
 use turnfleet_turn::{ClientHeader, Instant, PeerAddr, Span};
 
-use super::link::Link;
 use super::payload::{Direction, Stamp};
+use crate::link::Link;
 
 /// Where the payload stands in the buffer of a message.
 const PAYLOAD_AT: usize = ClientHeader::MAX_LEN;

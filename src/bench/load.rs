@@ -15,9 +15,10 @@ use super::flow::{Flow, Heard, Told};
 use super::payload::{Direction, Stamp};
 use super::peer::Peer;
 use super::report::Allocated;
-use super::target::{Credentials, Target};
 use super::traffic::{Traffic, as_float};
-use super::{Args, Directions, Pace, link};
+use super::{Args, Directions, Pace};
+use crate::link;
+use crate::target::{Credentials, Target};
 
 /// Allocations that are being made at a time.
 const OUTSTANDING: usize = 128;
@@ -68,6 +69,8 @@ impl Load {
                     transport,
                     username,
                     password,
+                    // As browsers sign.
+                    password_algorithms: false,
                     seed: seed(index),
                 })
             });

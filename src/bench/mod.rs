@@ -5,13 +5,11 @@
 //! payloads go to a socket of this process and back. One thread makes the load: leave it a core of its own.
 
 mod flow;
-mod link;
 mod load;
 mod payload;
 mod peer;
 mod process;
 mod report;
-mod target;
 mod traffic;
 
 use std::net::SocketAddr;
@@ -19,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use crate::target::{Credentials, Target};
 use load::Load;
 use process::Processes;
 use report::{Report, Round};
-use target::{Credentials, Target};
 
 /// What to send where, and what to measure.
 #[derive(clap::Args, Debug)]

@@ -53,6 +53,8 @@ impl Caller {
             transport,
             username: credential.username.clone(),
             password: credential.password.clone(),
+            // A client of RFC 8489 by streams, one of RFC 5389 by datagrams.
+            password_algorithms: transport.is_stream(),
             seed,
         });
         Self {

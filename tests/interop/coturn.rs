@@ -7,14 +7,15 @@ use crate::client::{Credential, unix_now};
 use crate::fleet::{Fleet, Relay};
 use crate::tools;
 
-const UCLIENT: &str = "/usr/bin/turnutils_uclient";
+pub(crate) const UCLIENT: &str = "/usr/bin/turnutils_uclient";
 const STUNCLIENT: &str = "/usr/bin/turnutils_stunclient";
 const SECRET: &str = "north-by-northwest";
 
 /// The tool draws channel numbers that RFC 8656 has abolished.
-const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numbers=true"];
+pub(crate) const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numbers=true"];
 
-fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
+/// Runs the tool against `server` until it is done.
+pub(crate) fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
     Command::new(UCLIENT)
         .args(arguments)
         .args(["-p", &server.port().to_string(), &server.ip().to_string()])
@@ -50,7 +51,7 @@ fn compare(server: SocketAddr, clients: u64, transport: &[&str], mode: &[&str]) 
 }
 
 /// The counts of the tool's last summary line, `tot_send_msgs=A, tot_recv_msgs=B`.
-fn totals(text: &str) -> Option<(u64, u64)> {
+pub(crate) fn totals(text: &str) -> Option<(u64, u64)> {
     let line = text
         .lines()
         .rev()

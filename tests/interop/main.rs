@@ -8,8 +8,10 @@
 mod browser;
 #[path = "../client/mod.rs"]
 mod client;
+mod conformance;
 mod coturn;
 mod fleet;
+mod haproxy;
 mod namespaces;
 mod netns;
 mod outpost;

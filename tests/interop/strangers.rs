@@ -20,7 +20,7 @@ const KEPT: usize = 4_096;
 /// What the relay's memory may grow by, in kB: pages of its fixed tables and code that it touches for the first time.
 const SLACK: u64 = 2_048;
 /// How long the relay may take to close what it does not keep: less than it takes to close what is idle.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(3);
 
 /// The relay's resident memory in kB.
 fn memory(outpost: &Outpost) -> u64 {
@@ -163,5 +163,5 @@ fn unfinished_tls_handshakes_have_one_pool_and_keep_nobody_out() {
     assert_bounded(&outpost, tls, &[], 4096);
     // A record of 512 bytes with a ClientHello, of which the first bytes come.
     let beginning = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
-    assert_bounded(&outpost, tls, &beginning, 8192);
+    assert_bounded(&outpost, tls, &beginning, 4096);
 }

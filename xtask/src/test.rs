@@ -13,7 +13,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 5] = [
+const TOOLS: [Tool; 8] = [
     Tool {
         package: "coturn",
         file: "/usr/bin/turnutils_uclient",
@@ -25,6 +25,18 @@ const TOOLS: [Tool; 5] = [
     Tool {
         package: "chromium-driver",
         file: "/usr/bin/chromedriver",
+    },
+    Tool {
+        package: "haproxy",
+        file: "/usr/sbin/haproxy",
+    },
+    Tool {
+        package: "openssl",
+        file: "/usr/bin/openssl",
+    },
+    Tool {
+        package: "curl",
+        file: "/usr/bin/curl",
     },
     Tool {
         package: "iproute2",

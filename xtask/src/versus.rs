@@ -85,9 +85,10 @@ impl Rig {
             run(Command::new("ip").args(script.split(' ')))?;
         }
         for (name, card, core) in [(RELAY, "relay0", "0"), (LOAD, "load0", "1")] {
-            // GRO switches the veth to NAPI, whose work can be given to threads.
-            let script =
-                format!("ethtool -K {card} gro on && echo 1 > /sys/class/net/{card}/threaded");
+            // GRO switches the veth to NAPI, whose work can be given to threads; without TSO datagrams take that way too.
+            let script = format!(
+                "ethtool -K {card} gro on tso off && echo 1 > /sys/class/net/{card}/threaded"
+            );
             run(inside(name, "sh").args(["-c", &script]))?;
             for thread in napi_threads(card)? {
                 run(Command::new("taskset")

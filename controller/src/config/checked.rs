@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use md5::{Digest as _, Md5};
+use sha2::Sha256;
 use turnfleet_proto::PortRange;
 use turnfleet_proto::credentials::SharedSecret;
 
@@ -302,6 +303,11 @@ impl Check {
         );
         let lifetime = limits.max_lifetime_seconds;
         self.within("limits.max_lifetime_seconds", lifetime.into(), 600, 86400);
+        let session = limits.max_session_seconds;
+        if session != 0 {
+            let key = "limits.max_session_seconds";
+            self.within(key, session.into(), 600, u32::MAX.into());
+        }
         Policy {
             realm: realm.clone(),
             allow_peers: self.networks("peers.allow", &raw.peers.allow),
@@ -309,6 +315,8 @@ impl Check {
             danger_allow_loopback: raw.peers.danger_allow_loopback,
             allocations_per_user: limits.allocations_per_user,
             max_lifetime_seconds: lifetime,
+            max_session_seconds: session,
+            strict_expiry: limits.strict_expiry,
         }
     }
 
@@ -454,13 +462,11 @@ impl Check {
 }
 
 fn static_user(user: &RawUser, realm: &str) -> StaticUser {
-    let mut md5 = Md5::new();
-    for part in [&user.name, ":", realm, ":", &user.password] {
-        md5.update(part.as_bytes());
-    }
+    let text = [&user.name, ":", realm, ":", &user.password].concat();
     StaticUser {
         name: user.name.clone(),
-        key: md5.finalize().into(),
+        key: Md5::digest(&text).into(),
+        key_sha256: Some(Sha256::digest(&text).into()),
     }
 }
 

@@ -117,6 +117,10 @@ pub struct Policy {
     pub allocations_per_user: u32,
     /// The largest lifetime of an allocation, in seconds.
     pub max_lifetime_seconds: u32,
+    /// How long an allocation lives at most, in seconds; zero for no end.
+    pub max_session_seconds: u32,
+    /// Whether requests about a live allocation are refused once its credential has ended.
+    pub strict_expiry: bool,
 }
 
 /// A relay node as the store knows it.
@@ -207,6 +211,8 @@ pub struct StaticUser {
     pub name: String,
     /// MD5(name ":" realm ":" password), RFC 8489 §9.2.2.
     pub key: [u8; 16],
+    /// SHA-256 of the same, RFC 8489 §18.5.1.2; records of earlier versions lack it until the next start.
+    pub key_sha256: Option<[u8; 32]>,
 }
 
 impl StaticUser {

@@ -25,6 +25,7 @@ impl Fleet {
                 .map(|user| wire::StaticUser {
                     username: user.name.clone(),
                     key: user.key.to_vec(),
+                    key_sha256: user.key_sha256.map_or_else(Vec::new, Into::into),
                 })
                 .collect(),
             nonce_keys: self
@@ -46,6 +47,8 @@ impl Fleet {
             limits: Some(wire::Limits {
                 allocations_per_user: policy.allocations_per_user.into(),
                 max_lifetime_seconds: policy.max_lifetime_seconds,
+                max_session_seconds: policy.max_session_seconds,
+                strict_expiry: policy.strict_expiry,
             }),
         })
     }

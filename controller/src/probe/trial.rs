@@ -154,6 +154,8 @@ impl Trial {
                 transport: self.place.transport,
                 username: username.to_owned(),
                 password: password.to_owned(),
+                // As browsers sign.
+                password_algorithms: false,
                 seed,
             }),
             origin: Instant::now(),
@@ -173,9 +175,9 @@ impl Trial {
             Ok(Err(Trouble::Failed(Failure::Refused(code)))) => {
                 Err(TrialError::Refused(step, code))
             }
-            Ok(Err(Trouble::Failed(Failure::IntegrityViolated | Failure::Malformed))) => {
-                Err(TrialError::Answer(step))
-            }
+            Ok(Err(Trouble::Failed(
+                Failure::IntegrityViolated | Failure::BidDown | Failure::Malformed,
+            ))) => Err(TrialError::Answer(step)),
         }
     }
 }

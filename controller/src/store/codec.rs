@@ -50,6 +50,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
             let message = wire::StaticUserRecord {
                 username: user.name.clone(),
                 key: user.key.to_vec(),
+                key_sha256: user.key_sha256.map_or_else(Vec::new, Into::into),
             };
             seal(sealer, &path, &message)?
         }
@@ -111,14 +112,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
                 created_at: message.created_at,
             })
         }
-        RecordKey::User(_) => {
-            let message: wire::StaticUserRecord = reader.sealed()?;
-            let key = reader.check(message.key.try_into(), "a user's key has 16 bytes")?;
-            Record::User(StaticUser {
-                name: message.username,
-                key,
-            })
-        }
+        RecordKey::User(_) => Record::User(reader.user()?),
         RecordKey::ApiToken(hash) => {
             let message: wire::ApiTokenRecord = reader.plain()?;
             let scopes = message.scopes.iter().map(|scope| scope.parse()).collect();
@@ -164,6 +158,8 @@ fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
         danger_allow_loopback: policy.danger_allow_loopback,
         allocations_per_user: policy.allocations_per_user.into(),
         max_lifetime_seconds: policy.max_lifetime_seconds,
+        max_session_seconds: policy.max_session_seconds,
+        strict_expiry: policy.strict_expiry,
     }
 }
 
@@ -247,6 +243,20 @@ impl Reader<'_> {
         )
     }
 
+    fn user(&self) -> Result<StaticUser, StoreError> {
+        let message: wire::StaticUserRecord = self.sealed()?;
+        let key = self.check(message.key.try_into(), "a user's key has 16 bytes")?;
+        let key_sha256 = match message.key_sha256 {
+            absent if absent.is_empty() => None,
+            key => Some(self.check(key.try_into(), "a user's SHA-256 key has 32 bytes")?),
+        };
+        Ok(StaticUser {
+            name: message.username,
+            key,
+            key_sha256,
+        })
+    }
+
     fn policy(&self) -> Result<Policy, StoreError> {
         let message: wire::PolicyRecord = self.plain()?;
         let nets = |texts: &[String]| texts.iter().map(|text| text.parse()).collect();
@@ -263,6 +273,8 @@ impl Reader<'_> {
                 "a limit is out of bounds",
             )?,
             max_lifetime_seconds: message.max_lifetime_seconds,
+            max_session_seconds: message.max_session_seconds,
+            strict_expiry: message.strict_expiry,
         })
     }
 

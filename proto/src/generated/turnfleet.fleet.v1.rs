@@ -236,6 +236,9 @@ pub struct StaticUser {
     /// MD5(username ":" realm ":" password), RFC 8489 section 9.2.2.
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// SHA-256 of the same, RFC 8489 section 18.5.1.2; empty where it is not known.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key_sha256: ::prost::alloc::vec::Vec<u8>,
 }
 /// The key with the highest id signs, all of them verify.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -281,6 +284,11 @@ pub struct Limits {
     pub allocations_per_user: u64,
     #[prost(uint32, tag = "2")]
     pub max_lifetime_seconds: u32,
+    /// Zero means without an end.
+    #[prost(uint32, tag = "3")]
+    pub max_session_seconds: u32,
+    #[prost(bool, tag = "4")]
+    pub strict_expiry: bool,
 }
 /// No new allocations from now on; live ones go on until the deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

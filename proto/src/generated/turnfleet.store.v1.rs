@@ -72,6 +72,11 @@ pub struct PolicyRecord {
     pub allocations_per_user: u64,
     #[prost(uint32, tag = "6")]
     pub max_lifetime_seconds: u32,
+    /// Zero means without an end.
+    #[prost(uint32, tag = "7")]
+    pub max_session_seconds: u32,
+    #[prost(bool, tag = "8")]
+    pub strict_expiry: bool,
 }
 /// ports/{public_ip}/{first}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -167,6 +172,9 @@ pub struct StaticUserRecord {
     pub username: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Empty in records that were written before the key was kept.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key_sha256: ::prost::alloc::vec::Vec<u8>,
 }
 /// apitokens/{sha256 in hex}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,6 +5,7 @@
 //! wildcard, whether a port is free) is found out when the node starts.
 
 mod error;
+mod listeners;
 mod raw;
 mod validate;
 
@@ -18,11 +19,12 @@ use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::TcpRelaying;
 
 use crate::addressing::{Addressing, machine_addresses};
-pub use crate::listeners::Listener;
+pub use crate::listeners::{Front, Listener};
 pub(crate) use error::Findings;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
 pub use raw::{
-    RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream, RawTls, Secret,
+    RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
+    RawTcpRelaying, RawTls, Secret,
 };
 
 /// A configuration without mistakes. Made from a [`RawConfig`].
@@ -139,6 +141,8 @@ pub struct StreamConfig {
     pub unauthenticated_connections: usize,
     /// Bytes that may wait for one slow reader.
     pub write_queue_bytes: usize,
+    /// Connections that are passed on to HTTPS servers at a time, over the whole node.
+    pub https_connections: usize,
 }
 
 /// What the process shell logs, and how.

@@ -60,6 +60,7 @@ impl Default for RawConfig {
         let listener = |transport: &str, address: &str| RawListener {
             transport: transport.into(),
             address: address.into(),
+            ..RawListener::default()
         };
         Self {
             node_id: String::new(),
@@ -121,10 +122,20 @@ impl Default for RawController {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawListener {
-    /// `udp`, `tcp` or `tls` (TLS over TCP).
+    /// `udp`, `tcp`, `tls` (TLS over TCP), or `tcp+tls` for both on one port, told apart by a connection's first bytes. A
+    /// node with a `tls` listener takes TLS on its `tcp` listeners too, without announcing it.
     pub transport: String,
     /// `ip:port` or `[ip]:port`. Port 0: one that the system chooses.
     pub address: String,
+    /// Address blocks (CIDR) of balancers that put a PROXY protocol header (version 1 or 2) before each connection; the
+    /// client is then the one that the header names. Connections from elsewhere, and those without the header, are
+    /// closed, and no client is sent to this listener. Empty: no header. Not for `udp`.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<String>,
+    /// The HTTPS server, `ip:port` or `[ip]:port`, that connections are passed on to as they come when their TLS asks for
+    /// `h2` or `http/1.1` (ALPN), so that relay and site share port 443. Empty: none. For `tls` and `tcp+tls`.
+    #[serde(default)]
+    pub https_backend: String,
 }
 
 /// The certificate of `tls` listeners. Both files are read again when they change; live connections stay.
@@ -174,12 +185,15 @@ pub struct RawTcpRelaying {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawStream {
-    /// How long a connection may live without an allocation, in seconds, 1 to 300.
+    /// How long a connection may live without an allocation, in seconds, 1 to 300. One that has not shown within 5 seconds
+    /// that it is TURN is closed then.
     pub unauthenticated_seconds: u32,
     /// Connections without an allocation, over the whole node; the oldest is closed for one beyond.
     pub unauthenticated_connections: u32,
     /// Bytes that may wait for one slow reader, 16384 at least; what comes on top is lost, as it would be with UDP.
     pub write_queue_bytes: u32,
+    /// Connections that are passed on to an `https_backend` at a time, over the whole node; more are closed.
+    pub https_connections: u32,
 }
 
 impl Default for RawStream {
@@ -188,6 +202,7 @@ impl Default for RawStream {
             unauthenticated_seconds: 10,
             unauthenticated_connections: 4096,
             write_queue_bytes: 262_144,
+            https_connections: 1024,
         }
     }
 }

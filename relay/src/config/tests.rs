@@ -11,6 +11,7 @@ fn listener(transport: &str, address: &str) -> RawListener {
     RawListener {
         transport: transport.into(),
         address: address.into(),
+        ..RawListener::default()
     }
 }
 
@@ -64,7 +65,7 @@ fn every_mistake_is_told_at_once_with_key_value_and_expectation() {
         ]
     );
     let text = errors.to_string();
-    assert!(text.contains("listeners[0].transport: \"sctp\": expected udp, tcp or tls\n"));
+    assert!(text.contains("listeners[0].transport: \"sctp\": expected udp, tcp, tls or tcp+tls\n"));
 }
 
 #[test]
@@ -106,6 +107,63 @@ fn tcp_and_tls_cannot_share_a_port() {
     let mut raw = raw();
     raw.listeners = pair("udp", "tcp");
     assert!(Config::try_from(raw).is_ok());
+}
+
+#[test]
+fn a_node_with_tls_takes_it_on_tcp_ports_too_and_announces_it_where_told() {
+    let mut raw = raw();
+    raw.listeners = vec![
+        listener("udp", "192.0.2.1:1"),
+        listener("tcp", "192.0.2.1:1"),
+    ];
+    let takes_tls = |raw: &RawConfig| {
+        let listeners = Config::try_from(raw.clone()).unwrap().listeners;
+        let of = |it: &Listener| (it.takes_tls(), it.transports().count());
+        listeners.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(takes_tls(&raw), [(false, 1), (false, 1)]);
+    raw.tls.certificate = "/dev/null".into();
+    raw.tls.key = "/dev/null".into();
+    raw.listeners.push(listener("tls", "192.0.2.1:2"));
+    raw.listeners.push(listener("tcp+tls", "192.0.2.1:3"));
+    let all = [(false, 1), (true, 1), (true, 1), (true, 2)];
+    assert_eq!(takes_tls(&raw), all);
+}
+
+#[test]
+fn what_stands_before_turn_fits_the_transport() {
+    let with = |transport: &str, from: &str, backend: &str| {
+        let mut raw = raw();
+        raw.tls.certificate = "/dev/null".into();
+        raw.tls.key = "/dev/null".into();
+        raw.listeners = vec![RawListener {
+            proxy_protocol_from: vec![from.to_owned()],
+            https_backend: backend.into(),
+            ..listener(transport, "192.0.2.1:443")
+        }];
+        Config::try_from(raw)
+    };
+    let both = with("tcp+tls", "10.0.0.0/8", "127.0.0.1:8443").unwrap();
+    let [only] = &both.listeners[..] else {
+        panic!("one listener");
+    };
+    assert_eq!(only.to_string(), "tcp+tls 192.0.2.1:443");
+    assert!(only.front.admits("10.1.2.3".parse().unwrap()));
+    assert!(!only.front.admits("192.0.2.1".parse().unwrap()));
+    assert_eq!(only.front.https_backend, "127.0.0.1:8443".parse().ok());
+
+    for (transport, from, backend, key) in [
+        ("udp", "10.0.0.0/8", "", "proxy_protocol_from"),
+        ("tcp", "10.0.0.0/33", "", "proxy_protocol_from[0]"),
+        ("tcp", "10.0.0.0/8", "127.0.0.1:8443", "https_backend"),
+        ("tls", "10.0.0.0/8", "127.0.0.1:0", "https_backend"),
+        ("tls", "10.0.0.0/8", "site.example:443", "https_backend"),
+        ("tls", "10.0.0.0/8", "192.0.2.1:443", "https_backend"),
+    ] {
+        let errors = with(transport, from, backend).unwrap_err();
+        assert_eq!(errors.0.len(), 1, "{errors}");
+        assert_eq!(errors.0[0].key, format!("listeners[0].{key}"));
+    }
 }
 
 #[test]

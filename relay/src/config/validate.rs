@@ -1,20 +1,20 @@
 //! From [`RawConfig`] to [`Config`]: reads every key before it gives up, so that all mistakes are told at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
+use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::TcpRelaying;
-use turnfleet_turn::{AddressFamily, Transport};
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
-    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawListener, RawLog,
-    RawStream, RawTls, StreamConfig, TlsConfig,
+    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLog, RawStream,
+    RawTcpRelaying, RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -36,9 +36,10 @@ impl TryFrom<RawConfig> for Config {
             f.missing("state_dir", "a folder");
         }
         let controller = controller(raw.controller, f);
-        let listeners = listeners(&raw.listeners, f);
+        let mut listeners = listeners::listeners(&raw.listeners, f);
         let public_ips = public_ips(&raw.public_ips, f);
         let tls = tls(raw.tls, &listeners, f);
+        listeners::detect_tls(&mut listeners, tls.is_some());
         let shards = shards(raw.shards, f);
         let trusted_sources = trusted_sources(&raw.trusted_sources, f);
         let stream = stream(&raw.stream, f);
@@ -74,11 +75,7 @@ impl TryFrom<RawConfig> for Config {
             shards,
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
-            tcp_relaying: match (raw.tcp_relaying.enabled, raw.tcp_relaying.low_peer_ports) {
-                (false, _) => TcpRelaying::Off,
-                (true, false) => TcpRelaying::On,
-                (true, true) => TcpRelaying::OnWithLowPorts,
-            },
+            tcp_relaying: tcp_relaying(&raw.tcp_relaying),
             trusted_sources,
             limits: NodeLimits {
                 allocations: Some(raw.limits.allocations).filter(|limit| *limit > 0),
@@ -94,6 +91,14 @@ impl TryFrom<RawConfig> for Config {
             log,
             warnings,
         })
+    }
+}
+
+fn tcp_relaying(raw: &RawTcpRelaying) -> TcpRelaying {
+    match (raw.enabled, raw.low_peer_ports) {
+        (false, _) => TcpRelaying::Off,
+        (true, false) => TcpRelaying::On,
+        (true, true) => TcpRelaying::OnWithLowPorts,
     }
 }
 
@@ -224,45 +229,6 @@ fn endpoint(key: &str, text: &str, f: &mut Findings) -> Option<ControllerEndpoin
     })
 }
 
-fn listeners(raw: &[RawListener], f: &mut Findings) -> Vec<Listener> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    for (index, listener) in raw.iter().enumerate() {
-        let key = |name| format!("listeners[{index}].{name}");
-        let transport = Transport::ALL
-            .into_iter()
-            .find(|transport| transport.name() == listener.transport);
-        if transport.is_none() {
-            f.error(key("transport"), &listener.transport, "udp, tcp or tls");
-        }
-        let expected = "ip:port or [ip]:port";
-        let address: Option<SocketAddr> = parse(key("address"), &listener.address, expected, f);
-        let (Some(transport), Some(address)) = (transport, address) else {
-            continue;
-        };
-        if address.ip().is_multicast() {
-            f.error(key("address"), &listener.address, "a unicast address");
-            continue;
-        }
-        // TCP and TLS share the port space of the machine.
-        let taken = |other: &Listener| {
-            other.address == address && other.transport.is_stream() == transport.is_stream()
-        };
-        if address.port() != 0 && listeners.iter().any(taken) {
-            f.error(
-                key("address"),
-                &listener.address,
-                "an address that no other listener has",
-            );
-            continue;
-        }
-        listeners.push(Listener { transport, address });
-    }
-    if raw.is_empty() {
-        f.missing("listeners", "at least one listener");
-    }
-    listeners
-}
-
 fn public_ips(raw: &[String], f: &mut Findings) -> Vec<PublicIp> {
     let expected = "EXTERNAL or EXTERNAL/LOCAL, two addresses of one family";
     let mut found: Vec<PublicIp> = Vec::new();
@@ -296,9 +262,7 @@ fn public_ips(raw: &[String], f: &mut Findings) -> Vec<PublicIp> {
 }
 
 fn tls(raw: RawTls, listeners: &[Listener], f: &mut Findings) -> Option<TlsConfig> {
-    let needed = listeners
-        .iter()
-        .any(|listener| listener.transport == Transport::Tls);
+    let needed = listeners.iter().any(Listener::takes_tls);
     let (certificate, key) = (path(&raw.certificate), path(&raw.key));
     if !needed {
         if certificate.is_some() || key.is_some() {
@@ -359,10 +323,18 @@ fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
         16_777_216,
         f,
     );
+    within(
+        "stream.https_connections",
+        raw.https_connections,
+        1,
+        1_000_000,
+        f,
+    );
     StreamConfig {
         unauthenticated_timeout: Duration::from_secs(raw.unauthenticated_seconds.into()),
         unauthenticated_connections: to_usize(raw.unauthenticated_connections),
         write_queue_bytes: to_usize(raw.write_queue_bytes),
+        https_connections: to_usize(raw.https_connections),
     }
 }
 
@@ -402,7 +374,7 @@ fn within(key: &str, value: u32, least: u32, most: u32, f: &mut Findings) {
     }
 }
 
-fn parse<T: FromStr>(
+pub(super) fn parse<T: FromStr>(
     key: impl Into<String>,
     text: &str,
     expected: &str,

@@ -27,6 +27,16 @@ pub struct DriverCounters {
     pub streams_malformed: u64,
     /// Streams closed because the client did not even read the answers to its requests.
     pub streams_overflowed: u64,
+    /// Streams closed because a balancer's network was required and they came from elsewhere.
+    pub streams_untrusted: u64,
+    /// Streams closed because they did not begin with a PROXY protocol header for TCP.
+    pub proxy_headers_malformed: u64,
+    /// Streams passed on to an HTTPS server.
+    pub https_forwarded: u64,
+    /// Streams for an HTTPS server that were closed because too many were being passed on.
+    pub https_refused: u64,
+    /// Streams closed because their HTTPS server did not accept.
+    pub https_unreachable: u64,
     /// TLS sessions that failed, most of them in the handshake.
     pub tls_failures: u64,
     /// Messages with data that were dropped whole because the client reads its stream too slowly.
@@ -52,6 +62,11 @@ impl DriverCounters {
             streams_evicted,
             streams_malformed,
             streams_overflowed,
+            streams_untrusted,
+            proxy_headers_malformed,
+            https_forwarded,
+            https_refused,
+            https_unreachable,
             tls_failures,
             stream_data_dropped,
             events_not_logged,
@@ -68,6 +83,11 @@ impl DriverCounters {
         self.streams_evicted += streams_evicted;
         self.streams_malformed += streams_malformed;
         self.streams_overflowed += streams_overflowed;
+        self.streams_untrusted += streams_untrusted;
+        self.proxy_headers_malformed += proxy_headers_malformed;
+        self.https_forwarded += https_forwarded;
+        self.https_refused += https_refused;
+        self.https_unreachable += https_unreachable;
         self.tls_failures += tls_failures;
         self.stream_data_dropped += stream_data_dropped;
         self.events_not_logged += events_not_logged;

@@ -398,7 +398,6 @@ mod tests {
     use turnfleet_turn::{FiveTuple, Transport};
 
     use super::*;
-    use crate::driver::stream::Carrier;
 
     /// Both ends of a connection, the relay's first.
     fn pair() -> (TcpStream, StdStream) {
@@ -415,20 +414,7 @@ mod tests {
             client: socket.peer_addr().unwrap(),
             server: socket.local_addr().unwrap(),
         };
-        Box::new(Connection {
-            socket,
-            client,
-            carrier: Carrier::Plain,
-            partial: Vec::new(),
-            outgoing: Outgoing::default(),
-            deadline: None,
-            hung_up: false,
-            ended: false,
-            goodbye: false,
-            blocked: false,
-            dirty: false,
-            queued: false,
-        })
+        Box::new(Connection::opened(socket, client))
     }
 
     #[test]

@@ -238,6 +238,19 @@ pub(super) const METRICS: &[Metric] = &[
             out.add(&["evicted"], now.drivers.streams_evicted);
             out.add(&["malformed"], now.drivers.streams_malformed);
             out.add(&["overflowed"], now.drivers.streams_overflowed);
+            out.add(&["untrusted"], now.drivers.streams_untrusted);
+            out.add(&["proxy_header"], now.drivers.proxy_headers_malformed);
+        },
+    ),
+    counter(
+        "turnfleet_relay_https_connections_total",
+        &["outcome"],
+        "Connections for the HTTPS server behind a listener: passed on, refused because of their number, or closed \
+         because the server did not accept them.",
+        |now, out| {
+            out.add(&["forwarded"], now.drivers.https_forwarded);
+            out.add(&["refused"], now.drivers.https_refused);
+            out.add(&["unreachable"], now.drivers.https_unreachable);
         },
     ),
     counter(

@@ -22,6 +22,7 @@ fn snapshot() -> fleet::Snapshot {
         users: vec![fleet::StaticUser {
             username: "1500:both".into(),
             key: vec![9; 16],
+            key_sha256: vec![8; 32],
         }],
         nonce_keys: vec![nonce_key(1), nonce_key(3), nonce_key(2)],
         port_grants: vec![port_grant("203.0.113.1", 50000, 50009)],
@@ -58,8 +59,17 @@ fn port_grant(ip: &str, first: u32, last: u32) -> fleet::PortGrant {
 }
 
 fn candidates(username: &str, unix: u64) -> Vec<Candidate> {
-    let compiled = compile(&snapshot(), &local()).unwrap();
-    let mut out = Candidates::default();
+    candidates_by(PasswordAlgorithm::Md5, &snapshot(), username, unix)
+}
+
+fn candidates_by(
+    algorithm: PasswordAlgorithm,
+    snapshot: &fleet::Snapshot,
+    username: &str,
+    unix: u64,
+) -> Vec<Candidate> {
+    let compiled = compile(snapshot, &local()).unwrap();
+    let mut out = Candidates::of(algorithm);
     let now = Now {
         unix,
         ..Now::default()
@@ -91,6 +101,21 @@ fn a_good_snapshot_is_compiled_whole() {
 }
 
 #[test]
+fn sessions_are_bounded_only_where_the_snapshot_says_so() {
+    let mut snapshot = snapshot();
+    for (seconds, strict, expected) in [(0, false, None), (900, true, Some(900))] {
+        snapshot.limits = Some(fleet::Limits {
+            max_session_seconds: seconds,
+            strict_expiry: strict,
+            ..fleet::Limits::default()
+        });
+        let limits = compile(&snapshot, &local()).unwrap().policy.server.limits;
+        assert_eq!(limits.max_session, expected.map(Duration::from_secs));
+        assert_eq!(limits.strict_expiry, strict);
+    }
+}
+
+#[test]
 fn each_secret_that_is_accepted_gives_one_candidate() {
     let found = candidates("1500:@alice:example.org", 1000);
     let expected = ["north", "south"].map(|secret| {
@@ -105,6 +130,34 @@ fn each_secret_that_is_accepted_gives_one_candidate() {
 }
 
 #[test]
+fn users_and_secrets_give_keys_of_the_algorithm_that_is_asked_for() {
+    let username = "1500:both";
+    let found = candidates_by(PasswordAlgorithm::Sha256, &snapshot(), username, 0);
+    let expected = ["north", "south"].map(|secret| {
+        LongTermKey::derive_with(
+            PasswordAlgorithm::Sha256,
+            username,
+            "turnfleet.local",
+            &SharedSecret::new(secret).password(username),
+        )
+    });
+    let keys: Vec<LongTermKey> = found.iter().map(|found| found.key.clone()).collect();
+    assert_eq!(keys[0], LongTermKey::Sha256([8; 32]));
+    assert_eq!(keys[1..], expected);
+}
+
+#[test]
+fn a_user_without_a_sha256_key_is_nobody_by_sha256() {
+    let mut snapshot = snapshot();
+    snapshot.users[0].username = "ann".into();
+    snapshot.users[0].key_sha256.clear();
+    for (algorithm, expected) in [(PasswordAlgorithm::Md5, 1), (PasswordAlgorithm::Sha256, 0)] {
+        let found = candidates_by(algorithm, &snapshot, "ann", 0);
+        assert_eq!(found.len(), expected, "{algorithm:?}");
+    }
+}
+
+#[test]
 fn a_bare_timestamp_names_no_user() {
     for username in ["1500", "1500:"] {
         assert_eq!(candidates(username, 0)[0].user, None);
@@ -115,7 +168,7 @@ fn a_bare_timestamp_names_no_user() {
 fn a_username_that_is_both_tries_both() {
     let found = candidates("1500:both", 0);
     assert_eq!(found.len(), 3);
-    assert_eq!(found[0].key, LongTermKey([9; 16]));
+    assert_eq!(found[0].key, LongTermKey::Md5([9; 16]));
     assert_eq!(
         (found[0].expires_at, found[1].expires_at),
         (None, Some(1500))
@@ -146,6 +199,7 @@ fn what_does_not_fit_is_refused_with_its_field() {
     refused(|s| s.secrets = vec![secret("", 0)], "secrets");
     refused(|s| s.secrets = vec![secret("a", 0); 33], "33 entries");
     refused(|s| s.users[0].key.clear(), "16 bytes");
+    refused(|s| s.users[0].key_sha256.truncate(31), "32 bytes");
     refused(|s| s.users.push(s.users[0].clone()), "named twice");
     refused(|s| s.nonce_keys.clear(), "at least one");
     refused(|s| s.nonce_keys[0].key = vec![1; 31], "32 bytes");
@@ -159,13 +213,23 @@ fn what_does_not_fit_is_refused_with_its_field() {
         |s| s.peer_policy.as_mut().unwrap().allow = vec!["10.0.0.0/33".into()],
         "peer_policy.allow",
     );
+    let limits = fleet::Limits::default();
     refused(
         |s| {
             s.limits = Some(fleet::Limits {
-                allocations_per_user: 0,
                 max_lifetime_seconds: 599,
+                ..limits
             });
         },
         "600",
+    );
+    refused(
+        |s| {
+            s.limits = Some(fleet::Limits {
+                max_session_seconds: 599,
+                ..limits
+            });
+        },
+        "limits.max_session_seconds",
     );
 }

@@ -20,20 +20,19 @@ use std::thread::{self, JoinHandle};
 use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use rustls::ServerConfig;
 use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::{Config, RelayedHost, TcpRelaying};
-use turnfleet_turn::{Counters, Ledger, ShardId, Transport};
+use turnfleet_turn::{Counters, Ledger, ShardId};
 
 pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
 pub use crate::driver::counters::DriverCounters;
 pub use crate::driver::descriptors::raise_limit as raise_descriptor_limit;
 pub use crate::driver::stream::StreamLimits;
-pub use crate::listeners::{BindError, Listener};
+pub use crate::listeners::{BindError, Front, Listener};
 pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 
-use crate::driver::tls;
+use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
 use links::Links;
 use published::Published;
@@ -64,7 +63,7 @@ pub struct ShardSettings {
 /// Opened listeners that nobody serves yet.
 pub struct Bound {
     settings: ShardSettings,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<TlsSettings>,
     addresses: Vec<Listener>,
     shards: Vec<(Poll, Arc<Waker>, ShardListeners)>,
 }
@@ -145,11 +144,12 @@ impl ShardSet {
     pub fn bind(mut settings: ShardSettings) -> Result<Bound, BindError> {
         settings.shards = settings.shards.max(1);
         let tls = match &settings.tls {
-            Some(certificate) => Some(Arc::new(tls::server_config(Arc::clone(certificate))?)),
+            Some(certificate) => Some(TlsSettings::new(Arc::clone(certificate))?),
             None => None,
         };
-        let needs_tls = |listener: &&Listener| listener.transport == Transport::Tls;
-        if let (Some(&listener), None) = (settings.listeners.iter().find(needs_tls), &tls) {
+        let needs_tls = settings.listeners.iter().find(|it| it.takes_tls());
+        if let (Some(listener), None) = (needs_tls, &tls) {
+            let listener = listener.clone();
             return Err(BindError::NoCertificate { listener });
         }
         let (opened, addresses) = listeners::open(&settings.listeners, settings.shards)?;

@@ -179,7 +179,6 @@ impl Shard {
 
     /// Reads once from a client's stream and deals with each whole message.
     pub(super) fn serve_stream(&mut self, index: usize) {
-        self.streams.clear_queued(index);
         let Some(client) = self.streams.client(index) else {
             return;
         };

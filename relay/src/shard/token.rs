@@ -22,6 +22,8 @@ pub(crate) enum Source {
     PeerConnection(usize),
     /// The client data connection of the peer data connection at this place.
     DataConnection(usize),
+    /// The stream at this place that is passed on to an HTTPS server; both of its ends.
+    Forward(usize),
 }
 
 const KIND_SHIFT: u32 = 48;
@@ -39,6 +41,7 @@ impl Source {
             Self::RelayedListener(index) => (5, index),
             Self::PeerConnection(index) => (6, index),
             Self::DataConnection(index) => (7, index),
+            Self::Forward(index) => (8, index),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -54,6 +57,7 @@ impl Source {
             5 => Self::RelayedListener(index),
             6 => Self::PeerConnection(index),
             7 => Self::DataConnection(index),
+            8 => Self::Forward(index),
             _ => Self::Waker,
         }
     }
@@ -74,6 +78,7 @@ mod tests {
             Source::RelayedListener(1),
             Source::PeerConnection(2),
             Source::DataConnection(3),
+            Source::Forward(1),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }

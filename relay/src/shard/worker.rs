@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use mio::event::Event as IoEvent;
 use mio::{Events, Poll};
-use rustls::ServerConfig;
 use turnfleet_turn::policy::Config;
 use turnfleet_turn::wire::ReservationToken;
 use turnfleet_turn::{
@@ -32,6 +31,7 @@ use crate::driver::relayed_tcp::RelayedListeners;
 use crate::driver::relayed_udp::{PeerQueue, RelayedSockets};
 use crate::driver::splice::PeerConnections;
 use crate::driver::stream::{StreamLimits, Streams, UNREAD_LEN};
+use crate::driver::tls::TlsSettings;
 use crate::driver::udp::{BATCH, UdpListeners};
 use crate::listeners::ShardListeners;
 
@@ -48,7 +48,7 @@ pub(super) struct ShardParts {
     pub(super) seed: [u8; 32],
     pub(super) poll: Poll,
     pub(super) listeners: ShardListeners,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<TlsSettings>,
     pub(super) streams: StreamLimits,
     pub(super) control: Arc<Control>,
     pub(super) ledger: Arc<Ledger>,
@@ -163,6 +163,7 @@ impl Shard {
             Source::PeerConnection(index) | Source::DataConnection(index) => {
                 self.peer_connections.set_queued(index)
             }
+            Source::Forward(index) => self.streams.forwards.set_queued(index),
         };
         if added {
             self.ready.push(source);
@@ -217,7 +218,8 @@ impl Shard {
             Source::Udp(_)
             | Source::Acceptor(_)
             | Source::Relayed(_)
-            | Source::RelayedListener(_) => self.enqueue(source),
+            | Source::RelayedListener(_)
+            | Source::Forward(_) => self.enqueue(source),
         }
     }
 
@@ -228,10 +230,19 @@ impl Shard {
             match source {
                 Source::Udp(index) => self.serve_listener(index),
                 Source::Acceptor(index) => self.accept(index),
-                Source::Stream(index) => self.serve_stream(index),
+                Source::Stream(index) => {
+                    if self.open_stream(index) {
+                        self.serve_stream(index);
+                    }
+                }
                 Source::RelayedListener(index) => self.accept_peers(index),
                 Source::PeerConnection(index) | Source::DataConnection(index) => {
                     self.serve_connection(index);
+                }
+                Source::Forward(index) => {
+                    if self.streams.forwards.serve(index, &mut self.counters) {
+                        self.enqueue(source);
+                    }
                 }
                 Source::Relayed(_) => relayed += 1,
                 Source::Waker => {}
@@ -271,6 +282,21 @@ impl Shard {
             self.enqueue(Source::Acceptor(index));
         }
         self.settle();
+    }
+
+    /// Whether messages may be read from the stream; before that its beginning is looked at.
+    fn open_stream(&mut self, index: usize) -> bool {
+        self.streams.clear_queued(index);
+        let registry = self.poll.registry();
+        let now = self.now.instant;
+        let is_open = self
+            .streams
+            .open_up(index, registry, now, &mut self.counters);
+        if self.streams.has_closed() {
+            // The core forgets an earlier stream of the same client before it hears of this one.
+            self.settle();
+        }
+        is_open
     }
 
     fn handle_timeouts(&mut self) {

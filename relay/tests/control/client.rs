@@ -21,6 +21,7 @@ pub(crate) fn allocate(server: SocketAddr, secret: &str) {
         transport: Transport::Udp,
         username: credential.username,
         password: credential.password,
+        password_algorithms: false,
         seed: [1; 32],
     });
     let origin = Clock::now();

@@ -24,6 +24,7 @@ fn config(state_dir: &Path, endpoints: &[String]) -> Config {
     let listener = |transport: &str| RawListener {
         transport: transport.into(),
         address: "127.0.0.1:0".into(),
+        ..RawListener::default()
     };
     let mut raw = RawConfig {
         node_id: "relay-a".into(),

@@ -14,7 +14,7 @@ fn a_second_relay_on_the_same_port_fails_and_names_it() {
     let relay = Relay::start(settings(2, None));
     for taken in &relay.addresses {
         let mut second = settings(2, None);
-        second.listeners = vec![*taken];
+        second.listeners = vec![taken.clone()];
         let Err(error) = ShardSet::bind(second) else {
             panic!("{taken} was bound twice");
         };

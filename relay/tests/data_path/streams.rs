@@ -5,7 +5,10 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Driver, Relay, connect, echo_peer, settings, wait_until, write_certificate};
+use crate::support::{
+    DEADLINE, Driver, Relay, certificate, connect, echo_peer, settings, tls_session, wait_until,
+    write_certificate,
+};
 use turnfleet_relay::shard::{Certificate, StreamLimits};
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;
@@ -37,6 +40,116 @@ fn messages_may_be_cut_and_joined_anywhere() {
         payloads.len() == 4
     });
     assert_eq!(payloads.concat(), b"onethreebyte by byte");
+}
+
+#[test]
+fn a_client_may_send_every_byte_alone_from_the_first_on() {
+    let (chain, _folder, certificate) = certificate();
+    let relay = Relay::start(settings(1, Some(certificate)));
+    let drivers = [
+        Driver::tcp(relay.address(Transport::Tcp, true)),
+        Driver::tls(relay.address(Transport::Tls, true), &chain),
+    ];
+    for mut driver in drivers {
+        driver.bytes_alone = true;
+        driver.allocate(AllocateOptions::default());
+        let peer = echo_peer(true);
+        driver.bind_channel(peer);
+        driver.send_to(peer, b"byte by byte");
+        assert_eq!(driver.receive_one().payload, b"byte by byte");
+    }
+}
+
+#[test]
+fn a_thousand_messages_in_one_segment_are_all_answered() {
+    let relay = Relay::start(settings(1, None));
+    let mut driver = Driver::tcp(relay.address(Transport::Tcp, true));
+    let mut bindings = Vec::new();
+    for number in 0..1000u64 {
+        bindings.extend(b"\0\x01\0\0\x21\x12\xA4\x42\0\0\0\0");
+        bindings.extend(number.to_be_bytes());
+    }
+    driver.send_raw(&bindings);
+    for number in 0..1000u64 {
+        let answer = driver.receive_raw();
+        assert_eq!(answer[..2], [1, 1]);
+        assert_eq!(answer[12..20], number.to_be_bytes());
+    }
+}
+
+/// No datagram holds 65,535 bytes, and the stream goes on behind them.
+#[test]
+fn the_longest_channel_data_is_taken_whole_and_a_longer_message_closes_the_stream() {
+    let relay = Relay::start(settings(1, None));
+    let mut driver = Driver::tcp(relay.address(Transport::Tcp, true));
+    driver.allocate(AllocateOptions::default());
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(DEADLINE)).unwrap();
+    let address = peer.local_addr().unwrap();
+    driver.bind_channel(address);
+    for (payload_len, arrives) in [(65_507, true), (65_535, false), (9, true)] {
+        driver.send_to(address, &vec![0xAB; payload_len]);
+        if arrives {
+            assert_eq!(peer.recv(&mut [0; 65_536]).unwrap(), payload_len);
+        }
+    }
+    // A STUN message of 65,532 bytes and its header.
+    driver.send_raw(b"\0\x01\xFF\xFC\x21\x12\xA4\x42");
+    wait_until("the end of the stream", || driver.is_closed());
+}
+
+#[test]
+fn a_giant_length_before_an_allocation_closes_the_stream() {
+    let relay = Relay::start(settings(1, None));
+    for beginning in [
+        b"\0\x01\xFF\xFC\x21\x12\xA4\x42",
+        b"\0\x03\x10\x00\x21\x12\xA4\x42",
+    ] {
+        let mut driver = Driver::tcp(relay.address(Transport::Tcp, true));
+        driver.send_raw(beginning);
+        wait_until("the end of the stream", || driver.is_closed());
+    }
+}
+
+#[test]
+fn padding_is_zero_and_no_old_memory() {
+    let relay = Relay::start(settings(1, None));
+    let mut driver = Driver::tcp(relay.address(Transport::Tcp, true));
+    let relayed = driver.allocate(AllocateOptions::default()).relayed;
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    driver.permit(peer.local_addr().unwrap());
+    for on_channel in [false, true] {
+        if on_channel {
+            driver.bind_channel(peer.local_addr().unwrap());
+        }
+        for len in (1..=7).rev() {
+            peer.send_to(&[0xFF; 1200], relayed).unwrap();
+            assert_eq!(driver.receive_one().payload.len(), 1200);
+            peer.send_to(&vec![0xFF; len], relayed).unwrap();
+            let message = driver.receive_raw();
+            let ones = message.iter().rposition(|byte| *byte == 0xFF).unwrap();
+            assert_eq!(message.len() % 4, 0, "{message:?}");
+            assert_eq!(message.len() - ones - 1, (4 - len % 4) % 4, "{message:?}");
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_stops_half_way_is_closed_in_time() {
+    let (chain, _folder, certificate) = certificate();
+    let mut settings = settings(1, Some(certificate));
+    settings.streams.idle = Duration::from_millis(300);
+    let relay = Relay::start(settings);
+    let mut hello = Vec::new();
+    tls_session(&chain, &[]).write_tls(&mut hello).unwrap();
+    for end in [hello.len() / 2, hello.len()] {
+        let mut driver = Driver::tcp(relay.address(Transport::Tls, true));
+        driver.send_raw(&hello[..end]);
+        wait_until("the end of the stream", || driver.is_closed());
+    }
+    relay.wait_until("a count of them", |shards| {
+        shards.driver_counters().streams_timed_out == 2
+    });
 }
 
 #[test]
@@ -164,13 +277,7 @@ fn a_replaced_certificate_serves_later_handshakes_and_leaves_live_streams_alone(
 
 #[test]
 fn a_client_that_is_not_speaking_tls_is_turned_away() {
-    let folder = tempfile::tempdir().unwrap();
-    let (chain, key) = (
-        folder.path().join("cert.pem"),
-        folder.path().join("key.pem"),
-    );
-    write_certificate(&chain, &key);
-    let certificate = Arc::new(Certificate::load(&chain, &key).unwrap());
+    let (_chain, _folder, certificate) = certificate();
     let relay = Relay::start(settings(1, Some(certificate)));
     let mut stream = connect(relay.address(Transport::Tls, true));
     stream.write_all(b"this is no ClientHello").unwrap();

@@ -8,7 +8,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant as Clock};
@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
 use turnfleet_relay::shard::{
     Certificate, EventLog, Listener, RelayPolicy, ShardSet, ShardSettings, StreamLimits,
 };
@@ -76,10 +77,9 @@ pub(crate) fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettin
     transports.extend(tls.is_some().then_some(Transport::Tls));
     let ips: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
     let listeners = ips.iter().flat_map(|&ip| {
-        transports.iter().map(move |&transport| Listener {
-            transport,
-            address: SocketAddr::new(ip, 0),
-        })
+        transports
+            .iter()
+            .map(move |&transport| Listener::new(transport, SocketAddr::new(ip, 0)))
     });
     ShardSettings {
         listeners: listeners.collect(),
@@ -171,6 +171,8 @@ pub(crate) enum Socket {
 pub(crate) struct Driver {
     pub(crate) socket: Socket,
     pub(crate) client: Client,
+    /// Whether every byte is sent in a segment, and inside TLS in a record, of its own.
+    pub(crate) bytes_alone: bool,
     /// What has arrived on a stream and is no whole message.
     pub(crate) unread: Vec<u8>,
     start: Clock,
@@ -200,13 +202,22 @@ impl Driver {
     }
 
     pub(crate) fn tcp(server: SocketAddr) -> Self {
-        Self::new(Socket::Tcp(connect(server)), Transport::Tcp)
+        Self::over(connect(server))
+    }
+
+    /// On a connection that something was sent on already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self::new(Socket::Tcp(stream), Transport::Tcp)
+    }
+
+    /// On TLS that was set up already.
+    pub(crate) fn over_tls(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self::new(Socket::Tls(Box::new(stream)), Transport::Tls)
     }
 
     /// Trusts the certificate in `chain_file` and no other.
     pub(crate) fn tls(server: SocketAddr, chain_file: &Path) -> Self {
-        let stream = tls_connect(server, chain_file);
-        Self::new(Socket::Tls(Box::new(stream)), Transport::Tls)
+        Self::over_tls(tls_connect(server, chain_file))
     }
 
     fn new(socket: Socket, transport: Transport) -> Self {
@@ -221,8 +232,10 @@ impl Driver {
                 transport,
                 username: USERNAME.into(),
                 password: PASSWORD.into(),
+                password_algorithms: false,
                 seed,
             }),
+            bytes_alone: false,
             unread: Vec::new(),
             start,
         }
@@ -242,6 +255,17 @@ impl Driver {
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        let portion = if self.bytes_alone {
+            1
+        } else {
+            bytes.len().max(1)
+        };
+        for portion in bytes.chunks(portion) {
+            self.send_once(portion);
+        }
+    }
+
+    fn send_once(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Udp(socket) => {
                 socket.send(bytes).unwrap();
@@ -379,6 +403,26 @@ impl Driver {
         }
     }
 
+    /// The next whole message of a plain stream as it came, padding included.
+    #[track_caller]
+    pub(crate) fn receive_raw(&mut self) -> Vec<u8> {
+        let Socket::Tcp(stream) = &mut self.socket else {
+            panic!("a plain stream");
+        };
+        let start = Clock::now();
+        let mut buffer = vec![0; 70_000];
+        loop {
+            if let Frame::Message { total, .. } = deframe(&self.unread, MAX_FRAME_LEN) {
+                return self.unread.drain(..total).collect();
+            }
+            assert!(start.elapsed() < DEADLINE, "nothing was received");
+            match stream.read(&mut buffer) {
+                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
+                Err(error) => assert!(is_timeout(&error), "receiving: {error}"),
+            }
+        }
+    }
+
     /// Whether the relay has closed the stream.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut buffer = [0; 4096];
@@ -430,19 +474,16 @@ pub(crate) fn tls_connect(
     server: SocketAddr,
     chain_file: &Path,
 ) -> StreamOwned<ClientConnection, TcpStream> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(chain_file).unwrap() {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("turn.example.org").unwrap();
-    let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = connect(server);
+    tls_over(connect(server), chain_file, &[])
+}
+
+/// The same over a connection, offering `protocols` (ALPN).
+pub(crate) fn tls_over(
+    mut stream: TcpStream,
+    chain_file: &Path,
+    protocols: &[&str],
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut session = tls_session(chain_file, protocols);
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     while session.is_handshaking() {
         session.complete_io(&mut stream).expect("a TLS handshake");
@@ -451,6 +492,32 @@ pub(crate) fn tls_connect(
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
     StreamOwned::new(session, stream)
+}
+
+/// A client's side of TLS that trusts the certificate in `chain_file` and offers `protocols` (ALPN).
+pub(crate) fn tls_session(chain_file: &Path, protocols: &[&str]) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(chain_file).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| (*name).into()).collect();
+    let name = ServerName::try_from("turn.example.org").unwrap();
+    ClientConnection::new(Arc::new(config), name).unwrap()
+}
+
+/// A certificate, its chain's file, and the folder that holds both.
+pub(crate) fn certificate() -> (PathBuf, TempDir, Arc<Certificate>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("cert"), folder.path().join("key"));
+    write_certificate(&chain, &key);
+    let certificate = Certificate::load(&chain, &key).unwrap();
+    (chain, folder, Arc::new(certificate))
 }
 
 /// Writes a certificate for `turn.example.org` and its key.

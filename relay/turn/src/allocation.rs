@@ -13,7 +13,7 @@ use crate::counters::Flow;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
 use crate::time::Instant;
-use crate::wire::{ErrorCode, LongTermKey, ReservationToken, TransactionId};
+use crate::wire::{ErrorCode, IntegrityKind, LongTermKey, ReservationToken, TransactionId};
 
 /// Every permission lasts this long unless refreshed (RFC 8656 §9).
 pub(crate) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
@@ -60,7 +60,10 @@ pub(crate) struct Owner {
     pub(crate) username: Box<str>,
     /// The part of the username that counts against the limit per user.
     pub(crate) user: Option<Range<u16>>,
-    pub(crate) key: LongTermKey,
+    /// Read by requests only, never by data.
+    pub(crate) key: Box<LongTermKey>,
+    /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
+    pub(crate) expires_at: u64,
 }
 
 /// One relayed transport address.
@@ -72,11 +75,18 @@ pub(crate) struct Relayed {
     pub(crate) expires_at: Instant,
 }
 
+/// What an answer ends with, which its request chooses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    /// What it is signed by, where the sender of the request is known.
+    pub(crate) integrity: IntegrityKind,
+    pub(crate) fingerprint: bool,
+}
+
 /// An Allocate request that waits for its relayed sockets.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// Whether the answer ends with FINGERPRINT.
-    pub(crate) fingerprint: bool,
+    pub(crate) closing: Closing,
     /// How many more ports are tried where somebody else has the one that was drawn.
     pub(crate) attempts: u8,
     /// One for each relayed address that may still be had: one or two.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::time::Now;
-use crate::wire::LongTermKey;
+use crate::wire::{LongTermKey, PasswordAlgorithm};
 
 /// What a `handle_*` call borrows from its caller.
 #[derive(Clone, Copy)]
@@ -14,15 +14,16 @@ pub struct Context<'a> {
 
 /// Where candidate keys come from: the relay's policy snapshot, a table of static users, an application's own accounts.
 pub trait KeySource {
-    /// Adds the keys that may have signed a request of `username`, the likeliest first. Nothing is added for a username
-    /// that nobody has; the core then spends the same effort on a key that fits nobody.
+    /// Adds the keys that may have signed a request of `username`, the likeliest first, made by the algorithm that `out`
+    /// names. Nothing is added for a username that nobody has; the core then spends the same effort on a key that fits
+    /// nobody.
     fn candidates(&self, username: &str, now: Now, out: &mut Candidates);
 }
 
 /// One key that may have signed the request, and what it stands for.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The long-term key, RFC 8489 §9.2.2.
+    /// The long-term key, RFC 8489 §9.2.2, made by the algorithm that is asked for.
     pub key: LongTermKey,
     /// The part of the username that names the user for limits; `None` where the credential names nobody.
     pub user: Option<Range<usize>>,
@@ -33,6 +34,7 @@ pub struct Candidate {
 /// A bounded list of candidates: each one costs an HMAC, so their number is the price of a bad password.
 #[derive(Debug, Default)]
 pub struct Candidates {
+    algorithm: PasswordAlgorithm,
     list: Vec<Candidate>,
 }
 
@@ -40,13 +42,28 @@ impl Candidates {
     /// At most this many keys are tried for one request.
     pub const MAX: usize = 40;
 
-    /// Adds a candidate; `false` where the list is full and the candidate was not taken.
+    /// An empty list for keys that `algorithm` has made.
+    #[must_use]
+    pub fn of(algorithm: PasswordAlgorithm) -> Self {
+        Self {
+            algorithm,
+            list: Vec::new(),
+        }
+    }
+
+    /// What the keys are to be made by: what the request asks for (RFC 8489 §9.2.4).
+    #[must_use]
+    pub fn algorithm(&self) -> PasswordAlgorithm {
+        self.algorithm
+    }
+
+    /// Adds a candidate; `false` where it was not taken, because the list is full or another algorithm has made the key.
     pub fn push(&mut self, candidate: Candidate) -> bool {
-        let room = self.list.len() < Self::MAX;
-        if room {
+        let taken = self.list.len() < Self::MAX && candidate.key.algorithm() == self.algorithm;
+        if taken {
             self.list.push(candidate);
         }
-        room
+        taken
     }
 
     /// The candidates in the order in which they are tried.
@@ -54,8 +71,9 @@ impl Candidates {
         self.list.iter()
     }
 
-    /// Empties the list, keeping its memory for the next request.
-    pub fn clear(&mut self) {
+    /// Empties the list for keys that `algorithm` has made, keeping its memory for the next request.
+    pub(crate) fn restart(&mut self, algorithm: PasswordAlgorithm) {
+        self.algorithm = algorithm;
         self.list.clear();
     }
 }

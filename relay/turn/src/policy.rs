@@ -87,6 +87,11 @@ pub struct Limits {
     pub connections_per_allocation: u16,
     /// The largest lifetime granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
+    /// How long an allocation lives at most, however often it is refreshed; `None` for no end.
+    pub max_session: Option<Duration>,
+    /// Whether requests about a live allocation are refused once its ephemeral credential has ended, as those for a new one
+    /// are; else they go on.
+    pub strict_expiry: bool,
 }
 
 impl Default for Limits {
@@ -98,6 +103,8 @@ impl Default for Limits {
             channels_per_allocation: 1024,
             connections_per_allocation: 64,
             max_lifetime: Duration::from_secs(3600),
+            max_session: None,
+            strict_expiry: false,
         }
     }
 }

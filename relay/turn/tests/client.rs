@@ -17,6 +17,7 @@ fn client(transport: Transport) -> Client {
         transport,
         username: "user".into(),
         password: "pass".into(),
+        password_algorithms: false,
         seed: [1; 32],
     })
 }
@@ -242,7 +243,7 @@ fn an_answer_that_is_not_the_servers_is_discarded() {
     let mut client = allocated(Transport::Udp);
     client.refresh(START, 600).unwrap();
     let request = transmit(&mut client);
-    let wrong_key = LongTermKey([0; 16]);
+    let wrong_key = LongTermKey::Md5([0; 16]);
     for key in [None, Some(&wrong_key)] {
         let forged = answer(&request, Class::SuccessResponse, key, |writer| {
             writer.lifetime(0);
@@ -354,6 +355,17 @@ fn a_lost_allocation_is_let_go() {
     assert_failed(&mut client, Method::Refresh, why);
     assert_eq!(client.allocation(), None);
     assert_eq!(client.poll_timeout(), None);
+}
+
+/// RFC 8656 §8.3: an answer was lost, and the request that was made again found nothing.
+#[test]
+fn ending_what_is_gone_succeeds() {
+    let mut client = allocated(Transport::Udp);
+    client.refresh(START, 0).unwrap();
+    let request = transmit(&mut client);
+    client.handle_input(START, &refusal(&request, ErrorCode::ALLOCATION_MISMATCH));
+    assert_eq!(client.poll_event(), Some(Event::Refreshed { lifetime: 0 }));
+    assert_eq!(client.allocation(), None);
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl KeySource for OneUser {
     fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
         if username == "user" {
             out.push(Candidate {
-                key: LongTermKey::derive("user", REALM, "pass"),
+                key: LongTermKey::derive_with(out.algorithm(), "user", REALM, "pass"),
                 user: None,
                 expires_at: None,
             });
@@ -61,6 +61,7 @@ impl Pair {
                 transport,
                 username: "user".into(),
                 password: "pass".into(),
+                password_algorithms: true,
                 seed: [1; 32],
             }),
             server: server(),

@@ -5,8 +5,8 @@ mod hex;
 use hex::hex;
 use turnfleet_turn::wire::{
     AttributeError, AttributeType, ChannelData, ChannelNumber, Class, ErrorCode, Fingerprint,
-    Frame, LongTermKey, MAX_FRAME_LEN, Message, MessageWriter, Method, ParseError,
-    ReservationToken, TransactionId, deframe,
+    Frame, IntegrityKind, LongTermKey, MAX_FRAME_LEN, Message, MessageWriter, Method, ParseError,
+    PasswordAlgorithm, ReservationToken, TransactionId, deframe,
 };
 use turnfleet_turn::{AddressFamily, ClientHeader, PeerAddr, Span};
 
@@ -227,13 +227,12 @@ fn an_additional_address_family_may_bear_the_number_that_coturn_gives_it() {
 
 #[test]
 fn attributes_after_message_integrity_are_ignored() {
-    let key = LongTermKey([7; 16]);
+    let key = LongTermKey::Md5([7; 16]);
     let bytes = written(Class::Request, Method::Refresh, |writer| {
         writer
             .username("u")
             .integrity(&key)
             .lifetime(0)
-            .attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &[0; 32])
             .attribute(AttributeType(0x7FFF), &[])
             .with_fingerprint();
     });
@@ -242,13 +241,13 @@ fn attributes_after_message_integrity_are_ignored() {
     assert_eq!(message.lifetime(), None);
     assert_eq!(message.unknown_required().next(), None);
     assert_eq!(message.attributes().count(), 2);
-    assert_eq!(message.all_attributes().count(), 6);
+    assert_eq!(message.all_attributes().count(), 5);
     assert_eq!(message.fingerprint(), Fingerprint::Valid);
 }
 
 #[test]
 fn a_message_integrity_of_another_length_never_verifies() {
-    let key = LongTermKey([7; 16]);
+    let key = LongTermKey::Md5([7; 16]);
     for len in [0, 16, 19, 21, 32] {
         let bytes = written(Class::Request, Method::Refresh, |writer| {
             writer.attribute(AttributeType::MESSAGE_INTEGRITY, &vec![0; len]);
@@ -257,6 +256,84 @@ fn a_message_integrity_of_another_length_never_verifies() {
         assert!(message.has_integrity());
         assert!(!message.verify_integrity(&key));
     }
+}
+
+#[test]
+fn a_sha256_integrity_counts_behind_the_other_one_and_is_the_one_to_verify() {
+    let (key, other) = (LongTermKey::Md5([7; 16]), LongTermKey::Sha256([7; 32]));
+    for (sha1, sha256, expected) in [
+        (&key, &key, true),
+        (&other, &key, true),
+        (&key, &other, false),
+    ] {
+        let bytes = written(Class::Request, Method::Refresh, |writer| {
+            writer.username("u").integrity(sha1).lifetime(0);
+            writer.integrity_sha256(sha256).with_fingerprint();
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.integrity(), Some(IntegrityKind::Sha256));
+        assert_eq!(message.verify_integrity(&key), expected);
+        assert_eq!(message.lifetime(), None);
+        assert_eq!(message.attributes().count(), 2);
+    }
+}
+
+#[test]
+fn behind_a_sha256_integrity_only_the_fingerprint_counts() {
+    let key = LongTermKey::Sha256([7; 32]);
+    let bytes = written(Class::Request, Method::Refresh, |writer| {
+        writer
+            .integrity_sha256(&key)
+            .attribute(AttributeType::MESSAGE_INTEGRITY, &[0; 20])
+            .attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &[0; 32])
+            .lifetime(0)
+            .with_fingerprint();
+    });
+    let message = Message::parse(&bytes).unwrap();
+    assert_eq!(message.integrity(), Some(IntegrityKind::Sha256));
+    assert!(message.verify_integrity(&key));
+    assert_eq!(message.lifetime(), None);
+    assert_eq!(message.fingerprint(), Fingerprint::Valid);
+}
+
+#[test]
+fn a_sha256_integrity_of_another_length_never_verifies() {
+    let key = LongTermKey::Sha256([7; 32]);
+    let whole = written(Class::Request, Method::Refresh, |writer| {
+        writer.integrity_sha256(&key);
+    });
+    assert!(Message::parse(&whole).unwrap().verify_integrity(&key));
+    for len in [0, 15, 16, 20, 28, 31, 33, 36] {
+        let bytes = written(Class::Request, Method::Refresh, |writer| {
+            let mut value = whole[24..].to_vec();
+            value.resize(len, 0);
+            writer.attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &value);
+        });
+        let message = Message::parse(&bytes).unwrap();
+        assert!(message.has_integrity());
+        assert!(!message.verify_integrity(&key), "{len}");
+    }
+}
+
+#[test]
+fn password_algorithms_are_read_as_they_were_written() {
+    use PasswordAlgorithm::{Md5, Sha256};
+    let bytes = written(Class::Request, Method::Allocate, |writer| {
+        writer
+            .password_algorithms(&[Sha256, Md5])
+            .password_algorithm(Sha256);
+    });
+    assert_eq!(
+        bytes[20..],
+        hex("8002 0008 0002 0000 0001 0000 001d 0004 0002 0000")
+    );
+    let message = Message::parse(&bytes).unwrap();
+    assert_eq!(message.password_algorithm(), Some(Ok(Sha256)));
+    let list = message.password_algorithms().unwrap();
+    assert!(list.known().eq([Sha256, Md5]));
+    assert!(list.is(&[Sha256, Md5]));
+    assert!(!list.is(&[Md5, Sha256]));
+    assert!(!list.is(&[Sha256]));
 }
 
 #[test]
@@ -293,18 +370,14 @@ fn the_reserved_bits_of_an_attribute_are_ignored() {
 }
 
 #[test]
-fn sha256_and_dont_fragment_are_not_understood() {
+fn userhash_and_dont_fragment_are_not_understood() {
     let bytes = written(Class::Request, Method::Allocate, |writer| {
-        for kind in [0x001A, 0x001C, 0x001D, 0x001E, 0x0006, 0x8002] {
+        for kind in [0x001A, 0x001D, 0x001E, 0x0006, 0x8002, 0x001C] {
             writer.attribute(AttributeType(kind), &[]);
         }
     });
     let message = Message::parse(&bytes).unwrap();
-    assert!(
-        message
-            .unknown_required()
-            .eq([0x001A, 0x001C, 0x001D, 0x001E])
-    );
+    assert!(message.unknown_required().eq([0x001A, 0x001E]));
 }
 
 #[track_caller]

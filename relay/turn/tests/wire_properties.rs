@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 use turnfleet_turn::wire::{
-    AttributeType, ChannelData, ChannelNumber, Class, Fingerprint, Frame, LongTermKey,
-    MAGIC_COOKIE, MAX_FRAME_LEN, Message, MessageWriter, Method, ReservationToken, TransactionId,
-    deframe,
+    AttributeType, ChannelData, ChannelNumber, Class, Fingerprint, Frame, IntegrityKind,
+    LongTermKey, MAGIC_COOKIE, MAX_FRAME_LEN, Message, MessageWriter, Method, ReservationToken,
+    TransactionId, deframe,
 };
 use turnfleet_turn::{ClientHeader, PeerAddr, Span};
 
@@ -85,8 +85,14 @@ fn read_everything(message: Message<'_>) {
         message.all_attributes().count(),
     );
     let _ = (
+        message.password_algorithm(),
+        message
+            .password_algorithms()
+            .map(|list| list.known().count()),
+    );
+    let _ = (
         message.fingerprint(),
-        message.verify_integrity(&LongTermKey([0; 16])),
+        message.verify_integrity(&LongTermKey::Md5([0; 16])),
     );
 }
 
@@ -155,9 +161,10 @@ proptest! {
 
     #[test]
     fn a_signature_protects_every_byte(
-        id in ids(), written in attributes(), key: [u8; 16], at: prop::sample::Index, bit in 0..8,
+        id in ids(), written in attributes(), key: [u8; 32], at: prop::sample::Index, bit in 0..8,
+        kind in prop::sample::select(&[IntegrityKind::Sha1, IntegrityKind::Sha256]),
     ) {
-        let key = LongTermKey(key);
+        let key = LongTermKey::Sha256(key);
         let mut bytes = Vec::new();
         let mut writer = MessageWriter::new(&mut bytes, Class::Request, Method::Allocate, id);
         for (kind, value) in &written {
@@ -165,7 +172,7 @@ proptest! {
             writer.attribute(AttributeType(kind | 0x4000), value);
         }
         writer.with_fingerprint();
-        writer.finish_signed(&key);
+        writer.finish_signed_by(kind, &key);
         let message = Message::parse(&bytes).unwrap();
         prop_assert!(message.verify_integrity(&key));
         prop_assert_eq!(message.fingerprint(), Fingerprint::Valid);

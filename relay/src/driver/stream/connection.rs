@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 use rustls::ServerConnection;
 use turnfleet_turn::{FiveTuple, Instant};
 
+use super::opening::Opening;
 use super::outgoing::{BufferPool, Outgoing};
 
 /// What carries the messages on the connection.
@@ -20,7 +21,10 @@ pub(crate) enum Carrier {
 /// One client's stream.
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
+    /// Whose stream it is; final once its beginning is over.
     pub(crate) client: FiveTuple,
+    /// What is awaited before the first message; `None` once messages are read.
+    pub(super) opening: Option<Opening>,
     pub(crate) carrier: Carrier,
     /// The beginning of a message whose rest has not arrived.
     pub(crate) partial: Vec<u8>,
@@ -60,6 +64,44 @@ pub(crate) enum StreamEnd {
 }
 
 impl Connection {
+    /// A stream whose beginning is awaited.
+    pub(super) fn new(
+        socket: TcpStream,
+        client: FiveTuple,
+        opening: Opening,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            client,
+            opening: Some(opening),
+            carrier: Carrier::Plain,
+            partial: Vec::new(),
+            outgoing: Outgoing::default(),
+            deadline: Some(deadline),
+            hung_up: false,
+            ended: false,
+            goodbye: false,
+            blocked: false,
+            dirty: false,
+            queued: false,
+        }
+    }
+
+    /// A stream of `client` that has an allocation.
+    #[cfg(test)]
+    pub(crate) fn opened(socket: TcpStream, client: FiveTuple) -> Self {
+        let opening = Opening {
+            acceptor: 0,
+            awaits_header: false,
+        };
+        Self {
+            opening: None,
+            deadline: None,
+            ..Self::new(socket, client, opening, Instant(0))
+        }
+    }
+
     /// Moves the partial message to the beginning of `unread` and reads behind it, deciphering through `ciphertext`.
     pub(crate) fn read(
         &mut self,

@@ -4,34 +4,45 @@
 //! a newcomer needs its place, each may stay for a bounded time and make the relay keep a few kilobytes. A stream with
 //! an allocation lives as long as that. Idle streams hold no buffer.
 //!
+//! What a stream is shows in its first bytes (`opening`): until then it has no five-tuple, and one that is for an HTTPS
+//! server leaves for [`https`].
+//!
 //! A client that reads slowly loses data messages, whole ones; it is closed when even answers do not fit any more.
 
+mod client_hello;
 mod connection;
+pub(crate) mod https;
+#[cfg(test)]
+mod noise;
+mod opening;
 mod outgoing;
+mod proxy_protocol;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
-use rustls::{ServerConfig, ServerConnection};
 use turnfleet_turn::wire::MAX_FRAME_LEN;
-use turnfleet_turn::{FiveTuple, Instant, Transport};
+use turnfleet_turn::{FiveTuple, Instant};
 
 pub(crate) use connection::{Arrived, Carrier, Connection, StreamEnd, read_some};
 pub(crate) use outgoing::{BufferPool, Outgoing};
 
 use super::counters::DriverCounters;
 use super::tcp::{Accepted, Acceptor};
+use super::tls::TlsSettings;
 use crate::listeners::Listener;
 use crate::shard::token::Source;
+use https::Forwards;
+use opening::Opening;
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
-/// Bytes of ciphertext that one read takes; with a record held back they fit the room behind a partial message.
-const CIPHERTEXT_LEN: usize = 32 << 10;
+/// Bytes of ciphertext that one read takes; with a record held back they fit the room behind a partial message. The
+/// longest beginning of a stream that is looked at.
+const SCRATCH_LEN: usize = 32 << 10;
 /// Connections accepted at one listener before others have their turn.
 const ACCEPTED_AT_ONCE: usize = 32;
 
@@ -40,21 +51,27 @@ const ACCEPTED_AT_ONCE: usize = 32;
 pub struct StreamLimits {
     /// Streams without an allocation, over all shards; beyond it the oldest is closed.
     pub without_allocation: usize,
+    /// How long a stream may take to show what it is: a PROXY protocol header, a ClientHello, the head of a message.
+    pub opening: Duration,
     /// How long a stream may live before its first allocation and after its last.
     pub idle: Duration,
     /// Bytes of the longest message before an allocation.
     pub unauthenticated_message: usize,
     /// Bytes that may wait to be written to one stream.
     pub outgoing: usize,
+    /// Streams that are passed on to an HTTPS server at a time, over all shards; more are closed.
+    pub forwarded: usize,
 }
 
 impl Default for StreamLimits {
     fn default() -> Self {
         Self {
             without_allocation: 4096,
+            opening: Duration::from_secs(5),
             idle: Duration::from_secs(10),
             unauthenticated_message: 4096,
             outgoing: 256 << 10,
+            forwarded: 1024,
         }
     }
 }
@@ -62,7 +79,10 @@ impl Default for StreamLimits {
 impl StreamLimits {
     /// The share of one shard.
     pub(crate) fn per_shard(mut self, shards: u8) -> Self {
-        self.without_allocation = (self.without_allocation / usize::from(shards.max(1))).max(1);
+        let share = |all: usize| (all / usize::from(shards.max(1))).max(1);
+        self.without_allocation = share(self.without_allocation);
+        self.forwarded = share(self.forwarded);
+        self.opening = self.opening.min(self.idle);
         self
     }
 
@@ -75,7 +95,9 @@ impl StreamLimits {
 /// The streams of one shard.
 pub(crate) struct Streams {
     acceptors: Vec<Acceptor>,
-    tls: Option<Arc<ServerConfig>>,
+    /// Streams that are no TURN.
+    pub(crate) forwards: Forwards,
+    tls: Option<TlsSettings>,
     limits: StreamLimits,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
@@ -87,14 +109,15 @@ pub(crate) struct Streams {
     /// Clients whose streams are gone; the core has to hear of them.
     closed: Vec<FiveTuple>,
     pool: BufferPool,
-    ciphertext: Box<[u8]>,
+    /// Ciphertext, or the beginning of a stream, for the length of one call.
+    scratch: Box<[u8]>,
 }
 
 impl Streams {
     /// Takes over listening sockets that are registered already. Those for TLS need `tls`.
     pub(crate) fn new(
         sockets: Vec<(TcpListener, Listener)>,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<TlsSettings>,
         limits: StreamLimits,
     ) -> Self {
         Self {
@@ -102,6 +125,7 @@ impl Streams {
                 .into_iter()
                 .map(|(socket, listener)| Acceptor::new(socket, listener))
                 .collect(),
+            forwards: Forwards::new(limits.forwarded),
             tls,
             limits,
             connections: Vec::new(),
@@ -111,7 +135,7 @@ impl Streams {
             dirty: Vec::new(),
             closed: Vec::new(),
             pool: BufferPool::default(),
-            ciphertext: vec![0; CIPHERTEXT_LEN].into_boxed_slice(),
+            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
         }
     }
 
@@ -124,12 +148,10 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> bool {
         for _ in 0..ACCEPTED_AT_ONCE {
-            let acceptor = &mut self.acceptors[index];
-            let listener = acceptor.listener;
-            match acceptor.accept(now) {
+            match self.acceptors[index].accept(now) {
                 Accepted::Stream(socket, client) => {
                     counters.streams_accepted += 1;
-                    self.admit(socket, client, listener, registry, now, counters);
+                    self.admit(socket, client, index, registry, now, counters);
                 }
                 Accepted::Nothing => return false,
                 Accepted::Exhausted => {
@@ -145,39 +167,40 @@ impl Streams {
         &mut self,
         socket: TcpStream,
         client: SocketAddr,
-        listener: Listener,
+        acceptor: usize,
         registry: &Registry,
         now: Instant,
         counters: &mut DriverCounters,
     ) {
+        let listener = &self.acceptors[acceptor].listener;
+        if !listener.front.admits(client.ip()) {
+            counters.streams_untrusted += 1;
+            return;
+        }
         let client = FiveTuple {
             transport: listener.transport,
             client,
             server: listener.address,
         };
-        let Some(carrier) = self.carrier(listener.transport) else {
-            return;
+        let opening = Opening {
+            acceptor,
+            awaits_header: listener.front.has_proxy_header(),
         };
-        self.make_room(client, counters);
-        let deadline = now.after(self.limits.idle);
-        let connection = Box::new(Connection {
-            socket,
-            client,
-            carrier,
-            partial: Vec::new(),
-            outgoing: Outgoing::default(),
-            deadline: Some(deadline),
-            hung_up: false,
-            ended: false,
-            goodbye: false,
-            blocked: false,
-            dirty: false,
-            queued: false,
-        });
+        self.make_room(counters);
+        let deadline = now.after(self.limits.opening);
+        let connection = Box::new(Connection::new(socket, client, opening, deadline));
         self.insert(registry, connection, deadline);
     }
 
-    /// Gives a stream without an allocation its place.
+    /// Makes room among those without an allocation.
+    fn make_room(&mut self, counters: &mut DriverCounters) {
+        if self.strangers.len() >= self.limits.without_allocation {
+            counters.streams_evicted += 1;
+            self.close_oldest_stranger();
+        }
+    }
+
+    /// Gives a stream without an allocation its place, and says which.
     fn insert(
         &mut self,
         registry: &Registry,
@@ -198,7 +221,6 @@ impl Streams {
             return None;
         }
         self.strangers.insert((deadline, index));
-        self.by_client.insert(connection.client, index);
         self.connections[index] = Some(connection);
         Some(index)
     }
@@ -211,13 +233,16 @@ impl Streams {
         now: Instant,
         counters: &mut DriverCounters,
     ) -> Option<usize> {
-        self.make_room(connection.client, counters);
+        self.make_room(counters);
         let deadline = *connection
             .deadline
             .get_or_insert_with(|| now.after(self.limits.idle));
         connection.dirty = false;
         connection.queued = false;
-        self.insert(registry, connection, deadline)
+        let client = connection.client;
+        let index = self.insert(registry, connection, deadline)?;
+        self.name(index, client);
+        Some(index)
     }
 
     /// Gives up a stream, with what waits to be written to it, without a goodbye: somebody else goes on with it. `None` where
@@ -233,26 +258,13 @@ impl Streams {
         Some(connection)
     }
 
-    /// Makes room for a stream of `client` among those without an allocation.
-    fn make_room(&mut self, client: FiveTuple, counters: &mut DriverCounters) {
+    /// Makes the stream at `index` the one of `client`.
+    fn name(&mut self, index: usize, client: FiveTuple) {
         if let Some(&stale) = self.by_client.get(&client) {
             // The kernel has forgotten the earlier connection, and its event is still on the way here.
             self.close(stale);
         }
-        if self.strangers.len() >= self.limits.without_allocation {
-            counters.streams_evicted += 1;
-            self.close_oldest_stranger();
-        }
-    }
-
-    fn carrier(&self, transport: Transport) -> Option<Carrier> {
-        match transport {
-            Transport::Tls => {
-                let session = ServerConnection::new(Arc::clone(self.tls.as_ref()?)).ok()?;
-                Some(Carrier::Tls(Box::new(session)))
-            }
-            Transport::Tcp | Transport::Udp => Some(Carrier::Plain),
-        }
+        self.by_client.insert(client, index);
     }
 
     /// The client at `index`.
@@ -276,7 +288,7 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> Option<Arrived> {
         let connection = self.connections.get_mut(index)?.as_mut()?;
-        let arrived = connection.read(unread, &mut self.ciphertext);
+        let arrived = connection.read(unread, &mut self.scratch);
         self.mark_dirty(index);
         match arrived {
             Ok(arrived) => Some(arrived),
@@ -401,7 +413,8 @@ impl Streams {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let paused = self.acceptors.iter().filter_map(Acceptor::paused_until);
         let stranger = self.strangers.first().map(|&(deadline, _)| deadline);
-        paused.chain(stranger).min()
+        let forward = self.forwards.poll_timeout();
+        paused.chain(stranger).chain(forward).min()
     }
 
     /// Closes strangers whose time is over, and names the listeners whose pause is.
@@ -416,6 +429,7 @@ impl Streams {
             counters.streams_timed_out += 1;
             self.close_oldest_stranger();
         }
+        self.forwards.handle_timeout(now, counters);
         let acceptors = self.acceptors.iter_mut().enumerate();
         acceptors
             .filter_map(|(index, acceptor)| acceptor.resume(now).then_some(index))
@@ -431,8 +445,10 @@ impl Streams {
         if let Some(deadline) = connection.deadline {
             self.strangers.remove(&(deadline, index));
         }
-        self.by_client.remove(&connection.client);
-        self.closed.push(connection.client);
+        if connection.opening.is_none() {
+            self.by_client.remove(&connection.client);
+            self.closed.push(connection.client);
+        }
         self.free.push(index);
     }
 

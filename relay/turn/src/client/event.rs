@@ -88,6 +88,9 @@ pub enum Failure {
     Timeout,
     /// The only answers were not the server's (RFC 8489 §9.2.5).
     IntegrityViolated,
+    /// A challenge offers less than its nonce says, or than an earlier one did: somebody on the path wants weaker credentials
+    /// (RFC 8489 §9.2.1).
+    BidDown,
     /// The answer lacks what it must have, or has what the client must understand and does not.
     Malformed,
 }

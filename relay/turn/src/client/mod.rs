@@ -10,8 +10,9 @@
 //! The client answers challenges, retransmits, checks that answers are authentic, and keeps its allocation, permissions and
 //! channels alive. Data passes through the caller's buffers without copies.
 //!
-//! It authenticates by the long-term credential mechanism with MD5 and SHA-1 only: where a server offers other password
-//! algorithms, it behaves as a client of RFC 5389, which such servers serve too (RFC 8489 §9.2.4).
+//! It authenticates by the long-term credential mechanism: with [`Config::password_algorithms`] it takes the algorithm that
+//! the server prefers, and MESSAGE-INTEGRITY-SHA256 (RFC 8489 §9.2.5); without, MD5 and MESSAGE-INTEGRITY, as a client of
+//! RFC 5389 does, which such servers serve too (§9.2.4).
 
 mod event;
 mod keepalive;
@@ -30,12 +31,12 @@ use crate::addr::{PeerAddr, Transport};
 use crate::decision::{ClientHeader, Span};
 use crate::time::Instant;
 use crate::wire::{
-    self, ChannelData, ChannelNumber, Class, ConnectionId, Fingerprint, LongTermKey, Message,
-    Method, TransactionId,
+    self, ChannelData, ChannelNumber, Class, ConnectionId, Fingerprint, Message, Method,
+    TransactionId,
 };
 use keepalive::Keepalive;
 use request::Request;
-use transaction::Transaction;
+use transaction::{Signature, Transaction};
 
 /// What a client is made of.
 #[derive(Clone, Debug)]
@@ -46,6 +47,9 @@ pub struct Config {
     pub username: String,
     /// The password that belongs to it.
     pub password: String,
+    /// Whether to take up the password algorithms that a server offers, and to insist on what its nonce says that it offers
+    /// (RFC 8489 §9.2.1).
+    pub password_algorithms: bool,
     /// Where transaction ids come from: the same seed gives the same ids, so it must differ between clients.
     pub seed: [u8; 32],
 }
@@ -55,6 +59,7 @@ pub struct Client {
     transport: Transport,
     username: Box<str>,
     password: Box<str>,
+    password_algorithms: bool,
     ids: TransactionIds,
     challenge: Option<Challenge>,
     transactions: Vec<Transaction>,
@@ -95,7 +100,9 @@ pub enum CallError {
 struct Challenge {
     realm: Box<str>,
     nonce: Box<[u8]>,
-    key: LongTermKey,
+    /// The value of PASSWORD-ALGORITHMS, where one of them was taken.
+    algorithms: Option<Box<[u8]>>,
+    signature: Signature,
 }
 
 /// Draws transaction ids that nobody without the seed can guess.
@@ -121,6 +128,7 @@ impl Client {
             transport: config.transport,
             username: config.username.into_boxed_str(),
             password: config.password.into_boxed_str(),
+            password_algorithms: config.password_algorithms,
             ids: TransactionIds {
                 seed: config.seed,
                 drawn: 0,
@@ -354,7 +362,7 @@ impl Client {
             .as_ref()
             .filter(|_| request.is_authenticated());
         let message = request.write(id, challenge, &self.username);
-        let signed_with = challenge.map(|challenge| challenge.key.clone());
+        let signed_with = challenge.map(|challenge| challenge.signature.clone());
         let reliable = self.transport.is_stream();
         self.transactions.push(Transaction::new(
             now,

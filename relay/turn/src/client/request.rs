@@ -3,7 +3,8 @@
 use super::Challenge;
 use crate::addr::{AddressFamily, PeerAddr};
 use crate::wire::{
-    ChannelNumber, Class, ConnectionId, MessageWriter, Method, ReservationToken, TransactionId,
+    AttributeType, ChannelNumber, Class, ConnectionId, MessageWriter, Method, ReservationToken,
+    TransactionId,
 };
 
 /// The protocol numbers of the transports that can be asked for.
@@ -95,7 +96,13 @@ impl Request {
                     .username(username)
                     .realm(&challenge.realm)
                     .nonce(&challenge.nonce);
-                writer.finish_signed(&challenge.key);
+                let signature = &challenge.signature;
+                if let Some(algorithms) = &challenge.algorithms {
+                    writer
+                        .attribute(AttributeType::PASSWORD_ALGORITHMS, algorithms)
+                        .password_algorithm(signature.key.algorithm());
+                }
+                writer.finish_signed_by(signature.kind, &signature.key);
             }
             None => writer.finish(),
         }

@@ -2,10 +2,13 @@
 
 use super::event::{Allocated, Event, Failure};
 use super::request::Request;
-use super::transaction::Transaction;
+use super::transaction::{Signature, Transaction};
 use super::{Challenge, Client};
 use crate::time::Instant;
-use crate::wire::{Class, ErrorCode, LongTermKey, Message};
+use crate::wire::{
+    Class, ErrorCode, IntegrityKind, LongTermKey, Message, PasswordAlgorithm, PasswordAlgorithms,
+    announces_password_algorithms,
+};
 
 /// How often one request is made again after a 401 or 438.
 const MAX_RETRIES: u8 = 2;
@@ -29,7 +32,9 @@ impl Client {
             return false;
         };
         let transaction = &mut self.transactions[index];
-        if message.method() != Some(transaction.request.method()) {
+        if message.method() != Some(transaction.request.method())
+            || (self.password_algorithms && hides_algorithms(message))
+        {
             return false;
         }
         let verdict = judge(transaction, message, self.transport.is_stream());
@@ -77,12 +82,14 @@ impl Client {
             }),
         };
         match event {
-            Some(event) => {
-                self.keepalive.granted(now, &event);
-                self.emit(event);
-            }
+            Some(event) => self.grant(now, event),
             None => self.fail(&request, Failure::Malformed),
         }
+    }
+
+    fn grant(&mut self, now: Instant, event: Event) {
+        self.keepalive.granted(now, &event);
+        self.emit(event);
     }
 
     /// Takes up the challenge of a 401 or 438 and asks again, or reports the refusal.
@@ -93,42 +100,88 @@ impl Client {
         code: ErrorCode,
         message: Message<'_>,
     ) {
-        let retry = is_challenge(code)
+        let challenged = is_challenge(code)
             && transaction.request.is_authenticated()
-            && transaction.retries < MAX_RETRIES
-            && self.take_challenge(&transaction, code, message);
-        if retry {
-            self.start(now, transaction.request, transaction.retries + 1);
+            && transaction.retries < MAX_RETRIES;
+        let taken = if challenged {
+            self.take_challenge(&transaction, code, message)
         } else {
-            self.fail(&transaction.request, Failure::Refused(code));
+            Err(Failure::Refused(code))
+        };
+        let deletes = matches!(transaction.request, Request::Refresh { lifetime: 0 });
+        match taken {
+            // RFC 8656 §8.3: the allocation is gone, as it was to be.
+            Err(_) if deletes && code == ErrorCode::ALLOCATION_MISMATCH => {
+                self.grant(now, Event::Refreshed { lifetime: 0 });
+            }
+            Ok(()) => self.start(now, transaction.request, transaction.retries + 1),
+            Err(why) => self.fail(&transaction.request, why),
         }
     }
 
-    /// Whether the challenge leaves something to try: after a 401 to a signed request only another realm does.
+    /// Takes up the challenge where it leaves something to try: after a 401 to a signed request only another realm does.
     fn take_challenge(
         &mut self,
         transaction: &Transaction,
         code: ErrorCode,
         message: Message<'_>,
-    ) -> bool {
+    ) -> Result<(), Failure> {
+        let refused = Failure::Refused(code);
         let Some(Ok(nonce)) = message.nonce() else {
-            return false;
+            return Err(refused);
         };
         let realm = match (message.realm(), &self.challenge) {
             (Some(Ok(realm)), _) => realm,
             (None, Some(challenge)) if code == ErrorCode::STALE_NONCE => &challenge.realm,
-            (_, _) => return false,
+            (_, _) => return Err(refused),
         };
-        let key = LongTermKey::derive(&self.username, realm, &self.password);
-        if code == ErrorCode::UNAUTHENTICATED && transaction.signed_with.as_ref() == Some(&key) {
-            return false;
+        let derive =
+            |algorithm| LongTermKey::derive_with(algorithm, &self.username, realm, &self.password);
+        if code == ErrorCode::UNAUTHENTICATED
+            && let Some(tried) = &transaction.signed_with
+            && tried.key == derive(tried.key.algorithm())
+        {
+            return Err(refused);
         }
+        let offered = self.offered_algorithms(message, nonce)?;
+        let signature = match offered {
+            None => Signature {
+                key: derive(PasswordAlgorithm::Md5),
+                kind: IntegrityKind::Sha1,
+            },
+            Some(offered) => Signature {
+                key: derive(offered.known().next().ok_or(refused)?),
+                kind: IntegrityKind::Sha256,
+            },
+        };
         self.challenge = Some(Challenge {
             realm: realm.into(),
             nonce: nonce.into(),
-            key,
+            algorithms: offered.map(|offered| offered.as_bytes().into()),
+            signature,
         });
-        true
+        Ok(())
+    }
+
+    /// What a challenge offers. A nonce that says so without an offer, or an offer withdrawn, is not to be answered
+    /// (RFC 8489 §9.2.5).
+    fn offered_algorithms<'a>(
+        &self,
+        message: Message<'a>,
+        nonce: &[u8],
+    ) -> Result<Option<PasswordAlgorithms<'a>>, Failure> {
+        if !self.password_algorithms {
+            return Ok(None);
+        }
+        let offered = message.password_algorithms();
+        let offered_before = self
+            .challenge
+            .as_ref()
+            .is_some_and(|challenge| challenge.algorithms.is_some());
+        if offered.is_none() && (announces_password_algorithms(nonce) || offered_before) {
+            return Err(Failure::BidDown);
+        }
+        Ok(offered)
     }
 }
 
@@ -140,9 +193,9 @@ fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) ->
         (Class::ErrorResponse, _) => return Verdict::Discard,
         (Class::Request | Class::Indication | Class::SuccessResponse, _) => None,
     };
-    if let Some(key) = &transaction.signed_with
+    if let Some(signature) = &transaction.signed_with
         && !code.is_some_and(is_challenge)
-        && !message.verify_integrity(key)
+        && !signature.signs(&message)
     {
         transaction.violated = true;
         let unsigned_bad_request = code == Some(ErrorCode::BAD_REQUEST) && !message.has_integrity();
@@ -157,6 +210,14 @@ fn judge(transaction: &mut Transaction, message: Message<'_>, reliable: bool) ->
         None if message.unknown_required().next().is_some() => Verdict::Malformed,
         None => Verdict::Granted,
     }
+}
+
+/// Whether an answer other than a challenge has a nonce that offers password algorithms, and does not name them: it is to be
+/// ignored (RFC 8489 §9.2.5).
+fn hides_algorithms(message: Message<'_>) -> bool {
+    let challenges = matches!(message.error_code(), Some(Ok(code)) if is_challenge(code));
+    let offers = matches!(message.nonce(), Some(Ok(nonce)) if announces_password_algorithms(nonce));
+    !challenges && offers && message.password_algorithms().is_none()
 }
 
 /// Whether a refusal asks for other credentials; it cannot be signed, as the server may not know the key.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::event::Failure;
 use super::request::Request;
 use crate::time::Instant;
-use crate::wire::{LongTermKey, TransactionId};
+use crate::wire::{IntegrityKind, LongTermKey, Message, TransactionId};
 
 /// The first interval between transmissions, doubled each time (RFC 8489 §6.2.1).
 const RTO: Duration = Duration::from_millis(500);
@@ -24,8 +24,8 @@ pub(super) struct Transaction {
     pub(super) request: Request,
     /// Sent again byte for byte.
     pub(super) message: Box<[u8]>,
-    /// The key that the request was signed with, which its answer must be signed with too.
-    pub(super) signed_with: Option<LongTermKey>,
+    /// What the request was signed with, and its answer must be signed with too.
+    pub(super) signed_with: Option<Signature>,
     /// How often this request was made again with other credentials.
     pub(super) retries: u8,
     /// Whether an answer was discarded because it was not the server's.
@@ -36,13 +36,28 @@ pub(super) struct Transaction {
     due: Instant,
 }
 
+/// What signs requests: a key, and the attribute that is made with it.
+#[derive(Clone)]
+pub(super) struct Signature {
+    pub(super) key: LongTermKey,
+    pub(super) kind: IntegrityKind,
+}
+
+impl Signature {
+    /// Whether `answer` is signed with this key, and by no weaker attribute.
+    pub(super) fn signs(&self, answer: &Message<'_>) -> bool {
+        let weaker = self.kind == IntegrityKind::Sha256 && answer.integrity() != Some(self.kind);
+        !weaker && answer.verify_integrity(&self.key)
+    }
+}
+
 impl Transaction {
     pub(super) fn new(
         now: Instant,
         id: TransactionId,
         request: Request,
         message: Box<[u8]>,
-        signed_with: Option<LongTermKey>,
+        signed_with: Option<Signature>,
         retries: u8,
         reliable: bool,
     ) -> Self {

@@ -1,6 +1,8 @@
 //! Allocate (RFC 8656 §7.2, RFC 6062 §5.1): what the request asks for, whether it may be had, and the answer. Sockets are opened in
 //! between, see [`super::opening`].
 
+use std::time::Duration;
+
 use super::Server;
 use super::auth::Credential;
 use super::granting::write_success;
@@ -71,6 +73,7 @@ impl Server {
             Some(Ok(seconds)) => self.granted_lifetime(Some(seconds)),
             Some(Err(_)) => return Err(Reject::BadRequest),
         };
+        let lifetime = self.within_session(lifetime, Duration::ZERO);
         if self.draining {
             return Err(Reject::InsufficientCapacity);
         }
@@ -80,7 +83,8 @@ impl Server {
         let owner = Owner {
             username: credential.username.into(),
             user: credential.user.clone(),
-            key: credential.key.clone(),
+            key: Box::new(credential.key.clone()),
+            expires_at: credential.expires_at,
         };
         // (10) The quota is the user's.
         self.admit(&owner, asked)?;
@@ -100,7 +104,7 @@ impl Server {
             to_peers: Flow::default(),
             to_client: Flow::default(),
             pending: Some(Box::new(Pending {
-                fingerprint: request.answer().fingerprint,
+                closing: request.closing(),
                 attempts: Pending::ATTEMPTS,
                 wants: Vec::with_capacity(2),
             })),
@@ -129,7 +133,7 @@ impl Server {
         if allocation.pending.is_some() {
             return Ok(Decision::Drop(DropReason::Retransmission));
         }
-        write_success(allocation, request.answer().fingerprint, reply);
+        write_success(allocation, request.closing(), reply);
         Ok(Decision::Reply)
     }
 

@@ -9,13 +9,20 @@ use crate::addr::Transport;
 use crate::context::{Candidate, Context};
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
-use crate::wire::{AttributeError, AttributeType, LongTermKey};
+use crate::wire::{
+    AttributeError, AttributeType, LongTermKey, Message, PasswordAlgorithm,
+    announces_password_algorithms,
+};
 
 /// How long past its expiry an ephemeral credential still makes allocations: what clocks may be apart, in seconds.
 const CREDENTIAL_GRACE: u64 = 60;
 
 /// Verified against when nobody has the username, so that an unknown one takes no less time than a wrong password.
-const NOBODY: LongTermKey = LongTermKey([0; 16]);
+const NOBODY: LongTermKey = LongTermKey::Md5([0; 16]);
+
+/// PASSWORD-ALGORITHMS of every challenge: MD5 is for clients that know the attribute, but not SHA-256.
+pub(super) const OFFERED: [PasswordAlgorithm; 2] =
+    [PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5];
 
 /// An authentic sender.
 pub(super) struct Credential<'a> {
@@ -23,6 +30,8 @@ pub(super) struct Credential<'a> {
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<u16>>,
     pub(super) key: LongTermKey,
+    /// Unix seconds at which it ends; `u64::MAX` for a static user's.
+    pub(super) expires_at: u64,
 }
 
 impl Server {
@@ -33,7 +42,7 @@ impl Server {
         context: &Context<'_>,
     ) -> Result<Credential<'a>, Reject> {
         let message = &request.message;
-        // Without MESSAGE-INTEGRITY: 401.
+        // Without MESSAGE-INTEGRITY and MESSAGE-INTEGRITY-SHA256: 401.
         if !message.has_integrity() {
             return Err(Reject::Unauthenticated);
         }
@@ -47,9 +56,10 @@ impl Server {
         if username == Some(Err(AttributeError::Length)) {
             return Err(Reject::BadRequest);
         }
-        // An invalid USERNAME, or a MESSAGE-INTEGRITY that does not match: 401, without a difference between them.
-        let username = username.and_then(Result::ok);
-        let credential = self.verify(request, username.unwrap_or_default(), context);
+        let algorithm = password_algorithm(message, nonce.unwrap_or_default())?;
+        // An invalid USERNAME, or an integrity that does not match: 401, without a difference between them.
+        let username = username.and_then(Result::ok).unwrap_or_default();
+        let credential = self.verify(request, username, algorithm, context);
         let credential = credential.ok_or(Reject::Unauthenticated)?;
         // A nonce that is not valid any more, or never was: 438.
         nonce
@@ -76,24 +86,30 @@ impl Server {
         &mut self,
         request: &Request<'a>,
         username: &'a str,
+        algorithm: PasswordAlgorithm,
         context: &Context<'_>,
     ) -> Option<Credential<'a>> {
         let message = &request.message;
         // The key that the allocation was made with stays good while it lives: rotated secrets and an expired ephemeral
-        // credential do not end a call.
+        // credential do not end a call, unless the policy is strict about the latter.
         let allocation = request.allocation.and_then(|id| self.table.allocation(id));
         let allocation = allocation.or_else(|| self.claimed_allocation(request));
         let owner = allocation.map(|allocation| &allocation.owner);
+        let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
+        let strict = self.policy.limits.strict_expiry;
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
+            && !(strict && ended(owner.expires_at))
+            && owner.key.algorithm() == algorithm
             && message.verify_integrity(&owner.key)
         {
             return Some(Credential {
                 username,
                 user: owner.user.clone(),
-                key: owner.key.clone(),
+                key: LongTermKey::clone(&owner.key),
+                expires_at: owner.expires_at,
             });
         }
-        self.candidates.clear();
+        self.candidates.restart(algorithm);
         // Credentials of another realm are nobody's here.
         if message.realm() == Some(Ok(&self.policy.realm)) {
             context
@@ -105,10 +121,10 @@ impl Server {
         }
         let signed = |candidate: &&Candidate| message.verify_integrity(&candidate.key);
         let candidate = self.candidates.iter().find(signed)?;
-        let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
+        let expires_at = candidate.expires_at.unwrap_or(u64::MAX);
         // A ConnectionBind request makes nothing anew: whether its allocation lives, its shard knows.
         let makes = request.method != RequestMethod::ConnectionBind;
-        if makes && candidate.expires_at.is_some_and(ended) {
+        if makes && ended(expires_at) {
             return None;
         }
         Some(Credential {
@@ -118,6 +134,7 @@ impl Server {
                 .as_ref()
                 .and_then(|range| user_range(range, username)),
             key: candidate.key.clone(),
+            expires_at,
         })
     }
 
@@ -149,6 +166,22 @@ impl Server {
                 kind,
                 request.message.transaction_id(),
             )
+    }
+}
+
+/// RFC 8489 §9.2.4, third check: a nonce that offers password algorithms is answered with both of the attributes, as they were
+/// sent, or with neither: else 400. A nonce that offers none is not one of ours: its request gets 438 when the sender is known.
+fn password_algorithm(message: &Message<'_>, nonce: &[u8]) -> Result<PasswordAlgorithm, Reject> {
+    let (offered, chosen) = (message.password_algorithms(), message.password_algorithm());
+    if !announces_password_algorithms(nonce) {
+        return Ok(chosen.and_then(Result::ok).unwrap_or_default());
+    }
+    match (offered, chosen) {
+        (None, None) => Ok(PasswordAlgorithm::Md5),
+        (Some(offered), Some(Ok(chosen))) if offered.is(&OFFERED) && OFFERED.contains(&chosen) => {
+            Ok(chosen)
+        }
+        (_, _) => Err(Reject::BadRequest),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Server;
 use super::request::Answer;
 use crate::addr::AddressFamily;
-use crate::allocation::{Allocation, Relayed, seconds};
+use crate::allocation::{Allocation, Closing, Relayed, seconds};
 use crate::command::{Command, RelayedId};
 use crate::event::Event;
 use crate::reject::Reject;
@@ -27,7 +27,7 @@ impl Server {
         let mut message = Vec::with_capacity(160);
         if let Some(allocation) = self.table.allocation_mut(id) {
             allocation.opened_at = now.instant;
-            write_success(allocation, pending.fingerprint, &mut message);
+            write_success(allocation, pending.closing, &mut message);
             let to = allocation.client;
             self.commands.push_back(Command::Send { to, message });
         }
@@ -47,7 +47,7 @@ impl Server {
         self.attach(now, id, socket);
         self.granted(id);
         if let Some(allocation) = self.table.allocation(id) {
-            write_success(allocation, pending.fingerprint, reply);
+            write_success(allocation, pending.closing, reply);
         }
     }
 
@@ -90,12 +90,13 @@ impl Server {
         self.ledger.leave(allocation.owner.user());
         let reject = Reject::InsufficientCapacity;
         self.counters.count_reject(RequestMethod::Allocate, reject);
+        let Some(pending) = allocation.pending else {
+            return;
+        };
         let answer = Answer {
             method: RequestMethod::Allocate,
             transaction_id: allocation.transaction_id,
-            fingerprint: allocation
-                .pending
-                .is_some_and(|pending| pending.fingerprint),
+            closing: pending.closing,
         };
         let mut message = Vec::with_capacity(96);
         answer.error(reject, Some(&allocation.owner.key), &mut message, |_| {});
@@ -126,11 +127,11 @@ impl Server {
 }
 
 /// RFC 8656 §7.2: the success response, from what the allocation remembers. Its retransmission is the same to the byte.
-pub(super) fn write_success(allocation: &Allocation, fingerprint: bool, out: &mut Vec<u8>) {
+pub(super) fn write_success(allocation: &Allocation, closing: Closing, out: &mut Vec<u8>) {
     let answer = Answer {
         method: RequestMethod::Allocate,
         transaction_id: allocation.transaction_id,
-        fingerprint,
+        closing,
     };
     let mut writer = answer.success(out);
     for relayed in allocation.relayed.iter().flatten() {

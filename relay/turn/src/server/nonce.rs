@@ -2,10 +2,11 @@
 //! every shard, every restarted relay and every relay behind one balancer accepts what any of them gave out.
 //!
 //! ```text
-//! obMatJos2  AAAA                    22 characters
+//! obMatJos2  gAAA                    22 characters
 //! cookie     security feature bits   base64url of: 4 bytes unix seconds, 12 bytes MAC over time, client address and port
 //! ```
-//! Cookie and feature bits are those of RFC 8489 §9.2. The transport is not part of it: a client that moves from UDP to
+//! Cookie and feature bits are those of RFC 8489 §9.2; the MAC covers them, so that whoever takes the features out of a nonce
+//! has a nonce that is not ours. The transport is not part of it: a client that moves from UDP to
 //! TCP behind the same port keeps its nonce.
 
 use std::fmt;
@@ -16,11 +17,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use crate::wire::NONCE_COOKIE;
+
 /// Bytes of a nonce.
 pub const NONCE_LEN: usize = COOKIE.len() + SEALED_CHARS;
 
-/// The nonce cookie, and after it the security feature set in base64: none of the features of RFC 8489 §18.1 is offered.
-const COOKIE: &[u8; 13] = b"obMatJos2AAAA";
+/// The nonce cookie, and after it the security feature set in base64: bit 0 of RFC 8489 §18.1, password algorithms.
+const COOKIE: &[u8; NONCE_COOKIE.len() + 4] = b"obMatJos2gAAA";
 const MAC_LEN: usize = 12;
 /// Characters of time and MAC in base64: 16 bytes, the last character holds two bits.
 const SEALED_CHARS: usize = 22;
@@ -153,6 +156,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{NONCE_LEN, NonceKeys, StaleNonce};
+    use crate::wire::announces_password_algorithms;
 
     const NOW: u64 = 1_800_000_000;
 
@@ -169,7 +173,8 @@ mod tests {
     fn a_nonce_is_the_cookie_and_printable_text_of_a_fixed_length() {
         let nonce = keys(&[1]).mint(NOW, client());
         assert_eq!(NONCE_LEN, 35);
-        assert!(nonce.starts_with(b"obMatJos2AAAA"));
+        assert!(nonce.starts_with(b"obMatJos2gAAA"));
+        assert!(announces_password_algorithms(&nonce));
         assert!(
             nonce
                 .iter()

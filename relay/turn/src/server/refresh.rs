@@ -47,7 +47,8 @@ impl Server {
         let lifetime = if asked == Some(0) {
             Duration::ZERO
         } else {
-            self.granted_lifetime(asked)
+            let lived = now.since(allocation.opened_at);
+            self.within_session(self.granted_lifetime(asked), lived)
         };
         let answer = request.answer();
         let mut writer = answer.success(reply);
@@ -77,6 +78,16 @@ impl Server {
         asked
             .min(self.policy.limits.max_lifetime)
             .max(DEFAULT_LIFETIME)
+    }
+
+    /// `lifetime`, as far as an allocation that has `lived` so long may go on. A session that is over has a second left, for
+    /// a lifetime of zero would say that the client ended it.
+    pub(super) fn within_session(&self, lifetime: Duration, lived: Duration) -> Duration {
+        let end = self.policy.limits.max_session;
+        end.map_or(lifetime, |end| {
+            let rest = end.saturating_sub(lived);
+            lifetime.min(rest.max(Duration::from_secs(1)))
+        })
     }
 
     /// §8.1: deleting one family of a dual allocation leaves the other one alone.

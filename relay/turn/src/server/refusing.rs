@@ -1,6 +1,7 @@
 //! The one place that makes error responses of refusals.
 
 use super::Server;
+use super::auth::OFFERED;
 use super::request::{Answer, Request};
 use crate::decision::{Decision, DropReason};
 use crate::event::Event;
@@ -35,6 +36,7 @@ impl Server {
             Reject::Unauthenticated | Reject::StaleNonce => {
                 writer.realm(&self.policy.realm);
                 writer.nonce(&self.nonces.mint(request.now.unix, request.from.client));
+                writer.password_algorithms(&OFFERED);
             }
             // RFC 8489 §6.3.1.
             Reject::UnknownAttribute => {

@@ -1,10 +1,14 @@
 //! A request on its way through the server, and the frame of its answer.
 
 use crate::addr::FiveTuple;
+use crate::allocation::Closing;
 use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
 use crate::time::Now;
-use crate::wire::{Class, Fingerprint, LongTermKey, Message, MessageWriter, TransactionId};
+use crate::wire::{
+    AttributeType, Class, Fingerprint, IntegrityKind, LongTermKey, Message, MessageWriter,
+    TransactionId,
+};
 
 /// The SOFTWARE of Allocate and Refresh responses (RFC 8656 §5).
 const SOFTWARE: &str = concat!("Turnfleet ", env!("CARGO_PKG_VERSION"));
@@ -24,6 +28,20 @@ impl Request<'_> {
         Answer {
             method: self.method,
             transaction_id: self.message.transaction_id(),
+            closing: self.closing(),
+        }
+    }
+
+    /// RFC 8489 §9.2.4: a request that takes up the offered password algorithms has both of their attributes, and is answered
+    /// with MESSAGE-INTEGRITY-SHA256; one that has neither with MESSAGE-INTEGRITY. §7: FINGERPRINT is answered with one.
+    pub(super) fn closing(&self) -> Closing {
+        let chooses = self.message.has(AttributeType::PASSWORD_ALGORITHM);
+        Closing {
+            integrity: if chooses {
+                IntegrityKind::Sha256
+            } else {
+                IntegrityKind::Sha1
+            },
             fingerprint: self.message.fingerprint() != Fingerprint::Absent,
         }
     }
@@ -39,8 +57,7 @@ impl Request<'_> {
 pub(super) struct Answer {
     pub(super) method: RequestMethod,
     pub(super) transaction_id: TransactionId,
-    /// The answer ends with FINGERPRINT where the request did.
-    pub(super) fingerprint: bool,
+    pub(super) closing: Closing,
 }
 
 impl Answer {
@@ -52,7 +69,7 @@ impl Answer {
     /// Ends a response, signed with the key that authenticated the request (RFC 8489 §9.2.4). Allocate and Refresh
     /// responses name the SOFTWARE (RFC 8656 §5), but not to a sender who has proved nothing: that answer is kept short.
     pub(super) fn finish(self, mut writer: MessageWriter<'_>, key: Option<&LongTermKey>) {
-        if self.fingerprint {
+        if self.closing.fingerprint {
             writer.with_fingerprint();
         }
         let Some(key) = key else {
@@ -64,7 +81,7 @@ impl Answer {
         ) {
             writer.software(SOFTWARE);
         }
-        writer.finish_signed(key);
+        writer.finish_signed_by(self.closing.integrity, key);
     }
 
     pub(super) fn begin(self, class: Class, out: &mut Vec<u8>) -> MessageWriter<'_> {

@@ -55,6 +55,8 @@ impl AttributeType {
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     /// The number that coturn and its clients send for ADDITIONAL-ADDRESS-FAMILY; IANA has given it to nothing else.
     pub const COTURN_ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8032);
+    /// RFC 8489 §14.11.
+    pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
     /// RFC 8656 §18.12.
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     /// RFC 8489 §14.14.
@@ -69,9 +71,8 @@ impl AttributeType {
     }
 
     /// Whether this crate understands the type, of those that require it. DONT-FRAGMENT is not among them: a relay that
-    /// cannot set the bit on every relayed datagram refuses the request (RFC 8656 §7.2). Neither are
-    /// MESSAGE-INTEGRITY-SHA256, PASSWORD-ALGORITHM and USERHASH, which a client sends only to a server whose nonce offers
-    /// them (RFC 8489 §9.2.3.2).
+    /// cannot set the bit on every relayed datagram refuses the request (RFC 8656 §7.2). Neither is USERHASH, which a client
+    /// sends only to a server whose nonce offers it (RFC 8489 §9.2.5).
     pub(super) fn is_understood(self) -> bool {
         matches!(
             self,
@@ -84,6 +85,8 @@ impl AttributeType {
                 | Self::LIFETIME
                 | Self::XOR_PEER_ADDRESS
                 | Self::DATA
+                | Self::MESSAGE_INTEGRITY_SHA256
+                | Self::PASSWORD_ALGORITHM
                 | Self::REALM
                 | Self::NONCE
                 | Self::XOR_RELAYED_ADDRESS

@@ -60,10 +60,12 @@ pub enum ParseError {
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub(super) bytes: &'a [u8],
-    /// The end of the attributes that count: everything up to MESSAGE-INTEGRITY or FINGERPRINT.
+    /// The end of the attributes that count: everything up to the first integrity attribute or FINGERPRINT.
     counted_end: usize,
-    /// Where the first MESSAGE-INTEGRITY starts.
+    /// Where the MESSAGE-INTEGRITY that counts starts.
     pub(super) integrity_at: Option<usize>,
+    /// Where the MESSAGE-INTEGRITY-SHA256 that counts starts.
+    pub(super) integrity_sha256_at: Option<usize>,
     /// Where the first FINGERPRINT starts.
     pub(super) fingerprint_at: Option<usize>,
 }
@@ -88,13 +90,15 @@ impl<'a> Message<'a> {
             bytes,
             counted_end: bytes.len(),
             integrity_at: None,
+            integrity_sha256_at: None,
             fingerprint_at: None,
         };
         message.walk()?;
         Ok(message)
     }
 
-    /// Checks every attribute's length once and notes where the two that close a message are.
+    /// Checks every attribute's length once and notes where those that close a message are.
+    /// Behind MESSAGE-INTEGRITY a MESSAGE-INTEGRITY-SHA256 counts, but not the other way round (RFC 8489 §9).
     fn walk(&mut self) -> Result<(), ParseError> {
         let mut at = HEADER_LEN;
         while at < self.bytes.len() {
@@ -104,8 +108,13 @@ impl<'a> Message<'a> {
             if end > self.bytes.len() {
                 return Err(ParseError::BadAttribute);
             }
-            if kind == AttributeType::MESSAGE_INTEGRITY && self.integrity_at.is_none() {
+            if kind == AttributeType::MESSAGE_INTEGRITY && !self.has_integrity() {
                 self.integrity_at = Some(at);
+                self.counted_end = self.counted_end.min(end);
+            }
+            if kind == AttributeType::MESSAGE_INTEGRITY_SHA256 && self.integrity_sha256_at.is_none()
+            {
+                self.integrity_sha256_at = Some(at);
                 self.counted_end = self.counted_end.min(end);
             }
             if kind == AttributeType::FINGERPRINT && self.fingerprint_at.is_none() {
@@ -167,8 +176,8 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
-    /// The attributes that count, MESSAGE-INTEGRITY being the last: whatever follows it is not protected and is ignored
-    /// (RFC 8489 §14.5), FINGERPRINT excepted, which [`Message::fingerprint`] judges.
+    /// The attributes that count, MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256 being the last: whatever follows it is ignored
+    /// (RFC 8489 §9), except for what [`Message::verify_integrity`] and [`Message::fingerprint`] judge.
     #[must_use]
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes::new(self.bytes, self.counted_end)

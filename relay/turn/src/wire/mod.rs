@@ -14,6 +14,7 @@ mod deframer;
 mod error_code;
 mod integrity;
 mod message;
+mod password;
 mod typed;
 mod writer;
 
@@ -22,8 +23,12 @@ pub use channel_data::ChannelData;
 pub(crate) use client_header::write_indication;
 pub use deframer::{Frame, MAX_FRAME_LEN, deframe};
 pub use error_code::ErrorCode;
-pub use integrity::Fingerprint;
+pub use integrity::{Fingerprint, IntegrityKind};
 pub use message::{Class, Message, Method, ParseError};
+pub(crate) use password::NONCE_COOKIE;
+pub use password::{
+    LongTermKey, PasswordAlgorithm, PasswordAlgorithms, announces_password_algorithms,
+};
 pub use writer::MessageWriter;
 
 /// The fixed value of bytes 4 to 7 of every STUN message (RFC 8489 §5).
@@ -47,16 +52,6 @@ pub struct ReservationToken(pub [u8; 8]);
 /// The value of CONNECTION-ID (RFC 6062 §6.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u32);
-
-/// The key of the long-term credential mechanism with MD5 (RFC 8489 §9.2.2).
-#[derive(Clone, PartialEq, Eq)]
-pub struct LongTermKey(pub [u8; 16]);
-
-impl std::fmt::Debug for LongTermKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LongTermKey(..)")
-    }
-}
 
 /// The length of a value with its padding to 32 bits (RFC 8489 §14).
 fn padded(len: usize) -> usize {

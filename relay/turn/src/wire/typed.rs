@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use super::attribute::{Attribute, AttributeError, AttributeType};
 use super::message::Message;
-use super::{ChannelNumber, ConnectionId, ErrorCode, ReservationToken, address, read_u16};
+use super::{
+    ChannelNumber, ConnectionId, ErrorCode, PasswordAlgorithm, PasswordAlgorithms,
+    ReservationToken, address, read_u16,
+};
 use crate::addr::{AddressFamily, PeerAddr};
 use crate::decision::Span;
 
@@ -36,6 +39,19 @@ impl<'a> Message<'a> {
                 .then_some(value)
                 .ok_or(AttributeError::Length)
         })
+    }
+
+    /// PASSWORD-ALGORITHM (RFC 8489 §14.12); an error for one that this crate does not know.
+    #[must_use]
+    pub fn password_algorithm(&self) -> Value<PasswordAlgorithm> {
+        self.read(AttributeType::PASSWORD_ALGORITHM, PasswordAlgorithm::read)
+    }
+
+    /// PASSWORD-ALGORITHMS (RFC 8489 §14.11).
+    #[must_use]
+    pub fn password_algorithms(&self) -> Option<PasswordAlgorithms<'a>> {
+        self.first(AttributeType::PASSWORD_ALGORITHMS)
+            .map(|attribute| PasswordAlgorithms::new(attribute.value))
     }
 
     /// ERROR-CODE (RFC 8489 §14.8) without its reason.

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::attribute::AttributeType;
-use super::integrity::{FINGERPRINT_LEN, INTEGRITY_LEN};
+use super::integrity::{FINGERPRINT_LEN, INTEGRITY_LEN, INTEGRITY_SHA256_LEN, IntegrityKind};
 use super::message::{Class, Method};
 use super::{
     ChannelNumber, ConnectionId, ErrorCode, HEADER_LEN, LongTermKey, MAGIC_COOKIE,
-    ReservationToken, TransactionId, address, integrity, padded,
+    PasswordAlgorithm, ReservationToken, TransactionId, address, integrity, padded,
 };
 use crate::addr::{AddressFamily, PeerAddr};
 
@@ -62,6 +62,19 @@ impl<'b> MessageWriter<'b> {
     /// NONCE.
     pub fn nonce(&mut self, nonce: &[u8]) -> &mut Self {
         self.attribute(AttributeType::NONCE, nonce)
+    }
+
+    /// PASSWORD-ALGORITHMS with `algorithms`, the preferred one first.
+    pub fn password_algorithms(&mut self, algorithms: &[PasswordAlgorithm]) -> &mut Self {
+        let entries = algorithms.iter().flat_map(|algorithm| algorithm.entry());
+        self.open(AttributeType::PASSWORD_ALGORITHMS, 4 * algorithms.len());
+        self.buffer.extend(entries);
+        self.close()
+    }
+
+    /// PASSWORD-ALGORITHM.
+    pub fn password_algorithm(&mut self, algorithm: PasswordAlgorithm) -> &mut Self {
+        self.attribute(AttributeType::PASSWORD_ALGORITHM, &algorithm.entry())
     }
 
     /// SOFTWARE.
@@ -167,6 +180,13 @@ impl<'b> MessageWriter<'b> {
         self.attribute(AttributeType::MESSAGE_INTEGRITY, &value)
     }
 
+    /// MESSAGE-INTEGRITY-SHA256 over all that was written so far.
+    pub fn integrity_sha256(&mut self, key: &LongTermKey) -> &mut Self {
+        let value: [u8; INTEGRITY_SHA256_LEN] =
+            integrity::integrity_sha256(&self.buffer[self.start..], key);
+        self.attribute(AttributeType::MESSAGE_INTEGRITY_SHA256, &value)
+    }
+
     /// Lets the message end with a FINGERPRINT.
     pub fn with_fingerprint(&mut self) -> &mut Self {
         self.fingerprint = true;
@@ -185,8 +205,16 @@ impl<'b> MessageWriter<'b> {
     }
 
     /// Ends the message with MESSAGE-INTEGRITY.
-    pub fn finish_signed(mut self, key: &LongTermKey) {
-        self.integrity(key);
+    pub fn finish_signed(self, key: &LongTermKey) {
+        self.finish_signed_by(IntegrityKind::Sha1, key);
+    }
+
+    /// Ends the message with the integrity attribute of `kind`.
+    pub fn finish_signed_by(mut self, kind: IntegrityKind, key: &LongTermKey) {
+        match kind {
+            IntegrityKind::Sha1 => self.integrity(key),
+            IntegrityKind::Sha256 => self.integrity_sha256(key),
+        };
         self.finish();
     }
 

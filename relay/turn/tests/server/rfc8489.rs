@@ -5,7 +5,7 @@ use turnfleet_turn::wire::{
 };
 use turnfleet_turn::{DropReason, Transport};
 
-use crate::support::{Answer, Caller, Net, Outcome, REALM, Setup, V4, addr, host};
+use crate::support::{Answer, Caller, Net, OFFERED, Outcome, REALM, Setup, V4, addr, host};
 
 /// A signed Refresh with the attributes before MESSAGE-INTEGRITY chosen by `write`.
 fn signed(
@@ -22,11 +22,14 @@ fn signed(
     bytes
 }
 
+/// A 401 or 438 with all that its receiver needs to try again, and no more.
 #[track_caller]
-fn assert_challenge(answer: &Answer, code: u16) {
+pub(crate) fn assert_challenge(answer: &Answer, code: u16) {
     assert_eq!(answer.code(), code);
     assert_eq!(answer.message().realm(), Some(Ok(REALM)));
     assert!(answer.message().nonce().is_some_and(|nonce| nonce.is_ok()));
+    let offered = answer.message().password_algorithms();
+    assert!(offered.is_some_and(|it| it.is(&OFFERED)));
     for kind in [
         AttributeType::USERNAME,
         AttributeType::USERHASH,
@@ -269,23 +272,17 @@ fn an_unknown_attribute_is_listed_once_however_often_it_is_there() {
     assert_eq!(unknown, [0x7ABC, 0x7ABD]);
 }
 
-// RFC 8489 §6.3.1, §14.12
+// RFC 8489 §6.3.1, §14.4
 #[test]
 fn what_only_a_server_with_its_nonce_bit_understands_gets_420() {
     let mut net = Net::new();
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
-    for (kind, value) in [
-        (AttributeType::PASSWORD_ALGORITHM, &[0, 1, 0, 0][..]),
-        (AttributeType::MESSAGE_INTEGRITY_SHA256, &[0; 32]),
-        (AttributeType::USERHASH, &[0; 32]),
-    ] {
-        let answer = caller.allocate(&mut net, |writer| {
-            writer.attribute(kind, value);
-        });
-        assert_eq!(answer.code(), 420, "{kind:?}");
-        let unknown: Vec<u16> = answer.message().unknown_attributes().collect();
-        assert_eq!(unknown, [kind.0]);
-    }
+    let answer = caller.allocate(&mut net, |writer| {
+        writer.attribute(AttributeType::USERHASH, &[0; 32]);
+    });
+    assert_eq!(answer.code(), 420);
+    let unknown: Vec<u16> = answer.message().unknown_attributes().collect();
+    assert_eq!(unknown, [AttributeType::USERHASH.0]);
 }
 
 // RFC 8489 §6.3.1, §9.2.4
@@ -428,7 +425,7 @@ fn an_answer_carries_the_transaction_id_and_the_method_of_its_request() {
 
 // RFC 8489 §9.2.4
 #[test]
-fn a_request_without_integrity_gets_401_with_realm_and_nonce_only() {
+fn a_request_without_integrity_gets_401_with_realm_nonce_and_password_algorithms_only() {
     let mut net = Net::new();
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     for method in [
@@ -451,15 +448,6 @@ fn the_first_401_has_at_most_100_bytes() {
     let answer = caller.send(&mut net, &packet);
     assert!(answer.0.len() <= 100, "{}", answer.0.len());
     assert!(!answer.has(AttributeType::SOFTWARE));
-}
-
-// RFC 8489 §9.2
-#[test]
-fn a_nonce_begins_with_the_nonce_cookie_and_no_security_features() {
-    let mut net = Net::new();
-    let caller = Caller::new(&mut net, "192.0.2.1:5000");
-    assert!(caller.nonce.starts_with(b"obMatJos2AAAA"));
-    assert!(caller.nonce.len() < 128);
 }
 
 // RFC 8489 §9.2.4
@@ -659,7 +647,7 @@ fn a_nonce_of_another_source_address_gets_438() {
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     caller.nonce = other.nonce;
     assert_challenge(&caller.allocate(&mut net, |_| {}), 438);
-    caller.nonce = b"obMatJos2AAAAmade up".to_vec();
+    caller.nonce = b"obMatJos2gAAAmade up".to_vec();
     assert_challenge(&caller.allocate(&mut net, |_| {}), 438);
 }
 
@@ -753,21 +741,6 @@ fn attributes_after_the_integrity_are_ignored() {
     writer.finish();
     let answer = caller.send(&mut net, &packet);
     assert_eq!((answer.code(), answer.lifetime()), (200, 600));
-}
-
-// RFC 8489 §14.5, §14.6
-#[test]
-fn an_integrity_of_the_other_kind_behind_the_one_that_counts_is_ignored() {
-    let mut net = Net::new();
-    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
-    let mut packet = caller.signed(Method::Allocate, |writer| {
-        writer.requested_transport(17);
-    });
-    packet.extend_from_slice(&[0x00, 0x1C, 0, 32]);
-    packet.extend_from_slice(&[7; 32]);
-    let len = u16::try_from(packet.len() - 20).unwrap();
-    packet[2..4].copy_from_slice(&len.to_be_bytes());
-    assert_eq!(caller.send(&mut net, &packet).code(), 200);
 }
 
 // RFC 8489 §14

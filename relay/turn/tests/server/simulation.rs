@@ -420,6 +420,7 @@ impl Simulation {
             username: username.into(),
             // Mallory does not know the password.
             password: "secret".into(),
+            password_algorithms: username == "bob",
             seed: self.random.bytes(),
         })
     }

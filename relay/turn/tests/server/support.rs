@@ -10,7 +10,7 @@ use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{
     AttributeType, ChannelData, ChannelNumber, Class, ConnectionId, LongTermKey, Message,
-    MessageWriter, Method, ReservationToken, TransactionId,
+    MessageWriter, Method, PasswordAlgorithm, ReservationToken, TransactionId,
 };
 use turnfleet_turn::{
     AddressFamily, Candidate, Candidates, ClientHeader, Command, ConnectError, Context, Decision,
@@ -25,20 +25,23 @@ pub(crate) const PEER: &str = "203.0.113.9:9";
 pub(crate) const PEER6: &str = "[2001:db8:9::9]:9";
 pub(crate) const START_UNIX: u64 = 1_800_000_000;
 
+/// What the server offers in its challenges.
+pub(crate) const OFFERED: [PasswordAlgorithm; 2] =
+    [PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5];
+
 /// The ports that a relay of the tests is granted on each of its addresses.
 pub(crate) const PORTS: (u16, u16) = (49152, 49161);
 
 /// Names with passwords; what starts with a number and a colon ends at that second, as ephemeral credentials do.
 #[derive(Default)]
 pub(crate) struct Keys {
-    keys: BTreeMap<String, Vec<LongTermKey>>,
+    passwords: BTreeMap<String, Vec<String>>,
 }
 
 impl Keys {
     pub(crate) fn set(&mut self, username: &str, passwords: &[&str]) {
-        let derive = |password: &&str| LongTermKey::derive(username, REALM, password);
-        self.keys
-            .insert(username.into(), passwords.iter().map(derive).collect());
+        let passwords = passwords.iter().map(ToString::to_string).collect();
+        self.passwords.insert(username.into(), passwords);
     }
 }
 
@@ -48,9 +51,9 @@ impl KeySource for Keys {
             Some((seconds, _)) => (seconds.parse().ok(), seconds.len() + 1..username.len()),
             None => (None, 0..username.len()),
         };
-        for key in self.keys.get(username).into_iter().flatten() {
+        for password in self.passwords.get(username).into_iter().flatten() {
             out.push(Candidate {
-                key: key.clone(),
+                key: LongTermKey::derive_with(out.algorithm(), username, REALM, password),
                 user: Some(user.clone()),
                 expires_at,
             });

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use turnfleet_turn::client::{AllocateOptions, Client, Config, Event, Input};
-use turnfleet_turn::wire::{AttributeType, Class, ErrorCode, LongTermKey, Message, MessageWriter};
+use turnfleet_turn::wire::{
+    AttributeType, Class, ErrorCode, IntegrityKind, LongTermKey, Message, MessageWriter,
+    PasswordAlgorithm, announces_password_algorithms,
+};
 use turnfleet_turn::{Instant, PeerAddr, Transport};
 
 use super::bytes::Bytes;
@@ -12,12 +15,20 @@ const REALM: &str = "example.org";
 
 const PEERS: [&str; 3] = ["203.0.113.1:1", "203.0.113.2:2", "[2001:db8::1]:3"];
 
+const OFFERS: [&[PasswordAlgorithm]; 3] = [
+    &[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5],
+    &[PasswordAlgorithm::Md5],
+    &[],
+];
+
 /// No more steps than this are taken with one input.
 const MAX_STEPS: usize = 200;
 
 pub fn run(data: &[u8]) {
     let mut choices = Bytes::new(data);
-    let mut world = World::new(choices.choose(&Transport::ALL));
+    let first = choices.byte();
+    let transport = Transport::ALL[usize::from(first) % Transport::ALL.len()];
+    let mut world = World::new(transport, first & 0x80 != 0);
     for _ in 0..MAX_STEPS {
         if choices.is_empty() {
             break;
@@ -29,22 +40,24 @@ pub fn run(data: &[u8]) {
 struct World {
     client: Client,
     now: Instant,
-    key: LongTermKey,
+    /// Whether the client takes up password algorithms.
+    modern: bool,
     /// The last request that the client has sent.
     request: Vec<u8>,
 }
 
 impl World {
-    fn new(transport: Transport) -> Self {
+    fn new(transport: Transport, modern: bool) -> Self {
         Self {
             client: Client::new(Config {
                 transport,
                 username: "user".into(),
                 password: "pass".into(),
+                password_algorithms: modern,
                 seed: [1; 32],
             }),
             now: Instant(0),
-            key: LongTermKey::derive("user", REALM, "pass"),
+            modern,
             request: Vec::new(),
         }
     }
@@ -59,10 +72,20 @@ impl World {
         }
         let mut request = Vec::new();
         while self.client.poll_transmit(&mut request) {
-            assert!(Message::parse(&request).is_ok());
+            self.check(&request);
             self.request = std::mem::take(&mut request);
         }
         while self.client.poll_event().is_some() {}
+    }
+
+    /// A client that takes up password algorithms signs with nothing less where its server offers them.
+    fn check(&self, request: &[u8]) {
+        let message = Message::parse(request).expect("the client's requests are sound");
+        let offered = message.nonce().and_then(Result::ok);
+        if self.modern && offered.is_some_and(announces_password_algorithms) {
+            assert_eq!(message.integrity(), Some(IntegrityKind::Sha256));
+            assert!(message.password_algorithms().is_some());
+        }
     }
 
     fn advance(&mut self, by: Duration) {
@@ -110,7 +133,10 @@ impl World {
         write_attributes(&mut writer, kinds, choices);
         let signed = choices.flag();
         if signed {
-            writer.finish_signed(&self.key);
+            let chosen = request.password_algorithm().and_then(Result::ok);
+            let algorithm = chosen.unwrap_or_default();
+            let key = LongTermKey::derive_with(algorithm, "user", REALM, "pass");
+            writer.finish_signed_by(request.integrity().unwrap_or(IntegrityKind::Sha1), &key);
         } else {
             writer.finish();
         }
@@ -156,5 +182,8 @@ fn write_attributes(writer: &mut MessageWriter<'_>, kinds: u8, choices: &mut Byt
     }
     if kinds & 0x40 != 0 {
         writer.attribute(AttributeType(choices.u16()), choices.slice());
+    }
+    if kinds & 0x80 != 0 {
+        writer.password_algorithms(choices.choose(&OFFERS));
     }
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use turnfleet_turn::wire::{
-    AttributeType, ChannelData, ChannelNumber, Class, Message, MessageWriter, Method, TransactionId,
+    AttributeType, ChannelData, ChannelNumber, Class, IntegrityKind, Message, MessageWriter,
+    Method, PasswordAlgorithm, TransactionId,
 };
 use turnfleet_turn::{AddressFamily, Decision};
 
@@ -90,11 +91,22 @@ fn request(world: &mut World, choices: &mut Bytes<'_>) {
     write_usual(&mut writer, method, world, choices);
     let kinds = choices.byte();
     write_unusual(&mut writer, kinds, world, choices);
-    let (username, key) = world.user(choices.choose(&USERS));
+    let user = choices.choose(&USERS);
     match world.nonce(client) {
         Some(nonce) if class == Class::Request => {
+            let algorithm = algorithm_of(id);
+            let (username, key) = world.user(user, algorithm.unwrap_or_default());
             writer.username(username).realm(world::REALM).nonce(nonce);
-            writer.finish_signed(&key);
+            let kind = match algorithm {
+                Some(algorithm) => {
+                    writer
+                        .password_algorithms(&[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5])
+                        .password_algorithm(algorithm);
+                    IntegrityKind::Sha256
+                }
+                None => IntegrityKind::Sha1,
+            };
+            writer.finish_signed_by(kind, &key);
         }
         Some(_) | None => writer.finish(),
     }
@@ -104,6 +116,15 @@ fn request(world: &mut World, choices: &mut Bytes<'_>) {
     }
     if method == Method::Binding {
         assert!(Message::parse(&packet).is_ok_and(|it| it.method() == Some(method)));
+    }
+}
+
+/// What the request with this transaction id takes up of the offered algorithms.
+fn algorithm_of(id: [u8; 12]) -> Option<PasswordAlgorithm> {
+    match id[11] & 0xC0 {
+        0x40 => Some(PasswordAlgorithm::Sha256),
+        0xC0 => Some(PasswordAlgorithm::Md5),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
-use turnfleet_turn::wire::{Class, LongTermKey, Message, ReservationToken};
+use turnfleet_turn::wire::{Class, LongTermKey, Message, PasswordAlgorithm, ReservationToken};
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
     Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
@@ -69,7 +69,7 @@ impl KeySource for Accounts {
     fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
         if let Some((user, password)) = USERS.iter().find(|(user, _)| *user == username) {
             out.push(Candidate {
-                key: LongTermKey::derive(user, REALM, password),
+                key: LongTermKey::derive_with(out.algorithm(), user, REALM, password),
                 user: Some(0..user.len()),
                 expires_at: None,
             });
@@ -150,8 +150,10 @@ impl World {
     pub(super) fn user(
         &self,
         (user, password): (&'static str, &str),
+        algorithm: PasswordAlgorithm,
     ) -> (&'static str, LongTermKey) {
-        (user, LongTermKey::derive(user, REALM, password))
+        let key = LongTermKey::derive_with(algorithm, user, REALM, password);
+        (user, key)
     }
 
     /// The last nonce that the client was given.
@@ -382,6 +384,7 @@ fn policy(hosts: &[IpAddr]) -> Policy {
             channels_per_allocation: 4,
             connections_per_allocation: 4,
             max_lifetime: Duration::from_secs(3600),
+            ..Limits::default()
         },
     }
 }

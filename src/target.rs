@@ -1,4 +1,4 @@
-//! Which server is measured, and whose allocations it is asked for.
+//! Which server is measured or examined, and whose allocations it is asked for.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -13,9 +13,9 @@ use turnfleet_turn::Transport;
 /// How long the credentials of a run are good for.
 const TTL_SECONDS: u64 = 86_400;
 
-/// A server to measure.
+/// A server to measure or to examine.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// A TURN server.
     Turn(TurnUri),
     /// A UDP forwarder that sends what clients send to its peer, and back: what the machine could do without TURN.
@@ -24,7 +24,7 @@ pub(super) enum Target {
 
 impl Target {
     /// How clients reach it.
-    pub(super) fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::Plain(_) => Transport::Udp,
             Self::Turn(uri) => match (uri.scheme, uri.transport) {
@@ -36,7 +36,7 @@ impl Target {
     }
 
     /// Where it is; a name is resolved, and its first address taken.
-    pub(super) fn address(&self) -> Result<SocketAddr> {
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
         match self {
             Self::Plain(address) => Ok(*address),
             Self::Turn(uri) => {
@@ -51,7 +51,7 @@ impl Target {
     }
 
     /// The name that its certificate is for.
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         match self {
             Self::Plain(address) => address.ip().to_string(),
             Self::Turn(uri) => uri.host.clone(),
@@ -59,7 +59,7 @@ impl Target {
     }
 
     /// Whether it speaks TURN.
-    pub(super) fn is_turn(&self) -> bool {
+    pub(crate) fn is_turn(&self) -> bool {
         matches!(self, Self::Turn(_))
     }
 }
@@ -76,7 +76,7 @@ impl FromStr for Target {
         match (uri.scheme, uri.transport) {
             (Scheme::Stun | Scheme::Stuns, _) => Err("a turn: or turns: URI is needed".to_owned()),
             (Scheme::Turns, Some(UriTransport::Udp)) => {
-                Err("turns: over UDP is DTLS, which bench does not speak".to_owned())
+                Err("turns: over UDP is DTLS, which is not spoken here".to_owned())
             }
             (Scheme::Turns, Some(UriTransport::Tcp) | None) | (Scheme::Turn, _) => {
                 Ok(Self::Turn(uri))
@@ -96,20 +96,20 @@ impl fmt::Display for Target {
 
 /// The usernames of a run with their passwords, handed out in turn.
 #[derive(Debug)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     pairs: Vec<(String, String)>,
 }
 
 impl Credentials {
     /// Ephemeral credentials for `users` users, or one static user.
-    pub(super) fn new(secret: Option<&str>, user: Option<&str>, users: u32) -> Result<Self> {
+    pub(crate) fn new(secret: Option<&str>, user: Option<&str>, users: u32) -> Result<Self> {
         let pairs = match (secret, user) {
             (Some(secret), _) => {
                 let secret = SharedSecret::new(secret);
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
                 (0..users)
                     .map(|index| {
-                        let made = mint(&secret, &format!("bench-{index}"), now + TTL_SECONDS);
+                        let made = mint(&secret, &format!("tester-{index}"), now + TTL_SECONDS);
                         (made.username, made.password)
                     })
                     .collect()
@@ -126,7 +126,7 @@ impl Credentials {
     }
 
     /// The credentials of the allocation with this number.
-    pub(super) fn of(&self, allocation: usize) -> (String, String) {
+    pub(crate) fn of(&self, allocation: usize) -> (String, String) {
         self.pairs[allocation % self.pairs.len()].clone()
     }
 }

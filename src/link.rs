@@ -1,4 +1,4 @@
-//! One client's way to the server: a UDP socket, or a stream with or without TLS.
+//! One client's way to a TURN server: a UDP socket, or a stream with or without TLS.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -15,13 +15,13 @@ use turnfleet_relay::datagram::ReceiveBatch;
 use turnfleet_turn::Transport;
 use turnfleet_turn::wire::{Frame, MAX_FRAME_LEN, deframe};
 
-use super::target::Target;
+use crate::target::Target;
 
 /// Bytes that may wait for a slow server on one stream; a packet that finds no room is not sent.
 const UNSENT_MAX: usize = 256 * 1024;
 
 /// Opens links to one server.
-pub(super) struct Opener {
+pub(crate) struct Opener {
     server: SocketAddr,
     transport: Transport,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -29,7 +29,7 @@ pub(super) struct Opener {
 
 impl Opener {
     /// Resolves `target`, and for TLS reads the CA that its certificate is checked against.
-    pub(super) fn new(target: &Target, ca: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(target: &Target, ca: Option<&Path>) -> Result<Self> {
         let transport = target.transport();
         let tls = match transport {
             Transport::Udp | Transport::Tcp => None,
@@ -48,7 +48,7 @@ impl Opener {
     }
 
     /// One more link.
-    pub(super) fn open(&self) -> Result<Link> {
+    pub(crate) fn open(&self) -> Result<Link> {
         match self.transport {
             Transport::Udp => Link::udp(self.server),
             Transport::Tcp | Transport::Tls => Link::stream(self.server, self.tls.as_ref()),
@@ -71,7 +71,7 @@ fn trust(ca: &Path) -> Result<Arc<ClientConfig>> {
 }
 
 /// A connected way to the server.
-pub(super) enum Link {
+pub(crate) enum Link {
     /// One datagram is one message.
     Udp(UdpSocket),
     /// Messages one after the other.
@@ -116,15 +116,23 @@ impl Link {
     }
 
     /// The descriptor to wait on.
-    pub(super) fn descriptor(&self) -> RawFd {
+    pub(crate) fn descriptor(&self) -> RawFd {
         match self {
             Self::Udp(socket) => socket.as_raw_fd(),
             Self::Stream(stream) => stream.socket.as_raw_fd(),
         }
     }
 
+    /// Its own address, as this machine sees it.
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Udp(socket) => socket.local_addr(),
+            Self::Stream(stream) => stream.socket.local_addr(),
+        }
+    }
+
     /// Sends one message; `false` where there was no room for it, or a UDP network refused it.
-    pub(super) fn send(&mut self, message: &[u8]) -> Result<bool> {
+    pub(crate) fn send(&mut self, message: &[u8]) -> Result<bool> {
         match self {
             Self::Udp(socket) => Ok(socket.send(message).is_ok()),
             Self::Stream(stream) => stream.send(message),
@@ -132,7 +140,7 @@ impl Link {
     }
 
     /// Hands everything that has come to `each`, message by message.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         batch: &mut ReceiveBatch,
         mut each: impl FnMut(&[u8]),
@@ -158,7 +166,7 @@ impl Link {
 }
 
 /// A byte stream of messages.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     socket: TcpStream,
     tls: Option<ClientConnection>,
     unread: Vec<u8>,

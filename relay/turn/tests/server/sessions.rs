@@ -1,0 +1,97 @@
+//! How long a session lasts when its credential ends, or the operator sets a bound.
+
+use std::time::Duration;
+
+use turnfleet_turn::policy::Limits;
+
+use crate::rfc8489::assert_challenge;
+use crate::support::{Caller, Net, PEER, START_UNIX, Setup};
+
+fn net(limits: Limits) -> Net {
+    Net::with(Setup {
+        limits,
+        ..Setup::default()
+    })
+}
+
+/// Alice with a credential that ends in so many seconds, and an allocation.
+fn ending_in(net: &mut Net, seconds: u64) -> Caller {
+    let username = format!("{}:alice", START_UNIX + seconds);
+    net.keys.set(&username, &["secret"]);
+    let mut caller = Caller::named(net, "192.0.2.1:5000", &username);
+    caller.allocated(net);
+    caller
+}
+
+#[test]
+fn a_live_allocation_outlives_its_credential() {
+    let mut net = net(Limits::default());
+    let mut caller = ending_in(&mut net, 100);
+    net.advance_seconds(500);
+    assert_eq!(caller.refresh(&mut net, None).code(), 200);
+    assert_eq!(caller.permit(&mut net, &[PEER]).code(), 200);
+    assert_eq!(caller.bind(&mut net, 0x4000, PEER).code(), 200);
+}
+
+#[test]
+fn a_strict_server_refuses_every_request_from_60_seconds_past_expiry() {
+    let mut net = net(Limits {
+        strict_expiry: true,
+        ..Limits::default()
+    });
+    let mut caller = ending_in(&mut net, 100);
+    net.advance_seconds(159);
+    assert_eq!(caller.refresh(&mut net, None).code(), 200);
+    net.advance_seconds(1);
+    assert_challenge(&caller.refresh(&mut net, None), 401);
+    assert_challenge(&caller.permit(&mut net, &[PEER]), 401);
+    assert_challenge(&caller.bind(&mut net, 0x4000, PEER), 401);
+    net.advance_seconds(600);
+    net.assert_idle();
+}
+
+#[test]
+fn a_strict_server_goes_on_with_static_users() {
+    let mut net = net(Limits {
+        strict_expiry: true,
+        ..Limits::default()
+    });
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    caller.allocated(&mut net);
+    net.keys.set("alice", &["another"]);
+    net.advance_seconds(500);
+    assert_eq!(caller.refresh(&mut net, None).code(), 200);
+}
+
+#[test]
+fn an_allocation_ends_with_its_session_however_often_it_is_refreshed() {
+    let mut net = net(Limits {
+        max_session: Some(Duration::from_secs(1000)),
+        ..Limits::default()
+    });
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    let answer = caller.allocate(&mut net, |writer| {
+        writer.lifetime(3600);
+    });
+    assert_eq!(answer.lifetime(), 1000);
+    for (seconds, rest) in [(300, 600), (400, 300), (299, 1)] {
+        net.advance_seconds(seconds);
+        assert_eq!(caller.refresh(&mut net, None).lifetime(), rest);
+    }
+    net.advance_seconds(1);
+    assert_eq!(caller.refresh(&mut net, None).code(), 437);
+    net.assert_idle();
+    caller.allocated(&mut net);
+}
+
+#[test]
+fn a_shorter_bound_ends_sessions_that_have_lasted_longer() {
+    let mut net = net(Limits::default());
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    caller.allocated(&mut net);
+    net.advance_seconds(500);
+    net.change_policy(|policy| policy.limits.max_session = Some(Duration::from_secs(400)));
+    assert_eq!(caller.refresh(&mut net, None).lifetime(), 1);
+    net.advance_seconds(1);
+    net.assert_idle();
+}

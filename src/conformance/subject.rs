@@ -1,0 +1,145 @@
+//! The server under examination: how it is reached, as whom, and where its peers stand.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use anyhow::{Result, bail};
+use turnfleet_relay::datagram::ReceiveBatch;
+use turnfleet_turn::{AddressFamily, Transport};
+
+use super::Args;
+use super::line::{Line, Retired};
+use super::peer::Peer;
+use super::statement::{Shortfall, skipped};
+use crate::link::Opener;
+use crate::target::Credentials;
+
+/// Usernames that are handed out in turn, so that what one statement leaves behind counts against none of the next.
+const USERS: u32 = 256;
+/// Datagrams read with one system call.
+const SLOTS: usize = 8;
+
+/// One server, by one transport.
+pub(super) struct Subject {
+    opener: Opener,
+    transport: Transport,
+    credentials: Credentials,
+    /// Whether there is more than one user.
+    has_many_users: bool,
+    peers: Vec<IpAddr>,
+    lines: Cell<usize>,
+    batch: Rc<RefCell<ReceiveBatch>>,
+    retired: Retired,
+}
+
+impl Subject {
+    /// Reaches the server once, and finds out where its peers stand where nobody has said it.
+    pub(super) fn new(args: &Args) -> Result<Self> {
+        let credentials = Credentials::new(args.secret.as_deref(), args.user.as_deref(), USERS)?;
+        let opener = Opener::new(&args.target, args.ca.as_deref())?;
+        let local = opener.open()?.local_address()?.ip();
+        let peers = match (args.peer.is_empty(), local.is_loopback()) {
+            (false, _) => args.peer.clone(),
+            (true, true) => vec![
+                std::net::Ipv4Addr::LOCALHOST.into(),
+                std::net::Ipv6Addr::LOCALHOST.into(),
+            ],
+            (true, false) => vec![local],
+        };
+        Ok(Self {
+            opener,
+            transport: args.target.transport(),
+            credentials,
+            has_many_users: args.secret.is_some(),
+            peers,
+            lines: Cell::new(0),
+            batch: Rc::new(RefCell::new(ReceiveBatch::new(SLOTS))),
+            retired: Retired::default(),
+        })
+    }
+
+    /// Allocates once: of a server that does not answer, or not to this user, nothing can be said.
+    pub(super) fn greet(&self) -> Result<()> {
+        match self.allocated() {
+            Ok(_) => Ok(()),
+            Err(Shortfall::Failed { expected, seen }) => {
+                bail!("the server gives no allocation: expected {expected}; seen {seen}")
+            }
+            Err(Shortfall::Skipped(why)) => bail!("the server gives no allocation: {why}"),
+        }
+    }
+
+    /// A way to the server of its own, with a username that the lines before and after it do not have.
+    pub(super) fn line(&self) -> Result<Line, Shortfall> {
+        let number = self.lines.get();
+        self.lines.set(number + 1);
+        let link = self.opener.open()?;
+        let user = self.credentials.of(number);
+        Ok(Line::new(
+            link,
+            Rc::clone(&self.batch),
+            Rc::clone(&self.retired),
+            user,
+        )?)
+    }
+
+    /// A line that knows the server's realm and nonce.
+    pub(super) fn introduced(&self) -> Result<Line, Shortfall> {
+        let mut line = self.line()?;
+        line.introduce()?;
+        Ok(line)
+    }
+
+    /// A line with an allocation.
+    pub(super) fn allocated(&self) -> Result<Line, Shortfall> {
+        let mut line = self.introduced()?;
+        line.allocate(|_| {})?.granted()?;
+        Ok(line)
+    }
+
+    /// A username and password other than those of the latest line.
+    pub(super) fn somebody_else(&self) -> Result<(String, String), Shortfall> {
+        if self.has_many_users {
+            Ok(self.credentials.of(self.lines.get()))
+        } else {
+            Err(skipped("it needs two users: give --secret"))
+        }
+    }
+
+    /// A peer of the IPv4 family, for that is what an allocation has that asks for none.
+    pub(super) fn peer(&self) -> Result<Peer, Shortfall> {
+        self.peer_of(AddressFamily::V4)
+    }
+
+    /// A peer of `family`.
+    pub(super) fn peer_of(&self, family: AddressFamily) -> Result<Peer, Shortfall> {
+        let mut peers = self.peers.iter();
+        let ip = peers.find(|ip| AddressFamily::of(**ip) == family);
+        let ip = ip.ok_or_else(|| skipped(format!("it needs a peer: give --peer, {family:?}")))?;
+        Ok(Peer::open(*ip)?)
+    }
+
+    /// Whether one datagram is one message.
+    pub(super) fn is_udp(&self) -> bool {
+        self.transport == Transport::Udp
+    }
+
+    /// Skips what can only be said of UDP.
+    pub(super) fn needs_datagrams(&self) -> Result<(), Shortfall> {
+        if self.is_udp() {
+            Ok(())
+        } else {
+            Err(skipped("it is about UDP"))
+        }
+    }
+
+    /// Skips what can only be said of TCP and TLS.
+    pub(super) fn needs_a_stream(&self) -> Result<(), Shortfall> {
+        if self.is_udp() {
+            Err(skipped("it is about streams"))
+        } else {
+            Ok(())
+        }
+    }
+}

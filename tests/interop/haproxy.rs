@@ -1,0 +1,162 @@
+//! HAProxy before the relay, which then still knows its clients; and an HTTPS site behind the relay, on the relay's port.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use turnfleet_turn::client::AllocateOptions;
+
+use crate::client::{Caller, Credential};
+use crate::coturn;
+use crate::fleet::Fleet;
+use crate::tools;
+
+const HAPROXY: &str = "/usr/sbin/haproxy";
+const CURL: &str = "/usr/bin/curl";
+const OPENSSL: &str = "/usr/bin/openssl";
+const SECRET: &str = "north-by-northwest";
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A running HAProxy; it ends when the value is dropped.
+struct HaProxy {
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl HaProxy {
+    /// Runs with `sections` and a certificate of its own in `$FOLDER/site.pem`, until all of `ports` take connections.
+    #[track_caller]
+    fn run(sections: &str, ports: &[SocketAddr]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pem = folder.path().join("site.pem");
+        let made = Command::new(OPENSSL)
+            .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"])
+            .args(["ec_paramgen_curve:P-256", "-subj", "/CN=site", "-keyout"])
+            .arg(&pem)
+            .arg("-out")
+            .arg(folder.path().join("chain.pem"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let chain = fs::read_to_string(folder.path().join("chain.pem")).unwrap();
+        fs::write(&pem, fs::read_to_string(&pem).unwrap() + &chain).unwrap();
+        let defaults =
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n";
+        let sections = sections.replace("$FOLDER", folder.path().to_str().unwrap());
+        let file = folder.path().join("haproxy.cfg");
+        fs::write(&file, format!("{defaults}{sections}")).unwrap();
+        let child = Command::new(HAPROXY)
+            .args(["-db", "-f"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        for port in ports {
+            tools::eventually("HAProxy listens", LIMIT, || TcpStream::connect(port).ok());
+        }
+        Self {
+            child,
+            _folder: folder,
+        }
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `N` addresses on loopback whose ports are free.
+fn free<const N: usize>() -> [SocketAddr; N] {
+    let sockets: [_; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    sockets.map(|socket| socket.local_addr().unwrap())
+}
+
+/// A relay with `listeners` besides one for UDP.
+fn fleet(listeners: &str) -> Fleet {
+    let [udp] = free();
+    let listeners = format!("relay.listeners=[{{transport='udp',address='{udp}'}},{listeners}]");
+    let fixed = ["--relays", "1", "--shared-secret", SECRET];
+    Fleet::up(&[&fixed[..], &coturn::OLD_CHANNELS, &["--set", &listeners]].concat())
+}
+
+/// A pair of clients has its say by way of `server`. One message each: the tool loses records that arrive together.
+#[track_caller]
+fn talks(server: SocketAddr, transport: &[&str]) {
+    let fixed = [
+        "-t", "-y", "-n", "1", "-m", "1", "-u", "alice", "-W", SECRET,
+    ];
+    let output = coturn::uclient(server, &[&fixed[..], transport].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let totals = coturn::totals(&text);
+    let all = totals.is_some_and(|(sent, received)| sent > 0 && sent == received);
+    assert!(all, "{transport:?}: {output:?}");
+}
+
+fn section(name: &str, bind: SocketAddr, server: SocketAddr, options: &str) -> String {
+    format!("listen {name}\n bind {bind}\n server relay {server} {options}\n")
+}
+
+#[test]
+fn the_relay_knows_the_clients_of_a_balancer() {
+    if !tools::present(&[HAPROXY, OPENSSL, coturn::UCLIENT]) {
+        return;
+    }
+    let [both, v1, v2, ciphered, passed] = free();
+    let from = "proxy_protocol_from=['127.0.0.0/8']";
+    let fleet = fleet(&format!("{{transport='tcp+tls',address='{both}',{from}}}"));
+    let sections = [
+        section("v1", v1, both, "send-proxy"),
+        section("v2", v2, both, "send-proxy-v2"),
+        section(
+            "ciphered",
+            ciphered,
+            both,
+            "send-proxy-v2-ssl-cn ssl verify none",
+        ),
+        section("passed", passed, both, "send-proxy-v2"),
+    ];
+    let _balancer = HaProxy::run(&sections.concat(), &[v1, v2, ciphered, passed]);
+    let credential = Credential::synapse(SECRET, "@alice:example.org");
+    for balancer in [v1, v2, ciphered] {
+        let stream = TcpStream::connect(balancer).unwrap();
+        let own = stream.local_addr().unwrap();
+        let mut caller = Caller::tcp(stream, &credential);
+        let allocated = caller.allocate(AllocateOptions::default()).unwrap();
+        assert_eq!(allocated.mapped, own);
+        tools::eventually("the client in the log", LIMIT, || {
+            fleet.log().contains(&own.to_string()).then_some(())
+        });
+    }
+    talks(passed, &["-S"]);
+}
+
+#[test]
+fn a_site_and_the_relay_share_a_port() {
+    if !tools::present(&[HAPROXY, OPENSSL, CURL, coturn::UCLIENT]) {
+        return;
+    }
+    let [shared, site] = free();
+    let sections = format!(
+        "frontend site\n mode http\n bind {site} ssl crt $FOLDER/site.pem alpn h2,http/1.1\n \
+         http-request return status 200 content-type text/plain string \"the site\"\n"
+    );
+    let _site = HaProxy::run(&sections, &[site]);
+    let _fleet = fleet(&format!(
+        "{{transport='tcp+tls',address='{shared}',https_backend='{site}'}}"
+    ));
+    for version in ["--http1.1", "--http2"] {
+        let output = Command::new(CURL)
+            .args(["--silent", "--insecure", "--max-time", "10", version])
+            .arg(format!("https://{shared}/"))
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"the site", "{version}: {output:?}");
+    }
+    talks(shared, &[]);
+    talks(shared, &["-S"]);
+}
