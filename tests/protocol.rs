@@ -54,7 +54,7 @@ const KEPT_IN: [(&str, &str); 40] = [
     ("RFC 8656 §12.2", "server/channel.rs"),
     ("RFC 8656 §18", "wire/typed.rs"),
     ("RFC 8656 §21", "peer_filter.rs"),
-    ("RFC 6062", "server"),
+    ("RFC 6062", "server/tcp.rs"),
     ("RFC 8489", "server"),
     ("RFC 8656", "server"),
 ];

@@ -375,6 +375,7 @@ fn an_allocation_has_64_connections_at_most() {
     connect(&mut net, &mut caller, another);
 }
 
+// RFC 6062 §5.2
 #[test]
 fn the_number_of_connections_is_the_operators() {
     let mut net = Net::with(Setup {
