@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(addressing.listeners.len(), 1);
         assert_eq!(addressing.warnings[0].key, "listeners[1].address");
         let errors = Addressing::resolve(&config, &[]).unwrap_err();
-        assert_eq!(errors.0[0].key, "listeners");
+        assert_eq!(errors.0[0].key(), "listeners");
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
             &["2001:db8::1"],
         ] {
             let errors = Addressing::resolve(&config(&two, public_ips), &[]).unwrap_err();
-            assert!(errors.0[0].key.starts_with("public_ips"), "{errors}");
+            assert!(errors.0[0].key().starts_with("public_ips"), "{errors}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! Layering (file, environment, flags) is the process shell's. What the machine has to say (its addresses behind a
 //! wildcard, whether a port is free) is found out when the node starts.
 
-mod error;
+mod findings;
 mod listeners;
 mod raw;
 mod validate;
@@ -20,12 +20,13 @@ use turnfleet_turn::policy::TcpRelaying;
 
 use crate::addressing::{Addressing, machine_addresses};
 pub use crate::listeners::{Front, Listener};
-pub(crate) use error::Findings;
-pub use error::{ConfigError, ConfigErrors, ConfigWarning};
+pub use findings::ConfigWarning;
+pub(crate) use findings::Findings;
 pub use raw::{
     RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
     RawTcpRelaying, RawTls, Secret,
 };
+pub use turnfleet_proto::{ConfigError, ConfigErrors};
 
 /// A configuration without mistakes. Made from a [`RawConfig`].
 #[derive(Clone, Debug)]
