@@ -18,7 +18,6 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::TcpRelaying;
 
-use crate::addressing::{Addressing, machine_addresses};
 pub use crate::listeners::{Front, Listener};
 pub use findings::ConfigWarning;
 pub(crate) use findings::Findings;
@@ -171,15 +170,6 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.warnings
-    }
-
-    /// Whether listen addresses and external addresses fit together on this machine; [`crate::Node::start`] does the
-    /// same, and then opens them. Returns what would be skipped.
-    ///
-    /// # Errors
-    /// When nothing is left to listen on, or external and local addresses do not pair.
-    pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
-        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
     }
 }
 
