@@ -2,7 +2,8 @@
 //!
 //! [`ShardSet`] is what the rest of the relay sees. [`ShardSet::bind`] opens every listener, so that addresses are known
 //! and taken ports are found before anything starts; [`Bound::start`] starts the threads. After that shards hear of
-//! a changed policy, draining and the end through a few shared words and a wake-up; nothing on the packet path is shared.
+//! a changed policy, draining and the end through a few shared words and a wake-up; on the packet path only data between
+//! clients of two shards is shared (`crossings`).
 
 mod crossings;
 mod event_log;

@@ -184,7 +184,8 @@ impl Shard {
         }
     }
 
-    /// How long to wait for events: not at all while sources are ready, without end while nothing is due.
+    /// How long to wait for events: not at all while sources are ready or another shard has brought something, without end
+    /// while nothing is due.
     fn sleep(&self) -> Option<Duration> {
         if !self.ready.is_empty() || !self.crossings.may_sleep() {
             return Some(Duration::ZERO);

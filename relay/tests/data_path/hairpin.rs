@@ -298,3 +298,35 @@ fn a_port_that_was_given_back_is_found_no_more_and_again_with_its_next_owner() {
             && short_cuts(&shards.driver_counters()).packets == 6
     });
 }
+
+/// The kernel chooses the shard of each client by its port: the socket of a reservation goes from any shard to any other.
+#[test]
+fn a_redeemed_port_is_found_where_it_went() {
+    let relay = Relay::start(settings(3, None));
+    let server = relay.address(Transport::Udp, true);
+    let mut sent = Flow::default();
+    for _ in 0..8 {
+        let mut holder = Driver::udp(server);
+        let held = holder.allocate(AllocateOptions {
+            even_port: Some(true),
+            ..AllocateOptions::default()
+        });
+        let mut redeemer = Driver::udp(server);
+        let redeemed = redeemer.allocate(AllocateOptions {
+            reservation_token: held.reservation_token,
+            ..AllocateOptions::default()
+        });
+        holder.bind_channel(redeemed.relayed);
+        redeemer.bind_channel(held.relayed);
+        let mut ends = [(holder, held.relayed), (redeemer, redeemed.relayed)];
+        for _ in 0..2 {
+            ends.reverse();
+            let [(from, _), (to, peer)] = &mut ends;
+            from.send_to(*peer, b"found");
+            assert_eq!(to.receive_one().payload, b"found");
+            sent.packets += 1;
+            sent.bytes += 5;
+        }
+    }
+    assert_all_took_the_short_cut(&relay, sent);
+}
