@@ -139,32 +139,27 @@ impl World {
                 end.caller.send_indication(&mut self.net, &to, b"hi")
             }
         };
-        let arrived = match sent {
-            Outcome::Relayed(local, to, payload) => {
-                assert!(self.ends[client].permits(self.ends[peer].relayed, now));
-                self.net.peer_sends(&local.to_string(), to, &payload)
-            }
-            other => other,
+        let arrived = if let Outcome::Relayed(local, to, payload) = &sent {
+            assert!(self.ends[client].permits(self.ends[peer].relayed, now));
+            self.net.peer_sends(&local.to_string(), *to, payload)
+        } else {
+            sent
         };
         let receiver = &self.ends[peer];
         let allowed = self.ends[client].permits(to, now) && receiver.permits(from, now);
-        match arrived {
-            Outcome::Delivered(client, packet) => {
-                assert!(allowed);
-                assert_eq!(client, receiver.caller.five_tuple);
-                match receiver.channel(from, now) {
-                    Some(number) => {
-                        let message = ChannelData::parse(&packet).unwrap();
-                        assert_eq!(message.number.0, number);
-                        assert_eq!(&packet[message.payload.range()], b"hi");
-                    }
-                    None => assert_eq!(data_indication(&packet), (from, b"hi".to_vec())),
-                }
+        let Outcome::Delivered(client, packet) = &arrived else {
+            assert!(!allowed);
+            return assert_eq!(arrived, Outcome::Dropped(DropReason::NoPermission));
+        };
+        assert!(allowed);
+        assert_eq!(*client, receiver.caller.five_tuple);
+        match receiver.channel(from, now) {
+            Some(number) => {
+                let message = ChannelData::parse(packet).unwrap();
+                assert_eq!(message.number.0, number);
+                assert_eq!(&packet[message.payload.range()], b"hi");
             }
-            other => {
-                assert!(!allowed);
-                assert_eq!(other, Outcome::Dropped(DropReason::NoPermission));
-            }
+            None => assert_eq!(data_indication(packet), (from, b"hi".to_vec())),
         }
     }
 }

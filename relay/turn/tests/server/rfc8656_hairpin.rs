@@ -11,10 +11,10 @@ use turnfleet_turn::{AddressFamily, DropReason, Transport};
 
 /// What a client has sent, after the second half of its way.
 fn arrive(net: &mut Net, sent: Outcome) -> Outcome {
-    match sent {
-        Outcome::Relayed(from, to, payload) => net.peer_sends(&from.to_string(), to, &payload),
-        other => other,
-    }
+    let Outcome::Relayed(from, to, payload) = &sent else {
+        return sent;
+    };
+    net.peer_sends(&from.to_string(), *to, payload)
 }
 
 /// Alice and bob with their relayed addresses.
