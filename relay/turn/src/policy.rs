@@ -86,6 +86,10 @@ pub struct Limits {
     pub channels_per_allocation: u16,
     /// Peer data connections of one allocation, those that are being opened included; beyond it 508 (RFC 6062).
     pub connections_per_allocation: u16,
+    /// Peer data connections of one user on this relay; beyond it 486.
+    pub connections_per_user: u32,
+    /// Peer data connections on this relay; beyond it 508.
+    pub connections: u32,
     /// The largest lifetime granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
     /// How long an allocation lives at most, however often it is refreshed; `None` for no end.
@@ -103,6 +107,8 @@ impl Default for Limits {
             permissions_per_allocation: 1024,
             channels_per_allocation: 1024,
             connections_per_allocation: 64,
+            connections_per_user: 256,
+            connections: u32::MAX,
             max_lifetime: Duration::from_secs(3600),
             max_session: None,
             strict_expiry: false,
