@@ -10,6 +10,7 @@ mod browser;
 mod client;
 mod conformance;
 mod coturn;
+mod embedding;
 mod fleet;
 mod haproxy;
 mod namespaces;
