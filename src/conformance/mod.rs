@@ -41,7 +41,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Which server to examine, and as whom.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The server: turn:HOST:PORT?transport=udp|tcp or turns:HOST:PORT.
+    /// The server: turn:HOST[:PORT][?transport=udp|tcp] or turns:HOST[:PORT]; without a port, where its SRV records say.
     target: Target,
     /// The shared secret that ephemeral credentials are made with.
     #[arg(
