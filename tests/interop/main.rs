@@ -13,6 +13,7 @@ mod coturn;
 mod embedding;
 mod fleet;
 mod haproxy;
+mod independent;
 mod namespaces;
 mod netns;
 mod outpost;
