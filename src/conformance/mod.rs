@@ -23,6 +23,8 @@ mod statement;
 mod streams;
 mod subject;
 mod tcp_allocation;
+mod tcp_connect;
+mod tcp_data;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -84,6 +86,8 @@ fn statements() -> Vec<Statement> {
         data::statements,
         streams::statements,
         tcp_allocation::statements,
+        tcp_connect::statements,
+        tcp_data::statements,
     ];
     subjects.into_iter().flat_map(|subject| subject()).collect()
 }
