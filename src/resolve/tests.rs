@@ -64,6 +64,7 @@ impl Dns {
             .arg(format!("--port={}", address.port()))
             .args(RECORDS)
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let dns = Self { child, address };

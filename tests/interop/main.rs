@@ -14,6 +14,7 @@ mod embedding;
 mod fleet;
 mod haproxy;
 mod independent;
+mod names;
 mod namespaces;
 mod netns;
 mod outpost;
