@@ -1,6 +1,7 @@
 //! The example of a program that embeds the TURN core, built and run as a user would: its own work goes on beside TURN.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,14 +23,16 @@ struct MediaServer {
 impl MediaServer {
     #[track_caller]
     fn start() -> Self {
-        assert!(example("build").status().unwrap().success());
+        let example = build();
         let address = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap();
-        let mut run = example("run");
-        run.args(["--", &address.to_string(), NAME, PASSWORD]);
-        let program = run.stdin(Stdio::null()).spawn().unwrap();
+        let program = Command::new(example)
+            .args([&address.to_string(), NAME, PASSWORD])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         Self { program, address }
     }
 
@@ -53,13 +56,19 @@ impl Drop for MediaServer {
     }
 }
 
-/// What cargo does with the example; where it runs it, it becomes it.
-fn example(verb: &str) -> Command {
+/// Builds the example with the features and the profile of this test, so that little is built anew, and says where it is.
+fn build() -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_turnfleet")).parent().unwrap();
+    let profile = match folder.file_name().unwrap().to_str().unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([verb, "--quiet", "--package", "turnfleet-turn"]);
+    cargo.args(["build", "--quiet", "--workspace", "--profile", profile]);
     cargo.args(["--example", "media_server"]);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    cargo
+    assert!(cargo.status().unwrap().success());
+    folder.join("examples/media_server")
 }
 
 #[test]
