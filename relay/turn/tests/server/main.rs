@@ -2,12 +2,28 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test takes for granted fails it")]
 
+mod hairpin_worlds;
 mod model;
 mod reflection;
-mod rfc6062;
-mod rfc8489;
+mod rfc6062_connect;
+mod rfc6062_data;
+mod rfc6062_switch;
+mod rfc8489_alternate;
+mod rfc8489_authentication;
+mod rfc8489_messages;
 mod rfc8489_sha256;
-mod rfc8656;
+mod rfc8656_allocate;
+mod rfc8656_allocations;
+mod rfc8656_channels;
+mod rfc8656_data;
+mod rfc8656_families;
+mod rfc8656_hairpin;
+mod rfc8656_permissions;
+mod rfc8656_ports;
+mod rfc8656_quotas;
+mod rfc8656_refresh;
+mod rfc8656_reservations;
+mod rfc8656_retransmission;
 mod scenarios;
 mod sessions;
 mod simulation;

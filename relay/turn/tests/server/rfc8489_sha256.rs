@@ -7,8 +7,7 @@ use turnfleet_turn::wire::{
 };
 use turnfleet_turn::{OpenError, Transport};
 
-use crate::rfc8489::assert_challenge;
-use crate::support::{Answer, Caller, Net, OFFERED, PEER, REALM};
+use crate::support::{Answer, Caller, Net, OFFERED, PEER, REALM, assert_challenge};
 
 const ECHO: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use turnfleet_turn::policy::Limits;
 
-use crate::rfc8489::assert_challenge;
-use crate::support::{Caller, Net, PEER, START_UNIX, Setup};
+use crate::support::{Caller, Net, PEER, START_UNIX, Setup, assert_challenge};
 
 fn net(limits: Limits) -> Net {
     Net::with(Setup {

@@ -1,0 +1,92 @@
+//! How a simulated relay is set up: its addresses, ports, limits, and the users that it knows.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use turnfleet_turn::policy::{Limits, RelayedHost, TcpRelaying};
+use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
+use turnfleet_turn::{Candidate, Candidates, KeySource, Ledger, Now};
+
+pub(crate) const REALM: &str = "turnfleet.local";
+
+pub(crate) const V4: &str = "198.51.100.1";
+
+pub(crate) const V6: &str = "2001:db8:1::1";
+
+pub(crate) const PEER: &str = "203.0.113.9:9";
+
+pub(crate) const PEER6: &str = "[2001:db8:9::9]:9";
+
+pub(crate) const START_UNIX: u64 = 1_800_000_000;
+
+/// What the server offers in its challenges.
+pub(crate) const OFFERED: [PasswordAlgorithm; 2] =
+    [PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5];
+
+/// The ports that a relay of the tests is granted on each of its addresses.
+pub(crate) const PORTS: (u16, u16) = (49152, 49161);
+
+/// Names with passwords; what starts with a number and a colon ends at that second, as ephemeral credentials do.
+#[derive(Default)]
+pub(crate) struct Keys {
+    passwords: BTreeMap<String, Vec<String>>,
+}
+
+impl Keys {
+    pub(crate) fn set(&mut self, username: &str, passwords: &[&str]) {
+        let passwords = passwords.iter().map(ToString::to_string).collect();
+        self.passwords.insert(username.into(), passwords);
+    }
+}
+
+impl KeySource for Keys {
+    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
+        let (expires_at, user) = match username.split_once(':') {
+            Some((seconds, _)) => (seconds.parse().ok(), seconds.len() + 1..username.len()),
+            None => (None, 0..username.len()),
+        };
+        for password in self.passwords.get(username).into_iter().flatten() {
+            out.push(Candidate {
+                key: LongTermKey::derive_with(out.algorithm(), username, REALM, password),
+                user: Some(user.clone()),
+                expires_at,
+            });
+        }
+    }
+}
+
+/// How a machine is set up.
+pub(crate) struct Setup {
+    pub(crate) hosts: Vec<RelayedHost>,
+    pub(crate) ports: (u16, u16),
+    pub(crate) limits: Limits,
+    pub(crate) rfc5766_channel_numbers: bool,
+    pub(crate) tcp_relaying: TcpRelaying,
+    pub(crate) shard: u8,
+    pub(crate) ledger: Option<Arc<Ledger>>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            hosts: vec![host(V4, V4), host(V6, V6)],
+            ports: PORTS,
+            limits: Limits::default(),
+            rfc5766_channel_numbers: false,
+            tcp_relaying: TcpRelaying::Off,
+            shard: 0,
+            ledger: None,
+        }
+    }
+}
+
+pub(crate) fn host(local: &str, public: &str) -> RelayedHost {
+    RelayedHost {
+        local: local.parse().unwrap(),
+        public: public.parse().unwrap(),
+    }
+}
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
