@@ -36,7 +36,6 @@ impl Config {
             shards: 1,
             relayed_hosts: hosts.into_iter().map(host).collect(),
             rfc5766_channel_numbers: false,
-            tcp_relaying: TcpRelaying::Off,
             trusted_sources: Vec::new(),
         }
     }
@@ -81,7 +80,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy with one nonce key, nonces that are good for an hour, and the default limits.
+    /// A policy with one nonce key, nonces that are good for an hour, the default limits, and no TCP relaying.
     #[must_use]
     pub fn new(realm: &str, nonce_key: [u8; 32], peer_filter: PeerFilter) -> Self {
         Self {
@@ -90,6 +89,7 @@ impl Policy {
             nonce_lifetime: Duration::from_secs(3600),
             peer_filter,
             limits: Limits::default(),
+            tcp_relaying: TcpRelaying::Off,
         }
     }
 }
