@@ -104,6 +104,7 @@ impl Bound {
                     relayed_hosts: self.settings.relayed_hosts.clone(),
                     rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
                     tcp_relaying: self.settings.tcp_relaying,
+                    dont_fragment: false,
                     trusted_sources: self.settings.trusted_sources.clone(),
                 },
                 seed: seed()?,

@@ -7,7 +7,9 @@ use std::io;
 
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::wire::{Frame, deframe};
-use turnfleet_turn::{Context, Decision, FiveTuple, PeerAddr, RelayedId, ShardId, Span, Transport};
+use turnfleet_turn::{
+    Context, Decision, FiveTuple, IpMeta, PeerAddr, RelayedId, ShardId, Span, Transport,
+};
 
 use super::token::Source;
 use super::worker::Shard;
@@ -68,12 +70,19 @@ impl Shard {
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision = self
-            .server
-            .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let decision = self.server.handle_client(
+            self.now,
+            from,
+            IpMeta::default(),
+            packet,
+            &context,
+            &mut self.reply,
+        );
         let start = ReceiveBatch::start(slot);
         match decision {
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via, to, payload, ..
+            } => {
                 let start = start + payload.start;
                 self.counters.peer_datagrams_refused += self.to_peers.push(
                     &self.relayed,
@@ -144,8 +153,10 @@ impl Shard {
             return;
         };
         let len = self.from_peers.len(slot);
-        let decision = self.server.handle_peer(self.now, on, PeerAddr(peer), len);
-        let Decision::ToClient { to, header } = decision else {
+        let decision =
+            self.server
+                .handle_peer(self.now, on, PeerAddr(peer), IpMeta::default(), len);
+        let Decision::ToClient { to, header, .. } = decision else {
             return;
         };
         let start = ReceiveBatch::start(slot);
@@ -230,11 +241,18 @@ impl Shard {
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision = self
-            .server
-            .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let decision = self.server.handle_client(
+            self.now,
+            from,
+            IpMeta::default(),
+            packet,
+            &context,
+            &mut self.reply,
+        );
         match decision {
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via, to, payload, ..
+            } => {
                 let start = start + payload.start;
                 self.counters.peer_datagrams_refused += self.to_peers.push(
                     &self.relayed,

@@ -20,6 +20,9 @@ pub struct Config {
     pub rfc5766_channel_numbers: bool,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062).
     pub tcp_relaying: TcpRelaying,
+    /// Whether the driver sends datagrams with DF where a decision says so; where it cannot, DONT-FRAGMENT is an unknown
+    /// attribute (RFC 8656 §7.2).
+    pub dont_fragment: bool,
     /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
