@@ -139,8 +139,8 @@ impl Caller {
                     why: Failure::Refused(code),
                     ..
                 }) => return Err(code),
+                Some(Event::PeerError { .. }) | None => {}
                 Some(other) => return Ok(other),
-                None => {}
             }
         }
         panic!("no answer within {LIMIT:?}")

@@ -6,6 +6,7 @@
 
 mod event_log;
 mod links;
+mod peer_errors;
 mod published;
 mod relaying;
 mod splicing;
@@ -32,6 +33,7 @@ pub use crate::listeners::{BindError, Front, Listener};
 pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 
+use crate::driver::ip_options;
 use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
 use links::Links;
@@ -88,6 +90,7 @@ impl Bound {
             evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
         });
+        let dont_fragment = ip_options::can_set_dont_fragment();
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
         let links = Links::connect(&wakers);
         let mut set = ShardSet {
@@ -104,7 +107,7 @@ impl Bound {
                     relayed_hosts: self.settings.relayed_hosts.clone(),
                     rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
                     tcp_relaying: self.settings.tcp_relaying,
-                    dont_fragment: false,
+                    dont_fragment,
                     trusted_sources: self.settings.trusted_sources.clone(),
                 },
                 seed: seed()?,

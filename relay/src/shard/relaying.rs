@@ -67,28 +67,27 @@ impl Shard {
 
     fn handle_datagram(&mut self, listener: usize, from: FiveTuple, slot: usize) {
         let packet = self.from_clients.datagram(slot);
+        let ip = self.from_clients.ip(slot);
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision = self.server.handle_client(
-            self.now,
-            from,
-            IpMeta::default(),
-            packet,
-            &context,
-            &mut self.reply,
-        );
+        let decision =
+            self.server
+                .handle_client(self.now, from, ip, packet, &context, &mut self.reply);
         let start = ReceiveBatch::start(slot);
         match decision {
             Decision::ToPeer {
-                via, to, payload, ..
+                via,
+                to,
+                payload,
+                ip,
             } => {
                 let start = start + payload.start;
                 self.counters.peer_datagrams_refused += self.to_peers.push(
-                    &self.relayed,
+                    &mut self.relayed,
                     via,
                     start..start + payload.len,
-                    to.0,
+                    (to.0, ip),
                     self.from_clients.bytes(),
                 );
             }
@@ -98,7 +97,9 @@ impl Shard {
                 let span = start..start + self.reply.len();
                 self.from_clients.bytes_mut()[span.clone()].copy_from_slice(&self.reply);
                 let bytes = self.from_clients.bytes();
-                let flushed = self.listeners.push(listener, span, from.client, bytes);
+                let flushed = self
+                    .listeners
+                    .push(listener, span, (from.client, None), bytes);
                 self.counters.client_datagrams_refused += flushed.refused;
             }
             Decision::Pending => {
@@ -114,14 +115,17 @@ impl Shard {
     /// Sends what clients' datagrams brought for peers.
     fn flush_datagrams(&mut self) {
         let bytes = self.from_clients.bytes();
-        self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, bytes);
+        self.counters.peer_datagrams_refused += self.to_peers.flush(&mut self.relayed, bytes);
     }
 
     /// Receives at most `share` datagrams from a relayed socket; they wait for the next flush.
     pub(super) fn serve_relayed(&mut self, index: usize, share: usize) {
-        let Some(id) = self.relayed.take_queued(index) else {
+        let Some((id, has_errors)) = self.relayed.take_queued(index) else {
             return;
         };
+        if has_errors {
+            self.serve_errors(id);
+        }
         if self.gathered + share > self.from_peers.slots() {
             self.flush_to_clients();
         }
@@ -153,10 +157,11 @@ impl Shard {
             return;
         };
         let len = self.from_peers.len(slot);
-        let decision =
-            self.server
-                .handle_peer(self.now, on, PeerAddr(peer), IpMeta::default(), len);
-        let Decision::ToClient { to, header, .. } = decision else {
+        let ip = self.from_peers.ip(slot);
+        let decision = self
+            .server
+            .handle_peer(self.now, on, PeerAddr(peer), ip, len);
+        let Decision::ToClient { to, header, ip } = decision else {
             return;
         };
         let start = ReceiveBatch::start(slot);
@@ -169,7 +174,9 @@ impl Shard {
             Transport::Udp => {
                 if let Some(listener) = self.listeners.find(to.server) {
                     let span = message.range();
-                    let flushed = self.listeners.push(listener, span, to.client, bytes);
+                    let flushed = self
+                        .listeners
+                        .push(listener, span, (to.client, Some(ip)), bytes);
                     self.counters.client_datagrams_refused += flushed.refused;
                 }
             }
@@ -238,27 +245,26 @@ impl Shard {
 
     fn handle_message(&mut self, index: usize, from: FiveTuple, start: usize, len: usize) -> After {
         let packet = &self.unread[start..start + len];
+        let ip = IpMeta::default();
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision = self.server.handle_client(
-            self.now,
-            from,
-            IpMeta::default(),
-            packet,
-            &context,
-            &mut self.reply,
-        );
+        let decision =
+            self.server
+                .handle_client(self.now, from, ip, packet, &context, &mut self.reply);
         match decision {
             Decision::ToPeer {
-                via, to, payload, ..
+                via,
+                to,
+                payload,
+                ip,
             } => {
                 let start = start + payload.start;
                 self.counters.peer_datagrams_refused += self.to_peers.push(
-                    &self.relayed,
+                    &mut self.relayed,
                     via,
                     start..start + payload.len,
-                    to.0,
+                    (to.0, ip),
                     &self.unread,
                 );
             }
@@ -290,6 +296,7 @@ impl Shard {
 
     /// Sends what a stream's messages brought for peers.
     fn flush_messages(&mut self) {
-        self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, &self.unread);
+        self.counters.peer_datagrams_refused +=
+            self.to_peers.flush(&mut self.relayed, &self.unread);
     }
 }

@@ -1,6 +1,7 @@
 //! The data path with real sockets on loopback: a relay, the sans-IO client on sockets of its own, and peers.
 
 mod fronts;
+mod ip;
 mod sockets;
 mod streams;
 mod support;
