@@ -15,6 +15,7 @@ mod haproxy;
 mod namespaces;
 mod netns;
 mod outpost;
+mod path_mtu;
 mod peers;
 mod reflection;
 mod strangers;
