@@ -81,7 +81,7 @@ const WORDS: [(&str, &str); 49] = [
     ("icmp", "ICMP"),
     ("icmpv6", "ICMPv6"),
     ("mtu", "MTU"),
-    ("the relays own nat", "the relay's own NAT"),
+    ("the relays own", "the relay's own"),
     ("the systems", "the system's"),
     ("reservation token", "RESERVATION-TOKEN"),
     ("ipv4", "IPv4"),

@@ -175,7 +175,7 @@ fn an_icmp_message_about_a_relayed_address_without_allocation_is_discarded() {
 
 // RFC 8656 §11.5
 #[test]
-fn a_flood_of_icmp_messages_is_told_at_a_bounded_rate_for_each_allocation() {
+fn a_flood_of_icmp_messages_is_told_at_a_bounded_rate_for_each_relayed_address() {
     let (mut net, _caller, relayed) = permitted();
     let mut bob = Caller::named(&mut net, "192.0.2.2:5000", "bob");
     let of_bob = bob.allocated(&mut net);
