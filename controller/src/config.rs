@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use turnfleet_proto::{ConfigError, ConfigErrors};
+
 pub use checked::{
-    ApiTokenConfig, Config, ConfigError, ConfigErrors, ListenerConfig, Opaque, PortPlan,
-    ProbeConfig, TlsFiles,
+    ApiTokenConfig, Config, ListenerConfig, Opaque, PortPlan, ProbeConfig, TlsFiles,
 };
 
 /// The controller's configuration.

@@ -1,8 +1,9 @@
 //! What relay nodes, the controller and callers agree on: the messages between them, node identities, port ranges, TURN
-//! URIs, and the shared secret with the ephemeral credentials made from it.
+//! URIs, how a mistake in a configuration is told, and the shared secret with the ephemeral credentials made from it.
 //!
 //! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
 
+mod config_error;
 pub mod credentials;
 mod node_id;
 mod port_range;
@@ -32,6 +33,7 @@ pub mod store {
     include!("generated/turnfleet.store.v1.rs");
 }
 
+pub use config_error::{ConfigError, ConfigErrors};
 pub use node_id::{NodeId, NodeIdError};
 pub use port_range::{PortRange, PortRangeError};
 pub use turn_uri::{Scheme, TurnUri, TurnUriError, UriTransport};

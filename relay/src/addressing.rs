@@ -21,6 +21,17 @@ pub(crate) struct Addressing {
     pub(crate) warnings: Vec<ConfigWarning>,
 }
 
+impl Config {
+    /// Whether listen addresses and external addresses fit together on this machine; [`crate::Node::start`] does the
+    /// same, and then opens them. Returns what would be skipped.
+    ///
+    /// # Errors
+    /// When nothing is left to listen on, or external and local addresses do not pair.
+    pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
+        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
+    }
+}
+
 impl Addressing {
     /// The addresses for `config` on a machine with the global addresses `machine`.
     ///
@@ -287,7 +298,7 @@ mod tests {
         assert_eq!(addressing.listeners.len(), 1);
         assert_eq!(addressing.warnings[0].key, "listeners[1].address");
         let errors = Addressing::resolve(&config, &[]).unwrap_err();
-        assert_eq!(errors.0[0].key, "listeners");
+        assert_eq!(errors.0[0].key(), "listeners");
     }
 
     #[test]
@@ -337,7 +348,7 @@ mod tests {
             &["2001:db8::1"],
         ] {
             let errors = Addressing::resolve(&config(&two, public_ips), &[]).unwrap_err();
-            assert!(errors.0[0].key.starts_with("public_ips"), "{errors}");
+            assert!(errors.0[0].key().starts_with("public_ips"), "{errors}");
         }
     }
 

@@ -6,14 +6,14 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::schema::{Node, Schema, Shape};
-use super::{Problem, Problems};
+use turnfleet_proto::{ConfigError, ConfigErrors};
 
 /// The keys written so far, and what was wrong with them.
 #[derive(Debug)]
 pub(crate) struct Layers {
     schema: Schema,
     table: Table,
-    problems: Problems,
+    problems: ConfigErrors,
 }
 
 impl Layers {
@@ -22,7 +22,7 @@ impl Layers {
         Self {
             schema,
             table: Table::new(),
-            problems: Problems::default(),
+            problems: ConfigErrors::default(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Layers {
         }
         let Some(value) = parse(node, text) else {
             let key = format!("{key} (from {origin})");
-            let problem = Problem::new(key, Some(text.to_owned()), node.expected());
+            let problem = ConfigError::new(key, Some(text.to_owned()), node.expected());
             self.problems.push(problem);
             return;
         };
@@ -87,7 +87,7 @@ impl Layers {
 
     /// The keys as `R`, and everything that was wrong. A key that does not fit is left out, so that the rest can be judged
     /// in the same run.
-    pub(crate) fn finish<R: DeserializeOwned>(self) -> (Option<R>, Problems) {
+    pub(crate) fn finish<R: DeserializeOwned>(self) -> (Option<R>, ConfigErrors) {
         let Self {
             schema,
             mut table,
@@ -98,7 +98,7 @@ impl Layers {
             Ok(raw) => (Some(raw), problems),
             Err(error) => {
                 if problems.is_empty() {
-                    problems.push(Problem::new("configuration", None, error.message()));
+                    problems.push(ConfigError::new("configuration", None, error.message()));
                 }
                 (None, problems)
             }
@@ -107,14 +107,14 @@ impl Layers {
 }
 
 /// Reads a TOML file. Its text is never shown, since it may hold secrets.
-pub(crate) fn read(path: &Path) -> Result<Table, Problem> {
+pub(crate) fn read(path: &Path) -> Result<Table, ConfigError> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Problem::new(&name, None, format!("a readable file: {error}")))?;
+        .map_err(|error| ConfigError::new(&name, None, format!("a readable file: {error}")))?;
     text.parse::<Table>().map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map_or(1, |before| before.matches('\n').count() + 1);
-        Problem::new(
+        ConfigError::new(
             format!("{name}:{line}"),
             None,
             format!("TOML: {}", error.message()),
@@ -172,7 +172,12 @@ fn parse(node: Node<'_>, text: &str) -> Option<Value> {
 }
 
 /// Removes from `table` what the schema does not allow, and says so; returns whether the rest has every key that it needs.
-fn keep_what_fits(node: Node<'_>, table: &mut Table, path: &str, problems: &mut Problems) -> bool {
+fn keep_what_fits(
+    node: Node<'_>,
+    table: &mut Table,
+    path: &str,
+    problems: &mut ConfigErrors,
+) -> bool {
     let path_of = |key: &str| match path {
         "" => key.to_owned(),
         _ => format!("{path}.{key}"),
@@ -196,13 +201,13 @@ fn keep_what_fits(node: Node<'_>, table: &mut Table, path: &str, problems: &mut 
     let missing: Vec<&str> = node.required().into_iter().filter(absent).collect();
     for key in &missing {
         let expected = node.property(key).map_or_else(String::new, Node::expected);
-        problems.add(Problem::new(path_of(key), None, expected));
+        problems.add(ConfigError::new(path_of(key), None, expected));
     }
     missing.is_empty()
 }
 
 /// Whether `value` has one of the shapes of `node`, once parts of it that do not fit are removed.
-fn fits(node: Node<'_>, value: &mut Value, path: &str, problems: &mut Problems) -> bool {
+fn fits(node: Node<'_>, value: &mut Value, path: &str, problems: &mut ConfigErrors) -> bool {
     let shapes = node.shapes();
     let fits = match value {
         Value::Boolean(_) => shapes.contains(&Shape::Boolean),
@@ -233,12 +238,16 @@ fn fits(node: Node<'_>, value: &mut Value, path: &str, problems: &mut Problems) 
         Value::Array(_) | Value::Table(_) | Value::Datetime(_) => false,
     };
     if !fits {
-        problems.push(Problem::new(path, Some(value.to_string()), node.expected()));
+        problems.push(ConfigError::new(
+            path,
+            Some(value.to_string()),
+            node.expected(),
+        ));
     }
     fits
 }
 
-fn unknown(path: &str, name: &str, within: Node<'_>, origin: Option<&str>) -> Problem {
+fn unknown(path: &str, name: &str, within: Node<'_>, origin: Option<&str>) -> ConfigError {
     let keys: Vec<&str> = within
         .properties()
         .into_iter()
@@ -257,7 +266,7 @@ fn unknown(path: &str, name: &str, within: Node<'_>, origin: Option<&str>) -> Pr
         || path.to_owned(),
         |origin| format!("{path} (from {origin})"),
     );
-    Problem::new(key, None, expected)
+    ConfigError::new(key, None, expected)
 }
 
 /// How many insertions, deletions and replacements of characters make `b` of `a`.
@@ -342,7 +351,7 @@ mod tests {
         layers.environment("R__", variables.into_iter());
         layers.sets(&[pair("inner.limit", "3"), pair("hosts", "a, b")]);
         let (raw, problems) = layers.finish::<Raw>();
-        assert_eq!(problems, Problems::default());
+        assert_eq!(problems, ConfigErrors::default());
         let raw = raw.unwrap();
         assert_eq!((raw.shards, raw.name.as_deref()), (1, Some("12")));
         assert_eq!(

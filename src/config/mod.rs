@@ -5,7 +5,6 @@
 //! is reported. Owns no key of its own and opens nothing but the file.
 
 mod layers;
-mod problem;
 pub(crate) mod reference;
 mod schema;
 
@@ -13,13 +12,13 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use turnfleet_proto::ConfigErrors;
 
 pub(crate) use layers::{Layers, insert, read};
-pub(crate) use problem::{Problem, Problems};
 pub(crate) use schema::Schema;
 
 /// A configuration that can be read in layers.
-pub(crate) trait Configuration: TryFrom<Self::Raw, Error: Into<Problems>> {
+pub(crate) trait Configuration: TryFrom<Self::Raw, Error = ConfigErrors> {
     /// The keys as they are written.
     type Raw: DeserializeOwned + JsonSchema;
     /// What is configured, as messages name it.
@@ -45,28 +44,6 @@ impl Configuration for turnfleet_controller::config::Config {
     const ENVIRONMENT: &'static str = "TURNFLEET_CONTROLLER__";
 }
 
-impl From<turnfleet_relay::config::ConfigErrors> for Problems {
-    fn from(errors: turnfleet_relay::config::ConfigErrors) -> Self {
-        let problems = errors.0.into_iter();
-        Self(
-            problems
-                .map(|error| Problem::new(error.key, error.value, error.expected))
-                .collect(),
-        )
-    }
-}
-
-impl From<turnfleet_controller::config::ConfigErrors> for Problems {
-    fn from(errors: turnfleet_controller::config::ConfigErrors) -> Self {
-        let problems = errors.0.into_iter();
-        Self(
-            problems
-                .map(|error| Problem::new(error.key, error.value, error.expected))
-                .collect(),
-        )
-    }
-}
-
 /// Reads `file`, the process's environment and `sets`, each over the one before.
 ///
 /// # Errors
@@ -74,7 +51,7 @@ impl From<turnfleet_controller::config::ConfigErrors> for Problems {
 pub(crate) fn load<C: Configuration>(
     file: Option<&Path>,
     sets: &[(String, String)],
-) -> Result<C, Problems> {
+) -> Result<C, ConfigErrors> {
     let mut layers = Layers::new(C::schema());
     if let Some(file) = file {
         layers.file(file);
@@ -91,13 +68,13 @@ pub(crate) fn load<C: Configuration>(
 ///
 /// # Errors
 /// With every problem at once, those of the layers included.
-pub(crate) fn finish<C: Configuration>(layers: Layers) -> Result<C, Problems> {
+pub(crate) fn finish<C: Configuration>(layers: Layers) -> Result<C, ConfigErrors> {
     let (raw, mut problems) = layers.finish::<C::Raw>();
     match raw.map(C::try_from) {
         Some(Ok(config)) if problems.is_empty() => Ok(config),
         Some(Ok(_)) | None => Err(problems),
         Some(Err(more)) => {
-            problems.append(more.into());
+            problems.append(more);
             Err(problems)
         }
     }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use toml::Table;
 
 use crate::cli::key_value;
-use crate::config::{Layers, Problems, Schema, read};
+use crate::config::{Layers, Schema, read};
+use turnfleet_proto::ConfigErrors;
 
 /// Flags as they are written; one that is missing takes its default when the fleet is planned.
 #[derive(Args, Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -134,7 +135,7 @@ impl Flags {
     ///
     /// # Errors
     /// With every key of the file that cannot be used.
-    pub(crate) fn over_file(self) -> Result<Self, Problems> {
+    pub(crate) fn over_file(self) -> Result<Self, ConfigErrors> {
         match self.config.clone() {
             Some(file) => Ok(self.over(from_file(&file)?)),
             None => Ok(self),
@@ -183,8 +184,8 @@ impl Flags {
     }
 }
 
-fn from_file(path: &Path) -> Result<Flags, Problems> {
-    let table = read(path).map_err(|problem| Problems(vec![problem]))?;
+fn from_file(path: &Path) -> Result<Flags, ConfigErrors> {
+    let table = read(path).map_err(|problem| ConfigErrors(vec![problem]))?;
     // The keys of the inner tables have underscores; a flag may be written in that manner too.
     let named = table
         .into_iter()

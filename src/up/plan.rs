@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Flags;
 use crate::certificate::Files;
-use crate::config::{Problem, Problems};
+use turnfleet_proto::{ConfigError, ConfigErrors};
 
 /// The most relays that one command runs.
 const MAX_RELAYS: u16 = 64;
@@ -40,8 +40,8 @@ impl Plan {
     ///
     /// # Errors
     /// With every flag that cannot be used.
-    pub(crate) fn new(flags: Flags) -> Result<Self, Problems> {
-        let mut problems = Problems::default();
+    pub(crate) fn new(flags: Flags) -> Result<Self, ConfigErrors> {
+        let mut problems = ConfigErrors::default();
         let relays = relays(&flags, &mut problems);
         check_pairs(&flags, &mut problems);
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -91,18 +91,22 @@ impl Plan {
     }
 }
 
-fn relays(flags: &Flags, problems: &mut Problems) -> Vec<Relay> {
+fn relays(flags: &Flags, problems: &mut ConfigErrors) -> Vec<Relay> {
     let count = flags.relays.unwrap_or(2);
     if !(1..=MAX_RELAYS).contains(&count) {
         let expected = format!("1 to {MAX_RELAYS}");
-        problems.push(Problem::new("--relays", Some(count.to_string()), expected));
+        problems.push(ConfigError::new(
+            "--relays",
+            Some(count.to_string()),
+            expected,
+        ));
     }
     let last = count.clamp(1, MAX_RELAYS) - 1;
     let mut ports = |flag: &str, first: u16, step: u16| {
         let most = u16::MAX - last * step;
         if !(1..=most).contains(&first) {
             let expected = format!("1 to {most}, for {count} relays");
-            problems.push(Problem::new(flag, Some(first.to_string()), expected));
+            problems.push(ConfigError::new(flag, Some(first.to_string()), expected));
         }
         move |k: u16| first.saturating_add(k * step)
     };
@@ -119,10 +123,10 @@ fn relays(flags: &Flags, problems: &mut Problems) -> Vec<Relay> {
 }
 
 /// Checks what is taken apart before it is passed on.
-fn check_pairs(flags: &Flags, problems: &mut Problems) {
+fn check_pairs(flags: &Flags, problems: &mut ConfigErrors) {
     for (index, user) in flags.user.iter().enumerate() {
         if user.split_once(':').is_none_or(|(name, _)| name.is_empty()) {
-            problems.push(Problem::new(
+            problems.push(ConfigError::new(
                 format!("--user ({})", index + 1),
                 None,
                 "NAME:PASSWORD",
@@ -132,12 +136,12 @@ fn check_pairs(flags: &Flags, problems: &mut Problems) {
     for (key, _) in &flags.set {
         if !key.starts_with("relay.") && !key.starts_with("controller.") {
             let expected = "relay.KEY=VALUE or controller.KEY=VALUE";
-            problems.push(Problem::new("--set", Some(key.clone()), expected));
+            problems.push(ConfigError::new("--set", Some(key.clone()), expected));
         }
     }
 }
 
-fn given_certificate(flags: &Flags, problems: &mut Problems) -> Option<Files> {
+fn given_certificate(flags: &Flags, problems: &mut ConfigErrors) -> Option<Files> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (&flags.tls_cert, &flags.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -147,14 +151,14 @@ fn given_certificate(flags: &Flags, problems: &mut Problems) -> Option<Files> {
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
             let expected = "to be given together with --tls-key";
-            problems.push(Problem::new("--tls-cert", None, expected));
+            problems.push(ConfigError::new("--tls-cert", None, expected));
             None
         }
     }
 }
 
 /// The addresses to listen on, wildcards resolved. A default that the machine lacks is skipped; one that was asked for is a problem.
-fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
+fn listen_ips(asked: &[IpAddr], problems: &mut ConfigErrors) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
     if asked.is_empty() {
         for ip in [
@@ -168,7 +172,7 @@ fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
             }
         }
         if ips.is_empty() {
-            problems.push(Problem::new(
+            problems.push(ConfigError::new(
                 "--listen-ip",
                 None,
                 "an address of this machine",
@@ -187,7 +191,11 @@ fn listen_ips(asked: &[IpAddr], problems: &mut Problems) -> Vec<IpAddr> {
         };
         if meant.is_empty() || !meant.iter().all(is_here) {
             let expected = "an address that this machine has";
-            problems.push(Problem::new("--listen-ip", Some(ip.to_string()), expected));
+            problems.push(ConfigError::new(
+                "--listen-ip",
+                Some(ip.to_string()),
+                expected,
+            ));
         }
         for ip in meant {
             if !ips.contains(&ip) {

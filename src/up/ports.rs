@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 use socket2::{Domain, Socket, Type};
 
 use super::plan::Plan;
-use crate::config::{Problem, Problems};
+use turnfleet_proto::{ConfigError, ConfigErrors};
 
 impl Plan {
     /// Finds out that no port is taken, by this plan twice or by another process, before anything starts.
     ///
     /// # Errors
     /// With every port that is taken, and the flag that names it.
-    pub(crate) fn check_ports(&self) -> Result<(), Problems> {
+    pub(crate) fn check_ports(&self) -> Result<(), ConfigErrors> {
         // All are held until the last is open, so that two flags that name one port are found too.
         let mut held = Vec::new();
-        let mut problems = Problems::default();
+        let mut problems = ConfigErrors::default();
         let mut open = |flag, kind, place| match open(kind, place) {
             Ok(socket) => held.push(socket),
             Err(error) => problems.push(taken(flag, kind, place, &error)),
@@ -60,7 +60,7 @@ fn open(kind: Type, place: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-fn taken(flag: &str, kind: Type, place: SocketAddr, error: &std::io::Error) -> Problem {
+fn taken(flag: &str, kind: Type, place: SocketAddr, error: &std::io::Error) -> ConfigError {
     let kind = if kind == Type::STREAM { "TCP" } else { "UDP" };
     let port = place.port();
     let expected = if error.kind() == ErrorKind::AddrInUse {
@@ -72,5 +72,5 @@ fn taken(flag: &str, kind: Type, place: SocketAddr, error: &std::io::Error) -> P
     } else {
         format!("a {kind} port that can be opened ({error})")
     };
-    Problem::new(flag, Some(place.to_string()), expected)
+    ConfigError::new(flag, Some(place.to_string()), expected)
 }

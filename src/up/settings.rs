@@ -11,7 +11,8 @@ use turnfleet_relay::config::Config as RelayConfig;
 use super::Flags;
 use super::plan::{Plan, Relay};
 use crate::certificate::Files;
-use crate::config::{self, Configuration as _, Layers, Problems, Schema, insert};
+use crate::config::{self, Configuration as _, Layers, Schema, insert};
+use turnfleet_proto::ConfigErrors;
 
 /// How relays reach the controller, and what they show to clients.
 #[derive(Clone, Debug)]
@@ -107,9 +108,9 @@ impl Plan {
         (cores / self.relays.len()).clamp(1, 64)
     }
 
-    /// Judges the configurations of the controller and of the relays before anything is started. Problems are named by
+    /// Judges the configurations of the controller and of the relays before anything is started. ConfigErrors are named by
     /// what the person wrote: a flag, or a key behind `controller.` or `relay.`.
-    pub(crate) fn check_keys(&self, problems: &mut Problems) {
+    pub(crate) fn check_keys(&self, problems: &mut ConfigErrors) {
         // Stands for the files that are made when the fleet starts: it is there, and can be read.
         let made = PathBuf::from("/dev/null");
         let files = || Files {
@@ -130,7 +131,7 @@ impl Plan {
         let Some(relay) = relay else { return };
         let relay = self.relay(relay, Path::new("state"), &session);
         let judged = config::finish::<RelayConfig>(relay);
-        let judged = judged.and_then(|relay| Ok(relay.check_addresses()?));
+        let judged = judged.and_then(|relay| relay.check_addresses());
         if let Err(found) = judged {
             problems.append_named(found, |key| self.written("relay", key));
         }

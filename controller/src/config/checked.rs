@@ -10,8 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
-use turnfleet_proto::PortRange;
 use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::{ConfigError, ConfigErrors, PortRange};
 
 use super::{RawApiToken, RawConfig, RawTls, RawUser};
 use crate::fleet::record::{Policy, Scope, StaticUser};
@@ -127,31 +127,6 @@ impl fmt::Debug for Opaque {
     }
 }
 
-/// One thing that is wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The key, such as `http.address`.
-    pub key: String,
-    /// What stands there; left out where it is a secret.
-    pub value: Option<String>,
-    /// What a good configuration has there.
-    pub expected: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{} = {value:?}: expected {}", self.key, self.expected),
-            None => write!(f, "{}: expected {}", self.key, self.expected),
-        }
-    }
-}
-
-/// Everything that is wrong with the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct ConfigErrors(pub Vec<ConfigError>);
-
 impl TryFrom<RawConfig> for Config {
     type Error = ConfigErrors;
 
@@ -160,7 +135,7 @@ impl TryFrom<RawConfig> for Config {
         let config = check.config(raw);
         match config {
             Some(config) if check.errors.is_empty() => Ok(config),
-            Some(_) | None => Err(ConfigErrors(check.errors)),
+            Some(_) | None => Err(check.errors),
         }
     }
 }
@@ -168,7 +143,7 @@ impl TryFrom<RawConfig> for Config {
 /// Gathers errors; every method gives `None` or a stand-in where it has noted one.
 #[derive(Default)]
 struct Check {
-    errors: Vec<ConfigError>,
+    errors: ConfigErrors,
 }
 
 impl Check {
@@ -225,11 +200,7 @@ impl Check {
     }
 
     fn fail(&mut self, key: impl Into<String>, value: Option<String>, expected: impl Into<String>) {
-        self.errors.push(ConfigError {
-            key: key.into(),
-            value,
-            expected: expected.into(),
-        });
+        self.errors.push(ConfigError::new(key, value, expected));
     }
 
     fn within(&mut self, key: &str, value: u64, least: u64, most: u64) {

@@ -9,7 +9,7 @@
 mod capacity;
 mod health;
 mod liveness;
-mod node;
+pub(crate) mod node;
 mod placement;
 mod plan;
 mod port_grants;

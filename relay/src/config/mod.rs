@@ -4,7 +4,7 @@
 //! Layering (file, environment, flags) is the process shell's. What the machine has to say (its addresses behind a
 //! wildcard, whether a port is free) is found out when the node starts.
 
-mod error;
+mod findings;
 mod listeners;
 mod raw;
 mod validate;
@@ -18,14 +18,14 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::TcpRelaying;
 
-use crate::addressing::{Addressing, machine_addresses};
 pub use crate::listeners::{Front, Listener};
-pub(crate) use error::Findings;
-pub use error::{ConfigError, ConfigErrors, ConfigWarning};
+pub use findings::ConfigWarning;
+pub(crate) use findings::Findings;
 pub use raw::{
     RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
     RawTcpRelaying, RawTls, Secret,
 };
+pub use turnfleet_proto::{ConfigError, ConfigErrors};
 
 /// A configuration without mistakes. Made from a [`RawConfig`].
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub struct Config {
     pub nodes_in_process: NonZeroU64,
     /// Accepts channel numbers up to 0x7FFF.
     pub rfc5766_channel_numbers: bool,
+    /// Whether data between two clients of the node goes without a trip through the kernel.
+    pub short_cut: bool,
     /// Whether TCP is relayed between clients and peers.
     pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated requests are always answered.
@@ -170,15 +172,6 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.warnings
-    }
-
-    /// Whether listen addresses and external addresses fit together on this machine; [`crate::Node::start`] does the
-    /// same, and then opens them. Returns what would be skipped.
-    ///
-    /// # Errors
-    /// When nothing is left to listen on, or external and local addresses do not pair.
-    pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
-        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
     }
 }
 

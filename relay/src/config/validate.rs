@@ -49,16 +49,15 @@ impl TryFrom<RawConfig> for Config {
         if raw.limits.channels_per_allocation == 0 {
             f.error("limits.channels_per_allocation", "0", "1 to 65535");
         }
-        within(
+        f.within(
             "nonce_lifetime_seconds",
             raw.nonce_lifetime_seconds,
             60,
             3600,
-            f,
         );
         let metrics_address = match raw.metrics.address.as_str() {
             "" => None,
-            text => parse("metrics.address", text, "ip:port or nothing", f),
+            text => f.parse("metrics.address", text, "ip:port or nothing"),
         };
         let log = log(raw.log, f);
         let warnings = findings.finish()?;
@@ -75,6 +74,7 @@ impl TryFrom<RawConfig> for Config {
             shards,
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
+            short_cut: raw.short_cut,
             tcp_relaying: tcp_relaying(&raw.tcp_relaying),
             trusted_sources,
             limits: NodeLimits {
@@ -106,7 +106,7 @@ fn tcp_relaying(raw: &RawTcpRelaying) -> TcpRelaying {
 fn node_id(text: &str, f: &mut Findings) -> Option<NodeId> {
     let expected = "1 to 63 characters of a-z, 0-9, '-' and '.', a letter or digit at both ends";
     if !text.is_empty() {
-        return parse("node_id", text, expected, f);
+        return f.parse("node_id", text, expected);
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim().to_ascii_lowercase();
@@ -297,38 +297,34 @@ fn trusted_sources(raw: &[String], f: &mut Findings) -> Vec<Cidr> {
     let expected = "an address block such as 192.0.2.0/24";
     raw.iter()
         .enumerate()
-        .filter_map(|(index, text)| parse(format!("trusted_sources[{index}]"), text, expected, f))
+        .filter_map(|(index, text)| f.parse(format!("trusted_sources[{index}]"), text, expected))
         .collect()
 }
 
 fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
-    within(
+    f.within(
         "stream.unauthenticated_seconds",
         raw.unauthenticated_seconds,
         1,
         300,
-        f,
     );
-    within(
+    f.within(
         "stream.unauthenticated_connections",
         raw.unauthenticated_connections,
         1,
         1_000_000,
-        f,
     );
-    within(
+    f.within(
         "stream.write_queue_bytes",
         raw.write_queue_bytes,
         16_384,
         16_777_216,
-        f,
     );
-    within(
+    f.within(
         "stream.https_connections",
         raw.https_connections,
         1,
         1_000_000,
-        f,
     );
     StreamConfig {
         unauthenticated_timeout: Duration::from_secs(raw.unauthenticated_seconds.into()),
@@ -366,25 +362,6 @@ fn readable(key: &str, file: &Path, f: &mut Findings) {
             &format!("a file that can be read ({error})"),
         );
     }
-}
-
-fn within(key: &str, value: u32, least: u32, most: u32, f: &mut Findings) {
-    if !(least..=most).contains(&value) {
-        f.error(key, &value.to_string(), &format!("{least} to {most}"));
-    }
-}
-
-pub(super) fn parse<T: FromStr>(
-    key: impl Into<String>,
-    text: &str,
-    expected: &str,
-    f: &mut Findings,
-) -> Option<T> {
-    let parsed = text.parse().ok();
-    if parsed.is_none() {
-        f.error(key, text, expected);
-    }
-    parsed
 }
 
 fn to_usize(value: u32) -> usize {

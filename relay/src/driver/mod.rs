@@ -9,6 +9,7 @@ pub(crate) mod clock;
 mod control;
 pub(crate) mod counters;
 pub(crate) mod descriptors;
+pub(crate) mod directory;
 pub(crate) mod error_queue;
 mod fixed;
 pub(crate) mod ip_options;

@@ -1,20 +1,22 @@
 //! Relayed sockets: one unconnected UDP socket for each relayed transport address, in a table by
 //! [`RelayedId::index`].
 //!
-//! Sixteen bytes a socket here; the kernel keeps the rest. They never share their port (no SO_REUSEADDR, no
+//! Twenty bytes a socket here; the kernel keeps the rest. They never share their port (no SO_REUSEADDR, no
 //! SO_REUSEPORT), so that a port granted to this relay and taken by another program is seen.
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use turnfleet_turn::{IpMeta, OpenError, RelayedId};
+use turnfleet_turn::{IpMeta, OpenError, RelayedId, ShardId};
 
 use super::batch::SendBatch;
+use super::directory::{Directory, HostIndex, Owner};
 use super::ip_options::Standing;
 use super::{descriptors, ip_options};
 use crate::shard::token::Source;
@@ -22,6 +24,10 @@ use crate::shard::token::Source;
 struct RelayedSocket {
     fd: OwnedFd,
     id: RelayedId,
+    /// The port that it is bound to.
+    port: u16,
+    /// The address that it is bound to; `None` where the directory does not have it.
+    host: Option<HostIndex>,
     standing: Standing,
     turn: Turn,
 }
@@ -35,13 +41,23 @@ enum Turn {
     QueuedWithErrors,
 }
 
-/// The relayed sockets of one shard.
-#[derive(Default)]
+/// The relayed sockets of one shard. Those that are open stand in the directory of the relay.
 pub(crate) struct RelayedSockets {
     table: Vec<Option<RelayedSocket>>,
+    directory: Arc<Directory>,
+    own: ShardId,
 }
 
 impl RelayedSockets {
+    /// None yet.
+    pub(crate) fn new(directory: Arc<Directory>, own: ShardId) -> Self {
+        Self {
+            table: Vec::new(),
+            directory,
+            own,
+        }
+    }
+
     /// Opens a socket bound to `local` and returns the address it got.
     pub(crate) fn open(
         &mut self,
@@ -72,12 +88,19 @@ impl RelayedSockets {
         if index >= self.table.len() {
             self.table.resize_with(index + 1, || None);
         }
+        let (host, port) = (self.directory.host(local.ip()), local.port());
         self.table[index] = Some(RelayedSocket {
             fd,
             id,
+            port,
+            host,
             standing: Standing::default(),
             turn: Turn::Idle,
         });
+        if let Some(host) = host {
+            let shard = self.own;
+            self.directory.enter(host, port, Owner { shard, id });
+        }
         Ok(local)
     }
 
@@ -97,11 +120,19 @@ impl RelayedSockets {
 
     /// The socket named `id`, if it is open.
     pub(crate) fn socket(&self, id: RelayedId) -> Option<BorrowedFd<'_>> {
-        self.table
-            .get(id.index())?
-            .as_ref()
-            .filter(|socket| socket.id == id)
-            .map(|socket| socket.fd.as_fd())
+        self.named(id).map(|socket| socket.fd.as_fd())
+    }
+
+    /// The address that the socket named `id` is bound to, if the directory has it.
+    pub(crate) fn address(&self, id: RelayedId) -> Option<SocketAddr> {
+        let socket = self.named(id)?;
+        let ip = self.directory.ip(socket.host?)?;
+        Some(SocketAddr::new(ip, socket.port))
+    }
+
+    /// Whose socket is bound to `to`, of all shards; `None` where it is none of this relay's.
+    pub(crate) fn owner(&self, to: SocketAddr) -> Option<Owner> {
+        self.directory.find(to)
     }
 
     /// Notes that the socket at `index` stands in the ready list; `false` where it stood there already or is gone.
@@ -136,10 +167,22 @@ impl RelayedSockets {
         (socket.id == id).then_some((socket.fd.as_fd(), &mut socket.standing))
     }
 
+    fn named(&self, id: RelayedId) -> Option<&RelayedSocket> {
+        let socket = self.table.get(id.index())?.as_ref();
+        socket.filter(|socket| socket.id == id)
+    }
+
     fn take(&mut self, id: RelayedId) -> Option<RelayedSocket> {
-        self.table
+        let socket = self
+            .table
             .get_mut(id.index())?
-            .take_if(|socket| socket.id == id)
+            .take_if(|socket| socket.id == id)?;
+        if let Some(host) = socket.host {
+            let shard = self.own;
+            self.directory
+                .remove(host, socket.port, Owner { shard, id });
+        }
+        Some(socket)
     }
 }
 
@@ -227,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relayed_socket_takes_sixteen_bytes() {
-        assert_eq!(size_of::<Option<RelayedSocket>>(), 16);
+    fn a_relayed_socket_takes_twenty_bytes() {
+        assert_eq!(size_of::<Option<RelayedSocket>>(), 20);
     }
 }

@@ -19,8 +19,8 @@ struct UdpListener {
     /// Datagrams for clients that wait for the end of the batch.
     outgoing: SendBatch,
     standing: Standing,
-    /// The header of what the relay itself has to say, whatever data is sent with.
-    own: IpMeta,
+    /// Of datagrams for which nobody says another one, whatever the socket stands at.
+    system_ttl: Option<u8>,
     queued: bool,
 }
 
@@ -44,16 +44,13 @@ impl UdpListeners {
         let listeners = sockets
             .into_iter()
             .map(|(socket, address)| {
-                let own = IpMeta {
-                    ttl: ip_options::system_ttl(socket.as_fd(), address.is_ipv6()),
-                    ..IpMeta::default()
-                };
+                let system_ttl = ip_options::system_ttl(socket.as_fd(), address.is_ipv6());
                 UdpListener {
                     socket,
                     address,
                     outgoing: SendBatch::new(BATCH),
                     standing: Standing::default(),
-                    own,
+                    system_ttl,
                     queued: false,
                 }
             })
@@ -82,16 +79,17 @@ impl UdpListeners {
     }
 
     /// Queues the datagram at `span` of the buffer that the next [`UdpListeners::flush`] is given, with the header that it is
-    /// to have; an answer has none of its own. With a full queue it is flushed from `bytes` first.
+    /// to have. With a full queue it is flushed from `bytes` first.
     pub(crate) fn push(
         &mut self,
         index: usize,
         span: Range<usize>,
-        (to, ip): (SocketAddr, Option<IpMeta>),
+        (to, ip): (SocketAddr, IpMeta),
         bytes: &[u8],
     ) -> Flushed {
         let listener = &mut self.listeners[index];
-        let ip = ip.unwrap_or(listener.own);
+        let ttl = ip.ttl.or(listener.system_ttl);
+        let ip = IpMeta { ttl, ..ip };
         let mut flushed = Flushed::default();
         if listener.outgoing.is_full_for(ip) {
             flushed = listener.flush(bytes);
@@ -116,7 +114,11 @@ impl UdpListeners {
     /// Sends one message of the relay at once, outside of any batch.
     pub(crate) fn send_now(&mut self, index: usize, message: &[u8], to: SocketAddr) -> Flushed {
         let listener = &mut self.listeners[index];
-        self.single.push(0..message.len(), to, listener.own);
+        let ip = IpMeta {
+            ttl: listener.system_ttl,
+            ..IpMeta::default()
+        };
+        self.single.push(0..message.len(), to, ip);
         let socket = listener.socket.as_fd();
         self.single.flush(socket, &mut listener.standing, message)
     }

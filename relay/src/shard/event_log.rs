@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
-use turnfleet_turn::{Event, FiveTuple, ShardId};
+use turnfleet_turn::{Event, ShardId};
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
 const REFUSALS_A_SECOND: u32 = 50;
@@ -72,140 +72,73 @@ impl ShardEventLog {
         if !tracing::enabled!(target: "turnfleet::event", tracing::Level::INFO) {
             return true;
         }
-        match event {
-            Event::Opened {
-                allocation,
-                client,
-                username,
-                relayed,
-            } => self.opened(*allocation, client, username, relayed),
-            Event::Closed { .. } => self.closed(event),
-            Event::PeerConnected { .. } => self.peer_connected(event),
-            Event::PeerDenied { .. } => {
-                if !self.may_log_refusal(unix) {
-                    return false;
-                }
-                self.peer_denied(event);
-            }
-            Event::Refused {
-                client,
-                username,
-                code,
-            } => {
-                if !self.may_log_refusal(unix) {
-                    return false;
-                }
-                let address = self.log.shown(client.client);
-                let username = username.as_ref().map(|name| self.log.shown(name));
-                tracing::info!(
-                    target: "turnfleet::event",
-                    shard = self.shard,
-                    transport = client.transport.name(),
-                    client = address,
-                    server = %client.server,
-                    username,
-                    code,
-                    "allocation refused"
-                );
-            }
+        let refusal = matches!(event, Event::Refused { .. } | Event::PeerDenied { .. });
+        if refusal && !self.may_log_refusal(unix) {
+            return false;
         }
+        self.write_line(event);
         true
     }
 
-    fn opened(&self, allocation: u64, client: &FiveTuple, username: &str, relayed: &[SocketAddr]) {
-        tracing::info!(
-            target: "turnfleet::event",
-            shard = self.shard,
-            allocation,
-            transport = client.transport.name(),
-            client = self.log.shown(client.client),
-            server = %client.server,
-            username = self.log.shown(username),
-            relayed = %Addresses(relayed),
-            "allocation opened"
-        );
-    }
-
-    fn closed(&self, event: &Event) {
-        let Event::Closed {
-            allocation,
-            client,
-            username,
-            reason,
-            duration,
-            bytes_to_peers,
-            bytes_to_client,
-        } = event
-        else {
-            return;
-        };
-        tracing::info!(
-            target: "turnfleet::event",
-            shard = self.shard,
-            allocation,
-            transport = client.transport.name(),
-            client = self.log.shown(client.client),
-            server = %client.server,
-            username = self.log.shown(username),
-            reason = reason.name(),
-            seconds = duration.as_secs(),
-            bytes_to_peers,
-            bytes_to_client,
-            "allocation closed"
-        );
-    }
-
-    fn peer_connected(&self, event: &Event) {
-        let Event::PeerConnected {
-            allocation,
-            client,
-            username,
-            peer,
-            opened_by,
-        } = event
-        else {
-            return;
-        };
-        tracing::info!(
-            target: "turnfleet::event",
-            shard = self.shard,
-            allocation,
-            transport = client.transport.name(),
-            client = self.log.shown(client.client),
-            server = %client.server,
-            username = self.log.shown(username),
-            peer = self.log.shown(peer),
-            opened_by = opened_by.name(),
-            "peer connected"
-        );
-    }
-
-    fn peer_denied(&self, event: &Event) {
-        let Event::PeerDenied {
-            allocation,
-            client,
-            username,
-            peer,
-            rule,
-        } = event
-        else {
-            return;
-        };
-        // The entry would show what the hash of the peer hides.
-        let allow = rule.permitted_by(*peer).filter(|_| self.log.key.is_none());
-        tracing::info!(
-            target: "turnfleet::event",
-            shard = self.shard,
-            allocation,
-            transport = client.transport.name(),
-            client = self.log.shown(client.client),
-            server = %client.server,
-            username = self.log.shown(username),
-            peer = self.log.shown(peer),
-            rule = rule.name(),
-            allow = allow.map(tracing::field::display),
-            "peer refused"
-        );
+    fn write_line(&self, event: &Event) {
+        /// What every line tells, and the fields of this one.
+        macro_rules! line {
+            ($message:literal, $($field:tt)*) => {
+                tracing::info!(
+                    target: "turnfleet::event",
+                    shard = self.shard,
+                    allocation = event.allocation(),
+                    transport = event.client().transport.name(),
+                    client = self.log.shown(event.client().client),
+                    server = %event.client().server,
+                    username = event.username().map(|name| self.log.shown(name)),
+                    $($field)*
+                    $message
+                )
+            };
+        }
+        match event {
+            Event::Opened {
+                relayed_transport,
+                relayed,
+                ..
+            } => line!(
+                "allocation opened",
+                relayed_transport = relayed_transport.name(),
+                relayed = %Addresses(relayed),
+            ),
+            Event::Closed {
+                reason,
+                duration,
+                bytes_to_peers,
+                bytes_to_client,
+                ..
+            } => line!(
+                "allocation closed",
+                reason = reason.name(),
+                seconds = duration.as_secs(),
+                bytes_to_peers,
+                bytes_to_client,
+            ),
+            Event::Refused { code, .. } => line!("allocation refused", code,),
+            Event::PeerConnected {
+                peer, opened_by, ..
+            } => line!(
+                "peer connected",
+                peer = self.log.shown(peer),
+                opened_by = opened_by.name(),
+            ),
+            Event::PeerDenied { peer, rule, .. } => {
+                // The entry would show what the hash of the peer hides.
+                let allow = rule.permitted_by(*peer).filter(|_| self.log.key.is_none());
+                line!(
+                    "peer refused",
+                    peer = self.log.shown(peer),
+                    rule = rule.name(),
+                    allow = allow.map(tracing::field::display),
+                );
+            }
+        }
     }
 
     fn may_log_refusal(&mut self, unix: u64) -> bool {

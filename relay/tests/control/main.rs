@@ -378,7 +378,7 @@ async fn a_node_that_can_never_be_a_member_does_not_start() {
     config.controller.join_token = None;
     let error = Node::start(config).await.unwrap_err();
     assert!(
-        matches!(error, NodeError::Config(errors) if errors.0[0].key == "controller.join_token")
+        matches!(error, NodeError::Config(errors) if errors.0[0].key() == "controller.join_token")
     );
 }
 

@@ -131,6 +131,40 @@ fn ttl_dscp_and_ecn_pass_in_all_four_pairs_of_families_and_both_directions() {
 }
 
 #[test]
+fn between_two_clients_of_the_relay_a_datagram_takes_two_hops() {
+    for shards in [1, 4] {
+        let relay = Relay::start(settings(shards, None));
+        let server = relay.address(Transport::Udp, true);
+        let mut alice = Driver::udp(server);
+        let mut bob = Driver::udp(server);
+        prepare(datagrams(&bob).as_fd(), false);
+        let of_alice = alice.allocate(of_family(true)).relayed;
+        let of_bob = bob.allocate(of_family(true)).relayed;
+        alice.permit(of_bob);
+        bob.permit(of_alice);
+        for tos in SERVICES {
+            set_header(datagrams(&alice), 64, tos);
+            alice.send_to(of_bob, b"hello");
+            let (ip, message) = hear(datagrams(&bob));
+            assert_eq!(ip, header(62, tos));
+            assert!(message.windows(5).any(|part| part == b"hello"));
+        }
+        set_header(datagrams(&alice), 2, 0);
+        alice.send_to(of_bob, b"not as far as that");
+        relay.wait_until("one drop", |shards| {
+            shards.counters().drops(DropReason::TtlExpired) == 1
+        });
+        let mut streamer = Driver::tcp(relay.address(Transport::Tcp, true));
+        let of_streamer = streamer.allocate(of_family(true)).relayed;
+        streamer.permit(of_bob);
+        bob.permit(of_streamer);
+        let system = u8::try_from(SockRef::from(datagrams(&bob)).ttl_v4().unwrap()).unwrap();
+        streamer.send_to(of_bob, b"from a stream");
+        assert_eq!(hear(datagrams(&bob)).0, header(system, 0));
+    }
+}
+
+#[test]
 fn the_relays_own_answers_leave_with_the_systems_ttl_whatever_data_leaves_with() {
     let relay = Relay::start(settings(1, None));
     let mut driver = Driver::udp(relay.address(Transport::Udp, true));

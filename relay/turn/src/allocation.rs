@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::addr::{AddressFamily, FiveTuple};
+use crate::addr::{AddressFamily, FiveTuple, Transport};
 use crate::channels::Channels;
 use crate::command::RelayedId;
 use crate::counters::Flow;
@@ -144,6 +144,15 @@ impl Owner {
 }
 
 impl Allocation {
+    /// The transport of its relayed transport addresses.
+    pub(crate) fn relayed_transport(&self) -> Transport {
+        if self.tcp {
+            Transport::Tcp
+        } else {
+            Transport::Udp
+        }
+    }
+
     /// Whether clients and peers may use it.
     pub(crate) fn is_live(&self, now: Instant) -> bool {
         self.pending.is_none() && self.live(now).next().is_some()

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::addr::FiveTuple;
+use crate::addr::{FiveTuple, Transport};
 use crate::peer_filter::PeerDenied;
 
 /// One line of an allocation's story.
@@ -17,6 +17,8 @@ pub enum Event {
         client: FiveTuple,
         /// The USERNAME.
         username: Box<str>,
+        /// UDP, or TCP (RFC 6062).
+        relayed_transport: Transport,
         /// The relayed transport addresses as the client was told them, one or two.
         relayed: Vec<SocketAddr>,
     },
@@ -72,6 +74,44 @@ pub enum Event {
         /// What refuses it, and what would let it through.
         rule: PeerDenied,
     },
+}
+
+impl Event {
+    /// The number of the allocation, where there is one.
+    #[must_use]
+    pub fn allocation(&self) -> Option<u64> {
+        match self {
+            Self::Opened { allocation, .. }
+            | Self::Closed { allocation, .. }
+            | Self::PeerConnected { allocation, .. }
+            | Self::PeerDenied { allocation, .. } => Some(*allocation),
+            Self::Refused { .. } => None,
+        }
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &FiveTuple {
+        match self {
+            Self::Opened { client, .. }
+            | Self::Closed { client, .. }
+            | Self::Refused { client, .. }
+            | Self::PeerConnected { client, .. }
+            | Self::PeerDenied { client, .. } => client,
+        }
+    }
+
+    /// The USERNAME, where the request had one.
+    #[must_use]
+    pub fn username(&self) -> Option<&str> {
+        match self {
+            Self::Opened { username, .. }
+            | Self::Closed { username, .. }
+            | Self::PeerConnected { username, .. }
+            | Self::PeerDenied { username, .. } => Some(username),
+            Self::Refused { username, .. } => username.as_deref(),
+        }
+    }
 }
 
 /// Which side has opened a peer data connection.

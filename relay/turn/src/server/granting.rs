@@ -119,6 +119,7 @@ impl Server {
                 allocation: allocation.number,
                 client: allocation.client,
                 username: allocation.owner.username.clone(),
+                relayed_transport: allocation.relayed_transport(),
                 relayed: relayed.map(|relayed| relayed.address).collect(),
             };
             self.push_event(event);

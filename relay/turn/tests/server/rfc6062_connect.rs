@@ -34,6 +34,11 @@ fn a_tcp_allocation_listens_at_a_tcp_relayed_transport_address() {
         assert_eq!(answer.code(), 200);
         assert!(net.listening.contains(&answer.relayed()[0]));
         assert!(!answer.has(AttributeType::RESERVATION_TOKEN));
+        let told = net.events.iter().any(|event| {
+            let tcp = Transport::Tcp;
+            matches!(event, Event::Opened { relayed_transport, .. } if *relayed_transport == tcp)
+        });
+        assert!(told, "{:?}", net.events);
         assert_eq!(caller.refresh(&mut net, Some(0)).code(), 200);
         net.assert_idle();
     }

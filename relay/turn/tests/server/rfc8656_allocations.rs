@@ -207,6 +207,7 @@ fn an_allocation_is_reported_when_it_opens_closes_or_is_refused() {
             allocation: 0,
             client,
             username: "alice".into(),
+            relayed_transport: Transport::Udp,
             relayed: vec![relayed],
         },
         Event::Closed {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use turnfleet_turn::policy::TcpRelaying;
 use turnfleet_turn::wire::{
     AttributeType, ChannelData, ChannelNumber, Class, IntegrityKind, Message, MessageWriter,
     Method, PasswordAlgorithm, TransactionId,
@@ -17,20 +18,28 @@ mod world;
 /// No more steps than this are taken with one input.
 const MAX_STEPS: usize = 200;
 
-const METHODS: [Method; 6] = [
+const METHODS: [Method; 8] = [
     Method::Allocate,
     Method::CreatePermission,
     Method::ChannelBind,
     Method::Refresh,
     Method::Send,
     Method::Binding,
+    Method::Connect,
+    Method::ConnectionBind,
 ];
 
 const LIFETIMES: [u32; 5] = [600, 0, 1, 3600, u32::MAX];
 
 pub fn run(data: &[u8]) {
     let mut choices = Bytes::new(data);
-    let mut world = World::new(choices.flag());
+    let settings = choices.byte();
+    let tcp_relaying = match settings & 0x06 {
+        0x02 => TcpRelaying::On,
+        0x06 => TcpRelaying::OnWithLowPorts,
+        _ => TcpRelaying::Off,
+    };
+    let mut world = World::new(settings & 0x01 != 0, tcp_relaying);
     for _ in 0..MAX_STEPS {
         if choices.is_empty() {
             break;
@@ -64,7 +73,10 @@ fn step(world: &mut World, choices: &mut Bytes<'_>) {
             1 => world.close_client(choices.byte(), choices),
             2 => world.server.set_draining(choices.flag()),
             3 => world.release_reserved(),
-            _ => {}
+            4 => world.accept_peer(choices.byte(), choices),
+            5 => world.answer_peer(choices.flag(), choices),
+            6 => world.end_connection(choices.byte(), choices),
+            _ => world.pass_bytes(choices.byte(), usize::from(choices.u16())),
         },
         _ => request(world, choices),
     }
@@ -88,7 +100,7 @@ fn request(world: &mut World, choices: &mut Bytes<'_>) {
     id[11] = choices.byte();
     let mut packet = Vec::new();
     let mut writer = MessageWriter::new(&mut packet, class, method, TransactionId(id));
-    write_usual(&mut writer, method, world, choices);
+    write_usual(&mut writer, method, id, world, choices);
     let kinds = choices.byte();
     write_unusual(&mut writer, kinds, world, choices);
     let user = choices.choose(&USERS);
@@ -128,16 +140,22 @@ fn algorithm_of(id: [u8; 12]) -> Option<PasswordAlgorithm> {
     }
 }
 
+/// Whether the Allocate request with this transaction id asks for a TCP relayed transport address.
+fn wants_tcp(id: [u8; 12]) -> bool {
+    id[11] & 0x20 != 0
+}
+
 /// What a request of `method` has in any case.
 fn write_usual(
     writer: &mut MessageWriter<'_>,
     method: Method,
+    id: [u8; 12],
     world: &World,
     choices: &mut Bytes<'_>,
 ) {
     match method {
         Method::Allocate => {
-            writer.requested_transport(17);
+            writer.requested_transport(if wants_tcp(id) { 6 } else { 17 });
         }
         Method::Refresh => {
             writer.lifetime(choices.choose(&LIFETIMES));
@@ -158,7 +176,10 @@ fn write_usual(
         Method::Connect => {
             writer.xor_peer_address(world.peer(choices.byte()));
         }
-        Method::Binding | Method::ConnectionBind | Method::ConnectionAttempt => {}
+        Method::ConnectionBind | Method::ConnectionAttempt => {
+            writer.connection_id(world.connection(choices.byte()));
+        }
+        Method::Binding => {}
     }
 }
 

@@ -7,13 +7,18 @@ use std::time::Duration;
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
-use turnfleet_turn::wire::{Class, LongTermKey, Message, PasswordAlgorithm, ReservationToken};
+use turnfleet_turn::wire::{
+    Class, LongTermKey, Message, Method, PasswordAlgorithm, ReservationToken,
+};
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
     KeySource, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
 };
 
 use super::Bytes;
+use connections::Connections;
+
+mod connections;
 
 pub(super) const REALM: &str = "example.org";
 
@@ -24,7 +29,7 @@ const RELAYED: [&str; 2] = ["198.51.100.1", "2001:db8:ffff::1"];
 
 const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_011;
 
-const CLIENTS: [(Transport, &str, &str); 4] = [
+const CLIENTS: [(Transport, &str, &str); 6] = [
     (Transport::Udp, "192.0.2.1:5000", "198.51.100.1:3478"),
     (Transport::Udp, "192.0.2.1:5001", "198.51.100.1:3478"),
     (Transport::Tcp, "192.0.2.2:5000", "198.51.100.1:3478"),
@@ -32,6 +37,12 @@ const CLIENTS: [(Transport, &str, &str); 4] = [
         Transport::Udp,
         "[2001:db8::1]:5000",
         "[2001:db8:ffff::1]:3478",
+    ),
+    (Transport::Tcp, "192.0.2.2:5001", "198.51.100.1:3478"),
+    (
+        Transport::Tls,
+        "[2001:db8::1]:5001",
+        "[2001:db8:ffff::1]:5349",
     ),
 ];
 
@@ -89,11 +100,14 @@ pub(super) struct World {
     open: Vec<(RelayedId, SocketAddr)>,
     /// One that was open.
     closed: Option<RelayedId>,
+    connections: Connections,
+    /// Whether clients may connect to ports below 1024.
+    low_ports: bool,
     reply: Vec<u8>,
 }
 
 impl World {
-    pub(super) fn new(rfc5766_channel_numbers: bool) -> Self {
+    pub(super) fn new(rfc5766_channel_numbers: bool, tcp_relaying: TcpRelaying) -> Self {
         let hosts = RELAYED.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let ledger = Arc::new(Ledger::new([2; 32]));
         ledger.set_granted(&hosts.map(|public| GrantedPorts {
@@ -111,7 +125,7 @@ impl World {
                 })
                 .into(),
             rfc5766_channel_numbers,
-            tcp_relaying: TcpRelaying::Off,
+            tcp_relaying,
             dont_fragment: true,
             trusted_sources: Vec::new(),
         };
@@ -140,6 +154,8 @@ impl World {
                 .collect(),
             open: Vec::new(),
             closed: None,
+            connections: Connections::default(),
+            low_ports: tcp_relaying == TcpRelaying::OnWithLowPorts,
             reply: Vec::new(),
         }
     }
@@ -176,10 +192,11 @@ impl World {
 
     /// Hands in a packet that nobody has signed: it must not make the server open anything.
     pub(super) fn handle_unsigned(&mut self, client: u8, packet: &[u8], choices: &mut Bytes<'_>) {
-        let open_before = self.open.len();
+        let before = (self.open.len(), self.open_connections());
         self.handle_client(client, packet, choices);
+        let after = (self.open.len(), self.open_connections());
         assert!(
-            self.open.len() <= open_before,
+            after.0 <= before.0 && after.1 <= before.1,
             "state without authentication"
         );
     }
@@ -191,6 +208,10 @@ impl World {
         choices: &mut Bytes<'_>,
     ) -> Decision {
         let from = self.clients[usize::from(client) % CLIENTS.len()];
+        if let Some(connection) = self.spliced_with(client) {
+            self.server.handle_spliced_data(connection, packet.len(), 0);
+            return Decision::Pending;
+        }
         let context = Context { keys: &Accounts };
         let mut reply = std::mem::take(&mut self.reply);
         let decision = self.server.handle_client(
@@ -216,7 +237,12 @@ impl World {
                 assert_eq!(answer.method(), request.method());
             }
             Decision::ToClient { .. } => panic!("a client's packet went to a client"),
-            Decision::Splice { .. } | Decision::ToShard { .. } => panic!("TCP is not relayed here"),
+            Decision::Splice { connection } => {
+                assert!(from.transport.is_stream(), "a datagram is spliced");
+                self.learn(from, &reply);
+                self.splice(client, connection);
+            }
+            Decision::ToShard { owner } => assert_ne!(owner, ShardId(1), "asks itself"),
             Decision::Drop(_) | Decision::Pending => {}
         }
         self.reply = reply;
@@ -229,6 +255,9 @@ impl World {
         let Some(on) = self.socket(socket) else {
             return;
         };
+        if self.connections.listening.contains(&on) {
+            return;
+        }
         let ip = IpMeta::default();
         let decision = self.server.handle_peer(self.now, on, from, ip, len);
         match decision {
@@ -260,6 +289,11 @@ impl World {
     }
 
     pub(super) fn close_client(&mut self, client: u8, choices: &mut Bytes<'_>) {
+        if let Some(connection) = self.spliced_with(client) {
+            self.close_connection(connection);
+            self.server.handle_connection_closed(connection);
+            return self.carry_out(choices);
+        }
         let client = self.clients[usize::from(client) % CLIENTS.len()];
         self.server.handle_client_closed(self.now, client);
         self.carry_out(choices);
@@ -284,6 +318,7 @@ impl World {
         self.server.close_all(self.now);
         self.carry_out(&mut Bytes::new(&[]));
         assert!(self.open.is_empty(), "sockets left: {:?}", self.open);
+        assert_eq!(self.open_connections(), 0, "connections left");
         let usage = self.ledger.usage();
         assert_eq!((usage.allocations, usage.ports_used), (0, 0));
     }
@@ -316,11 +351,22 @@ impl World {
                     let at = self.open.iter().position(|(open, _)| *open == id);
                     self.open
                         .swap_remove(at.expect("only open sockets are closed"));
+                    self.connections.listening.retain(|open| *open != id);
                     self.closed = Some(id);
                 }
-                Command::ListenRelayed { .. }
-                | Command::ConnectPeer { .. }
-                | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),
+                Command::ListenRelayed { id, local } => {
+                    let result = self.open(id, local, choices.byte());
+                    if result.is_ok() {
+                        self.connections.listening.push(id);
+                    }
+                    self.server.handle_relayed_opened(self.now, id, result);
+                }
+                Command::ConnectPeer {
+                    connection,
+                    via,
+                    peer,
+                } => self.begin_connection(connection, via, peer),
+                Command::CloseConnection { connection } => self.close_connection(connection),
                 Command::Send { to, message } => {
                     assert!(self.clients.contains(&to), "a client that never was");
                     self.learn(to, &message);
@@ -357,10 +403,12 @@ impl World {
     /// Reads an answer as its client would.
     fn learn<'a>(&mut self, to: FiveTuple, answer: &'a [u8]) -> Message<'a> {
         let message = Message::parse(answer).expect("answers are sound");
-        assert!(matches!(
-            message.class(),
-            Class::SuccessResponse | Class::ErrorResponse
-        ));
+        let announces = message.method() == Some(Method::ConnectionAttempt);
+        assert!(match message.class() {
+            Class::SuccessResponse | Class::ErrorResponse => !announces,
+            Class::Indication => announces,
+            Class::Request => false,
+        });
         let client = self.clients.iter().position(|client| *client == to);
         if let (Some(client), Some(Ok(nonce))) = (client, message.nonce()) {
             self.nonces[client] = Some(nonce.to_vec());

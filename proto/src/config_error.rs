@@ -1,4 +1,6 @@
-//! What is wrong with a configuration, in words for the person who wrote it.
+//! What is wrong with a configuration, in words for the person who wrote it: the same for relay, controller and command.
+//!
+//! Every mistake is found before any is told, and a secret is never shown.
 
 use std::fmt;
 
@@ -7,7 +9,7 @@ const MAX_SHOWN: usize = 200;
 
 /// One key that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub struct ConfigError {
     /// The key's dotted path, or the file where no key is to blame.
     key: String,
     /// What was written, unless it is secret or missing.
@@ -16,13 +18,9 @@ pub(crate) struct Problem {
     expected: String,
 }
 
-impl Problem {
+impl ConfigError {
     /// Names the key, what was written (never shown where the key's name says that it is secret), and what is expected.
-    pub(crate) fn new(
-        key: impl Into<String>,
-        value: Option<String>,
-        expected: impl Into<String>,
-    ) -> Self {
+    pub fn new(key: impl Into<String>, value: Option<String>, expected: impl Into<String>) -> Self {
         let key = key.into();
         let value = value.filter(|_| !is_secret(&key));
         let value = value.map(|value| value.chars().take(MAX_SHOWN).collect());
@@ -31,6 +29,12 @@ impl Problem {
             value,
             expected: expected.into(),
         }
+    }
+
+    /// The key's dotted path, or the file where no key is to blame.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -44,7 +48,7 @@ fn is_secret(key: &str) -> bool {
     holds_one && !name.ends_with("_file")
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             key,
@@ -63,57 +67,58 @@ impl fmt::Display for Problem {
 }
 
 /// Everything that is wrong with one configuration.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Problems(pub(crate) Vec<Problem>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
-impl Problems {
+impl ConfigErrors {
     /// Whether nothing is wrong.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Adds one.
-    pub(crate) fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
+    pub fn push(&mut self, error: ConfigError) {
+        self.0.push(error);
     }
 
     /// Adds one, unless the same is known of the key, or more: a value that was set aside for its type is not missing.
-    pub(crate) fn add(&mut self, problem: Problem) {
-        let says_as_much = |known: &Problem| {
-            known.key == problem.key && (problem.value.is_none() || known.value == problem.value)
+    pub fn add(&mut self, error: ConfigError) {
+        let says_as_much = |known: &ConfigError| {
+            known.key == error.key && (error.value.is_none() || known.value == error.value)
         };
         if !self.0.iter().any(says_as_much) {
-            self.0.push(problem);
+            self.0.push(error);
         }
     }
 
     /// Adds those of `other`, each key named as `name` says, as [`Self::add`] does.
-    pub(crate) fn append_named(&mut self, other: Self, name: impl Fn(&str) -> String) {
-        for problem in other.0 {
-            let key = name(&problem.key);
-            self.add(Problem { key, ..problem });
+    pub fn append_named(&mut self, other: Self, name: impl Fn(&str) -> String) {
+        for error in other.0 {
+            let key = name(&error.key);
+            self.add(ConfigError { key, ..error });
         }
     }
 
     /// Adds those of `other`, as [`Self::add`] does.
-    pub(crate) fn append(&mut self, other: Self) {
-        other.0.into_iter().for_each(|problem| self.add(problem));
+    pub fn append(&mut self, other: Self) {
+        other.0.into_iter().for_each(|error| self.add(error));
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "  {problem}")?;
+            write!(f, "  {error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigErrors {}
 
 #[cfg(test)]
 mod tests {
@@ -128,11 +133,11 @@ mod tests {
             "user[1]",
             "user",
         ] {
-            let shown = Problem::new(key, Some("hidden".to_owned()), "a text").to_string();
+            let shown = ConfigError::new(key, Some("hidden".to_owned()), "a text").to_string();
             assert!(!shown.contains("hidden"), "{shown}");
         }
         for key in ["join_token_file", "limits.allocations_per_user", "tls.key"] {
-            let shown = Problem::new(key, Some("shown".to_owned()), "a text").to_string();
+            let shown = ConfigError::new(key, Some("shown".to_owned()), "a text").to_string();
             assert!(shown.contains("shown"), "{shown}");
         }
     }
