@@ -137,10 +137,12 @@ impl Prober {
         let began = Clock::now();
         while began.elapsed() < LIMIT {
             self.send(peer, data, dont_fragment);
-            let told = self.look(|event| match event {
-                Event::PeerError { peer, icmp } => Some((peer.0, icmp)),
-                Event::Allocated(_) | Event::Refreshed { .. } => None,
-                other => panic!("{other:?}"),
+            let told = self.look(|event| {
+                if let Event::PeerError { peer, icmp } = event {
+                    Some((peer.0, icmp))
+                } else {
+                    None
+                }
             });
             if let Some((about, icmp)) = told {
                 // Of its own link's limit the system does not say for which port.
