@@ -113,7 +113,6 @@ fn server(snapshot: &Snapshot) -> Server {
             public: LOCAL,
         }],
         rfc5766_channel_numbers: false,
-        tcp_relaying: TcpRelaying::Off,
         dont_fragment: false,
         trusted_sources: Vec::new(),
     };
@@ -127,6 +126,7 @@ fn server(snapshot: &Snapshot) -> Server {
             ..PeerRules::default()
         }),
         limits: Limits::default(),
+        tcp_relaying: TcpRelaying::Off,
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

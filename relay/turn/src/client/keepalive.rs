@@ -122,6 +122,7 @@ impl Keepalive {
             | Event::ConnectionAttempt { .. }
             | Event::PeerError { .. }
             | Event::ConnectionBound { .. }
+            | Event::Redirected(_)
             | Event::Failed { .. } => {}
         }
     }
