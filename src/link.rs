@@ -161,6 +161,14 @@ impl Link {
         }
     }
 
+    /// The socket of a link over UDP.
+    pub(crate) fn datagrams(&self) -> Option<&UdpSocket> {
+        match self {
+            Self::Udp(socket) => Some(socket),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// Sends one message; `false` where there was no room for it, or a UDP network refused it.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<bool> {
         match self {

@@ -21,6 +21,7 @@ pub use addressing::machine_addresses;
 /// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
 pub mod datagram {
     pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
+    pub use crate::driver::ip_options::{Standing, prepare};
 }
 
 pub use node::{BoundListener, Node, NodeError, NodeStatus};

@@ -19,6 +19,7 @@ mod names;
 mod namespaces;
 mod netns;
 mod outpost;
+mod path_mtu;
 mod peers;
 mod reflection;
 mod strangers;

@@ -6,9 +6,13 @@
 pub(crate) mod batch;
 pub(crate) mod certificate;
 pub(crate) mod clock;
+mod control;
 pub(crate) mod counters;
 pub(crate) mod descriptors;
 pub(crate) mod directory;
+pub(crate) mod error_queue;
+mod fixed;
+pub(crate) mod ip_options;
 pub(crate) mod relayed_tcp;
 pub(crate) mod relayed_udp;
 pub(crate) mod sockaddr;

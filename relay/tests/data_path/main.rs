@@ -3,6 +3,7 @@
 mod fronts;
 mod hairpin;
 mod hairpin_worlds;
+mod ip;
 mod sockets;
 mod streams;
 mod support;

@@ -18,6 +18,9 @@ pub struct Config {
     pub relayed_hosts: Vec<RelayedHost>,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
     pub rfc5766_channel_numbers: bool,
+    /// Whether the driver sends datagrams with DF where a decision says so; where it cannot, DONT-FRAGMENT is an unknown
+    /// attribute (RFC 8656 §7.2).
+    pub dont_fragment: bool,
     /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
