@@ -13,6 +13,7 @@ mod coturn;
 mod fleet;
 mod haproxy;
 mod namespaces;
+mod nat;
 mod netns;
 mod outpost;
 mod peers;
