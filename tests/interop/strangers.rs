@@ -203,7 +203,7 @@ fn idle_streams_cost_four_kilobytes_at_most_and_are_reaped() {
     tools::eventually("the pool is full", LIMIT, || {
         (count_open(&streams) == KEPT).then_some(())
     });
-    let grown = memory(&outpost) - before;
+    let grown = memory(&outpost).saturating_sub(before);
     let slab = slab().saturating_sub(slab_before);
     tools::tell(&format!(
         "{KEPT} idle streams held: {grown} kB in the relay, {slab} kB in the kernel for both ends and everyone else"
