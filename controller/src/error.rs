@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use turnfleet_proto::{NodeId, PortRange};
 
-use crate::fleet::RegistrationError;
+use crate::fleet::node::RegistrationError;
 use crate::store::StoreError;
 
 /// Why the fleet refuses a request.

@@ -12,7 +12,6 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::api::Protocols;
 use crate::fleet::{FleetView, Health};
 
 /// One metric, as the reference shows it.
@@ -118,10 +117,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection that was closed at once.
-    pub(crate) fn connection_refused(&self, listener: Protocols) {
+    /// Counts a connection to the listener of that name that was closed at once.
+    pub(crate) fn connection_refused(&self, listener: &'static str) {
         self.connections_refused
-            .with_label_values(&[listener.name()])
+            .with_label_values(&[listener])
             .inc();
     }
 

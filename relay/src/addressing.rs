@@ -21,6 +21,17 @@ pub(crate) struct Addressing {
     pub(crate) warnings: Vec<ConfigWarning>,
 }
 
+impl Config {
+    /// Whether listen addresses and external addresses fit together on this machine; [`crate::Node::start`] does the
+    /// same, and then opens them. Returns what would be skipped.
+    ///
+    /// # Errors
+    /// When nothing is left to listen on, or external and local addresses do not pair.
+    pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
+        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
+    }
+}
+
 impl Addressing {
     /// The addresses for `config` on a machine with the global addresses `machine`.
     ///

@@ -219,6 +219,7 @@ impl Node {
             generation: self.serving.generation(),
             ready: self.serving.is_ready(),
             draining: self.serving.is_draining(),
+            alternates: self.serving.alternates(),
             control: self.status.state(),
             control_counts: self.status.counts(),
             certificate: self
@@ -329,7 +330,7 @@ fn shard_settings(
         relayed_hosts: addressing.hosts.clone(),
         shards: config.shards,
         rfc5766_channel_numbers: config.rfc5766_channel_numbers,
-        tcp_relaying: config.tcp_relaying,
+        short_cut: config.short_cut,
         trusted_sources: config.trusted_sources.clone(),
         tls,
         streams: StreamLimits {
@@ -381,6 +382,7 @@ fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudg
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
         allocations: budget.allocations,
+        tcp_low_peer_ports: config.tcp_low_peer_ports,
     }
 }
 

@@ -10,11 +10,11 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::app::{App, answer_json, body_bytes, caller};
 use super::auth::bearer_token;
 use super::credentials::CredentialRequest;
-use super::http::{App, answer_json, body_bytes, caller};
-use super::parameters::excerpt;
 use super::status::ApiError;
+use super::status::excerpt;
 use crate::fleet::record::Scope;
 
 #[derive(Serialize)]

@@ -3,6 +3,7 @@
 //! It reads the fleet's view and speaks to [`Handle`]; it never touches the store. A read or a credential is answered from
 //! memory.
 
+mod app;
 mod auth;
 mod capacity;
 mod cors;
@@ -30,8 +31,7 @@ use crate::StartError;
 use crate::config::{Config, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
-pub(crate) use serve::Protocols;
-use serve::{Endpoint, serve};
+use serve::{Endpoint, Protocols, serve};
 
 /// The running listeners.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Api {
             .tls
             .as_ref()
             .map(|files| tls::server_config(files, "grpc.tls", &[tls::ALPN_H2]));
-        let app = http::App {
+        let app = app::App {
             handle: handle.clone(),
             metrics: Arc::clone(&metrics),
             guard: Arc::new(auth::Guard::new(Arc::clone(&metrics))),

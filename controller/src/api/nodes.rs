@@ -4,9 +4,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::capacity::RatesBody;
-use super::http::{App, answer_json};
 use super::status::ApiError;
 use crate::fleet::record::Scope;
 use crate::fleet::{FleetView, Health, Load, NodeView, ProbeFailure};

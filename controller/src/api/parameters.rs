@@ -2,7 +2,7 @@
 //!
 //! Unlike the usual decoders it replaces nothing silently: what is not valid percent-encoded UTF-8 is refused.
 
-use super::status::ApiError;
+use super::status::{ApiError, excerpt};
 
 /// More than any request here has; a longer list is refused.
 const MAX_PARAMETERS: usize = 32;
@@ -75,11 +75,6 @@ impl Parameters {
     pub(crate) fn path(&self, name: &str) -> String {
         format!("{}.{name}", self.place)
     }
-}
-
-/// The beginning of what a caller gave, safe to show in an error.
-pub(crate) fn excerpt(text: &str) -> String {
-    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 fn decode(text: &str) -> Option<String> {

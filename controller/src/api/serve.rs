@@ -120,7 +120,7 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
             }
         };
         if connections.len() >= MAX_CONNECTIONS {
-            metrics.connection_refused(protocols);
+            metrics.connection_refused(protocols.name());
             continue;
         }
         let connection = Connection {

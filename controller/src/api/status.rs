@@ -143,7 +143,7 @@ impl ApiError {
         Self::new(
             StatusCode::NOT_FOUND,
             "unknown_path",
-            super::parameters::excerpt(path),
+            excerpt(path),
             "there is nothing at this path",
             "one of /turn, /v1/ice-servers, /v1/nodes, /v1/capacity, /metrics, /livez, /readyz, /",
         )
@@ -154,7 +154,7 @@ impl ApiError {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "wrong_method",
-            super::parameters::excerpt(path),
+            excerpt(path),
             "this path does not take the request's method",
             "one of the methods in the Allow header",
         )
@@ -227,6 +227,11 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// The beginning of what a caller gave, safe to show in an error.
+pub(crate) fn excerpt(text: &str) -> String {
+    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 /// What a relay node hears of `error`. The texts of [`FleetError`] are meant for outside; what stands behind a failure of the

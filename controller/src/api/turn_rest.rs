@@ -12,9 +12,9 @@ use http::{HeaderMap, Method};
 use serde::Serialize;
 use turnfleet_proto::Scheme;
 
+use super::app::{App, answer_json, body_bytes, caller};
 use super::auth::bearer_token;
 use super::credentials::{CredentialRequest, whole_number};
-use super::http::{App, answer_json, body_bytes, caller};
 use super::parameters::Parameters;
 use super::status::ApiError;
 use crate::fleet::record::Scope;

@@ -1,6 +1,7 @@
 //! What is found while a configuration is checked: every mistake at once, and what has no effect.
 
 use std::fmt;
+use std::str::FromStr;
 
 use turnfleet_proto::{ConfigError, ConfigErrors};
 
@@ -36,6 +37,27 @@ impl Findings {
     /// Notes that `key` lacks what is expected, or holds a secret that does not fit.
     pub(crate) fn missing(&mut self, key: impl Into<String>, expected: impl Into<String>) {
         self.errors.push(ConfigError::new(key, None, expected));
+    }
+
+    /// The value that `text` at `key` means, or a note that it is none.
+    pub(crate) fn parse<T: FromStr>(
+        &mut self,
+        key: impl Into<String>,
+        text: &str,
+        expected: &str,
+    ) -> Option<T> {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.error(key, text, expected);
+        }
+        parsed
+    }
+
+    /// Notes that `value` at `key` is out of its bounds, if it is.
+    pub(crate) fn within(&mut self, key: &str, value: u32, least: u32, most: u32) {
+        if !(least..=most).contains(&value) {
+            self.error(key, &value.to_string(), &format!("{least} to {most}"));
+        }
     }
 
     /// Notes something that has no effect.

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use turnfleet_turn::Transport;
 use turnfleet_turn::peer_filter::Cidr;
 
-use super::validate::parse;
 use super::{Findings, Front, Listener, RawListener};
 
 const ADDRESS: &str = "ip:port or [ip]:port";
@@ -19,7 +18,7 @@ pub(super) fn listeners(raw: &[RawListener], f: &mut Findings) -> Vec<Listener> 
         if transport.is_none() {
             f.error(key("transport"), &raw.transport, "udp, tcp, tls or tcp+tls");
         }
-        let address: Option<SocketAddr> = parse(key("address"), &raw.address, ADDRESS, f);
+        let address: Option<SocketAddr> = f.parse(key("address"), &raw.address, ADDRESS);
         let (Some((transport, with_tls)), Some(address)) = (transport, address) else {
             continue;
         };
@@ -82,7 +81,7 @@ fn front(
     let block = "an address block such as 192.0.2.0/24";
     for (index, text) in raw.proxy_protocol_from.iter().enumerate() {
         let key = key(&format!("proxy_protocol_from[{index}]"));
-        let parsed: Option<Cidr> = parse(key, text, block, f);
+        let parsed: Option<Cidr> = f.parse(key, text, block);
         front.proxy_protocol_from.extend(parsed);
     }
     if raw.https_backend.is_empty() {

@@ -16,9 +16,7 @@ use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::TcpRelaying;
 
-use crate::addressing::{Addressing, machine_addresses};
 pub use crate::listeners::{Front, Listener};
 pub use findings::ConfigWarning;
 pub(crate) use findings::Findings;
@@ -55,8 +53,10 @@ pub struct Config {
     pub nodes_in_process: NonZeroU64,
     /// Accepts channel numbers up to 0x7FFF.
     pub rfc5766_channel_numbers: bool,
-    /// Whether TCP is relayed between clients and peers.
-    pub tcp_relaying: TcpRelaying,
+    /// Whether data between two clients of the node goes without a trip through the kernel.
+    pub short_cut: bool,
+    /// Whether clients that may have TCP relayed reach ports below 1024 of peers, too.
+    pub tcp_low_peer_ports: bool,
     /// Sources whose unauthenticated requests are always answered.
     pub trusted_sources: Vec<Cidr>,
     /// Bounds on what the node holds.
@@ -171,15 +171,6 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.warnings
-    }
-
-    /// Whether listen addresses and external addresses fit together on this machine; [`crate::Node::start`] does the
-    /// same, and then opens them. Returns what would be skipped.
-    ///
-    /// # Errors
-    /// When nothing is left to listen on, or external and local addresses do not pair.
-    pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
-        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
     }
 }
 

@@ -36,7 +36,10 @@ pub struct RawConfig {
     pub shards: u8,
     /// Accepts channel numbers up to 0x7FFF, which RFC 5766 had and some old clients draw; RFC 8656 ends them at 0x4FFF.
     pub rfc5766_channel_numbers: bool,
-    /// TCP between the node and peers (RFC 6062).
+    /// Passes data between two clients of this node from the one to the other without a trip through the kernel. Off: it
+    /// goes by the loopback interface, where firewall rules and packet captures of the machine see it.
+    pub short_cut: bool,
+    /// TCP between the node and peers (RFC 6062), where the controller lets clients have it.
     pub tcp_relaying: RawTcpRelaying,
     /// Address blocks (CIDR) of balancers that hide many clients behind one address: their unauthenticated requests are
     /// always answered.
@@ -79,6 +82,7 @@ impl Default for RawConfig {
             tls: RawTls::default(),
             shards: 0,
             rfc5766_channel_numbers: false,
+            short_cut: true,
             tcp_relaying: RawTcpRelaying::default(),
             trusted_sources: Vec::new(),
             limits: RawLimits::default(),
@@ -174,9 +178,6 @@ impl Default for RawLimits {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTcpRelaying {
-    /// Clients on TCP and TLS may have TCP relayed transport addresses, at which peers connect to them and from which they
-    /// connect to peers.
-    pub enabled: bool,
     /// Clients may connect to ports below 1024 of peers, too: to mail servers and SSH, for example.
     pub low_peer_ports: bool,
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::TcpRelaying;
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
     LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLog, RawStream,
-    RawTcpRelaying, RawTls, StreamConfig, TlsConfig, listeners,
+    RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -49,16 +48,15 @@ impl TryFrom<RawConfig> for Config {
         if raw.limits.channels_per_allocation == 0 {
             f.error("limits.channels_per_allocation", "0", "1 to 65535");
         }
-        within(
+        f.within(
             "nonce_lifetime_seconds",
             raw.nonce_lifetime_seconds,
             60,
             3600,
-            f,
         );
         let metrics_address = match raw.metrics.address.as_str() {
             "" => None,
-            text => parse("metrics.address", text, "ip:port or nothing", f),
+            text => f.parse("metrics.address", text, "ip:port or nothing"),
         };
         let log = log(raw.log, f);
         let warnings = findings.finish()?;
@@ -75,7 +73,8 @@ impl TryFrom<RawConfig> for Config {
             shards,
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
-            tcp_relaying: tcp_relaying(&raw.tcp_relaying),
+            short_cut: raw.short_cut,
+            tcp_low_peer_ports: raw.tcp_relaying.low_peer_ports,
             trusted_sources,
             limits: NodeLimits {
                 allocations: Some(raw.limits.allocations).filter(|limit| *limit > 0),
@@ -94,19 +93,11 @@ impl TryFrom<RawConfig> for Config {
     }
 }
 
-fn tcp_relaying(raw: &RawTcpRelaying) -> TcpRelaying {
-    match (raw.enabled, raw.low_peer_ports) {
-        (false, _) => TcpRelaying::Off,
-        (true, false) => TcpRelaying::On,
-        (true, true) => TcpRelaying::OnWithLowPorts,
-    }
-}
-
 /// The configured name, or the machine's.
 fn node_id(text: &str, f: &mut Findings) -> Option<NodeId> {
     let expected = "1 to 63 characters of a-z, 0-9, '-' and '.', a letter or digit at both ends";
     if !text.is_empty() {
-        return parse("node_id", text, expected, f);
+        return f.parse("node_id", text, expected);
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim().to_ascii_lowercase();
@@ -297,38 +288,34 @@ fn trusted_sources(raw: &[String], f: &mut Findings) -> Vec<Cidr> {
     let expected = "an address block such as 192.0.2.0/24";
     raw.iter()
         .enumerate()
-        .filter_map(|(index, text)| parse(format!("trusted_sources[{index}]"), text, expected, f))
+        .filter_map(|(index, text)| f.parse(format!("trusted_sources[{index}]"), text, expected))
         .collect()
 }
 
 fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
-    within(
+    f.within(
         "stream.unauthenticated_seconds",
         raw.unauthenticated_seconds,
         1,
         300,
-        f,
     );
-    within(
+    f.within(
         "stream.unauthenticated_connections",
         raw.unauthenticated_connections,
         1,
         1_000_000,
-        f,
     );
-    within(
+    f.within(
         "stream.write_queue_bytes",
         raw.write_queue_bytes,
         16_384,
         16_777_216,
-        f,
     );
-    within(
+    f.within(
         "stream.https_connections",
         raw.https_connections,
         1,
         1_000_000,
-        f,
     );
     StreamConfig {
         unauthenticated_timeout: Duration::from_secs(raw.unauthenticated_seconds.into()),
@@ -366,25 +353,6 @@ fn readable(key: &str, file: &Path, f: &mut Findings) {
             &format!("a file that can be read ({error})"),
         );
     }
-}
-
-fn within(key: &str, value: u32, least: u32, most: u32, f: &mut Findings) {
-    if !(least..=most).contains(&value) {
-        f.error(key, &value.to_string(), &format!("{least} to {most}"));
-    }
-}
-
-pub(super) fn parse<T: FromStr>(
-    key: impl Into<String>,
-    text: &str,
-    expected: &str,
-    f: &mut Findings,
-) -> Option<T> {
-    let parsed = text.parse().ok();
-    if parsed.is_none() {
-        f.error(key, text, expected);
-    }
-    parsed
 }
 
 fn to_usize(value: u32) -> usize {

@@ -1,6 +1,8 @@
 //! The table of metrics.
 
-use turnfleet_turn::{CloseReason, DropReason, Limit, Reject, RequestMethod, Transport};
+use turnfleet_turn::{
+    CloseReason, DropReason, Limit, RedirectReason, Reject, RequestMethod, Transport,
+};
 
 use super::{Metric, MetricKind, MetricReference, Observed, Samples};
 use crate::control::ControlState;
@@ -121,6 +123,16 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     counter(
+        "turnfleet_relay_redirects_total",
+        &["reason"],
+        "Allocate requests that were answered with 300 and the address of another relay, by reason.",
+        |now, out| {
+            for reason in RedirectReason::ALL {
+                out.add(&[reason.name()], now.core.redirects(reason));
+            }
+        },
+    ),
+    counter(
         "turnfleet_relay_data_bytes_total",
         &["direction", "transport"],
         "Application data relayed, without any header, by direction and by the client's transport.",
@@ -198,6 +210,30 @@ pub(super) const METRICS: &[Metric] = &[
             out.add(&["to_client"], now.drivers.client_datagrams_refused);
             out.add(&["to_peer"], now.drivers.peer_datagrams_refused);
         },
+    ),
+    counter(
+        "turnfleet_relay_short_cut_packets_total",
+        &["shard"],
+        "Packets of data passed from one client of this relay to another without a trip through the kernel, by whether both have the same shard.",
+        |now, out| {
+            out.add(&["same"], now.drivers.short_cuts);
+            out.add(&["other"], now.drivers.crossings);
+        },
+    ),
+    counter(
+        "turnfleet_relay_short_cut_bytes_total",
+        &["shard"],
+        "Application data in those packets.",
+        |now, out| {
+            out.add(&["same"], now.drivers.short_cut_bytes);
+            out.add(&["other"], now.drivers.crossing_bytes);
+        },
+    ),
+    counter(
+        "turnfleet_relay_short_cut_dropped_total",
+        &[],
+        "Packets of data dropped on their way from one shard to another, because too many waited.",
+        |now, out| out.plain(now.drivers.crossings_dropped),
     ),
     counter(
         "turnfleet_relay_relayed_sockets_failed_total",
@@ -299,6 +335,12 @@ pub(super) const METRICS: &[Metric] = &[
         &[],
         "1 when allocations are refused because the node is about to leave.",
         |now, out| out.plain(now.draining),
+    ),
+    gauge(
+        "turnfleet_relay_alternates",
+        &[],
+        "Other relays, counted by transport, that clients are sent to while this one drains or is full; 0 without a word of the controller.",
+        |now, out| out.plain(u64::try_from(now.alternates).unwrap_or(u64::MAX)),
     ),
     gauge(
         "turnfleet_relay_policy_generation",

@@ -2,12 +2,15 @@
 //!
 //! [`ShardSet`] is what the rest of the relay sees. [`ShardSet::bind`] opens every listener, so that addresses are known
 //! and taken ports are found before anything starts; [`Bound::start`] starts the threads. After that shards hear of
-//! a changed policy, draining and the end through a few shared words and a wake-up; nothing on the packet path is shared.
+//! a changed policy, other relays, draining and the end through a few shared words and a wake-up; on the packet path
+//! only data between clients of two shards is shared (`crossings`).
 
+mod crossings;
 mod event_log;
 mod links;
 mod published;
 mod relaying;
+mod short_cut;
 mod splicing;
 pub(crate) mod token;
 mod worker;
@@ -20,8 +23,9 @@ use std::thread::{self, JoinHandle};
 use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use turnfleet_turn::alternates::Alternates;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::{Config, RelayedHost, TcpRelaying};
+use turnfleet_turn::policy::{Config, RelayedHost};
 use turnfleet_turn::{Counters, Ledger, ShardId};
 
 pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
@@ -32,8 +36,10 @@ pub use crate::listeners::{BindError, Front, Listener};
 pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 
+use crate::driver::directory::Directory;
 use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
+use crossings::Crossings;
 use links::Links;
 use published::Published;
 use token::Source;
@@ -50,8 +56,8 @@ pub struct ShardSettings {
     pub shards: u8,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them.
     pub rfc5766_channel_numbers: bool,
-    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
-    pub tcp_relaying: TcpRelaying,
+    /// Whether data between two clients of the relay goes from the one to the other without a trip through the kernel.
+    pub short_cut: bool,
     /// Sources whose unauthenticated answers are not limited.
     pub trusted_sources: Vec<Cidr>,
     /// The certificate of TLS listeners.
@@ -85,17 +91,23 @@ impl Bound {
         let control = Arc::new(Control {
             policy,
             draining: AtomicBool::new(false),
+            alternates: ArcSwap::default(),
             evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
         });
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
         let links = Links::connect(&wakers);
+        let crossings = Crossings::connect(&wakers);
+        let hosts = self.settings.relayed_hosts.iter();
+        let known = hosts.filter(|_| self.settings.short_cut);
+        let directory = Arc::new(Directory::new(known.map(|host| host.local)));
         let mut set = ShardSet {
             control: Arc::clone(&control),
             shards: Vec::with_capacity(wakers.len()),
         };
-        let shards = self.shards.into_iter().zip(links);
-        for (index, ((poll, waker, listeners), links)) in (0..=u8::MAX).zip(shards) {
+        let ways = links.into_iter().zip(crossings);
+        let shards = self.shards.into_iter().zip(ways);
+        for (index, ((poll, waker, listeners), ways)) in (0..=u8::MAX).zip(shards) {
             let published = Arc::new(Published::default());
             let parts = ShardParts {
                 config: Config {
@@ -103,7 +115,6 @@ impl Bound {
                     shards: self.settings.shards,
                     relayed_hosts: self.settings.relayed_hosts.clone(),
                     rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
-                    tcp_relaying: self.settings.tcp_relaying,
                     trusted_sources: self.settings.trusted_sources.clone(),
                 },
                 seed: seed()?,
@@ -114,7 +125,9 @@ impl Bound {
                 control: Arc::clone(&control),
                 ledger: Arc::clone(ledger),
                 events: events.clone(),
-                links,
+                links: ways.0,
+                crossings: ways.1,
+                directory: Arc::clone(&directory),
                 published: Arc::clone(&published),
             };
             let thread = thread::Builder::new()
@@ -172,6 +185,12 @@ impl ShardSet {
     /// Refuses allocations from here on, or takes them again. Live ones go on.
     pub fn set_draining(&self, draining: bool) {
         self.control.draining.store(draining, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Replaces the servers that clients are sent to while this relay drains or has no capacity.
+    pub fn set_alternates(&self, alternates: Arc<Alternates>) {
+        self.control.alternates.store(alternates);
         self.wake();
     }
 
@@ -252,6 +271,7 @@ struct RunningShard {
 pub(crate) struct Control {
     pub(crate) policy: Arc<ArcSwap<RelayPolicy>>,
     pub(crate) draining: AtomicBool,
+    pub(crate) alternates: ArcSwap<Alternates>,
     /// How often every allocation was to be ended.
     pub(crate) evictions: AtomicU32,
     pub(crate) stopping: AtomicBool,

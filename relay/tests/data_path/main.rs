@@ -2,6 +2,8 @@
 
 mod certificates;
 mod fronts;
+mod hairpin;
+mod hairpin_worlds;
 mod sockets;
 mod streams;
 mod support;

@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
-#[path = "../fuzz/src/targets/mod.rs"]
+#[path = "../../fuzz/src/targets/mod.rs"]
 #[expect(unreachable_pub, reason = "the binaries of the fuzz crate reach it")]
 mod targets;
 
@@ -63,7 +63,7 @@ fn try_input(target: fn(&[u8]), input: &[u8]) {
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/seeds")
+        .join("../fuzz/seeds")
         .join(name);
     let entries = fs::read_dir(&folder).expect("each target has seeds");
     let mut paths: Vec<_> = entries

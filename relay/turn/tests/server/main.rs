@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test takes for granted fails it")]
 
+mod hairpin_worlds;
 mod model;
 mod reflection;
 mod rfc6062_connect;
 mod rfc6062_data;
+mod rfc6062_switch;
+mod rfc8489_alternate;
 mod rfc8489_authentication;
 mod rfc8489_messages;
 mod rfc8489_sha256;
@@ -14,6 +17,7 @@ mod rfc8656_allocations;
 mod rfc8656_channels;
 mod rfc8656_data;
 mod rfc8656_families;
+mod rfc8656_hairpin;
 mod rfc8656_permissions;
 mod rfc8656_ports;
 mod rfc8656_quotas;

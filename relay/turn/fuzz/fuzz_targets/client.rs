@@ -1,3 +1,0 @@
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| turnfleet_turn_fuzz::targets::client::run(data));
