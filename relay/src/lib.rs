@@ -6,6 +6,7 @@
 //! each shard.
 
 mod addressing;
+mod budget;
 pub mod config;
 mod control;
 mod driver;

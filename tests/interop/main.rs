@@ -17,6 +17,7 @@ mod haproxy;
 mod independent;
 mod names;
 mod namespaces;
+mod nat;
 mod netns;
 mod outpost;
 mod path_mtu;

@@ -1,5 +1,6 @@
 //! The data path with real sockets on loopback: a relay, the sans-IO client on sockets of its own, and peers.
 
+mod certificates;
 mod fronts;
 mod hairpin;
 mod hairpin_worlds;
