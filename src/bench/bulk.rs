@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> 
     let open = || -> Result<Line> {
         let (username, password) = credentials.of(0);
         let client = Client::new(Config {
-            transport: args.target.transport(),
+            transport: opener.transport(),
             username,
             password,
             password_algorithms: false,

@@ -12,8 +12,8 @@ use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Policy};
 use turnfleet_turn::{
-    Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource, Ledger,
-    Now, OpenError, PeerAddr, RelayedId, Server, Span, Transport,
+    Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta, KeySource,
+    Ledger, Now, OpenError, PeerAddr, RelayedId, Server, Span, Transport,
 };
 
 const REALM: &str = "media.example";
@@ -43,8 +43,12 @@ fn turn_server(ip: IpAddr) -> io::Result<Server> {
     let mut rules = PeerRules::default();
     rules.fleet.push(ports);
     let policy = Policy::new(REALM, seeds[1], PeerFilter::new(rules));
-    let config = Config::new([ip]);
-    Ok(Server::new(config, policy.into(), ledger.into(), seeds[2]))
+    Ok(Server::new(
+        Config::new([ip]),
+        policy.into(),
+        ledger.into(),
+        seeds[2],
+    ))
 }
 
 struct Sockets {
@@ -83,18 +87,19 @@ impl Sockets {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: media_server IP:PORT NAME PASSWORD";
-    let mut argument = || arguments.next().ok_or(usage);
+    let mut argument = || arguments.next().ok_or("usage: IP:PORT NAME PASSWORD");
     let server: SocketAddr = argument()?.parse()?;
     let account = Account(argument()?, argument()?);
     let mut turn = turn_server(server.ip())?;
     let (poll, mut own) = (Poll::new()?, UdpSocket::bind(server)?);
-    let registry = poll.registry();
-    registry.register(&mut own, OWN, Interest::READABLE)?;
+    poll.registry()
+        .register(&mut own, OWN, Interest::READABLE)?;
     let relayed = HashMap::new();
     let mut sockets = Sockets { poll, own, relayed };
     let (mut events, began) = (Events::with_capacity(256), Clock::now());
     let (mut buffer, mut reply) = (vec![0; ClientHeader::MAX_LEN + 65_536], Vec::new());
+    let ip = IpMeta::default(); // nothing is known of the headers of datagrams
+    let context = Context { keys: &account };
     let now = || Now {
         instant: Instant::default().after(began.elapsed()),
         unix: UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs()),
@@ -118,12 +123,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     client,
                     server,
                 };
-                let context = Context { keys: &account };
-                let decision = turn.handle_client(now, from, packet, &context, &mut reply);
+                let decision = turn.handle_client(now, from, ip, packet, &context, &mut reply);
                 sockets.carry_out_commands(&mut turn, now);
                 if decision == Decision::Reply {
                     let _ = sockets.own.send_to(&reply, client);
-                } else if let Decision::ToPeer { via, to, payload } = decision {
+                } else if let Decision::ToPeer {
+                    via, to, payload, ..
+                } = decision
+                {
                     let (_, socket) = &sockets.relayed[&via.index()];
                     let _ = socket.send_to(&buffer[payload.range()], to.0);
                 }
@@ -132,9 +139,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             while let Some((id, socket)) = sockets.relayed.get(&event.token().0)
                 && let Ok((len, peer)) = socket.recv_from(&mut buffer[start..])
             {
-                let decision = turn.handle_peer(now, *id, PeerAddr(peer), len);
+                let decision = turn.handle_peer(now, *id, PeerAddr(peer), ip, len);
                 // The header is written into the room before the payload.
-                if let Decision::ToClient { to, header } = decision
+                if let Decision::ToClient { to, header, .. } = decision
                     && let Some(message) = header.write(&mut buffer, Span { start, len })
                 {
                     let _ = sockets.own.send_to(&buffer[message.range()], to.client);

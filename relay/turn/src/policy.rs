@@ -39,6 +39,7 @@ impl Config {
             shards: 1,
             relayed_hosts: hosts.into_iter().map(host).collect(),
             rfc5766_channel_numbers: false,
+            dont_fragment: false,
             trusted_sources: Vec::new(),
         }
     }
