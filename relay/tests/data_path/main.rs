@@ -5,4 +5,5 @@ mod sockets;
 mod streams;
 mod support;
 mod tcp;
+mod tcp_cut;
 mod transports;

@@ -102,7 +102,8 @@ impl Connection {
         }
     }
 
-    /// Moves the partial message to the beginning of `unread` and reads behind it, deciphering through `ciphertext`.
+    /// Moves the partial message to the beginning of `unread` and reads behind it, deciphering through `ciphertext`. What
+    /// stands in `unread` is the caller's from here on: [`Connection::keep`] takes back what is no whole message.
     pub(crate) fn read(
         &mut self,
         unread: &mut [u8],
@@ -111,8 +112,9 @@ impl Connection {
         if self.ended {
             return Err(StreamEnd::Closed);
         }
-        let held = self.partial.len();
-        unread[..held].copy_from_slice(&self.partial);
+        let partial = std::mem::take(&mut self.partial);
+        let held = partial.len();
+        unread[..held].copy_from_slice(&partial);
         let room = &mut unread[held..];
         let (plain, count, filled) = match &mut self.carrier {
             Carrier::Plain => {
@@ -139,12 +141,7 @@ impl Connection {
 
     /// Keeps the unread beginning of a message until its rest arrives.
     pub(crate) fn keep(&mut self, partial: &[u8]) {
-        if partial.is_empty() {
-            self.partial = Vec::new();
-        } else {
-            self.partial.clear();
-            self.partial.extend_from_slice(partial);
-        }
+        self.partial = partial.to_vec();
     }
 
     /// Whether anything waits to be written.
