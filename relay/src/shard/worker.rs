@@ -332,7 +332,7 @@ impl Shard {
         let evictions = self.control.evictions.load(Ordering::Relaxed);
         if evictions != self.evictions {
             self.evictions = evictions;
-            self.server.close_all(self.now);
+            self.end_allocations();
         }
         self.settle();
     }
@@ -378,7 +378,7 @@ impl Shard {
             } else if let Some(command) = self.server.poll_command() {
                 self.carry_out(command);
             } else if let Some(event) = self.server.poll_event() {
-                self.note_event(&event);
+                self.log(&event);
             } else {
                 break;
             }
@@ -408,6 +408,11 @@ impl Shard {
                 peer,
             } => self.connect_peer(connection, via, peer),
             Command::CloseConnection { connection } => self.peer_connections.close(connection),
+            Command::KeepStream { client } => self.streams.allocation_opened(client),
+            Command::ReleaseStream { client } => {
+                let now = self.now.instant;
+                self.streams.allocation_closed(client, now);
+            }
             Command::Send { to, message } => self.send(to, &message),
         }
     }
@@ -441,29 +446,24 @@ impl Shard {
         }
     }
 
-    fn note_event(&mut self, event: &Event) {
-        match event {
-            Event::Opened { client, .. } if client.transport.is_stream() => {
-                self.streams.allocation_opened(*client);
-            }
-            Event::Closed { client, .. } if client.transport.is_stream() => {
-                self.streams.allocation_closed(*client, self.now.instant);
-            }
-            Event::Opened { .. }
-            | Event::Closed { .. }
-            | Event::Refused { .. }
-            | Event::PeerConnected { .. }
-            | Event::PeerDenied { .. } => {}
-        }
-        self.published
-            .set_allocations(self.server.counters().allocations());
+    fn log(&mut self, event: &Event) {
         if !self.event_log.write(event, self.now.unix) {
             self.counters.events_not_logged += 1;
         }
     }
 
+    /// Ends every allocation.
+    fn end_allocations(&mut self) {
+        while self.server.close_some(self.now) {
+            self.settle();
+        }
+        self.settle();
+    }
+
     /// Publishes the counts when that is due, and sees to it that it becomes due after something has happened.
     fn publish(&mut self) {
+        self.published
+            .set_allocations(self.server.counters().allocations());
         let now = self.now.instant;
         match self.publish_at {
             Some(due) if due <= now => {
@@ -478,7 +478,7 @@ impl Shard {
 
     fn close(mut self) {
         self.now = clock::now();
-        self.server.close_all(self.now);
+        self.end_allocations();
         self.finish();
         self.streams.close_all();
         self.finish();

@@ -85,6 +85,16 @@ pub enum Command {
         /// The socket; its `id` may be reused by a later command.
         id: RelayedId,
     },
+    /// Keep a client's stream open: it has an allocation.
+    KeepStream {
+        /// The client, on a stream.
+        client: FiveTuple,
+    },
+    /// Bound the life of a client's stream, if it is open still: it has no allocation any more.
+    ReleaseStream {
+        /// The client, on a stream.
+        client: FiveTuple,
+    },
     /// Send a message to a client.
     Send {
         /// The client.

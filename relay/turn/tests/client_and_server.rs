@@ -156,6 +156,9 @@ impl Pair {
                 Command::CloseRelayed { id } => self.sockets.retain(|(open, _)| *open != id),
                 Command::Send { message, .. } => self.send_to_client(&message),
                 Command::ClaimReserved { .. } => panic!("nothing was reserved"),
+                Command::KeepStream { .. } | Command::ReleaseStream { .. } => {
+                    panic!("the client is on UDP")
+                }
                 Command::ListenRelayed { .. }
                 | Command::ConnectPeer { .. }
                 | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),

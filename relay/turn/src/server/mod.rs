@@ -50,10 +50,13 @@ use crate::wire::{Class, ConnectionId, Fingerprint, Message, Method, Reservation
 /// Events that wait for the driver; beyond them they are dropped and counted.
 const MAX_EVENTS: usize = 4096;
 
+/// Allocations that one call ends: fewer than there is room for events, so that the end of each can be told.
+const ENDED_AT_ONCE: usize = 1024;
+
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining` and
-/// `close_all` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
+/// `close_some` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
@@ -225,9 +228,12 @@ impl Server {
         }
     }
 
-    /// Time has passed.
+    /// Time has passed. Ends a bounded number of allocations: where more are due, [`Server::poll_timeout`] still says so.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(index) = self.expiry.pop_due(now.instant) {
+        for _ in 0..ENDED_AT_ONCE {
+            let Some(index) = self.expiry.pop_due(now.instant) else {
+                break;
+            };
             if let Some(id) = self.table.id_at(index) {
                 self.expire(now.instant, id);
             }
@@ -255,12 +261,19 @@ impl Server {
         self.draining = draining;
     }
 
-    /// Ends every allocation.
-    pub fn close_all(&mut self, now: Now) {
-        for id in self.table.ids() {
-            self.end(now.instant, id, CloseReason::Shutdown);
+    /// Ends a bounded number of allocations, and with the last of them the reservations; `true` while there are others.
+    /// The caller drains what there is to do and to tell before it goes on.
+    #[must_use]
+    pub fn close_some(&mut self, now: Now) -> bool {
+        let ids = self.table.ids();
+        for id in ids.iter().take(ENDED_AT_ONCE) {
+            self.end(now.instant, *id, CloseReason::Shutdown);
         }
-        self.close_reservations(now.instant);
+        let others = ids.len() > ENDED_AT_ONCE;
+        if !others {
+            self.close_reservations(now.instant);
+        }
+        others
     }
 
     /// The next thing for the driver to do.
@@ -268,7 +281,7 @@ impl Server {
         self.commands.pop_front()
     }
 
-    /// The next thing for the log.
+    /// The next thing for the log, which may be dropped: nothing hangs on it.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -20,6 +20,7 @@ mod rfc8656_quotas;
 mod rfc8656_refresh;
 mod rfc8656_reservations;
 mod rfc8656_retransmission;
+mod rfc8656_streams;
 mod scenarios;
 mod sessions;
 mod simulation;
