@@ -247,6 +247,27 @@ fn a_slow_reader_loses_data_and_keeps_its_allocation() {
 }
 
 #[test]
+fn a_stranger_that_does_not_read_is_closed_before_much_waits_for_it() {
+    let relay = with_limits(StreamLimits {
+        idle: 2 * DEADLINE,
+        // Allocations may make the relay keep this much, and strangers must not.
+        outgoing: 1 << 30,
+        ..StreamLimits::default()
+    });
+    let mut stranger = connect(relay.address(Transport::Tcp, true));
+    stranger
+        .set_write_timeout(Some(Duration::from_millis(10)))
+        .unwrap();
+    let bindings = b"\0\x01\0\0\x21\x12\xA4\x42on and on...".repeat(1000);
+    let mut sent = 0;
+    relay.wait_until("the end of the stranger", |shards| {
+        // The relay may take a part of it, and nothing once the stream is closed.
+        sent += stranger.write(&bindings[sent % 20..]).unwrap_or(0);
+        shards.driver_counters().streams_overflowed == 1
+    });
+}
+
+#[test]
 fn a_replaced_certificate_serves_later_handshakes_and_leaves_live_streams_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (chain, key) = (

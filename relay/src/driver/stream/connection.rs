@@ -10,6 +10,10 @@ use turnfleet_turn::{FiveTuple, Instant};
 use super::opening::Opening;
 use super::outgoing::{BufferPool, Outgoing};
 
+/// Bytes that may wait to be written to a client that has not had an allocation yet: a few answers, and no more memory than
+/// its own longest message takes.
+const STRANGER_OUTGOING: usize = 4 << 10;
+
 /// What carries the messages on the connection.
 pub(crate) enum Carrier {
     /// The TCP stream itself.
@@ -29,6 +33,8 @@ pub(crate) struct Connection {
     /// The beginning of a message whose rest has not arrived.
     pub(crate) partial: Vec<u8>,
     pub(crate) outgoing: Outgoing,
+    /// Bytes that may wait to be written: few until the client has its first allocation.
+    pub(super) outgoing_bound: usize,
     /// When the stream is closed unless it gets an allocation; `None` while it has one.
     pub(crate) deadline: Option<Instant>,
     /// Whether the client has closed its side: reading goes on until its end is seen.
@@ -78,6 +84,7 @@ impl Connection {
             carrier: Carrier::Plain,
             partial: Vec::new(),
             outgoing: Outgoing::default(),
+            outgoing_bound: STRANGER_OUTGOING,
             deadline: Some(deadline),
             hung_up: false,
             ended: false,

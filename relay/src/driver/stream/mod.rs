@@ -318,23 +318,24 @@ impl Streams {
         }
     }
 
-    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that is closed. Over TLS what
-    /// waits is written first: there are clients that take a record for a message.
+    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that, once the kernel has what
+    /// it takes, is closed. Over TLS what waits is written first: there are clients that take a record for a message.
     pub(crate) fn push_message(
         &mut self,
         index: usize,
         message: &[u8],
         counters: &mut DriverCounters,
     ) {
-        let bound = self.limits.outgoing;
         let Some(Some(connection)) = self.connections.get_mut(index) else {
             return;
         };
+        let bound = connection.outgoing_bound;
         let in_records = match connection.carrier {
             Carrier::Plain => false,
             Carrier::Tls(_) => !connection.outgoing.is_empty(),
         };
-        if in_records && connection.flush(&mut self.pool).is_err() {
+        let is_full = connection.outgoing.len() + message.len() > bound;
+        if (in_records || is_full) && connection.flush(&mut self.pool).is_err() {
             return self.close(index);
         }
         if connection.outgoing.push(message, bound, &mut self.pool) {
@@ -389,9 +390,12 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        let deadline = self.connection_mut(index).and_then(|it| it.deadline.take());
-        if let Some(deadline) = deadline {
-            self.strangers.remove(&(deadline, index));
+        let bound = self.limits.outgoing;
+        if let Some(connection) = self.connection_mut(index) {
+            connection.outgoing_bound = bound;
+            if let Some(deadline) = connection.deadline.take() {
+                self.strangers.remove(&(deadline, index));
+            }
         }
     }
 
