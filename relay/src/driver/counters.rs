@@ -33,8 +33,8 @@ pub struct DriverCounters {
     pub proxy_headers_malformed: u64,
     /// Streams passed on to an HTTPS server.
     pub https_forwarded: u64,
-    /// Streams for an HTTPS server that were closed because too many were being passed on.
-    pub https_refused: u64,
+    /// Streams for an HTTPS server that were closed because others needed their place.
+    pub https_evicted: u64,
     /// Streams closed because their HTTPS server did not accept.
     pub https_unreachable: u64,
     /// TLS sessions that failed, most of them in the handshake.
@@ -65,7 +65,7 @@ impl DriverCounters {
             streams_untrusted,
             proxy_headers_malformed,
             https_forwarded,
-            https_refused,
+            https_evicted,
             https_unreachable,
             tls_failures,
             stream_data_dropped,
@@ -86,7 +86,7 @@ impl DriverCounters {
         self.streams_untrusted += streams_untrusted;
         self.proxy_headers_malformed += proxy_headers_malformed;
         self.https_forwarded += https_forwarded;
-        self.https_refused += https_refused;
+        self.https_evicted += https_evicted;
         self.https_unreachable += https_unreachable;
         self.tls_failures += tls_failures;
         self.stream_data_dropped += stream_data_dropped;

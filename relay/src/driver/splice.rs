@@ -28,7 +28,7 @@ const READS_AT_ONCE: usize = 8;
 
 /// How long a connection lives on without a byte when one of its sides has ended: who closes its side for good does not say
 /// so.
-const HALF_OPEN: Duration = Duration::from_secs(60);
+pub(crate) const HALF_OPEN: Duration = Duration::from_secs(60);
 
 /// The peer data connections of one shard.
 pub(crate) struct PeerConnections {

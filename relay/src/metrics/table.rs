@@ -245,11 +245,11 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "turnfleet_relay_https_connections_total",
         &["outcome"],
-        "Connections for the HTTPS server behind a listener: passed on, refused because of their number, or closed \
-         because the server did not accept them.",
+        "Connections for the HTTPS server behind a listener: passed on, evicted because others needed their \
+         place, or closed because the server did not accept them.",
         |now, out| {
             out.add(&["forwarded"], now.drivers.https_forwarded);
-            out.add(&["refused"], now.drivers.https_refused);
+            out.add(&["evicted"], now.drivers.https_evicted);
             out.add(&["unreachable"], now.drivers.https_unreachable);
         },
     ),

@@ -240,7 +240,9 @@ impl Shard {
                     self.serve_connection(index);
                 }
                 Source::Forward(index) => {
-                    if self.streams.forwards.serve(index, &mut self.counters) {
+                    let now = self.now.instant;
+                    let forwards = &mut self.streams.forwards;
+                    if forwards.serve(index, now, &mut self.counters) {
                         self.enqueue(source);
                     }
                 }

@@ -331,7 +331,7 @@ fn the_slower_end_sets_the_pace_of_what_is_passed_on() {
 }
 
 #[test]
-fn what_is_passed_on_is_bounded_in_number_and_a_dead_server_is_counted() {
+fn what_is_silent_for_longest_makes_room_and_a_dead_server_is_counted() {
     let limits = StreamLimits {
         forwarded: 1,
         ..StreamLimits::default()
@@ -346,9 +346,10 @@ fn what_is_passed_on_is_bounded_in_number_and_a_dead_server_is_counted() {
     });
     let mut second = connect(fronted.server());
     second.write_all(&hello).unwrap();
-    is_closed_soon(second);
-    fronted.relay.wait_until("a refusal", |shards| {
-        shards.driver_counters().https_refused == 1
+    is_closed_soon(first);
+    fronted.relay.wait_until("a count of both", |shards| {
+        let counters = shards.driver_counters();
+        (counters.https_forwarded, counters.https_evicted) == (2, 1)
     });
 
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();

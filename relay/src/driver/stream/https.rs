@@ -1,7 +1,8 @@
 //! Streams that are for an HTTPS server behind the relay: carried there byte by byte, in both directions.
 //!
 //! A direction holds at most one buffer of bytes that its reader has not taken yet, and reads no more while it holds
-//! some: the slower end sets the pace. The end of one direction is passed on; the other goes on until its own end.
+//! some: the slower end sets the pace. The end of one direction is passed on; the other goes on until its own end, or
+//! until nothing more comes. Where a newcomer finds no place, the stream that has been silent for longest makes room.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use turnfleet_turn::Instant;
 
 use crate::driver::counters::DriverCounters;
+use crate::driver::splice::HALF_OPEN;
 use crate::shard::token::Source;
 
 /// How long the HTTPS server may take to accept a connection.
@@ -27,8 +29,10 @@ const BUFFER_LEN: usize = 32 << 10;
 pub(crate) struct Forwards {
     places: Vec<Option<Box<Forward>>>,
     free: Vec<usize>,
-    /// Those whose server has not answered, the one to be given up next first.
-    connecting: BTreeSet<(Instant, usize)>,
+    /// Those whose server has not answered, or of which one end is left: the one to be given up next first.
+    due: BTreeSet<(Instant, usize)>,
+    /// When each had its latest byte: the one that is silent for longest first.
+    silent: BTreeSet<(Instant, usize)>,
     limit: usize,
     buffer: Box<[u8]>,
 }
@@ -39,8 +43,12 @@ struct Forward {
     server: TcpStream,
     to_server: Direction,
     to_client: Direction,
-    /// When the server is given up; `None` once it has accepted.
+    /// Whether the server has not accepted yet.
+    connecting: bool,
+    /// When the stream is given up; present while the server has not accepted, and once one end has said all.
     deadline: Option<Instant>,
+    /// When the latest byte came.
+    active: Instant,
     /// Whether it stands in the shard's ready list.
     queued: bool,
 }
@@ -54,13 +62,22 @@ struct Direction {
     ended: bool,
 }
 
+/// What one turn carried.
+#[derive(Clone, Copy)]
+struct Carried {
+    bytes: usize,
+    /// Whether more may wait; otherwise an event will tell.
+    more: bool,
+}
+
 impl Forwards {
     /// At most `limit` streams are passed on at a time.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             places: Vec::new(),
             free: Vec::new(),
-            connecting: BTreeSet::new(),
+            due: BTreeSet::new(),
+            silent: BTreeSet::new(),
             limit,
             buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
         }
@@ -76,8 +93,10 @@ impl Forwards {
         counters: &mut DriverCounters,
     ) {
         if self.places.len() - self.free.len() >= self.limit {
-            counters.https_refused += 1;
-            return;
+            counters.https_evicted += 1;
+            if let Some(&(_, index)) = self.silent.first() {
+                self.close(index);
+            }
         }
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
@@ -85,8 +104,9 @@ impl Forwards {
         });
         match Forward::open(client, backend, registry, index, now) {
             Ok(forward) => {
-                self.connecting
+                self.due
                     .extend(forward.deadline.map(|deadline| (deadline, index)));
+                self.silent.insert((forward.active, index));
                 self.places[index] = Some(Box::new(forward));
                 counters.https_forwarded += 1;
             }
@@ -98,17 +118,24 @@ impl Forwards {
     }
 
     /// Carries what one turn allows; `true` where more may wait.
-    pub(crate) fn serve(&mut self, index: usize, counters: &mut DriverCounters) -> bool {
+    pub(crate) fn serve(
+        &mut self,
+        index: usize,
+        now: Instant,
+        counters: &mut DriverCounters,
+    ) -> bool {
         let Some(Some(forward)) = self.places.get_mut(index) else {
             return false;
         };
         forward.queued = false;
-        if let Some(deadline) = forward.deadline {
+        if forward.connecting {
             match forward.is_connected() {
                 Ok(false) => return false,
                 Ok(true) => {
-                    forward.deadline = None;
-                    self.connecting.remove(&(deadline, index));
+                    forward.connecting = false;
+                    if let Some(deadline) = forward.deadline.take() {
+                        self.due.remove(&(deadline, index));
+                    }
                 }
                 Err(_) => {
                     counters.https_unreachable += 1;
@@ -118,7 +145,10 @@ impl Forwards {
             }
         }
         match forward.carry(&mut self.buffer) {
-            Ok(more) if !forward.is_over() => more,
+            Ok(carried) if !forward.is_over() => {
+                self.note_carried(index, carried.bytes, now);
+                carried.more
+            }
             Ok(_) | Err(_) => {
                 self.close(index);
                 false
@@ -126,17 +156,38 @@ impl Forwards {
         }
     }
 
-    /// When [`Forwards::handle_timeout`] is next due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.connecting.first().map(|&(deadline, _)| deadline)
+    /// Notes that so many bytes were carried: the stream is not silent, and one of which one end is left may stay.
+    fn note_carried(&mut self, index: usize, bytes: usize, now: Instant) {
+        let Some(Some(forward)) = self.places.get_mut(index) else {
+            return;
+        };
+        if bytes > 0 {
+            let earlier = std::mem::replace(&mut forward.active, now);
+            self.silent.remove(&(earlier, index));
+            self.silent.insert((now, index));
+        }
+        if forward.is_half_open() && (bytes > 0 || forward.deadline.is_none()) {
+            let deadline = now.after(HALF_OPEN);
+            if let Some(earlier) = forward.deadline.replace(deadline) {
+                self.due.remove(&(earlier, index));
+            }
+            self.due.insert((deadline, index));
+        }
     }
 
-    /// Gives up on servers that do not answer.
+    /// When [`Forwards::handle_timeout`] is next due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Gives up on servers that do not answer, and on streams of which one end is left and silent.
     pub(super) fn handle_timeout(&mut self, now: Instant, counters: &mut DriverCounters) {
-        while let Some(&(deadline, index)) = self.connecting.first()
+        while let Some(&(deadline, index)) = self.due.first()
             && deadline <= now
         {
-            counters.https_unreachable += 1;
+            let forward = self.places.get(index).and_then(Option::as_ref);
+            let connecting = forward.is_some_and(|forward| forward.connecting);
+            counters.https_unreachable += u64::from(connecting);
             self.close(index);
         }
     }
@@ -152,8 +203,9 @@ impl Forwards {
             return;
         };
         if let Some(deadline) = forward.deadline {
-            self.connecting.remove(&(deadline, index));
+            self.due.remove(&(deadline, index));
         }
+        self.silent.remove(&(forward.active, index));
         self.free.push(index);
     }
 }
@@ -183,7 +235,9 @@ impl Forward {
             server,
             to_server: Direction::default(),
             to_client: Direction::default(),
+            connecting: true,
             deadline: Some(now.after(CONNECT_LIMIT)),
+            active: now,
             queued: false,
         })
     }
@@ -200,11 +254,18 @@ impl Forward {
         }
     }
 
-    fn carry(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    fn carry(&mut self, buffer: &mut [u8]) -> io::Result<Carried> {
         let (client, server) = (&mut self.client, &mut self.server);
         let up = self.to_server.carry(client, server, buffer)?;
         let down = self.to_client.carry(server, client, buffer)?;
-        Ok(up || down)
+        Ok(Carried {
+            bytes: up.bytes + down.bytes,
+            more: up.more || down.more,
+        })
+    }
+
+    fn is_half_open(&self) -> bool {
+        self.to_server.ended || self.to_client.ended
     }
 
     fn is_over(&self) -> bool {
@@ -214,31 +275,45 @@ impl Forward {
 }
 
 impl Direction {
-    /// Moves bytes once; `true` where more may wait, `false` where an event will tell.
+    /// Moves bytes once.
     fn carry(
         &mut self,
         from: &mut TcpStream,
         to: &mut TcpStream,
         buffer: &mut [u8],
-    ) -> io::Result<bool> {
-        let written = write_some(to, &self.held)?;
-        self.held.drain(..written);
-        if self.ended || !self.held.is_empty() {
-            return Ok(false);
-        }
+    ) -> io::Result<Carried> {
+        let mut bytes = write_some(to, &self.held)?;
+        self.held.drain(..bytes);
+        let more = if self.ended || !self.held.is_empty() {
+            false
+        } else {
+            let read = self.carry_fresh(from, to, buffer)?;
+            bytes += read;
+            read > 0 && self.held.is_empty()
+        };
+        Ok(Carried { bytes, more })
+    }
+
+    /// Reads once, and says how many bytes came.
+    fn carry_fresh(
+        &mut self,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         // An idle stream holds no memory.
         self.held = Vec::new();
         match read_some(from, buffer)? {
-            None => Ok(false),
+            None => Ok(0),
             Some(0) => {
                 self.ended = true;
                 to.shutdown(Shutdown::Write)?;
-                Ok(false)
+                Ok(0)
             }
             Some(count) => {
                 let written = write_some(to, &buffer[..count])?;
                 self.held.extend_from_slice(&buffer[written..count]);
-                Ok(self.held.is_empty())
+                Ok(count)
             }
         }
     }
@@ -268,4 +343,115 @@ fn write_some(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
         }
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use mio::Poll;
+
+    use super::*;
+
+    /// A server, streams that are passed on to it, and what they need.
+    struct World {
+        forwards: Forwards,
+        server: TcpListener,
+        entrance: TcpListener,
+        poll: Poll,
+        counters: DriverCounters,
+    }
+
+    impl World {
+        fn new(limit: usize) -> Self {
+            let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+            Self {
+                forwards: Forwards::new(limit),
+                server: listen(),
+                entrance: listen(),
+                poll: Poll::new().unwrap(),
+                counters: DriverCounters::default(),
+            }
+        }
+
+        /// Passes a client's stream on: its far ends at the client and at the server.
+        fn open(&mut self, now: Instant) -> (StdStream, StdStream) {
+            let client = StdStream::connect(self.entrance.local_addr().unwrap()).unwrap();
+            let (accepted, _) = self.entrance.accept().unwrap();
+            accepted.set_nonblocking(true).unwrap();
+            let mut accepted = TcpStream::from_std(accepted);
+            let registry = self.poll.registry();
+            let token = Source::Waker.token();
+            registry
+                .register(&mut accepted, token, Interest::READABLE)
+                .unwrap();
+            let backend = self.server.local_addr().unwrap();
+            self.forwards
+                .open(accepted, backend, registry, now, &mut self.counters);
+            (client, self.server.accept().unwrap().0)
+        }
+
+        /// Gives the stream at `index` turns until `condition` holds.
+        #[track_caller]
+        fn serve_until(&mut self, index: usize, now: Instant, condition: fn(&Forwards) -> bool) {
+            let begun = std::time::Instant::now();
+            while !condition(&self.forwards) {
+                self.forwards.serve(index, now, &mut self.counters);
+                assert!(begun.elapsed() < Duration::from_secs(10), "too long");
+            }
+        }
+    }
+
+    fn is_silent(mut stream: StdStream) -> bool {
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.read(&mut [0]);
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn a_stream_without_a_byte_for_a_minute_after_one_end_is_given_up() {
+        let mut world = World::new(1);
+        let start = Instant(1);
+        let (client, _server) = world.open(start);
+        assert_eq!(
+            world.forwards.poll_timeout(),
+            Some(start.after(CONNECT_LIMIT))
+        );
+        world.serve_until(0, start, |forwards| forwards.poll_timeout().is_none());
+
+        client.shutdown(Shutdown::Write).unwrap();
+        world.serve_until(0, start, |forwards| forwards.poll_timeout().is_some());
+        let due = start.after(HALF_OPEN);
+        assert_eq!(world.forwards.poll_timeout(), Some(due));
+        world
+            .forwards
+            .handle_timeout(Instant(due.0 - 1), &mut world.counters);
+        assert!(world.forwards.set_queued(0));
+        world.forwards.handle_timeout(due, &mut world.counters);
+        assert!(!world.forwards.set_queued(0));
+        assert_eq!(world.forwards.poll_timeout(), None);
+        assert_eq!(world.counters.https_unreachable, 0);
+    }
+
+    #[test]
+    fn the_stream_that_is_silent_for_longest_makes_room() {
+        let mut world = World::new(2);
+        let (mut talkative, _its_server) = world.open(Instant(1));
+        let (quiet, _other_server) = world.open(Instant(2));
+        for index in 0..2 {
+            let condition = [
+                |it: &Forwards| it.due.len() == 1,
+                |it: &Forwards| it.due.is_empty(),
+            ];
+            world.serve_until(index, Instant(3), condition[index]);
+        }
+        talkative.write_all(b"still there").unwrap();
+        world.serve_until(0, Instant(4), |forwards| {
+            forwards.silent.last() == Some(&(Instant(4), 0))
+        });
+        let (newcomer, _third_server) = world.open(Instant(5));
+        assert_eq!(world.counters.https_evicted, 1);
+        assert!(is_silent(talkative) && is_silent(newcomer));
+        assert!(!is_silent(quiet));
+    }
 }

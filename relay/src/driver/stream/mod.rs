@@ -59,7 +59,8 @@ pub struct StreamLimits {
     pub unauthenticated_message: usize,
     /// Bytes that may wait to be written to one stream.
     pub outgoing: usize,
-    /// Streams that are passed on to an HTTPS server at a time, over all shards; more are closed.
+    /// Streams that are passed on to an HTTPS server at a time, over all shards; beyond it the one that is silent for
+    /// longest is closed.
     pub forwarded: usize,
 }
 
