@@ -1,7 +1,7 @@
 //! Peer data connections (RFC 6062): connecting, waiting to be claimed, and spliced with a client data connection.
 //!
 //! Nothing is read from a connection that waits: what its peer sends, the kernel holds, and closes the window when it has
-//! enough. A spliced connection reads from one side what the other side takes, and stops when that takes no more; it holds
+//! enough. One that fails meanwhile is closed. A spliced connection reads from one side what the other side takes, and stops when that takes no more; it holds
 //! one read of each direction at most, and nothing while both sides keep up. The end of one direction is passed on when
 //! everything before it is written; when both have ended, one side fails, or nothing more comes from the one that is left, both
 //! are closed.
@@ -72,7 +72,7 @@ struct PeerConnection {
 /// What one turn of a connection came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// The connection waits to be claimed, or is gone.
+    /// The connection waits, or is gone.
     Nothing,
     /// The peer has accepted, or has not.
     Connected(ConnectionId, Result<(), ConnectError>),
@@ -237,7 +237,17 @@ impl PeerConnections {
             return connection.poll_connected();
         }
         let Some(mut client) = connection.client.take() else {
-            return Turn::Nothing;
+            if !connection.failed {
+                return Turn::Nothing;
+            }
+            // Nobody can claim it any more.
+            self.close(id);
+            return Turn::Moved {
+                id,
+                to_peer: 0,
+                to_client: 0,
+                next: Next::Closed,
+            };
         };
         let (mut to_peer, mut to_client) = (0, 0);
         let forth = connection.move_to_peer(&mut client, &mut self.buffers, &mut to_peer);

@@ -6,4 +6,5 @@ mod streams;
 mod support;
 mod tcp;
 mod tcp_cut;
+mod tcp_peers;
 mod transports;

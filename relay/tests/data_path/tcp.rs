@@ -38,7 +38,7 @@ pub(crate) fn tcp_options(family: AddressFamily) -> AllocateOptions {
 }
 
 /// A relay with one shard, a control connection with an allocation, and the relay's address.
-fn allocated() -> (Relay, Driver, Allocated, SocketAddr) {
+pub(crate) fn allocated() -> (Relay, Driver, Allocated, SocketAddr) {
     let relay = relay(1);
     let server = relay.address(Transport::Tcp, true);
     let mut control = Driver::tcp(server);

@@ -67,6 +67,15 @@ impl Connections {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// How many connections of an allocation wait for their ConnectionBind request.
+    pub(super) fn unclaimed(&self, allocation: AllocationId) -> usize {
+        let waits = |id: &&ConnectionId| {
+            let connection = self.by_id.get(id);
+            connection.is_some_and(|it| matches!(it.stage, Stage::Unclaimed))
+        };
+        self.of(allocation).iter().filter(waits).count()
+    }
+
     /// Adds a connection, under an id that [`Self::find`] does not know.
     pub(super) fn insert(
         &mut self,

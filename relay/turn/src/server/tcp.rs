@@ -158,8 +158,10 @@ impl Server {
         if self.policy.peer_filter.check(peer).is_err() {
             return Err(DropReason::PeerDenied);
         }
+        // Peers alone take half of the places at most, so that the client's own requests find some.
+        let limit = usize::from(self.policy.limits.connections_per_allocation);
         let held = self.connections.of(id).len();
-        if held >= usize::from(self.policy.limits.connections_per_allocation) {
+        if held >= limit || self.connections.unclaimed(id) >= limit.div_ceil(2) {
             self.counters.count_limit(Limit::Connections);
             return Err(DropReason::TooManyConnections);
         }

@@ -6,6 +6,7 @@ mod model;
 mod reflection;
 mod rfc6062_connect;
 mod rfc6062_data;
+mod rfc6062_places;
 mod rfc8489_authentication;
 mod rfc8489_messages;
 mod rfc8489_sha256;
