@@ -17,7 +17,7 @@ pub struct DriverCounters {
     pub handovers_refused: u64,
     /// Streams accepted.
     pub streams_accepted: u64,
-    /// How often accepting paused for want of descriptors or memory.
+    /// How often accepting paused, of clients at a listener or of peers, for want of descriptors or memory.
     pub accept_pauses: u64,
     /// Streams closed because no allocation was made, or none was left, in time.
     pub streams_timed_out: u64,

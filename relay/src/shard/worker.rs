@@ -178,6 +178,7 @@ impl Shard {
         let due = [
             self.server.poll_timeout(),
             self.streams.poll_timeout(),
+            self.relayed_listeners.poll_timeout(),
             self.peer_connections.poll_timeout(),
             self.publish_at,
         ];
@@ -309,6 +310,9 @@ impl Shard {
         }
         while let Some(id) = self.peer_connections.poll_due(now) {
             self.server.handle_connection_closed(id);
+        }
+        while let Some(index) = self.relayed_listeners.poll_due(now) {
+            self.enqueue(Source::RelayedListener(index));
         }
         if self.streams.poll_timeout().is_some_and(|due| due <= now) {
             for index in self.streams.handle_timeout(now, &mut self.counters) {

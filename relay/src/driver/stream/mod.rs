@@ -31,7 +31,8 @@ pub(crate) use connection::{Arrived, Carrier, Connection, StreamEnd, read_some};
 pub(crate) use outgoing::{BufferPool, Outgoing};
 
 use super::counters::DriverCounters;
-use super::tcp::{Accepted, Acceptor};
+use super::entrance::Accepted;
+use super::tcp::Acceptor;
 use super::tls::TlsSettings;
 use crate::listeners::Listener;
 use crate::shard::token::Source;
