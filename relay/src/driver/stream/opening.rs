@@ -14,7 +14,7 @@ use turnfleet_turn::{Instant, Transport};
 
 use super::client_hello::{self, Asks, Hello};
 use super::connection::{Carrier, StreamEnd};
-use super::proxy_protocol::{self, ProxyHeader};
+use super::proxy_protocol::{self, Ends, ProxyHeader};
 use super::{DriverCounters, Streams};
 use crate::listeners::Listener;
 
@@ -34,10 +34,10 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     NeedMore,
-    /// A PROXY protocol header of `len` bytes, and the client that it names.
+    /// A PROXY protocol header of `len` bytes, and the ends that it names.
     Header {
         len: usize,
-        client: Option<SocketAddr>,
+        ends: Option<Ends>,
     },
     Plain,
     /// TLS with TURN inside.
@@ -56,7 +56,7 @@ fn judge(seen: &[u8], listener: &Listener, awaits_header: bool, limit: usize) ->
     if awaits_header {
         return match proxy_protocol::parse(seen) {
             ProxyHeader::NeedMore => Verdict::NeedMore,
-            ProxyHeader::Whole { len, client } => Verdict::Header { len, client },
+            ProxyHeader::Whole { len, ends } => Verdict::Header { len, ends },
             ProxyHeader::Invalid => Verdict::NoHeader,
         };
     }
@@ -116,13 +116,15 @@ impl Streams {
                     }
                     return false;
                 }
-                Verdict::Header { len, client } => {
+                Verdict::Header { len, ends } => {
                     connection.opening = Some(Opening {
                         awaits_header: false,
                         ..opening
                     });
-                    if let Some(client) = client {
+                    // Behind another balancer there may be another client with the same address.
+                    if let Some(Ends { client, server }) = ends {
                         connection.client.client = client;
+                        connection.client.server = server;
                     }
                     if connection.socket.read(&mut self.scratch[..len]).ok() != Some(len) {
                         self.close(index);
