@@ -215,6 +215,26 @@ fn the_oldest_stranger_makes_room_for_a_newcomer() {
     drop(strangers);
 }
 
+/// One that has shown that it speaks TURN lives longer, and is older all the same.
+#[test]
+fn the_oldest_stranger_goes_first_whatever_it_has_said() {
+    let relay = with_limits(StreamLimits {
+        without_allocation: 2,
+        ..StreamLimits::default()
+    });
+    let server = relay.address(Transport::Tcp, true);
+    let mut first = Driver::tcp(server);
+    first.send_raw(b"\0\x01\0\0\x21\x12\xA4\x42I was first.");
+    first.receive_raw();
+    let mut second = Driver::tcp(server);
+    relay.wait_until("both", |shards| {
+        shards.driver_counters().streams_accepted == 2
+    });
+    let _third = connect(server);
+    wait_until("the end of the first", || first.is_closed());
+    assert!(!second.is_closed());
+}
+
 #[test]
 fn a_slow_reader_loses_data_and_keeps_its_allocation() {
     let relay = with_limits(StreamLimits {

@@ -5,10 +5,13 @@ use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use rustls::ServerConnection;
-use turnfleet_turn::{FiveTuple, Instant};
+use turnfleet_turn::FiveTuple;
+#[cfg(test)]
+use turnfleet_turn::Instant;
 
 use super::opening::Opening;
 use super::outgoing::{BufferPool, Outgoing};
+use super::strangers::Stranger;
 
 /// Bytes that may wait to be written to a client that has not had an allocation yet: a few answers, and no more memory than
 /// its own longest message takes.
@@ -35,8 +38,8 @@ pub(crate) struct Connection {
     pub(crate) outgoing: Outgoing,
     /// Bytes that may wait to be written: few until the client has its first allocation.
     pub(super) outgoing_bound: usize,
-    /// When the stream is closed unless it gets an allocation; `None` while it has one.
-    pub(crate) deadline: Option<Instant>,
+    /// How long the stream may live without an allocation; `None` while it has one.
+    pub(crate) stranger: Option<Stranger>,
     /// Whether the client has closed its side: reading goes on until its end is seen.
     pub(crate) hung_up: bool,
     /// Whether TLS has seen the client's goodbye.
@@ -75,7 +78,7 @@ impl Connection {
         socket: TcpStream,
         client: FiveTuple,
         opening: Opening,
-        deadline: Instant,
+        stranger: Stranger,
     ) -> Self {
         Self {
             socket,
@@ -85,7 +88,7 @@ impl Connection {
             partial: Vec::new(),
             outgoing: Outgoing::default(),
             outgoing_bound: STRANGER_OUTGOING,
-            deadline: Some(deadline),
+            stranger: Some(stranger),
             hung_up: false,
             ended: false,
             goodbye: false,
@@ -102,10 +105,14 @@ impl Connection {
             acceptor: 0,
             awaits_header: false,
         };
+        let stranger = Stranger {
+            since: Instant(0),
+            until: Instant(0),
+        };
         Self {
             opening: None,
-            deadline: None,
-            ..Self::new(socket, client, opening, Instant(0))
+            stranger: None,
+            ..Self::new(socket, client, opening, stranger)
         }
     }
 

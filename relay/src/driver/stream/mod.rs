@@ -17,8 +17,9 @@ mod noise;
 mod opening;
 mod outgoing;
 mod proxy_protocol;
+mod strangers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use crate::listeners::Listener;
 use crate::shard::token::Source;
 use https::Forwards;
 use opening::Opening;
+use strangers::{Stranger, Strangers};
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
@@ -104,8 +106,8 @@ pub(crate) struct Streams {
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<usize>,
     by_client: HashMap<FiveTuple, usize>,
-    /// Streams without an allocation, the one to be closed next first.
-    strangers: BTreeSet<(Instant, usize)>,
+    /// Streams without an allocation.
+    strangers: Strangers,
     /// Streams that something was queued for since the last flush.
     dirty: Vec<usize>,
     /// Clients whose streams are gone; the core has to hear of them.
@@ -133,7 +135,7 @@ impl Streams {
             connections: Vec::new(),
             free: Vec::new(),
             by_client: HashMap::new(),
-            strangers: BTreeSet::new(),
+            strangers: Strangers::default(),
             dirty: Vec::new(),
             closed: Vec::new(),
             pool: BufferPool::default(),
@@ -189,16 +191,21 @@ impl Streams {
             awaits_header: listener.front.has_proxy_header(),
         };
         self.make_room(counters);
-        let deadline = now.after(self.limits.opening);
-        let connection = Box::new(Connection::new(socket, client, opening, deadline));
-        self.insert(registry, connection, deadline);
+        let stranger = Stranger {
+            since: now,
+            until: now.after(self.limits.opening),
+        };
+        let connection = Box::new(Connection::new(socket, client, opening, stranger));
+        self.insert(registry, connection, stranger);
     }
 
     /// Makes room among those without an allocation.
     fn make_room(&mut self, counters: &mut DriverCounters) {
         if self.strangers.len() >= self.limits.without_allocation {
             counters.streams_evicted += 1;
-            self.close_oldest_stranger();
+            if let Some(index) = self.strangers.oldest() {
+                self.close(index);
+            }
         }
     }
 
@@ -207,7 +214,7 @@ impl Streams {
         &mut self,
         registry: &Registry,
         mut connection: Box<Connection>,
-        deadline: Instant,
+        stranger: Stranger,
     ) -> Option<usize> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -222,7 +229,7 @@ impl Streams {
             self.free.push(index);
             return None;
         }
-        self.strangers.insert((deadline, index));
+        self.strangers.insert(index, stranger);
         self.connections[index] = Some(connection);
         Some(index)
     }
@@ -236,13 +243,12 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> Option<usize> {
         self.make_room(counters);
-        let deadline = *connection
-            .deadline
-            .get_or_insert_with(|| now.after(self.limits.idle));
+        let fresh = self.stranger_from(now);
+        let stranger = *connection.stranger.get_or_insert(fresh);
         connection.dirty = false;
         connection.queued = false;
         let client = connection.client;
-        let index = self.insert(registry, connection, deadline)?;
+        let index = self.insert(registry, connection, stranger)?;
         self.name(index, client);
         Some(index)
     }
@@ -251,8 +257,8 @@ impl Streams {
     /// it is gone.
     pub(crate) fn release(&mut self, registry: &Registry, index: usize) -> Option<Box<Connection>> {
         let mut connection = self.connections.get_mut(index)?.take()?;
-        if let Some(deadline) = connection.deadline {
-            self.strangers.remove(&(deadline, index));
+        if let Some(stranger) = connection.stranger {
+            self.strangers.remove(index, stranger);
         }
         self.by_client.remove(&connection.client);
         self.free.push(index);
@@ -277,7 +283,7 @@ impl Streams {
     /// The longest message that the stream at `index` may send.
     pub(crate) fn message_limit(&self, index: usize) -> usize {
         match self.connection(index) {
-            Some(connection) if connection.deadline.is_none() => MAX_FRAME_LEN,
+            Some(connection) if connection.stranger.is_none() => MAX_FRAME_LEN,
             _ => self.limits.unauthenticated_message,
         }
     }
@@ -395,30 +401,30 @@ impl Streams {
         let bound = self.limits.outgoing;
         if let Some(connection) = self.connection_mut(index) {
             connection.outgoing_bound = bound;
-            if let Some(deadline) = connection.deadline.take() {
-                self.strangers.remove(&(deadline, index));
+            if let Some(stranger) = connection.stranger.take() {
+                self.strangers.remove(index, stranger);
             }
         }
     }
 
     /// The client's allocation has ended: its stream may make another one within the time of a stranger.
     pub(crate) fn allocation_closed(&mut self, client: FiveTuple, now: Instant) {
-        let deadline = now.after(self.limits.idle);
+        let stranger = self.stranger_from(now);
         let Some(index) = self.find(client) else {
             return;
         };
         if let Some(connection) = self.connection_mut(index)
-            && connection.deadline.is_none()
+            && connection.stranger.is_none()
         {
-            connection.deadline = Some(deadline);
-            self.strangers.insert((deadline, index));
+            connection.stranger = Some(stranger);
+            self.strangers.insert(index, stranger);
         }
     }
 
     /// When [`Streams::handle_timeout`] is next due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let paused = self.acceptors.iter().filter_map(Acceptor::paused_until);
-        let stranger = self.strangers.first().map(|&(deadline, _)| deadline);
+        let stranger = self.strangers.poll_timeout();
         let forward = self.forwards.poll_timeout();
         paused.chain(stranger).chain(forward).min()
     }
@@ -429,11 +435,9 @@ impl Streams {
         now: Instant,
         counters: &mut DriverCounters,
     ) -> Vec<usize> {
-        while let Some(&(deadline, _)) = self.strangers.first()
-            && deadline <= now
-        {
+        while let Some(index) = self.strangers.due(now) {
             counters.streams_timed_out += 1;
-            self.close_oldest_stranger();
+            self.close(index);
         }
         self.forwards.handle_timeout(now, counters);
         let acceptors = self.acceptors.iter_mut().enumerate();
@@ -448,8 +452,8 @@ impl Streams {
             return;
         };
         connection.say_goodbye(&mut self.pool);
-        if let Some(deadline) = connection.deadline {
-            self.strangers.remove(&(deadline, index));
+        if let Some(stranger) = connection.stranger {
+            self.strangers.remove(index, stranger);
         }
         if connection.opening.is_none() {
             self.by_client.remove(&connection.client);
@@ -493,9 +497,11 @@ impl Streams {
         std::mem::replace(&mut self.acceptors[index].queued, queued) != queued
     }
 
-    fn close_oldest_stranger(&mut self) {
-        if let Some(&(_, index)) = self.strangers.first() {
-            self.close(index);
+    /// What a stream is that has no allocation from here on.
+    fn stranger_from(&self, now: Instant) -> Stranger {
+        Stranger {
+            since: now,
+            until: now.after(self.limits.idle),
         }
     }
 

@@ -166,12 +166,10 @@ impl Streams {
         connection.client.transport = transport;
         connection.opening = None;
         let client = connection.client;
-        if let Some(due) = connection.deadline {
-            let rest = self.limits.idle.saturating_sub(self.limits.opening);
-            let deadline = due.after(rest);
-            connection.deadline = Some(deadline);
-            self.strangers.remove(&(due, index));
-            self.strangers.insert((deadline, index));
+        if let Some(stranger) = &mut connection.stranger {
+            self.strangers.remove(index, *stranger);
+            stranger.until = stranger.since.after(self.limits.idle);
+            self.strangers.insert(index, *stranger);
         }
         self.name(index, client);
     }
@@ -196,8 +194,8 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::take) else {
             return;
         };
-        if let Some(deadline) = connection.deadline {
-            self.strangers.remove(&(deadline, index));
+        if let Some(stranger) = connection.stranger {
+            self.strangers.remove(index, stranger);
         }
         self.free.push(index);
         self.forwards
