@@ -89,7 +89,8 @@ impl Bound {
             stopping: AtomicBool::new(false),
         });
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
-        let links = Links::connect(&wakers);
+        let streams = self.settings.streams.per_shard(self.settings.shards);
+        let links = Links::connect(&wakers, streams.without_allocation);
         let mut set = ShardSet {
             control: Arc::clone(&control),
             shards: Vec::with_capacity(wakers.len()),
@@ -110,7 +111,7 @@ impl Bound {
                 poll,
                 listeners,
                 tls: self.tls.clone(),
-                streams: self.settings.streams.per_shard(self.settings.shards),
+                streams,
                 control: Arc::clone(&control),
                 ledger: Arc::clone(ledger),
                 events: events.clone(),

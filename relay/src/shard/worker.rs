@@ -20,7 +20,7 @@ use turnfleet_turn::{
 };
 
 use super::event_log::{EventLog, ShardEventLog};
-use super::links::{Letter, Links};
+use super::links::{Letter, Links, Reserved};
 use super::published::Published;
 use super::token::Source;
 use super::{Control, RelayPolicy};
@@ -349,17 +349,15 @@ impl Shard {
                 Letter::Claim { from, id, token } => {
                     let held = self.server.release_reserved(self.now, token);
                     let registry = self.poll.registry();
-                    let socket = held.and_then(|held| self.relayed.release(registry, held));
-                    self.links.answer(from, id, socket);
+                    let reserved = held.map(|(held, local)| Reserved {
+                        local,
+                        socket: self.relayed.release(registry, held),
+                    });
+                    self.links.answer(from, id, reserved);
                 }
-                Letter::Claimed { id, socket } => {
-                    if self.links.settle(id) {
-                        let opened = match socket {
-                            Some(fd) => self.relayed.adopt(self.poll.registry(), id, fd),
-                            None => Err(OpenError::NoReservation),
-                        };
-                        self.relayed_opened(id, opened);
-                    }
+                Letter::Claimed { id, reserved } => {
+                    self.links.claimed();
+                    self.claimed(id, reserved);
                 }
                 Letter::Stream {
                     from,
@@ -399,7 +397,6 @@ impl Shard {
             }
             Command::ClaimReserved { id, owner, token } => self.claim(id, owner, token),
             Command::CloseRelayed { id } => {
-                self.links.forget(id);
                 self.relayed.close(id);
                 self.relayed_listeners.close(id);
             }
@@ -426,6 +423,19 @@ impl Shard {
     fn relayed_opened(&mut self, id: RelayedId, opened: Result<SocketAddr, OpenError>) {
         self.counters.relayed_sockets_exhausted += u64::from(opened == Err(OpenError::Exhausted));
         self.server.handle_relayed_opened(self.now, id, opened);
+    }
+
+    /// Takes a socket over that another shard has given up, or has not.
+    fn claimed(&mut self, id: RelayedId, reserved: Option<Reserved>) {
+        let Some(Reserved { local, socket }) = reserved else {
+            let refused = Err(OpenError::NoReservation);
+            return self.relayed_opened(id, refused);
+        };
+        let registry = self.poll.registry();
+        match socket.map(|socket| self.relayed.adopt(registry, id, socket)) {
+            Some(Ok(local)) => self.relayed_opened(id, Ok(local)),
+            Some(Err(_)) | None => self.server.handle_claim_lost(self.now, id, local),
+        }
     }
 
     fn claim(&mut self, id: RelayedId, owner: ShardId, token: ReservationToken) {

@@ -71,7 +71,8 @@ pub enum Command {
         /// The peer data connection.
         connection: ConnectionId,
     },
-    /// Ask another shard for the socket that it holds in reserve; answered by `handle_relayed_opened`.
+    /// Ask another shard for the socket that it holds in reserve; answered by `handle_relayed_opened`, or by
+    /// `handle_claim_lost`.
     ClaimReserved {
         /// The name of the socket in the asking shard.
         id: RelayedId,

@@ -174,6 +174,12 @@ impl Server {
         self.relayed_opened(now, id, result);
     }
 
+    /// The other shard has given up the reserved socket of a [`Command::ClaimReserved`], bound to `local`, and it did not
+    /// arrive: the allocation is refused, and the port goes back.
+    pub fn handle_claim_lost(&mut self, now: Now, id: RelayedId, local: SocketAddr) {
+        self.claim_lost(now, id, local);
+    }
+
     /// A relayed socket failed for good: its allocation ends, and the socket is closed by a command like any other.
     pub fn handle_relayed_failed(&mut self, now: Now, id: RelayedId) {
         self.relayed_failed(now.instant, id);
@@ -243,11 +249,17 @@ impl Server {
     }
 
     /// Another shard redeems a reservation of this one. The caller takes the named socket out of its table, without a
-    /// [`Command::CloseRelayed`], and carries it over; `None` where there is no such reservation.
-    pub fn release_reserved(&mut self, now: Now, token: ReservationToken) -> Option<RelayedId> {
+    /// [`Command::CloseRelayed`], and carries it over with its local address, whose port is the other shard's from here
+    /// on; `None` where there is no such reservation.
+    pub fn release_reserved(
+        &mut self,
+        now: Now,
+        token: ReservationToken,
+    ) -> Option<(RelayedId, SocketAddr)> {
         let id = self.take_reservation(now.instant, token)?;
-        self.table.remove_relayed(id);
-        Some(id)
+        let socket = self.table.remove_relayed(id)?;
+        let host = self.config.relayed_hosts.get(usize::from(socket.host))?;
+        Some((id, SocketAddr::new(host.local, socket.port)))
     }
 
     /// Replaces the policy. Live allocations stay.

@@ -13,6 +13,7 @@ mod rfc8489_sha256;
 mod rfc8656_allocate;
 mod rfc8656_allocations;
 mod rfc8656_channels;
+mod rfc8656_claims;
 mod rfc8656_data;
 mod rfc8656_families;
 mod rfc8656_permissions;

@@ -299,10 +299,9 @@ impl World {
         let Some(token) = self.reservation_token else {
             return;
         };
-        if let Some(id) = self.server.release_reserved(self.now, token) {
-            let at = self.open.iter().position(|(open, _)| *open == id);
-            let (_, local) = self
-                .open
+        if let Some((id, local)) = self.server.release_reserved(self.now, token) {
+            let at = self.open.iter().position(|open| *open == (id, local));
+            self.open
                 .swap_remove(at.expect("a reserved socket is open"));
             self.ledger.release(local, self.now.instant);
         }
