@@ -317,6 +317,17 @@ fn a_replaced_certificate_serves_later_handshakes_and_leaves_live_streams_alone(
 }
 
 #[test]
+fn a_certificate_that_is_replaced_before_anybody_watches_is_seen() {
+    let (chain, folder, certificate) = certificate();
+    let [next, next_key] = ["next", "next-key"].map(|name| folder.path().join(name));
+    write_certificate(&next, &next_key);
+    std::fs::rename(&next_key, folder.path().join("key")).unwrap();
+    std::fs::rename(&next, &chain).unwrap();
+    let _watcher = certificate.watch().unwrap();
+    wait_until("the replacement", || certificate.replaced() == 1);
+}
+
+#[test]
 fn a_client_that_is_not_speaking_tls_is_turned_away() {
     let (_chain, _folder, certificate) = certificate();
     let relay = Relay::start(settings(1, Some(certificate)));
