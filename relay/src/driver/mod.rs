@@ -8,6 +8,7 @@ pub(crate) mod certificate;
 pub(crate) mod clock;
 pub(crate) mod counters;
 pub(crate) mod descriptors;
+pub(crate) mod directory;
 pub(crate) mod entrance;
 pub(crate) mod relayed_tcp;
 pub(crate) mod relayed_udp;
