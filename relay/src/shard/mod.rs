@@ -13,6 +13,7 @@ mod relaying;
 mod short_cut;
 mod splicing;
 pub(crate) mod token;
+mod turns;
 mod worker;
 
 use std::io;

@@ -24,6 +24,7 @@ use super::event_log::{EventLog, ShardEventLog};
 use super::links::{Letter, Links, Reserved};
 use super::published::Published;
 use super::token::Source;
+use super::turns::take_turns;
 use super::{Control, RelayPolicy};
 use crate::driver::batch::ReceiveBatch;
 use crate::driver::clock;
@@ -41,6 +42,8 @@ use crate::listeners::ShardListeners;
 const EVENTS: usize = 1024;
 /// Datagrams that a relayed socket may bring in one turn when many have some.
 const MIN_SHARE: usize = 8;
+/// Datagrams that relayed sockets bring, all together and about, before clients are heard again.
+const RELAYED_AT_ONCE: usize = 4 * BATCH;
 /// How often counts are published while there is something to count.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,8 @@ pub(super) struct Shard {
     pub(super) from_peers: ReceiveBatch,
     /// How many slots of `from_peers` are taken.
     pub(super) gathered: usize,
+    /// How many datagrams relayed sockets have brought.
+    pub(super) brought: usize,
     pub(super) to_peers: PeerQueue,
     /// Unread bytes of the stream whose turn it is.
     pub(super) unread: Box<[u8]>,
@@ -117,6 +122,7 @@ impl Shard {
             from_clients: ReceiveBatch::new(BATCH),
             from_peers: ReceiveBatch::new(BATCH),
             gathered: 0,
+            brought: 0,
             to_peers: PeerQueue::new(BATCH),
             unread: vec![0; UNREAD_LEN].into_boxed_slice(),
             reply: Vec::with_capacity(2048),
@@ -241,7 +247,6 @@ impl Shard {
 
     /// Gives each source one turn. Relayed sockets come last, because what they bring is gathered for one flush.
     fn serve(&mut self, turns: &mut Vec<Source>) {
-        let mut relayed = 0;
         for &source in &*turns {
             match source {
                 Source::Udp(index) => self.serve_listener(index),
@@ -262,21 +267,30 @@ impl Shard {
                         self.enqueue(source);
                     }
                 }
-                Source::Relayed(_) => relayed += 1,
-                Source::Waker => {}
+                Source::Relayed(_) | Source::Waker => {}
             }
         }
-        // A socket alone may fill the whole row; many share it, and those left over have their next turn soon.
-        if let Some(share) = BATCH.checked_div(relayed) {
-            for source in turns.drain(..) {
-                if let Source::Relayed(index) = source {
-                    self.serve_relayed(index, share.max(MIN_SHARE));
-                }
-            }
-            self.flush_to_clients();
-        }
+        turns.retain(|source| matches!(source, Source::Relayed(_)));
+        self.serve_all_relayed(turns);
         turns.clear();
         self.finish();
+    }
+
+    /// Gives relayed sockets their turns: one alone may fill the whole row, and many share it. Those that are left over come
+    /// first the next time.
+    fn serve_all_relayed(&mut self, sources: &[Source]) {
+        let Some(share) = BATCH.checked_div(sources.len()) else {
+            return;
+        };
+        let left = take_turns(sources, RELAYED_AT_ONCE, |source| {
+            let before = self.brought;
+            if let Source::Relayed(index) = source {
+                self.serve_relayed(index, share.max(MIN_SHARE));
+            }
+            self.brought - before
+        });
+        self.flush_to_clients();
+        self.ready.splice(0..0, left.iter().copied());
     }
 
     /// Writes what streams wait for; a stream that fails on that occasion gives the core something to do again.
