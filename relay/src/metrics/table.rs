@@ -308,7 +308,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "turnfleet_relay_events_not_logged_total",
         &[],
-        "Refused allocations without a log line, because there were too many in one second.",
+        "Refused allocations and peers without a log line, because there were too many in one second.",
         |now, out| out.plain(now.drivers.events_not_logged),
     ),
     // Policy and control session.

@@ -73,7 +73,8 @@ pub struct Server {
     random: Random,
     hash: KeyedHash,
     candidates: Candidates,
-    /// Drained by the driver in each batch; an input adds as many as it has sockets, and one.
+    /// Drained by the driver after each input, which adds a few for each socket and connection of the allocations that it
+    /// ends.
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
     counters: Counters,
@@ -164,7 +165,8 @@ impl Server {
         self.counted(decision)
     }
 
-    /// The driver's answer to [`Command::OpenRelayed`] and [`Command::ClaimReserved`]. The address is the local one.
+    /// The driver's answer to [`Command::OpenRelayed`], [`Command::ListenRelayed`] and [`Command::ClaimReserved`]. The
+    /// address is the local one.
     pub fn handle_relayed_opened(
         &mut self,
         now: Now,
