@@ -111,7 +111,10 @@ impl RelayedListeners {
 
     /// Ends a pause that is due, and says at which place something may wait.
     pub(crate) fn poll_due(&mut self, now: Instant) -> Option<usize> {
-        while let Some((_, index)) = self.pauses.pop_front_if(|(until, _)| *until <= now) {
+        while let Some(&(until, index)) = self.pauses.front()
+            && until <= now
+        {
+            self.pauses.pop_front();
             if let Some(Some(listener)) = self.table.get_mut(index)
                 && listener.entrance.resume(now)
             {

@@ -1,9 +1,8 @@
 //! Peers that open connections to relayed transport addresses (RFC 6062 §5.3), and leave, or come at a bad time.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
-    reason = "what a test takes for granted fails it, and other events are not what it waits for"
+    reason = "other events are not what a test waits for"
 )]
 
 use std::fs::File;
