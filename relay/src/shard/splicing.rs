@@ -10,7 +10,8 @@ use turnfleet_turn::{ConnectError, PeerAddr, RelayedId, ShardId};
 use super::token::Source;
 use super::worker::Shard;
 use crate::driver::entrance::Accepted;
-use crate::driver::splice::{Next, Turn};
+use crate::driver::peer_connections::Turn;
+use crate::driver::splice::Next;
 use crate::driver::stream::{Arrived, Connection};
 
 /// Connections of peers accepted at one relayed transport address before others have their turn.

@@ -30,9 +30,9 @@ use crate::driver::batch::ReceiveBatch;
 use crate::driver::clock;
 use crate::driver::counters::DriverCounters;
 use crate::driver::directory::Directory;
+use crate::driver::peer_connections::PeerConnections;
 use crate::driver::relayed_tcp::RelayedListeners;
 use crate::driver::relayed_udp::{PeerQueue, RelayedSockets};
-use crate::driver::splice::PeerConnections;
 use crate::driver::stream::{StreamLimits, Streams, UNREAD_LEN};
 use crate::driver::tls::TlsSettings;
 use crate::driver::udp::{BATCH, UdpListeners};
@@ -240,8 +240,13 @@ impl Shard {
             Source::Udp(_)
             | Source::Acceptor(_)
             | Source::Relayed(_)
-            | Source::RelayedListener(_)
-            | Source::Forward(_) => self.enqueue(source),
+            | Source::RelayedListener(_) => self.enqueue(source),
+            Source::Forward(index) => {
+                if event.is_error() {
+                    self.streams.forwards.note_failure(index);
+                }
+                self.enqueue(source);
+            }
         }
     }
 

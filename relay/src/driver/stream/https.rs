@@ -1,12 +1,11 @@
-//! Streams that are for an HTTPS server behind the relay: carried there byte by byte, in both directions.
+//! Streams that are for an HTTPS server behind the relay: each is spliced with a connection to it.
 //!
-//! A direction holds at most one buffer of bytes that its reader has not taken yet, and reads no more while it holds
-//! some: the slower end sets the pace. The end of one direction is passed on; the other goes on until its own end, or
-//! until nothing more comes. Where a newcomer finds no place, the stream that has been silent for longest makes room.
+//! One of which one end has said all lives on until nothing more comes from the other. Where a newcomer finds no place, the
+//! stream that has been silent for longest makes room.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -14,16 +13,15 @@ use mio::{Interest, Registry};
 use socket2::{SockRef, TcpKeepalive};
 use turnfleet_turn::Instant;
 
+use super::connection::Connection;
 use crate::driver::counters::DriverCounters;
-use crate::driver::splice::HALF_OPEN;
+use crate::driver::splice::{Buffers, Carried, Next, Splice, is_connected};
 use crate::shard::token::Source;
 
 /// How long the HTTPS server may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// When the kernel begins to ask an end that is silent whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// Bytes that a direction takes in one turn, and that it may hold.
-const BUFFER_LEN: usize = 32 << 10;
 
 /// The streams of one shard that are passed on.
 pub(crate) struct Forwards {
@@ -34,40 +32,23 @@ pub(crate) struct Forwards {
     /// When each had its latest byte: the one that is silent for longest first.
     silent: BTreeSet<(Instant, usize)>,
     limit: usize,
-    buffer: Box<[u8]>,
+    buffers: Buffers,
 }
 
 /// One client's stream and the one that goes on from it.
 struct Forward {
-    client: TcpStream,
+    splice: Splice,
     server: TcpStream,
-    to_server: Direction,
-    to_client: Direction,
     /// Whether the server has not accepted yet.
     connecting: bool,
+    /// Whether one of both sockets has failed.
+    failed: bool,
     /// When the stream is given up; present while the server has not accepted, and once one end has said all.
     deadline: Option<Instant>,
     /// When the latest byte came.
     active: Instant,
     /// Whether it stands in the shard's ready list.
     queued: bool,
-}
-
-/// One direction of a stream that is passed on.
-#[derive(Default)]
-struct Direction {
-    /// Read and not written yet.
-    held: Vec<u8>,
-    /// Whether the writer has ended it.
-    ended: bool,
-}
-
-/// What one turn carried.
-#[derive(Clone, Copy)]
-struct Carried {
-    bytes: usize,
-    /// Whether more may wait; otherwise an event will tell.
-    more: bool,
 }
 
 impl Forwards {
@@ -79,14 +60,14 @@ impl Forwards {
             due: BTreeSet::new(),
             silent: BTreeSet::new(),
             limit,
-            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+            buffers: Buffers::new(),
         }
     }
 
     /// Passes `client` on to the server at `backend`; closes it where that cannot be.
     pub(super) fn open(
         &mut self,
-        client: TcpStream,
+        client: Box<Connection>,
         backend: SocketAddr,
         registry: &Registry,
         now: Instant,
@@ -102,7 +83,8 @@ impl Forwards {
             self.places.push(None);
             self.places.len() - 1
         });
-        match Forward::open(client, backend, registry, index, now) {
+        let splice = Splice::new(client, b"", &mut self.buffers.pool);
+        match Forward::open(splice, backend, registry, index, now) {
             Ok(forward) => {
                 self.due
                     .extend(forward.deadline.map(|deadline| (deadline, index)));
@@ -129,7 +111,7 @@ impl Forwards {
         };
         forward.queued = false;
         if forward.connecting {
-            match forward.is_connected() {
+            match is_connected(&forward.server) {
                 Ok(false) => return false,
                 Ok(true) => {
                     forward.connecting = false;
@@ -144,30 +126,36 @@ impl Forwards {
                 }
             }
         }
-        match forward.carry(&mut self.buffer) {
-            Ok(carried) if !forward.is_over() => {
-                self.note_carried(index, carried.bytes, now);
-                carried.more
-            }
-            Ok(_) | Err(_) => {
-                self.close(index);
-                false
-            }
+        // Both ends have one token, so that an event may be either's, and the end of what a client sends is not told apart.
+        forward.splice.client.blocked = false;
+        forward.splice.client.hung_up = true;
+        let carried = forward.splice.carry(&mut forward.server, &mut self.buffers);
+        if forward.failed || carried.next == Next::Closed {
+            self.close(index);
+            return false;
+        }
+        self.note_carried(index, carried, now);
+        carried.next == Next::Again
+    }
+
+    /// Notes that one of both ends of the stream at `index` has failed.
+    pub(crate) fn note_failure(&mut self, index: usize) {
+        if let Some(Some(forward)) = self.places.get_mut(index) {
+            forward.failed |= !forward.connecting;
         }
     }
 
-    /// Notes that so many bytes were carried: the stream is not silent, and one of which one end is left may stay.
-    fn note_carried(&mut self, index: usize, bytes: usize, now: Instant) {
+    /// Notes what was carried: the stream is not silent, and one of which one end is left may stay.
+    fn note_carried(&mut self, index: usize, carried: Carried, now: Instant) {
         let Some(Some(forward)) = self.places.get_mut(index) else {
             return;
         };
-        if bytes > 0 {
+        if carried.outward + carried.inward > 0 {
             let earlier = std::mem::replace(&mut forward.active, now);
             self.silent.remove(&(earlier, index));
             self.silent.insert((now, index));
         }
-        if forward.is_half_open() && (bytes > 0 || forward.deadline.is_none()) {
-            let deadline = now.after(HALF_OPEN);
+        if let Some(deadline) = forward.splice.postpone(forward.deadline, carried, now) {
             if let Some(earlier) = forward.deadline.replace(deadline) {
                 self.due.remove(&(earlier, index));
             }
@@ -212,15 +200,16 @@ impl Forwards {
 
 impl Forward {
     fn open(
-        mut client: TcpStream,
+        mut splice: Splice,
         backend: SocketAddr,
         registry: &Registry,
         index: usize,
         now: Instant,
     ) -> io::Result<Self> {
+        let client = &mut splice.client.socket;
         let mut server = TcpStream::connect(backend)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-        for socket in [&client, &server] {
+        for socket in [&*client, &server] {
             let socket = SockRef::from(socket);
             socket.set_tcp_keepalive(&keepalive)?;
             socket.set_tcp_nodelay(true)?;
@@ -229,129 +218,29 @@ impl Forward {
         let token = Source::Forward(index).token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut server, token, interest)?;
-        registry.reregister(&mut client, token, interest)?;
+        registry.reregister(client, token, interest)?;
         Ok(Self {
-            client,
+            splice,
             server,
-            to_server: Direction::default(),
-            to_client: Direction::default(),
             connecting: true,
+            failed: false,
             deadline: Some(now.after(CONNECT_LIMIT)),
             active: now,
             queued: false,
         })
     }
-
-    /// Whether the server has accepted; an error where it will not.
-    fn is_connected(&self) -> io::Result<bool> {
-        if let Some(error) = self.server.take_error()? {
-            return Err(error);
-        }
-        match self.server.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn carry(&mut self, buffer: &mut [u8]) -> io::Result<Carried> {
-        let (client, server) = (&mut self.client, &mut self.server);
-        let up = self.to_server.carry(client, server, buffer)?;
-        let down = self.to_client.carry(server, client, buffer)?;
-        Ok(Carried {
-            bytes: up.bytes + down.bytes,
-            more: up.more || down.more,
-        })
-    }
-
-    fn is_half_open(&self) -> bool {
-        self.to_server.ended || self.to_client.ended
-    }
-
-    fn is_over(&self) -> bool {
-        let is_over = |direction: &Direction| direction.ended && direction.held.is_empty();
-        is_over(&self.to_server) && is_over(&self.to_client)
-    }
-}
-
-impl Direction {
-    /// Moves bytes once.
-    fn carry(
-        &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        buffer: &mut [u8],
-    ) -> io::Result<Carried> {
-        let mut bytes = write_some(to, &self.held)?;
-        self.held.drain(..bytes);
-        let more = if self.ended || !self.held.is_empty() {
-            false
-        } else {
-            let read = self.carry_fresh(from, to, buffer)?;
-            bytes += read;
-            read > 0 && self.held.is_empty()
-        };
-        Ok(Carried { bytes, more })
-    }
-
-    /// Reads once, and says how many bytes came.
-    fn carry_fresh(
-        &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        buffer: &mut [u8],
-    ) -> io::Result<usize> {
-        // An idle stream holds no memory.
-        self.held = Vec::new();
-        match read_some(from, buffer)? {
-            None => Ok(0),
-            Some(0) => {
-                self.ended = true;
-                to.shutdown(Shutdown::Write)?;
-                Ok(0)
-            }
-            Some(count) => {
-                let written = write_some(to, &buffer[..count])?;
-                self.held.extend_from_slice(&buffer[written..count]);
-                Ok(count)
-            }
-        }
-    }
-}
-
-/// Reads once; `None` where nothing waits, zero bytes at the end.
-fn read_some(socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        return match socket.read(buffer) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => Err(error),
-        };
-    }
-}
-
-/// Writes as much as the kernel takes.
-fn write_some(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match socket.write(&bytes[written..]) {
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream as StdStream};
 
     use mio::Poll;
+    use turnfleet_turn::{FiveTuple, Transport};
 
     use super::*;
+    use crate::driver::splice::HALF_OPEN;
 
     /// A server, streams that are passed on to it, and what they need.
     struct World {
@@ -379,6 +268,11 @@ mod tests {
             let client = StdStream::connect(self.entrance.local_addr().unwrap()).unwrap();
             let (accepted, _) = self.entrance.accept().unwrap();
             accepted.set_nonblocking(true).unwrap();
+            let client_address = FiveTuple {
+                transport: Transport::Tls,
+                client: accepted.peer_addr().unwrap(),
+                server: accepted.local_addr().unwrap(),
+            };
             let mut accepted = TcpStream::from_std(accepted);
             let registry = self.poll.registry();
             let token = Source::Waker.token();
@@ -386,6 +280,7 @@ mod tests {
                 .register(&mut accepted, token, Interest::READABLE)
                 .unwrap();
             let backend = self.server.local_addr().unwrap();
+            let accepted = Box::new(Connection::opened(accepted, client_address));
             self.forwards
                 .open(accepted, backend, registry, now, &mut self.counters);
             (client, self.server.accept().unwrap().0)

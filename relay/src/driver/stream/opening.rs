@@ -199,7 +199,7 @@ impl Streams {
         }
         self.free.push(index);
         self.forwards
-            .open(connection.socket, backend, registry, now, counters);
+            .open(connection, backend, registry, now, counters);
     }
 }
 
