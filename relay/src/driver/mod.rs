@@ -11,6 +11,7 @@ pub(crate) mod descriptors;
 pub(crate) mod directory;
 pub(crate) mod entrance;
 pub(crate) mod peer_connections;
+pub(crate) mod places;
 pub(crate) mod relayed_tcp;
 pub(crate) mod relayed_udp;
 pub(crate) mod sockaddr;

@@ -11,14 +11,14 @@ use mio::{Interest, Registry};
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::{ConnectError, Instant};
 
+use super::places::Places;
 use super::splice::{Buffers, Next, Splice, is_connected};
 use super::stream::Connection;
 use crate::shard::token::Source;
 
 /// The peer data connections of one shard.
 pub(crate) struct PeerConnections {
-    table: Vec<Option<Box<PeerConnection>>>,
-    free: Vec<usize>,
+    places: Places<PeerConnection>,
     by_id: HashMap<ConnectionId, usize>,
     /// Those of which one side has ended, the next to be closed first.
     half_open: BTreeSet<(Instant, ConnectionId)>,
@@ -58,8 +58,7 @@ pub(crate) enum Turn {
 impl PeerConnections {
     pub(crate) fn new() -> Self {
         Self {
-            table: Vec::new(),
-            free: Vec::new(),
+            places: Places::new(),
             by_id: HashMap::new(),
             half_open: BTreeSet::new(),
             buffers: Buffers::new(),
@@ -74,18 +73,12 @@ impl PeerConnections {
         mut socket: TcpStream,
         connecting: bool,
     ) -> io::Result<()> {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.table.push(None);
-            self.table.len() - 1
-        });
+        let index = self.places.next();
         let token = Source::PeerConnection(index).token();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.register(&mut socket, token, interest) {
-            self.free.push(index);
-            return Err(error);
-        }
+        registry.register(&mut socket, token, interest)?;
         self.by_id.insert(id, index);
-        self.table[index] = Some(Box::new(PeerConnection {
+        self.places.insert(Box::new(PeerConnection {
             id,
             socket,
             connecting,
@@ -107,7 +100,7 @@ impl PeerConnections {
         unread: &[u8],
     ) -> Option<usize> {
         let index = *self.by_id.get(&id)?;
-        let connection = self.table.get_mut(index)?.as_mut()?;
+        let connection = self.places.get_mut(index)?;
         let token = Source::DataConnection(index).token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry
@@ -122,14 +115,13 @@ impl PeerConnections {
         let Some(index) = self.by_id.remove(&id) else {
             return;
         };
-        if let Some(mut connection) = self.table.get_mut(index).and_then(Option::take) {
+        if let Some(mut connection) = self.places.take(index) {
             if let Some(Splice { client, .. }) = &mut connection.splice {
                 client.say_goodbye(&mut self.buffers.pool);
             }
             if let Some(deadline) = connection.deadline {
                 self.half_open.remove(&(deadline, id));
             }
-            self.free.push(index);
         }
     }
 
@@ -150,7 +142,7 @@ impl PeerConnections {
 
     /// The peer's side of the connection at `index` has something to say.
     pub(crate) fn note_peer_event(&mut self, index: usize, failed: bool) {
-        if let Some(connection) = self.connection(index) {
+        if let Some(connection) = self.places.get_mut(index) {
             connection.failed |= failed && !connection.connecting;
         }
     }
@@ -163,7 +155,7 @@ impl PeerConnections {
         hung_up: bool,
         failed: bool,
     ) {
-        if let Some(connection) = self.connection(index)
+        if let Some(connection) = self.places.get_mut(index)
             && let Some(Splice { client, .. }) = &mut connection.splice
         {
             client.blocked &= !writable;
@@ -174,7 +166,7 @@ impl PeerConnections {
 
     /// Moves what can be moved at `index`.
     pub(crate) fn turn(&mut self, index: usize, now: Instant) -> Turn {
-        let Some(Some(connection)) = self.table.get_mut(index) else {
+        let Some(connection) = self.places.get_mut(index) else {
             return Turn::Nothing;
         };
         connection.queued = false;
@@ -220,12 +212,9 @@ impl PeerConnections {
 
     /// Notes that the connection stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
-        self.connection(index)
+        self.places
+            .get_mut(index)
             .is_some_and(|connection| !std::mem::replace(&mut connection.queued, true))
-    }
-
-    fn connection(&mut self, index: usize) -> Option<&mut PeerConnection> {
-        self.table.get_mut(index)?.as_deref_mut()
     }
 }
 
@@ -247,8 +236,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream as StdStream};
 
     use mio::Poll;
-    use turnfleet_turn::{FiveTuple, Transport};
     use std::time::Duration;
+    use turnfleet_turn::{FiveTuple, Transport};
 
     use super::*;
     use crate::driver::splice::HALF_OPEN;

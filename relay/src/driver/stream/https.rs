@@ -15,6 +15,7 @@ use turnfleet_turn::Instant;
 
 use super::connection::Connection;
 use crate::driver::counters::DriverCounters;
+use crate::driver::places::Places;
 use crate::driver::splice::{Buffers, Carried, Next, Splice, is_connected};
 use crate::shard::token::Source;
 
@@ -25,8 +26,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The streams of one shard that are passed on.
 pub(crate) struct Forwards {
-    places: Vec<Option<Box<Forward>>>,
-    free: Vec<usize>,
+    places: Places<Forward>,
     /// Those whose server has not answered, or of which one end is left: the one to be given up next first.
     due: BTreeSet<(Instant, usize)>,
     /// When each had its latest byte: the one that is silent for longest first.
@@ -55,8 +55,7 @@ impl Forwards {
     /// At most `limit` streams are passed on at a time.
     pub(super) fn new(limit: usize) -> Self {
         Self {
-            places: Vec::new(),
-            free: Vec::new(),
+            places: Places::new(),
             due: BTreeSet::new(),
             silent: BTreeSet::new(),
             limit,
@@ -73,29 +72,23 @@ impl Forwards {
         now: Instant,
         counters: &mut DriverCounters,
     ) {
-        if self.places.len() - self.free.len() >= self.limit {
+        if self.places.len() >= self.limit {
             counters.https_evicted += 1;
             if let Some(&(_, index)) = self.silent.first() {
                 self.close(index);
             }
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() - 1
-        });
+        let index = self.places.next();
         let splice = Splice::new(client, b"", &mut self.buffers.pool);
         match Forward::open(splice, backend, registry, index, now) {
             Ok(forward) => {
                 self.due
                     .extend(forward.deadline.map(|deadline| (deadline, index)));
                 self.silent.insert((forward.active, index));
-                self.places[index] = Some(Box::new(forward));
+                self.places.insert(Box::new(forward));
                 counters.https_forwarded += 1;
             }
-            Err(_) => {
-                self.free.push(index);
-                counters.https_unreachable += 1;
-            }
+            Err(_) => counters.https_unreachable += 1,
         }
     }
 
@@ -106,7 +99,7 @@ impl Forwards {
         now: Instant,
         counters: &mut DriverCounters,
     ) -> bool {
-        let Some(Some(forward)) = self.places.get_mut(index) else {
+        let Some(forward) = self.places.get_mut(index) else {
             return false;
         };
         forward.queued = false;
@@ -140,14 +133,14 @@ impl Forwards {
 
     /// Notes that one of both ends of the stream at `index` has failed.
     pub(crate) fn note_failure(&mut self, index: usize) {
-        if let Some(Some(forward)) = self.places.get_mut(index) {
+        if let Some(forward) = self.places.get_mut(index) {
             forward.failed |= !forward.connecting;
         }
     }
 
     /// Notes what was carried: the stream is not silent, and one of which one end is left may stay.
     fn note_carried(&mut self, index: usize, carried: Carried, now: Instant) {
-        let Some(Some(forward)) = self.places.get_mut(index) else {
+        let Some(forward) = self.places.get_mut(index) else {
             return;
         };
         if carried.outward + carried.inward > 0 {
@@ -173,7 +166,7 @@ impl Forwards {
         while let Some(&(deadline, index)) = self.due.first()
             && deadline <= now
         {
-            let forward = self.places.get(index).and_then(Option::as_ref);
+            let forward = self.places.get(index);
             let connecting = forward.is_some_and(|forward| forward.connecting);
             counters.https_unreachable += u64::from(connecting);
             self.close(index);
@@ -182,19 +175,18 @@ impl Forwards {
 
     /// Notes that it stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
-        let place = self.places.get_mut(index).and_then(Option::as_mut);
-        place.is_some_and(|forward| !std::mem::replace(&mut forward.queued, true))
+        let forward = self.places.get_mut(index);
+        forward.is_some_and(|forward| !std::mem::replace(&mut forward.queued, true))
     }
 
     fn close(&mut self, index: usize) {
-        let Some(forward) = self.places.get_mut(index).and_then(Option::take) else {
+        let Some(forward) = self.places.take(index) else {
             return;
         };
         if let Some(deadline) = forward.deadline {
             self.due.remove(&(deadline, index));
         }
         self.silent.remove(&(forward.active, index));
-        self.free.push(index);
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) use outgoing::{BufferPool, Outgoing};
 
 use super::counters::DriverCounters;
 use super::entrance::Accepted;
+use super::places::Places;
 use super::tcp::Acceptor;
 use super::tls::TlsSettings;
 use crate::listeners::Listener;
@@ -103,8 +104,7 @@ pub(crate) struct Streams {
     pub(crate) forwards: Forwards,
     tls: Option<TlsSettings>,
     limits: StreamLimits,
-    connections: Vec<Option<Box<Connection>>>,
-    free: Vec<usize>,
+    connections: Places<Connection>,
     by_client: HashMap<FiveTuple, usize>,
     /// Streams without an allocation.
     strangers: Strangers,
@@ -132,8 +132,7 @@ impl Streams {
             forwards: Forwards::new(limits.forwarded),
             tls,
             limits,
-            connections: Vec::new(),
-            free: Vec::new(),
+            connections: Places::new(),
             by_client: HashMap::new(),
             strangers: Strangers::default(),
             dirty: Vec::new(),
@@ -216,21 +215,17 @@ impl Streams {
         mut connection: Box<Connection>,
         stranger: Stranger,
     ) -> Option<usize> {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
+        let index = self.connections.next();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Stream(index).token();
         if registry
             .register(&mut connection.socket, token, interest)
             .is_err()
         {
-            self.free.push(index);
             return None;
         }
         self.strangers.insert(index, stranger);
-        self.connections[index] = Some(connection);
+        self.connections.insert(connection);
         Some(index)
     }
 
@@ -256,12 +251,11 @@ impl Streams {
     /// Gives up a stream, with what waits to be written to it, without a goodbye: somebody else goes on with it. `None` where
     /// it is gone.
     pub(crate) fn release(&mut self, registry: &Registry, index: usize) -> Option<Box<Connection>> {
-        let mut connection = self.connections.get_mut(index)?.take()?;
+        let mut connection = self.connections.take(index)?;
         if let Some(stranger) = connection.stranger {
             self.strangers.remove(index, stranger);
         }
         self.by_client.remove(&connection.client);
-        self.free.push(index);
         registry.deregister(&mut connection.socket).ok()?;
         Some(connection)
     }
@@ -277,12 +271,12 @@ impl Streams {
 
     /// The client at `index`.
     pub(crate) fn client(&self, index: usize) -> Option<FiveTuple> {
-        Some(self.connection(index)?.client)
+        Some(self.connections.get(index)?.client)
     }
 
     /// The longest message that the stream at `index` may send.
     pub(crate) fn message_limit(&self, index: usize) -> usize {
-        match self.connection(index) {
+        match self.connections.get(index) {
             Some(connection) if connection.stranger.is_none() => MAX_FRAME_LEN,
             _ => self.limits.unauthenticated_message,
         }
@@ -295,7 +289,7 @@ impl Streams {
         unread: &mut [u8],
         counters: &mut DriverCounters,
     ) -> Option<Arrived> {
-        let connection = self.connections.get_mut(index)?.as_mut()?;
+        let connection = self.connections.get_mut(index)?;
         let arrived = connection.read(unread, &mut self.scratch);
         self.mark_dirty(index);
         match arrived {
@@ -310,14 +304,14 @@ impl Streams {
 
     /// Keeps the beginning of a message until its rest arrives.
     pub(crate) fn keep(&mut self, index: usize, partial: &[u8]) {
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.get_mut(index) {
             connection.keep(partial);
         }
     }
 
     /// Notes that the kernel takes more from the stream at `index`, or that its client has closed its side.
     pub(crate) fn note_event(&mut self, index: usize, writable: bool, hung_up: bool) {
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.get_mut(index) {
             connection.hung_up |= hung_up;
             connection.blocked &= !writable;
         }
@@ -334,7 +328,7 @@ impl Streams {
         message: &[u8],
         counters: &mut DriverCounters,
     ) {
-        let Some(Some(connection)) = self.connections.get_mut(index) else {
+        let Some(connection) = self.connections.get_mut(index) else {
             return;
         };
         let bound = connection.outgoing_bound;
@@ -365,7 +359,7 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        let Some(Some(connection)) = self.connections.get_mut(index) else {
+        let Some(connection) = self.connections.get_mut(index) else {
             return;
         };
         if connection.outgoing.push(message, bound, &mut self.pool) {
@@ -383,7 +377,7 @@ impl Streams {
     /// Writes what was queued, one write for each stream.
     pub(crate) fn flush(&mut self) {
         while let Some(index) = self.dirty.pop() {
-            let Some(Some(connection)) = self.connections.get_mut(index) else {
+            let Some(connection) = self.connections.get_mut(index) else {
                 continue;
             };
             connection.dirty = false;
@@ -399,7 +393,7 @@ impl Streams {
             return;
         };
         let bound = self.limits.outgoing;
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.get_mut(index) {
             connection.outgoing_bound = bound;
             if let Some(stranger) = connection.stranger.take() {
                 self.strangers.remove(index, stranger);
@@ -413,7 +407,7 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        if let Some(connection) = self.connection_mut(index)
+        if let Some(connection) = self.connections.get_mut(index)
             && connection.stranger.is_none()
         {
             connection.stranger = Some(stranger);
@@ -448,7 +442,7 @@ impl Streams {
 
     /// Closes the stream at `index`.
     pub(crate) fn close(&mut self, index: usize) {
-        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
+        let Some(mut connection) = self.connections.take(index) else {
             return;
         };
         connection.say_goodbye(&mut self.pool);
@@ -459,12 +453,11 @@ impl Streams {
             self.by_client.remove(&connection.client);
             self.closed.push(connection.client);
         }
-        self.free.push(index);
     }
 
     /// Closes every stream.
     pub(crate) fn close_all(&mut self) {
-        for index in 0..self.connections.len() {
+        for index in 0..self.connections.end() {
             self.close(index);
         }
     }
@@ -481,13 +474,14 @@ impl Streams {
 
     /// Notes that the stream stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
-        self.connection_mut(index)
+        self.connections
+            .get_mut(index)
             .is_some_and(|connection| !std::mem::replace(&mut connection.queued, true))
     }
 
     /// Notes that the stream was taken off the ready list.
     pub(crate) fn clear_queued(&mut self, index: usize) {
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.get_mut(index) {
             connection.queued = false;
         }
     }
@@ -506,20 +500,12 @@ impl Streams {
     }
 
     fn mark_dirty(&mut self, index: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(index)
+        if let Some(connection) = self.connections.get_mut(index)
             && !connection.dirty
             && connection.has_output()
         {
             connection.dirty = true;
             self.dirty.push(index);
         }
-    }
-
-    fn connection(&self, index: usize) -> Option<&Connection> {
-        self.connections.get(index)?.as_deref()
-    }
-
-    fn connection_mut(&mut self, index: usize) -> Option<&mut Connection> {
-        self.connections.get_mut(index)?.as_deref_mut()
     }
 }
