@@ -79,6 +79,7 @@ impl Stage {
             max_lifetime_seconds: 3600,
             max_session_seconds: 0,
             strict_expiry: false,
+            tcp_relaying: false,
         }));
         stage.store(Record::Secret(SecretGeneration {
             id: 1,

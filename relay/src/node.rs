@@ -218,6 +218,7 @@ impl Node {
             generation: self.serving.generation(),
             ready: self.serving.is_ready(),
             draining: self.serving.is_draining(),
+            alternates: self.serving.alternates(),
             control: self.status.state(),
             control_counts: self.status.counts(),
             certificate: self
@@ -316,7 +317,6 @@ fn shard_settings(
         shards: config.shards,
         rfc5766_channel_numbers: config.rfc5766_channel_numbers,
         short_cut: config.short_cut,
-        tcp_relaying: config.tcp_relaying,
         trusted_sources: config.trusted_sources.clone(),
         tls,
         streams: StreamLimits {
@@ -363,12 +363,17 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
     let listeners = addressing.listeners.iter();
     let own = own.chain(listeners.map(|listener| listener.address.ip()));
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    let descriptors = u32::try_from(descriptors).unwrap_or(u32::MAX);
+    // A peer data connection takes a socket towards the peer and one towards the client.
+    let connections = descriptors / 4 / 2;
     LocalPolicy {
         public_ips: addressing.public_ips(),
         own_ips: own.chain(controllers).collect(),
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
-        allocations: u32::try_from(descriptors).unwrap_or(u32::MAX),
+        allocations: descriptors - 2 * connections,
+        connections,
+        tcp_low_peer_ports: config.tcp_low_peer_ports,
     }
 }
 

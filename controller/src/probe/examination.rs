@@ -186,8 +186,11 @@ impl Examination {
         let began = Instant::now();
         match trial.run().await {
             Ok(()) => Ok(began.elapsed()),
-            // A full relay is alive; that it is full is seen from its load.
-            Err(TrialError::Refused(_, ErrorCode::INSUFFICIENT_CAPACITY)) => Ok(began.elapsed()),
+            // A full relay is alive, and so is one that names another; that it is full is seen from its load.
+            Err(TrialError::Refused(
+                _,
+                ErrorCode::INSUFFICIENT_CAPACITY | ErrorCode::TRY_ALTERNATE,
+            )) => Ok(began.elapsed()),
             Err(error) => {
                 let (transport, address) = (place.transport, place.address);
                 tracing::debug!(%transport, %address, %error, "probe failed");

@@ -271,6 +271,11 @@ impl Party {
         loop {
             match self.client.poll_event() {
                 Some(Event::Failed { why, .. }) => return Err(Trouble::Failed(why)),
+                // What another relay does says nothing of this one.
+                Some(Event::Redirected(_)) => {
+                    let why = Failure::Refused(ErrorCode::TRY_ALTERNATE);
+                    return Err(Trouble::Failed(why));
+                }
                 Some(event) => return Ok(event),
                 None => {}
             }

@@ -113,7 +113,6 @@ fn server(snapshot: &Snapshot) -> Server {
             public: LOCAL,
         }],
         rfc5766_channel_numbers: false,
-        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
     };
     let nonce_key = |key: &turnfleet_proto::fleet::NonceKey| key.key.as_slice().try_into().unwrap();
@@ -126,6 +125,7 @@ fn server(snapshot: &Snapshot) -> Server {
             ..PeerRules::default()
         }),
         limits: Limits::default(),
+        tcp_relaying: TcpRelaying::Off,
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

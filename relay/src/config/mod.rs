@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::TcpRelaying;
 
 pub use crate::listeners::{Front, Listener};
 pub use findings::ConfigWarning;
@@ -56,8 +55,8 @@ pub struct Config {
     pub rfc5766_channel_numbers: bool,
     /// Whether data between two clients of the node goes without a trip through the kernel.
     pub short_cut: bool,
-    /// Whether TCP is relayed between clients and peers.
-    pub tcp_relaying: TcpRelaying,
+    /// Whether clients that may have TCP relayed reach ports below 1024 of peers, too.
+    pub tcp_low_peer_ports: bool,
     /// Sources whose unauthenticated requests are always answered.
     pub trusted_sources: Vec<Cidr>,
     /// Bounds on what the node holds.
@@ -132,6 +131,10 @@ pub struct NodeLimits {
     pub permissions_per_allocation: u16,
     /// Channels of one allocation.
     pub channels_per_allocation: u16,
+    /// Peer data connections of one allocation.
+    pub connections_per_allocation: u16,
+    /// Peer data connections of one user.
+    pub connections_per_user: u32,
 }
 
 /// Connections of TCP and TLS clients.

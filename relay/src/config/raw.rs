@@ -39,7 +39,7 @@ pub struct RawConfig {
     /// Passes data between two clients of this node from the one to the other without a trip through the kernel. Off: it
     /// goes by the loopback interface, where firewall rules and packet captures of the machine see it.
     pub short_cut: bool,
-    /// TCP between the node and peers (RFC 6062).
+    /// TCP between the node and peers (RFC 6062), where the controller lets clients have it.
     pub tcp_relaying: RawTcpRelaying,
     /// Address blocks (CIDR) of balancers that hide many clients behind one address: their unauthenticated requests are
     /// always answered.
@@ -162,6 +162,11 @@ pub struct RawLimits {
     pub permissions_per_allocation: u16,
     /// Channels of one allocation; more are refused with 508.
     pub channels_per_allocation: u16,
+    /// Peer data connections of one allocation (RFC 6062); more are refused with 508.
+    pub connections_per_allocation: u16,
+    /// Peer data connections of one user on this node; more are refused with 486. All users together have as many as a
+    /// quarter of the file descriptors allows.
+    pub connections_per_user: u32,
 }
 
 impl Default for RawLimits {
@@ -170,6 +175,8 @@ impl Default for RawLimits {
             allocations: 0,
             permissions_per_allocation: 1024,
             channels_per_allocation: 1024,
+            connections_per_allocation: 64,
+            connections_per_user: 256,
         }
     }
 }
@@ -178,9 +185,6 @@ impl Default for RawLimits {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTcpRelaying {
-    /// Clients on TCP and TLS may have TCP relayed transport addresses, at which peers connect to them and from which they
-    /// connect to peers.
-    pub enabled: bool,
     /// Clients may connect to ports below 1024 of peers, too: to mail servers and SSH, for example.
     pub low_peer_ports: bool,
 }

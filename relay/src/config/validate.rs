@@ -9,12 +9,11 @@ use std::time::Duration;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::TcpRelaying;
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
-    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLog, RawStream,
-    RawTcpRelaying, RawTls, StreamConfig, TlsConfig, listeners,
+    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLimits, RawLog,
+    RawStream, RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -43,12 +42,7 @@ impl TryFrom<RawConfig> for Config {
         let shards = shards(raw.shards, f);
         let trusted_sources = trusted_sources(&raw.trusted_sources, f);
         let stream = stream(&raw.stream, f);
-        if raw.limits.permissions_per_allocation == 0 {
-            f.error("limits.permissions_per_allocation", "0", "1 to 65535");
-        }
-        if raw.limits.channels_per_allocation == 0 {
-            f.error("limits.channels_per_allocation", "0", "1 to 65535");
-        }
+        let limits = limits(&raw.limits, f);
         f.within(
             "nonce_lifetime_seconds",
             raw.nonce_lifetime_seconds,
@@ -75,13 +69,9 @@ impl TryFrom<RawConfig> for Config {
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
             short_cut: raw.short_cut,
-            tcp_relaying: tcp_relaying(&raw.tcp_relaying),
+            tcp_low_peer_ports: raw.tcp_relaying.low_peer_ports,
             trusted_sources,
-            limits: NodeLimits {
-                allocations: Some(raw.limits.allocations).filter(|limit| *limit > 0),
-                permissions_per_allocation: raw.limits.permissions_per_allocation,
-                channels_per_allocation: raw.limits.channels_per_allocation,
-            },
+            limits,
             stream,
             nonce_lifetime: Duration::from_secs(raw.nonce_lifetime_seconds.into()),
             drain_deadline: Some(raw.drain_deadline_seconds)
@@ -91,14 +81,6 @@ impl TryFrom<RawConfig> for Config {
             log,
             warnings,
         })
-    }
-}
-
-fn tcp_relaying(raw: &RawTcpRelaying) -> TcpRelaying {
-    match (raw.enabled, raw.low_peer_ports) {
-        (false, _) => TcpRelaying::Off,
-        (true, false) => TcpRelaying::On,
-        (true, true) => TcpRelaying::OnWithLowPorts,
     }
 }
 
@@ -299,6 +281,35 @@ fn trusted_sources(raw: &[String], f: &mut Findings) -> Vec<Cidr> {
         .enumerate()
         .filter_map(|(index, text)| f.parse(format!("trusted_sources[{index}]"), text, expected))
         .collect()
+}
+
+fn limits(raw: &RawLimits, f: &mut Findings) -> NodeLimits {
+    let of_allocations = [
+        (
+            "limits.permissions_per_allocation",
+            raw.permissions_per_allocation,
+        ),
+        (
+            "limits.channels_per_allocation",
+            raw.channels_per_allocation,
+        ),
+        (
+            "limits.connections_per_allocation",
+            raw.connections_per_allocation,
+        ),
+    ];
+    for (key, bound) in of_allocations {
+        f.within(key, bound.into(), 1, u16::MAX.into());
+    }
+    let of_users = raw.connections_per_user;
+    f.within("limits.connections_per_user", of_users, 1, 1_000_000);
+    NodeLimits {
+        allocations: Some(raw.allocations).filter(|limit| *limit > 0),
+        permissions_per_allocation: raw.permissions_per_allocation,
+        channels_per_allocation: raw.channels_per_allocation,
+        connections_per_allocation: raw.connections_per_allocation,
+        connections_per_user: of_users,
+    }
 }
 
 fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {

@@ -19,8 +19,6 @@ pub struct Config {
     pub relayed_hosts: Vec<RelayedHost>,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
     pub rfc5766_channel_numbers: bool,
-    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
-    pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
@@ -59,6 +57,8 @@ pub struct Policy {
     pub peer_filter: PeerFilter,
     /// Bounds on what clients may hold.
     pub limits: Limits,
+    /// Whether clients may have TCP relayed transport addresses (RFC 6062). Those that they have outlive a change.
+    pub tcp_relaying: TcpRelaying,
 }
 
 impl fmt::Debug for Policy {
@@ -69,6 +69,7 @@ impl fmt::Debug for Policy {
             .field("nonce_lifetime", &self.nonce_lifetime)
             .field("peer_filter", &self.peer_filter)
             .field("limits", &self.limits)
+            .field("tcp_relaying", &self.tcp_relaying)
             .finish()
     }
 }
@@ -87,6 +88,10 @@ pub struct Limits {
     /// Peer data connections of one allocation, those that are being opened included; beyond it 508 (RFC 6062).
     /// Those that peers have opened and nobody has claimed are half of them at most.
     pub connections_per_allocation: u16,
+    /// Peer data connections of one user on this relay; beyond it 486.
+    pub connections_per_user: u32,
+    /// Peer data connections on this relay; beyond it 508.
+    pub connections: u32,
     /// The largest lifetime granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
     /// How long an allocation lives at most, however often it is refreshed; `None` for no end.
@@ -104,6 +109,8 @@ impl Default for Limits {
             permissions_per_allocation: 1024,
             channels_per_allocation: 1024,
             connections_per_allocation: 64,
+            connections_per_user: 256,
+            connections: u32::MAX,
             max_lifetime: Duration::from_secs(3600),
             max_session: None,
             strict_expiry: false,

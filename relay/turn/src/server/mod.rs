@@ -13,6 +13,7 @@ mod granting;
 pub mod nonce;
 mod opening;
 mod permission;
+mod redirecting;
 pub mod reflection;
 mod refresh;
 mod refusing;
@@ -32,6 +33,7 @@ use self::reflection::ReflectionBudget;
 use self::request::Request;
 use self::reservation::Reservations;
 use crate::addr::{FiveTuple, PeerAddr};
+use crate::alternates::Alternates;
 use crate::command::{Command, ConnectError, OpenError, RelayedId};
 use crate::context::{Candidates, Context};
 use crate::counters::{Counters, Limit};
@@ -55,8 +57,9 @@ const ENDED_AT_ONCE: usize = 1024;
 
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
-/// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining` and
-/// `close_some` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
+/// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
+/// `set_alternates` and `close_some` carry the operator's will. `poll_*` ask what is to be done, and are called after any of
+/// the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
@@ -80,6 +83,9 @@ pub struct Server {
     counters: Counters,
     next_number: u64,
     draining: bool,
+    alternates: Arc<Alternates>,
+    /// Whether clients have ever been allowed TCP relayed transport addresses: some may have them.
+    speaks_tcp: bool,
 }
 
 impl fmt::Debug for Server {
@@ -127,6 +133,8 @@ impl Server {
             counters: Counters::default(),
             next_number: 0,
             draining: false,
+            alternates: Arc::default(),
+            speaks_tcp: policy.tcp_relaying != TcpRelaying::Off,
             config,
             policy,
             ledger,
@@ -264,15 +272,23 @@ impl Server {
         Some((id, SocketAddr::new(host.local, socket.port)))
     }
 
-    /// Replaces the policy. Live allocations stay.
+    /// Replaces the policy. Live allocations stay; their connections to peers that it refuses are closed, for nothing
+    /// else ever asks about them again.
     pub fn apply_policy(&mut self, policy: Arc<Policy>) {
         self.nonces = NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime);
+        self.speaks_tcp |= policy.tcp_relaying != TcpRelaying::Off;
         self.policy = policy;
+        self.close_refused_connections();
     }
 
-    /// Refuses new allocations from now on (508), or takes them again.
+    /// Refuses new allocations from now on (300 where an alternate fits, else 508), or takes them again.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
+    }
+
+    /// Replaces the servers that clients are sent to while this one drains or has no capacity.
+    pub fn set_alternates(&mut self, alternates: Arc<Alternates>) {
+        self.alternates = alternates;
     }
 
     /// Ends a bounded number of allocations, and with the last of them the reservations; `true` while there are others.
@@ -356,14 +372,14 @@ impl Server {
         }
     }
 
-    /// What requests of `method` ask for; those of RFC 6062 are unknown here where TCP is not relayed.
+    /// What requests of `method` ask for; those of RFC 6062 are unknown here where TCP has never been relayed.
     fn request_method(&self, method: Method) -> Option<RequestMethod> {
         let method = RequestMethod::of(method)?;
         let of_tcp = matches!(
             method,
             RequestMethod::Connect | RequestMethod::ConnectionBind
         );
-        (!of_tcp || self.config.tcp_relaying != TcpRelaying::Off).then_some(method)
+        (!of_tcp || self.speaks_tcp).then_some(method)
     }
 
     fn handle_request(
@@ -372,6 +388,10 @@ impl Server {
         context: &Context<'_>,
         reply: &mut Vec<u8>,
     ) -> Decision {
+        // What concerns a connection of another shard is decided there, where the key and the nonce of its allocation are.
+        if let Some(owner) = self.other_owner(request) {
+            return Decision::ToShard { owner };
+        }
         self.counters.count_request(request.method);
         // RFC 8489 §12: asking for one's address takes no credentials.
         if request.method == RequestMethod::Binding {
@@ -395,7 +415,10 @@ impl Server {
         credential: &auth::Credential<'_>,
         reply: &mut Vec<u8>,
     ) -> Result<Decision, Reject> {
-        self.check_tcp_attributes(request)?;
+        // With an allocation on the five-tuple there is 437 before anything of the request is looked at.
+        if request.allocation.is_none() {
+            self.check_tcp_attributes(request)?;
+        }
         // RFC 8489 §6.3.1: unknown comprehension-required attributes get 420, once the sender is known.
         if request.message.unknown_required().next().is_some() {
             return Err(Reject::UnknownAttribute);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
 use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Policy};
@@ -84,13 +85,13 @@ impl Net {
             nonce_lifetime: Duration::from_secs(3600),
             peer_filter: filter(&granted),
             limits: setup.limits,
+            tcp_relaying: setup.tcp_relaying,
         };
         let config = Config {
             shard: ShardId(setup.shard),
             shards: 2,
             relayed_hosts: setup.hosts,
             rfc5766_channel_numbers: setup.rfc5766_channel_numbers,
-            tcp_relaying: setup.tcp_relaying,
             trusted_sources: Vec::new(),
         };
         let mut keys = Keys::default();
@@ -305,6 +306,7 @@ impl Net {
         assert_eq!(self.server.counters().connections, 0, "connections");
         assert_eq!(self.server.counters().reservations, 0, "reservations");
         assert_eq!(self.usage().allocations, 0, "allocations in the ledger");
+        assert_eq!(self.usage().connections, 0, "connections in the ledger");
         assert_eq!(self.usage().users, 0, "users in the ledger");
         assert_eq!(self.usage().ports_used, 0, "ports in the ledger");
         assert_eq!(self.sockets.len(), 0, "open sockets");
