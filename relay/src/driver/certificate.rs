@@ -93,7 +93,8 @@ impl Certificate {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the files are others than those that were loaded, every second and from a thread of its own, until the returned watcher is dropped.
+    /// Looks every second whether the files are others than those that were loaded, from a thread of its own, until the
+    /// returned watcher is dropped.
     pub fn watch(self: &Arc<Self>) -> io::Result<CertificateWatcher> {
         let (stop, stopped) = mpsc::channel();
         let certificate = Arc::clone(self);
