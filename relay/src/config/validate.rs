@@ -120,7 +120,7 @@ fn label(key: &str, text: &str, f: &mut Findings) {
 fn hostnames(names: &[String], f: &mut Findings) {
     for (index, name) in names.iter().enumerate() {
         let uri = format!("turns:{name}");
-        let plain = !name.contains([':', '?', '[']);
+        let plain = !name.contains([':', '?', '[', '%']);
         if !plain || uri.parse::<turnfleet_proto::TurnUri>().is_err() {
             f.error(format!("hostname[{index}]"), name, "a DNS name");
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::peer_filter::FleetRange;
 use crate::policy::Limits;
 use crate::ports::{PortPool, PortRequest};
 use crate::random::Random;
@@ -49,6 +50,17 @@ pub struct GrantedPorts {
     pub first: u16,
     /// The highest port.
     pub last: u16,
+}
+
+/// A relay that is a fleet of its own is granted what its clients may reach as peers.
+impl From<FleetRange> for GrantedPorts {
+    fn from(range: FleetRange) -> Self {
+        Self {
+            public: range.ip,
+            first: range.first,
+            last: range.last,
+        }
+    }
 }
 
 /// Which bound an allocation or a connection would exceed.

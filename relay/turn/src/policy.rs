@@ -23,6 +23,25 @@ pub struct Config {
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
 
+impl Config {
+    /// A server of one shard. It opens relayed sockets on `hosts`, where clients and peers see them too; what else can be
+    /// chosen is as strict as RFC 8656 has it.
+    #[must_use]
+    pub fn new(hosts: impl IntoIterator<Item = IpAddr>) -> Self {
+        let host = |ip| RelayedHost {
+            local: ip,
+            public: ip,
+        };
+        Self {
+            shard: ShardId(0),
+            shards: 1,
+            relayed_hosts: hosts.into_iter().map(host).collect(),
+            rfc5766_channel_numbers: false,
+            trusted_sources: Vec::new(),
+        }
+    }
+}
+
 /// Whether clients may have TCP relayed transport addresses (RFC 6062).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TcpRelaying {
@@ -59,6 +78,21 @@ pub struct Policy {
     pub limits: Limits,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062). Those that they have outlive a change.
     pub tcp_relaying: TcpRelaying,
+}
+
+impl Policy {
+    /// A policy with one nonce key, nonces that are good for an hour, the default limits, and no TCP relaying.
+    #[must_use]
+    pub fn new(realm: &str, nonce_key: [u8; 32], peer_filter: PeerFilter) -> Self {
+        Self {
+            realm: realm.into(),
+            nonce_keys: vec![nonce_key],
+            nonce_lifetime: Duration::from_secs(3600),
+            peer_filter,
+            limits: Limits::default(),
+            tcp_relaying: TcpRelaying::Off,
+        }
+    }
 }
 
 impl fmt::Debug for Policy {
