@@ -100,7 +100,7 @@ impl PeerConnections {
         unread: &[u8],
     ) -> Option<usize> {
         let index = *self.by_id.get(&id)?;
-        let connection = self.places.get_mut(index)?;
+        let connection = self.places.at_mut(index)?;
         let token = Source::DataConnection(index).token();
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry
@@ -142,7 +142,7 @@ impl PeerConnections {
 
     /// The peer's side of the connection at `index` has something to say.
     pub(crate) fn note_peer_event(&mut self, index: usize, failed: bool) {
-        if let Some(connection) = self.places.get_mut(index) {
+        if let Some(connection) = self.places.at_mut(index) {
             connection.failed |= failed && !connection.connecting;
         }
     }
@@ -155,7 +155,7 @@ impl PeerConnections {
         hung_up: bool,
         failed: bool,
     ) {
-        if let Some(connection) = self.places.get_mut(index)
+        if let Some(connection) = self.places.at_mut(index)
             && let Some(Splice { client, .. }) = &mut connection.splice
         {
             client.blocked &= !writable;
@@ -166,7 +166,7 @@ impl PeerConnections {
 
     /// Moves what can be moved at `index`.
     pub(crate) fn turn(&mut self, index: usize, now: Instant) -> Turn {
-        let Some(connection) = self.places.get_mut(index) else {
+        let Some(connection) = self.places.at_mut(index) else {
             return Turn::Nothing;
         };
         connection.queued = false;
@@ -213,7 +213,7 @@ impl PeerConnections {
     /// Notes that the connection stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
         self.places
-            .get_mut(index)
+            .at_mut(index)
             .is_some_and(|connection| !std::mem::replace(&mut connection.queued, true))
     }
 }

@@ -37,11 +37,11 @@ impl<T> Places<T> {
         }
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+    pub(crate) fn at(&self, index: usize) -> Option<&T> {
         self.table.get(index)?.as_deref()
     }
 
-    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+    pub(crate) fn at_mut(&mut self, index: usize) -> Option<&mut T> {
         self.table.get_mut(index)?.as_deref_mut()
     }
 
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(places.take(1), None);
         assert_eq!((places.len(), places.end(), places.next()), (2, 3, 1));
         places.insert(Box::new("four"));
-        assert_eq!(places.get(1), Some(&"four"));
+        assert_eq!(places.at(1), Some(&"four"));
         assert_eq!((places.len(), places.end(), places.next()), (3, 3, 3));
     }
 }

@@ -99,7 +99,7 @@ impl Forwards {
         now: Instant,
         counters: &mut DriverCounters,
     ) -> bool {
-        let Some(forward) = self.places.get_mut(index) else {
+        let Some(forward) = self.places.at_mut(index) else {
             return false;
         };
         forward.queued = false;
@@ -133,14 +133,14 @@ impl Forwards {
 
     /// Notes that one of both ends of the stream at `index` has failed.
     pub(crate) fn note_failure(&mut self, index: usize) {
-        if let Some(forward) = self.places.get_mut(index) {
+        if let Some(forward) = self.places.at_mut(index) {
             forward.failed |= !forward.connecting;
         }
     }
 
     /// Notes what was carried: the stream is not silent, and one of which one end is left may stay.
     fn note_carried(&mut self, index: usize, carried: Carried, now: Instant) {
-        let Some(forward) = self.places.get_mut(index) else {
+        let Some(forward) = self.places.at_mut(index) else {
             return;
         };
         if carried.outward + carried.inward > 0 {
@@ -166,7 +166,7 @@ impl Forwards {
         while let Some(&(deadline, index)) = self.due.first()
             && deadline <= now
         {
-            let forward = self.places.get(index);
+            let forward = self.places.at(index);
             let connecting = forward.is_some_and(|forward| forward.connecting);
             counters.https_unreachable += u64::from(connecting);
             self.close(index);
@@ -175,7 +175,7 @@ impl Forwards {
 
     /// Notes that it stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
-        let forward = self.places.get_mut(index);
+        let forward = self.places.at_mut(index);
         forward.is_some_and(|forward| !std::mem::replace(&mut forward.queued, true))
     }
 

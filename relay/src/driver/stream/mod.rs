@@ -271,12 +271,12 @@ impl Streams {
 
     /// The client at `index`.
     pub(crate) fn client(&self, index: usize) -> Option<FiveTuple> {
-        Some(self.connections.get(index)?.client)
+        Some(self.connections.at(index)?.client)
     }
 
     /// The longest message that the stream at `index` may send.
     pub(crate) fn message_limit(&self, index: usize) -> usize {
-        match self.connections.get(index) {
+        match self.connections.at(index) {
             Some(connection) if connection.stranger.is_none() => MAX_FRAME_LEN,
             _ => self.limits.unauthenticated_message,
         }
@@ -289,7 +289,7 @@ impl Streams {
         unread: &mut [u8],
         counters: &mut DriverCounters,
     ) -> Option<Arrived> {
-        let connection = self.connections.get_mut(index)?;
+        let connection = self.connections.at_mut(index)?;
         let arrived = connection.read(unread, &mut self.scratch);
         self.mark_dirty(index);
         match arrived {
@@ -304,14 +304,14 @@ impl Streams {
 
     /// Keeps the beginning of a message until its rest arrives.
     pub(crate) fn keep(&mut self, index: usize, partial: &[u8]) {
-        if let Some(connection) = self.connections.get_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.keep(partial);
         }
     }
 
     /// Notes that the kernel takes more from the stream at `index`, or that its client has closed its side.
     pub(crate) fn note_event(&mut self, index: usize, writable: bool, hung_up: bool) {
-        if let Some(connection) = self.connections.get_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.hung_up |= hung_up;
             connection.blocked &= !writable;
         }
@@ -328,7 +328,7 @@ impl Streams {
         message: &[u8],
         counters: &mut DriverCounters,
     ) {
-        let Some(connection) = self.connections.get_mut(index) else {
+        let Some(connection) = self.connections.at_mut(index) else {
             return;
         };
         let bound = connection.outgoing_bound;
@@ -359,7 +359,7 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        let Some(connection) = self.connections.get_mut(index) else {
+        let Some(connection) = self.connections.at_mut(index) else {
             return;
         };
         if connection.outgoing.push(message, bound, &mut self.pool) {
@@ -377,7 +377,7 @@ impl Streams {
     /// Writes what was queued, one write for each stream.
     pub(crate) fn flush(&mut self) {
         while let Some(index) = self.dirty.pop() {
-            let Some(connection) = self.connections.get_mut(index) else {
+            let Some(connection) = self.connections.at_mut(index) else {
                 continue;
             };
             connection.dirty = false;
@@ -393,7 +393,7 @@ impl Streams {
             return;
         };
         let bound = self.limits.outgoing;
-        if let Some(connection) = self.connections.get_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.outgoing_bound = bound;
             if let Some(stranger) = connection.stranger.take() {
                 self.strangers.remove(index, stranger);
@@ -407,7 +407,7 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        if let Some(connection) = self.connections.get_mut(index)
+        if let Some(connection) = self.connections.at_mut(index)
             && connection.stranger.is_none()
         {
             connection.stranger = Some(stranger);
@@ -475,13 +475,13 @@ impl Streams {
     /// Notes that the stream stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
         self.connections
-            .get_mut(index)
+            .at_mut(index)
             .is_some_and(|connection| !std::mem::replace(&mut connection.queued, true))
     }
 
     /// Notes that the stream was taken off the ready list.
     pub(crate) fn clear_queued(&mut self, index: usize) {
-        if let Some(connection) = self.connections.get_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.queued = false;
         }
     }
@@ -500,7 +500,7 @@ impl Streams {
     }
 
     fn mark_dirty(&mut self, index: usize) {
-        if let Some(connection) = self.connections.get_mut(index)
+        if let Some(connection) = self.connections.at_mut(index)
             && !connection.dirty
             && connection.has_output()
         {

@@ -98,7 +98,7 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> bool {
         let limit = self.limits.unauthenticated_message;
-        while let Some(connection) = self.connections.get_mut(index) {
+        while let Some(connection) = self.connections.at_mut(index) {
             let Some(opening) = connection.opening else {
                 return true;
             };
@@ -158,7 +158,7 @@ impl Streams {
 
     /// Ends the beginning of a stream: from here on it is the five-tuple's. Without a carrier it is closed.
     fn begin(&mut self, index: usize, transport: Transport, carrier: Option<Carrier>) {
-        let (Some(connection), Some(carrier)) = (self.connections.get_mut(index), carrier) else {
+        let (Some(connection), Some(carrier)) = (self.connections.at_mut(index), carrier) else {
             return self.close(index);
         };
         connection.carrier = carrier;
@@ -175,7 +175,7 @@ impl Streams {
 
     /// Closes a stream that is not what it should be. What it brought is taken first: the client sees an end, no reset.
     fn turn_away(&mut self, index: usize) {
-        if let Some(connection) = self.connections.get_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             let _ = connection.socket.read(&mut self.scratch);
         }
         self.close(index);
