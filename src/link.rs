@@ -149,7 +149,7 @@ impl Link {
     pub(crate) fn descriptor(&self) -> RawFd {
         match self {
             Self::Udp(socket) => socket.as_raw_fd(),
-            Self::Stream(stream) => stream.socket.as_raw_fd(),
+            Self::Stream(stream) => stream.descriptor(),
         }
     }
 
@@ -158,6 +158,14 @@ impl Link {
         match self {
             Self::Udp(socket) => socket.local_addr(),
             Self::Stream(stream) => stream.socket.local_addr(),
+        }
+    }
+
+    /// The socket of a link over UDP.
+    pub(crate) fn datagrams(&self) -> Option<&UdpSocket> {
+        match self {
+            Self::Udp(socket) => Some(socket),
+            Self::Stream(_) => None,
         }
     }
 
@@ -204,6 +212,56 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// The descriptor to wait on.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Writes some of `bytes`, which are no messages, and returns how many; zero where there is no room.
+    pub(crate) fn write_some(&mut self, bytes: &[u8]) -> Result<usize> {
+        if self.tls.is_none() && self.unsent.is_empty() {
+            return match self.socket.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                other => other.context("the server closed a stream"),
+            };
+        }
+        self.flush()?;
+        if !self.unsent.is_empty() {
+            return Ok(0);
+        }
+        let written = match &mut self.tls {
+            Some(tls) => tls.writer().write(bytes)?,
+            None => 0,
+        };
+        self.flush()?;
+        Ok(written)
+    }
+
+    /// Reads some bytes that are no messages, and returns how many: zero at the end of the stream, `None` where nothing
+    /// waits.
+    pub(crate) fn read_some(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        loop {
+            let read = match &mut self.tls {
+                None => self.socket.read(buffer),
+                Some(tls) => tls.reader().read(buffer),
+            };
+            match (read, &mut self.tls) {
+                (Ok(count), _) => return Ok(Some(count)),
+                (Err(error), Some(tls)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match tls.read_tls(&mut self.socket) {
+                        Ok(_) => {
+                            tls.process_new_packets()?;
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                        Err(error) => return Err(error).context("cannot read from a stream"),
+                    }
+                }
+                (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                (Err(error), _) => return Err(error).context("cannot read from a stream"),
+            }
+        }
+    }
+
     fn send(&mut self, message: &[u8]) -> Result<bool> {
         let room = self.unsent.len() + message.len() <= UNSENT_MAX;
         if room {

@@ -16,7 +16,7 @@ const MADE: [&str; 2] = ["<!-- made from the tests -->", "<!-- end -->"];
 const STATEMENTS: &str = "relay/turn/tests/server";
 
 /// Which file keeps the statements of a section: the longest beginning that fits counts.
-const KEPT_IN: [(&str, &str); 41] = [
+const KEPT_IN: [(&str, &str); 48] = [
     ("RFC 8489 §5", "wire/message.rs"),
     ("RFC 8489 §6.3", "server/mod.rs"),
     ("RFC 8489 §6.3.1", "server/request.rs"),
@@ -44,6 +44,7 @@ const KEPT_IN: [(&str, &str); 41] = [
     ("RFC 8489 §18.5", "wire/password.rs"),
     ("RFC 5766 §11", "channels.rs"),
     ("RFC 8656 §3", "server/ending.rs"),
+    ("RFC 8656 §3.7", "server/icmp.rs"),
     ("RFC 8656 §5", "server/request.rs"),
     ("RFC 8656 §6", "allocation.rs"),
     ("RFC 8656 §7", "server/allocate.rs"),
@@ -51,9 +52,15 @@ const KEPT_IN: [(&str, &str); 41] = [
     ("RFC 8656 §9", "permissions.rs"),
     ("RFC 8656 §10", "server/permission.rs"),
     ("RFC 8656 §11", "server/relaying.rs"),
+    ("RFC 8656 §11.5", "server/icmp.rs"),
     ("RFC 8656 §12", "server/relaying.rs"),
     ("RFC 8656 §12.2", "server/channel.rs"),
+    ("RFC 8656 §13", "ip.rs"),
+    ("RFC 8656 §14", "ip.rs"),
+    ("RFC 8656 §15", "ip.rs"),
+    ("RFC 8656 §16", "ip.rs"),
     ("RFC 8656 §18", "wire/typed.rs"),
+    ("RFC 8656 §18.13", "wire/icmp.rs"),
     ("RFC 8656 §21", "peer_filter.rs"),
     ("RFC 6062", "server/tcp.rs"),
     ("RFC 8489", "server"),
@@ -61,12 +68,23 @@ const KEPT_IN: [(&str, &str); 41] = [
 ];
 
 /// What test names cannot write, as the RFCs write it.
-const WORDS: [(&str, &str); 42] = [
+const WORDS: [(&str, &str); 53] = [
     ("udp", "UDP"),
     ("tcp", "TCP"),
     ("tls", "TLS"),
     ("stun", "STUN"),
     ("nat", "NAT"),
+    ("ttl", "TTL"),
+    ("df", "DF"),
+    ("dscp", "DSCP"),
+    ("ecn", "ECN"),
+    ("ip", "IP"),
+    ("icmp", "ICMP"),
+    ("icmpv6", "ICMPv6"),
+    ("mtu", "MTU"),
+    ("the relays own", "the relay's own"),
+    ("the systems", "the system's"),
+    ("reservation token", "RESERVATION-TOKEN"),
     ("ipv4", "IPv4"),
     ("ipv6", "IPv6"),
     ("teredo", "Teredo"),

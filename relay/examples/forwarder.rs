@@ -10,7 +10,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use turnfleet_relay::datagram::{ReceiveBatch, SendBatch};
+use turnfleet_relay::datagram::{ReceiveBatch, SendBatch, Standing};
+use turnfleet_turn::IpMeta;
 
 /// Datagrams read from the listener, and sent to clients, with one system call.
 const BATCH: usize = 64;
@@ -41,6 +42,7 @@ struct Forwarder {
     by_client: HashMap<SocketAddr, usize>,
     batch: ReceiveBatch,
     to_clients: SendBatch,
+    standing: Standing,
 }
 
 impl Forwarder {
@@ -61,6 +63,7 @@ impl Forwarder {
             by_client: HashMap::new(),
             batch: ReceiveBatch::new(BATCH),
             to_clients: SendBatch::new(BATCH),
+            standing: Standing::default(),
         })
     }
 
@@ -114,8 +117,8 @@ impl Forwarder {
             };
             for slot in *filled..*filled + received {
                 let start = ReceiveBatch::start(slot);
-                self.to_clients
-                    .push(start..start + self.batch.len(slot), *client);
+                let span = start..start + self.batch.len(slot);
+                self.to_clients.push(span, *client, IpMeta::default());
             }
             *filled += received;
             if received < SMALL_BATCH {
@@ -126,8 +129,8 @@ impl Forwarder {
 
     fn flush(&mut self, filled: &mut usize) {
         if !self.to_clients.is_empty() {
-            self.to_clients
-                .flush(self.listener.as_fd(), self.batch.bytes());
+            let (socket, bytes) = (self.listener.as_fd(), self.batch.bytes());
+            self.to_clients.flush(socket, &mut self.standing, bytes);
         }
         *filled = 0;
     }

@@ -6,6 +6,7 @@
 //! each shard.
 
 mod addressing;
+mod budget;
 pub mod config;
 mod control;
 mod driver;
@@ -21,6 +22,7 @@ pub use addressing::machine_addresses;
 /// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
 pub mod datagram {
     pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
+    pub use crate::driver::ip_options::{Standing, prepare};
 }
 
 pub use node::{BoundListener, Node, NodeError, NodeStatus};

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use turnfleet_turn::Transport;
 use turnfleet_turn::peer_filter::Cidr;
 
+use crate::driver::ip_options;
 use crate::shard::token::Source;
 
 /// The kernel's queue of connections that are not accepted yet, for each shard.
@@ -222,6 +223,7 @@ fn bind(listener: &Listener, shared: bool) -> io::Result<Socket> {
             // A smaller buffer than asked for is no reason not to start.
             let _ = socket.set_recv_buffer_size(UDP_BUFFER);
             let _ = socket.set_send_buffer_size(UDP_BUFFER);
+            ip_options::prepare(socket.as_fd(), listener.address.is_ipv6());
         }
         // Connections of a previous process in TIME_WAIT do not keep a restarted relay from its port.
         Transport::Tcp | Transport::Tls => socket.set_reuse_address(true)?,

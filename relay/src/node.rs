@@ -13,6 +13,7 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::{Ledger, Transport};
 
 use crate::addressing::{Addressing, machine_addresses};
+use crate::budget::DescriptorBudget;
 use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Session, SnapshotCache, StateDir,
@@ -27,8 +28,6 @@ use crate::shard::{
     ShardSettings, StreamLimits, raise_descriptor_limit,
 };
 
-/// Descriptors that are not for allocations: listeners, event queues, files, the control session, health checks.
-const RESERVED_DESCRIPTORS: u64 = 64;
 /// How often a drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 
@@ -134,14 +133,16 @@ impl Node {
             Some(files) => Some(Arc::new(Certificate::load(&files.certificate, &files.key)?)),
             None => None,
         };
-        let bound = ShardSet::bind(shard_settings(&config, &addressing, certificate.clone()))?;
+        let share = descriptor_limit / config.nodes_in_process;
+        let budget = descriptor_budget(&config, &addressing, share);
+        let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
+        let bound = ShardSet::bind(settings)?;
         let listeners: Vec<BoundListener> = bound
             .addresses()
             .iter()
             .flat_map(|listener| bound_listeners(listener, &addressing))
             .collect();
-        let share = descriptor_limit / config.nodes_in_process;
-        let local = local_policy(&config, &addressing, share);
+        let local = local_policy(&config, &addressing, budget);
         let introduction = introduction(&config, &listeners, &local, share);
         let events = match config.log.privacy {
             true => EventLog::private().map_err(|_| no_random_bytes())?,
@@ -306,10 +307,23 @@ fn require_membership(config: &Config, identity: &Identity) -> Result<(), Config
     findings.finish().map(drop)
 }
 
+/// What this node's share of the process's descriptors allows.
+fn descriptor_budget(config: &Config, addressing: &Addressing, share: u64) -> DescriptorBudget {
+    let mut listeners = addressing.listeners.iter();
+    let passes_on = listeners.any(|listener| listener.front.https_backend.is_some());
+    let https_connections = if passes_on {
+        config.stream.https_connections
+    } else {
+        0
+    };
+    DescriptorBudget::new(share, https_connections)
+}
+
 fn shard_settings(
     config: &Config,
     addressing: &Addressing,
     tls: Option<Arc<Certificate>>,
+    budget: DescriptorBudget,
 ) -> ShardSettings {
     ShardSettings {
         listeners: addressing.listeners.clone(),
@@ -323,7 +337,7 @@ fn shard_settings(
             without_allocation: config.stream.unauthenticated_connections,
             idle: config.stream.unauthenticated_timeout,
             outgoing: config.stream.write_queue_bytes,
-            forwarded: config.stream.https_connections,
+            forwarded: budget.https_connections,
             ..StreamLimits::default()
         },
     }
@@ -345,7 +359,7 @@ fn bound_listeners<'a>(
     })
 }
 
-fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> LocalPolicy {
+fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudget) -> LocalPolicy {
     let literal = |uri: &http::Uri| {
         let host = uri.host()?;
         host.trim_start_matches('[')
@@ -362,17 +376,13 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
     // Those of listeners that only balancers reach are no hosts.
     let listeners = addressing.listeners.iter();
     let own = own.chain(listeners.map(|listener| listener.address.ip()));
-    let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
-    let descriptors = u32::try_from(descriptors).unwrap_or(u32::MAX);
-    // A peer data connection takes a socket towards the peer and one towards the client.
-    let connections = descriptors / 4 / 2;
     LocalPolicy {
         public_ips: addressing.public_ips(),
         own_ips: own.chain(controllers).collect(),
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
-        allocations: descriptors - 2 * connections,
-        connections,
+        allocations: budget.allocations,
+        connections: budget.connections,
         tcp_low_peer_ports: config.tcp_low_peer_ports,
     }
 }

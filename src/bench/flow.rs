@@ -158,6 +158,7 @@ impl Flow {
                 | Event::PermissionCreated { .. }
                 | Event::Connected { .. }
                 | Event::ConnectionAttempt { .. }
+                | Event::PeerError { .. }
                 | Event::ConnectionBound { .. } => {}
             }
         }

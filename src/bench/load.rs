@@ -238,8 +238,7 @@ impl Load {
         let mut scheduled = 0;
         while began.elapsed() < duration {
             if let Pace::Rate(rate) = self.pace {
-                let due =
-                    began.elapsed().as_secs_f64() * f64::from(rate) * as_float(lanes.len() as u64);
+                let due = began.elapsed().as_secs_f64() * rate * as_float(lanes.len() as u64);
                 while as_float(scheduled as u64) < due && ready.len() < BURST {
                     ready.push_back(lanes[scheduled % lanes.len()]);
                     scheduled += 1;
@@ -271,6 +270,17 @@ impl Load {
             self.flows[index].lane(direction).on_their_way = 0;
         }
         Ok(traffic)
+    }
+
+    /// What each direction of each flow carried in a second of `traffic`.
+    pub(super) fn rate(&self, traffic: &Traffic) -> f64 {
+        let lanes = as_float(self.lanes().len() as u64);
+        as_float(traffic.received) / traffic.duration.as_secs_f64() / lanes
+    }
+
+    /// Spaces the packets of further rounds in this way.
+    pub(super) fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// Every direction of every flow that carries payloads.
@@ -458,7 +468,7 @@ fn watch(poll: &Poll, descriptor: std::os::fd::RawFd, index: usize) -> Result<()
 }
 
 /// Different for each client of a run, and for each run.
-fn seed(index: usize) -> [u8; 32] {
+pub(super) fn seed(index: usize) -> [u8; 32] {
     use std::hash::{BuildHasher as _, RandomState};
     let mut seed = [0; 32];
     for chunk in seed.chunks_exact_mut(8) {

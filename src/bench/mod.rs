@@ -2,8 +2,10 @@
 //!
 //! Allocations are held, channels bound, and verified payloads sent over them at a fixed rate or as fast as the server
 //! takes them. Without `--peer` two allocations talk to each other, so that each payload is relayed twice; with it the
-//! payloads go to a socket of this process and back. One thread makes the load: leave it a core of its own.
+//! payloads go to a socket of this process and back. One thread makes the load: leave it a core of its own. With `--bulk`
+//! bytes go through one TCP allocation instead.
 
+mod bulk;
 mod flow;
 mod load;
 mod payload;
@@ -21,6 +23,7 @@ use crate::target::{Credentials, Target};
 use load::Load;
 use process::Processes;
 use report::{Report, Round};
+use traffic::Traffic;
 
 /// What to send where, and what to measure.
 #[derive(clap::Args, Debug)]
@@ -59,6 +62,10 @@ pub(crate) struct Args {
     /// As fast as the server takes them, with `--window` packets on their way for each allocation and direction.
     #[arg(long, conflicts_with = "rate")]
     max: bool,
+    /// A part of what the server takes, in percent: a round at most is run first, and with `--versus` the slower server sets
+    /// the rate of both.
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ["rate", "max"], value_parser = clap::value_parser!(u8).range(1..=100))]
+    load: Option<u8>,
     /// Packets on their way for each allocation and direction under `--max`.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     window: u32,
@@ -77,6 +84,10 @@ pub(crate) struct Args {
     /// Which way packets go; with `--peer` only.
     #[arg(long, value_enum, default_value_t = Directions::Both, requires = "peer")]
     directions: Directions,
+    /// Sends so many bytes (500M, 10G) through one TCP connection (RFC 6062) to the peer and back instead of packets, and
+    /// compares them; over turn:…?transport=tcp or turns:.
+    #[arg(long, value_name = "BYTES", requires = "peer", conflicts_with_all = ["versus", "allocations", "rate", "max", "load", "duration", "rounds", "directions"], value_parser = bulk::parse_size)]
+    bulk: Option<u64>,
     /// A process or thread of the server whose CPU time and memory count; may be given several times.
     #[arg(long)]
     pid: Vec<u32>,
@@ -103,7 +114,7 @@ enum Directions {
 #[derive(Clone, Copy, Debug)]
 enum Pace {
     /// So many a second from each allocation in each direction.
-    Rate(u32),
+    Rate(f64),
     /// So many on their way for each allocation and direction.
     Window(u32),
 }
@@ -144,22 +155,26 @@ impl Contestant {
         })
     }
 
-    /// One round of traffic.
+    /// One round of traffic, which counts.
     fn run(&mut self, label: &str, duration: Duration) -> Result<()> {
         let cpu_before = self.processes.cpu_time();
-        let started = Instant::now();
-        let mut shown = started;
-        let traffic = self.load.run(duration, |traffic| {
-            if shown.elapsed() >= Duration::from_secs(1) {
-                shown = Instant::now();
-                progress(&format!("{label}: {}", traffic.summary(started.elapsed())));
-            }
-        })?;
+        let traffic = self.carry(label, duration)?;
         let cpu = self.processes.cpu_time().saturating_sub(cpu_before);
         let measured = !self.processes.is_empty();
         self.report
             .add(Round::new(&traffic, measured.then_some(cpu)));
         Ok(())
+    }
+
+    fn carry(&mut self, label: &str, duration: Duration) -> Result<Traffic> {
+        let started = Instant::now();
+        let mut shown = started;
+        self.load.run(duration, |traffic| {
+            if shown.elapsed() >= Duration::from_secs(1) {
+                shown = Instant::now();
+                progress(&format!("{label}: {}", traffic.summary(started.elapsed())));
+            }
+        })
     }
 }
 
@@ -169,10 +184,10 @@ impl Args {
     }
 
     fn pace(&self) -> Pace {
-        if self.max {
+        if self.max || self.load.is_some() {
             Pace::Window(self.window)
         } else {
-            Pace::Rate(self.rate)
+            Pace::Rate(self.rate.into())
         }
     }
 }
@@ -182,6 +197,15 @@ impl Args {
 /// # Errors
 /// When a target cannot be reached or used, or every packet was lost.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let (Some(total), Some(peer)) = (args.bulk, args.peer) {
+        let report = bulk::run(args, peer, total)?;
+        print(&if args.json {
+            serde_json::to_string(&report)?
+        } else {
+            report.table()
+        });
+        return Ok(());
+    }
     ensure!(
         args.peer.is_some() || args.allocations.is_multiple_of(2),
         "--allocations {} is odd: without --peer two allocations talk to each other, so an even number is needed",
@@ -199,16 +223,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         contestants.push(Contestant::prepare(args, versus, peer, &args.versus_pid)?);
     }
     if args.duration > 0 {
-        for round in 1..=args.rounds {
-            for contestant in &mut contestants {
-                let label = format!(
-                    "round {round}/{} {}",
-                    args.rounds,
-                    contestant.report.target()
-                );
-                contestant.run(&label, Duration::from_secs(args.duration))?;
-            }
-        }
+        rounds(args, &mut contestants)?;
     }
     for contestant in &mut contestants {
         contestant.load.release()?;
@@ -226,6 +241,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.duration == 0 || reports.iter().all(|report| report.carried_anything()),
         "no packet came through"
     );
+    Ok(())
+}
+
+/// Every round, for each server in turn.
+fn rounds(args: &Args, contestants: &mut [Contestant]) -> Result<()> {
+    let duration = Duration::from_secs(args.duration);
+    if let Some(percent) = args.load {
+        let mut most = f64::INFINITY;
+        for contestant in &mut *contestants {
+            let label = format!("at most {}", contestant.report.target());
+            let traffic = contestant.carry(&label, duration)?;
+            most = most.min(contestant.load.rate(&traffic));
+        }
+        let rate = most * f64::from(percent) / 100.0;
+        progress(&format!(
+            "{percent} %: {rate:.1} packets a second from each allocation, and as many to it"
+        ));
+        for contestant in &mut *contestants {
+            contestant.load.set_pace(Pace::Rate(rate));
+        }
+    }
+    for round in 1..=args.rounds {
+        for contestant in &mut *contestants {
+            let target = contestant.report.target();
+            let label = format!("round {round}/{} {target}", args.rounds);
+            contestant.run(&label, duration)?;
+        }
+    }
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use anyhow::{Context as _, Result};
-use turnfleet_relay::datagram::{ReceiveBatch, SendBatch};
+use turnfleet_relay::datagram::{ReceiveBatch, SendBatch, Standing};
+use turnfleet_turn::IpMeta;
 
 use super::payload::Stamp;
 
@@ -25,6 +26,7 @@ pub(super) struct Peer {
     address: SocketAddr,
     payload_len: usize,
     batch: SendBatch,
+    standing: Standing,
     /// One payload after the other, for the datagrams of `batch`.
     bytes: Vec<u8>,
     queued: usize,
@@ -45,6 +47,7 @@ impl Peer {
             address,
             payload_len,
             batch,
+            standing: Standing::default(),
             bytes,
             queued: 0,
         })
@@ -62,20 +65,21 @@ impl Peer {
 
     /// Queues a payload to `to`.
     pub(super) fn send(&mut self, stamp: Stamp, to: SocketAddr) {
-        if self.batch.is_full() {
+        if self.batch.is_full_for(IpMeta::default()) {
             self.flush();
         }
         let start = self.queued * self.payload_len;
         let span = start..start + self.payload_len;
         stamp.write(&mut self.bytes[span.clone()]);
-        self.batch.push(span, to);
+        self.batch.push(span, to, IpMeta::default());
         self.queued += 1;
     }
 
     /// Sends what is queued.
     pub(super) fn flush(&mut self) {
         if !self.batch.is_empty() {
-            self.batch.flush(self.socket.as_fd(), &self.bytes);
+            let socket = self.socket.as_fd();
+            self.batch.flush(socket, &mut self.standing, &self.bytes);
         }
         self.queued = 0;
     }

@@ -165,17 +165,26 @@ fn ratio(figure: &Figure, reports: &[&Report]) -> Option<f64> {
     (second != 0.0).then(|| first / second)
 }
 
-/// The table: a line for each figure, a column for each server, and the ratio of two.
+/// How much the first server's figure is more than the second's.
+fn difference(figure: &Figure, reports: &[&Report]) -> Option<f64> {
+    let [first, second] = reports else {
+        return None;
+    };
+    Some((figure.of)(first)? - (figure.of)(second)?)
+}
+
+/// The table: a line for each figure, a column for each server, and the ratio and the difference of two.
 pub(super) fn table(reports: &[&Report]) -> String {
     let mut text = format!("{:<28}", "");
     for report in reports {
         let _ = write!(text, " {:>40}", report.target);
     }
-    let _ = writeln!(
-        text,
-        " {:>8}",
-        if reports.len() == 2 { "ratio" } else { "" }
-    );
+    let heads = if reports.len() == 2 {
+        ["ratio", "difference"]
+    } else {
+        ["", ""]
+    };
+    let _ = writeln!(text, " {:>8} {:>12}", heads[0], heads[1]);
     for figure in &FIGURES {
         let _ = write!(text, "{:<28}", figure.name);
         for report in reports {
@@ -186,12 +195,15 @@ pub(super) fn table(reports: &[&Report]) -> String {
             let _ = write!(text, " {shown:>40}");
         }
         let shown = ratio(figure, reports).map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-        let _ = writeln!(text, " {shown:>8}");
+        let _ = write!(text, " {shown:>8}");
+        let shown = difference(figure, reports)
+            .map_or_else(String::new, |more| format!("{more:+.*}", figure.decimals));
+        let _ = writeln!(text, " {shown:>12}");
     }
     text
 }
 
-/// One JSON object: the servers with each round, medians, and ratios of two.
+/// One JSON object: the servers with each round, medians, and ratios and differences of two.
 pub(super) fn json(reports: &[&Report]) -> Result<String> {
     let medians = |report: &&Report| -> serde_json::Map<String, serde_json::Value> {
         FIGURES
@@ -199,14 +211,17 @@ pub(super) fn json(reports: &[&Report]) -> Result<String> {
             .map(|figure| (figure.name.to_owned(), (figure.of)(report).into()))
             .collect()
     };
-    let ratios: serde_json::Map<String, serde_json::Value> = FIGURES
-        .iter()
-        .filter_map(|figure| Some((figure.name.to_owned(), ratio(figure, reports)?.into())))
-        .collect();
+    let compared = |by: fn(&Figure, &[&Report]) -> Option<f64>| {
+        let figures = FIGURES.iter();
+        figures
+            .filter_map(|figure| Some((figure.name.to_owned(), by(figure, reports)?.into())))
+            .collect::<serde_json::Map<String, serde_json::Value>>()
+    };
     Ok(serde_json::to_string(&serde_json::json!({
         "servers": reports,
         "medians": reports.iter().map(medians).collect::<Vec<_>>(),
-        "ratios": ratios,
+        "ratios": compared(ratio),
+        "differences": compared(difference),
     }))?)
 }
 
@@ -243,6 +258,7 @@ mod tests {
             .unwrap();
         assert_eq!((figure.of)(&ours), Some(500_000.0));
         assert_eq!(ratio(figure, &[&ours, &theirs]), Some(2.0));
-        assert!(table(&[&ours, &theirs]).contains("2.00"));
+        assert_eq!(difference(figure, &[&ours, &theirs]), Some(250_000.0));
+        assert!(table(&[&ours, &theirs]).contains("2.00      +250000"));
     }
 }

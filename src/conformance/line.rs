@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use socket2::SockRef;
 use turnfleet_relay::datagram::ReceiveBatch;
 use turnfleet_turn::wire::{
     ChannelData, ChannelNumber, Class, LongTermKey, Message, MessageWriter, Method,
@@ -262,6 +263,22 @@ impl Line {
         let is_stream = matches!(self.link, Link::Stream(_));
         ChannelData::write(ChannelNumber(number), data, is_stream, &mut bytes);
         self.send(&bytes)
+    }
+
+    /// What the line's datagrams leave with from here on: TTL or hop limit, and type of service or traffic class.
+    pub(super) fn set_header(&mut self, ttl: u32, tos: u8) -> Result<(), Shortfall> {
+        let Some(socket) = self.link.datagrams() else {
+            return Err(skipped("it is about UDP"));
+        };
+        let socket = SockRef::from(socket);
+        if self.local.is_ipv4() {
+            socket.set_ttl_v4(ttl)?;
+            socket.set_tos_v4(tos.into())?;
+        } else {
+            socket.set_unicast_hops_v6(ttl)?;
+            socket.set_tclass_v6(tos.into())?;
+        }
+        Ok(())
     }
 
     /// Sends bytes as they are.

@@ -14,6 +14,7 @@ mod discarded;
 mod families;
 mod line;
 mod message;
+mod network;
 mod peer;
 mod permission;
 mod refresh;
@@ -84,6 +85,7 @@ fn statements() -> Vec<Statement> {
         permission::statements,
         channel::statements,
         data::statements,
+        network::statements,
         streams::statements,
         tcp_allocation::statements,
         tcp_connect::statements,

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use turnfleet_turn::PeerAddr;
+use turnfleet_relay::datagram::{self, ReceiveBatch};
+use turnfleet_turn::{IpMeta, PeerAddr};
 
 use super::statement::{Shortfall, failed};
 
@@ -23,6 +25,7 @@ impl Peer {
     pub(super) fn open(ip: IpAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind((ip, 0))?;
         socket.set_read_timeout(Some(PATIENCE))?;
+        datagram::prepare(socket.as_fd(), ip.is_ipv6());
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
     }
@@ -48,6 +51,24 @@ impl Peer {
             }
             Err(_) => Err(failed("a datagram at the peer", "none")),
         }
+    }
+
+    /// What the header of the next datagram says.
+    pub(super) fn hear_header(&self) -> Result<IpMeta, Shortfall> {
+        let mut batch = ReceiveBatch::new(1);
+        let waited = self.socket.peek(&mut [0]);
+        match waited.and_then(|_| batch.receive(self.socket.as_fd(), 0..1)) {
+            Ok(_) => Ok(batch.ip(0)),
+            Err(_) => Err(failed("a datagram at the peer", "none")),
+        }
+    }
+
+    /// The peer with its port closed: whatever comes there is refused by this machine.
+    pub(super) fn leave(self) -> Result<Self, Shortfall> {
+        // Some other port holds its place as a socket.
+        let socket = UdpSocket::bind((self.address.ip(), 0))?;
+        let address = self.address;
+        Ok(Self { socket, address })
     }
 
     /// Whether `data` is the next datagram that comes.

@@ -200,8 +200,8 @@ impl Caller {
                     self.redirect = Some(redirect);
                     return Err(ErrorCode::TRY_ALTERNATE);
                 }
+                Some(Event::PeerError { .. }) | None => {}
                 Some(other) => return Ok(other),
-                None => {}
             }
         }
         panic!("no answer within {LIMIT:?}")

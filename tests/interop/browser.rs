@@ -13,7 +13,7 @@ fn call(transport: &str) -> Option<Value> {
         return None;
     }
     let fleet = Fleet::up(&[]);
-    let browser = Browser::start();
+    let browser = Browser::start(&["--allow-loopback-in-peer-connection"]);
     browser.open(fleet.text("http"));
     let wanted = json!({ "user": "@alice:example.org", "transports": [transport] });
     let outcome = browser.run(

@@ -18,7 +18,7 @@ const SECRET: &str = "north-by-northwest";
 const STATEMENTS: usize = 350;
 
 /// What coturn 4.6 does otherwise than the RFCs say, on each transport.
-const COTURN: [&str; 40] = [
+const COTURN: [&str; 43] = [
     "RFC8489-14-first-data",
     "RFC8489-14-first-peer",
     "RFC8489-6.3-unexpected-CHANNEL-NUMBER",
@@ -32,10 +32,13 @@ const COTURN: [&str; 40] = [
     "RFC8656-10.2-peer-4-bytes",
     "RFC8656-10.2-peer-7-bytes",
     "RFC8656-10.2-peer-empty",
+    "RFC8656-11.5-closed-port",
     "RFC8656-12.2-number-0x5000",
     "RFC8656-12.2-number-0x7fff",
     "RFC8656-12.2-number-length-2",
     "RFC8656-12.2-number-length-8",
+    "RFC8656-12.5-icmp-of-bound-peer",
+    "RFC8656-18.13-zeros",
     "RFC8656-5-437-ChannelBind",
     "RFC8656-5-437-CreatePermission",
     "RFC8656-7.2-EVEN-PORT-length-0",
@@ -73,8 +76,13 @@ const COTURN_PLAIN: [&str; 8] = [
     "RFC8489-6.3-method-0xfff",
 ];
 
-/// What it does otherwise over UDP alone: it serves clients of RFC 3489, and trusts lengths of attributes.
-const COTURN_UDP: [&str; 2] = ["RFC8489-6.3-attribute-beyond", "RFC8489-6.3-cookie"];
+/// What it does otherwise over UDP alone: it serves clients of RFC 3489, trusts lengths of attributes, and sends data on with
+/// another TTL.
+const COTURN_UDP: [&str; 3] = [
+    "RFC8489-6.3-attribute-beyond",
+    "RFC8489-6.3-cookie",
+    "RFC8656-21.1.7-ttl",
+];
 
 /// What it does otherwise over TCP: it allows peers on low ports, and closes a connection on which it has refused a
 /// ConnectionBind, often before the answer is read; connections to peers it forgets soon.

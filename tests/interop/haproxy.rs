@@ -13,13 +13,15 @@ use crate::fleet::Fleet;
 use crate::tools;
 
 const HAPROXY: &str = "/usr/sbin/haproxy";
-const CURL: &str = "/usr/bin/curl";
 const OPENSSL: &str = "/usr/bin/openssl";
+pub(crate) const CURL: &str = "/usr/bin/curl";
+/// The programs that a [`HaProxy`] needs.
+pub(crate) const PROGRAMS: [&str; 2] = [HAPROXY, OPENSSL];
 const SECRET: &str = "north-by-northwest";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A running HAProxy; it ends when the value is dropped.
-struct HaProxy {
+pub(crate) struct HaProxy {
     child: Child,
     _folder: tempfile::TempDir,
 }
@@ -60,6 +62,16 @@ impl HaProxy {
             child,
             _folder: folder,
         }
+    }
+
+    /// An HTTPS server at `place`, whose page says that it is the site.
+    #[track_caller]
+    pub(crate) fn site(place: SocketAddr) -> Self {
+        let section = format!(
+            "frontend site\n mode http\n bind {place} ssl crt $FOLDER/site.pem alpn h2,http/1.1\n \
+             http-request return status 200 content-type text/plain string \"the site\"\n"
+        );
+        Self::run(&section, &[place])
     }
 }
 
@@ -141,11 +153,7 @@ fn a_site_and_the_relay_share_a_port() {
         return;
     }
     let [shared, site] = free();
-    let sections = format!(
-        "frontend site\n mode http\n bind {site} ssl crt $FOLDER/site.pem alpn h2,http/1.1\n \
-         http-request return status 200 content-type text/plain string \"the site\"\n"
-    );
-    let _site = HaProxy::run(&sections, &[site]);
+    let _site = HaProxy::site(site);
     let _fleet = fleet(&format!(
         "{{transport='tcp+tls',address='{shared}',https_backend='{site}'}}"
     ));

@@ -1,11 +1,12 @@
 //! What those who have proven nothing cost a relay: no memory, and nobody else's way in.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 use turnfleet_turn::client::AllocateOptions;
 use turnfleet_turn::wire::{Class, MessageWriter, Method, TransactionId};
 
@@ -16,6 +17,10 @@ use crate::tools;
 const SOURCES: u32 = 20_000;
 /// More than the relay keeps at a time (`stream.unauthenticated_connections`).
 const STREAMS: usize = 5_000;
+/// Where they come from.
+const SOURCE_ADDRESSES: u32 = 80;
+/// How long an idle stream may stay (`stream.unauthenticated_seconds`): as long as it takes to hold all of them and to look.
+const IDLE_SECONDS: u64 = 20;
 const KEPT: usize = 4_096;
 /// What the relay's memory may grow by, in kB: pages of its fixed tables and code that it touches for the first time.
 const SLACK: u64 = 2_048;
@@ -24,8 +29,14 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// The relay's resident memory in kB.
 fn memory(outpost: &Outpost) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", outpost.relay().pid)).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    kilobytes(&format!("/proc/{}/status", outpost.relay().pid), "VmRSS:")
+}
+
+/// The number behind `name` in a file of the kernel.
+#[track_caller]
+fn kilobytes(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.unwrap().split_whitespace().next().unwrap();
     number.parse().unwrap()
 }
@@ -89,19 +100,34 @@ fn twenty_thousand_sources_leave_no_trace() {
     gets_in(Caller::udp(socket, server, &someone()));
 }
 
-/// `STREAMS` connections that have said `beginning`, and stay.
+/// `STREAMS` connections from `SOURCE_ADDRESSES` that have said `beginning`, and stay.
 fn hold_streams(server: SocketAddr, beginning: &[u8]) -> Vec<TcpStream> {
-    let open = || {
-        let mut stream = TcpStream::connect(server).unwrap();
+    let open = |from: IpAddr| {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&server.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
         stream.set_nonblocking(true).unwrap();
         assert_eq!(stream.write(beginning).unwrap(), beginning.len());
         stream
     };
-    (0..STREAMS).map(|_| open()).collect()
+    let sources = (0..SOURCE_ADDRESSES).map(source).cycle();
+    sources.take(STREAMS).map(open).collect()
 }
 
-fn is_open(stream: &TcpStream) -> bool {
-    matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+/// Whether the relay has left the stream open; what it has said is taken from it.
+fn is_open(mut stream: &TcpStream) -> bool {
+    loop {
+        match stream.read(&mut [0; 1024]) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+}
+
+fn count_open(streams: &[TcpStream]) -> usize {
+    streams.iter().filter(|stream| is_open(stream)).count()
 }
 
 /// This process may hold that many sockets.
@@ -117,17 +143,23 @@ fn allow_descriptors() {
 fn fill_the_pool(outpost: &Outpost, server: SocketAddr, beginning: &[u8]) -> u64 {
     let streams = outpost.world.inside(|| hold_streams(server, beginning));
     let open = tools::eventually("the pool is bounded", LIMIT, || {
-        let open = streams.iter().filter(|stream| is_open(stream)).count();
+        let open = count_open(&streams);
         (open <= KEPT).then_some(open)
     });
     assert!(open > KEPT / 2, "{open} of {STREAMS} streams are open");
     let held = memory(outpost);
+    assert_someone_gets_in(outpost);
+    held
+}
+
+/// A client gets in by TCP, and one by UDP.
+#[track_caller]
+fn assert_someone_gets_in(outpost: &Outpost) {
     let turn = outpost.server(RELAY[0]);
     let stream = outpost.world.inside(|| TcpStream::connect(turn).unwrap());
     gets_in(Caller::tcp(stream, &someone()));
     let socket = outpost.world.socket(address(WORLD[0]));
     gets_in(Caller::udp(socket, turn, &someone()));
-    held
 }
 
 /// The pool costs `each` bytes a stream at most, and no more when it is filled again.
@@ -152,6 +184,39 @@ fn idle_streams_have_one_pool_and_keep_nobody_out() {
     };
     let beginning = request(Method::Allocate, 0);
     assert_bounded(&outpost, outpost.server(RELAY[0]), &beginning[..9], 4096);
+}
+
+#[test]
+fn idle_streams_cost_four_kilobytes_at_most_and_are_reaped() {
+    let idle = format!("relay.stream.unauthenticated_seconds={IDLE_SECONDS}");
+    let Some(outpost) = Outpost::new(&["--set", &idle]) else {
+        return;
+    };
+    allow_descriptors();
+    let slab = || kilobytes("/proc/meminfo", "Slab:");
+    let (before, slab_before) = (memory(&outpost), slab());
+    let began = Instant::now();
+    let server = outpost.server(RELAY[0]);
+    // A whole request, so that the relay has answered, and has no other bound on the stream than idleness.
+    let beginning = request(Method::Allocate, 0);
+    let streams = outpost.world.inside(|| hold_streams(server, &beginning));
+    tools::eventually("the pool is full", LIMIT, || {
+        (count_open(&streams) == KEPT).then_some(())
+    });
+    let grown = memory(&outpost).saturating_sub(before);
+    let slab = slab().saturating_sub(slab_before);
+    tools::tell(&format!(
+        "{KEPT} idle streams held: {grown} kB in the relay, {slab} kB in the kernel for both ends and everyone else"
+    ));
+    assert!(grown * 1024 <= 4096 * KEPT as u64, "{grown} kB for {KEPT}");
+    assert_someone_gets_in(&outpost);
+
+    let idle = Duration::from_secs(IDLE_SECONDS);
+    tools::eventually("every idle stream is closed", idle + LIMIT, || {
+        (count_open(&streams) == 0).then_some(())
+    });
+    assert!(began.elapsed() >= idle, "{:?}", began.elapsed());
+    assert_someone_gets_in(&outpost);
 }
 
 #[test]

@@ -21,9 +21,9 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts a driver on a port of its choice and a browser without a window.
+    /// Starts a driver on a port of its choice and a browser without a window, with `switches` besides those that it needs.
     #[track_caller]
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(switches: &[&str]) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut driver = Command::new(CHROMEDRIVER)
             .arg("--port=0")
@@ -49,7 +49,7 @@ impl Browser {
             .http_status_as_error(false)
             .build()
             .new_agent();
-        let arguments = json!([
+        let mut arguments = vec![
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
@@ -60,11 +60,12 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--ignore-certificate-errors",
-            "--allow-loopback-in-peer-connection",
             "--use-fake-device-for-media-stream",
             "--use-fake-ui-for-media-stream",
-            format!("--user-data-dir={}", profile.path().display()),
-        ]);
+        ];
+        arguments.extend(switches);
+        let folder = format!("--user-data-dir={}", profile.path().display());
+        arguments.push(&folder);
         let options = json!({ "binary": CHROMIUM, "args": arguments });
         let wanted =
             json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });

@@ -15,8 +15,8 @@ use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::LongTermKey;
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
-    Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
+    KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
 };
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -113,6 +113,7 @@ fn server(snapshot: &Snapshot) -> Server {
             public: LOCAL,
         }],
         rfc5766_channel_numbers: false,
+        dont_fragment: false,
         trusted_sources: Vec::new(),
     };
     let nonce_key = |key: &turnfleet_proto::fleet::NonceKey| key.key.as_slice().try_into().unwrap();
@@ -150,7 +151,9 @@ impl Relay {
         self.carry_out().await;
         match decision {
             Decision::Reply => self.send(client, &reply).await,
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via, to, payload, ..
+            } => {
                 let socket = &self.relayed[&via].0;
                 drop(socket.send_to(&packet[payload.range()], to.0).await);
             }
@@ -166,15 +169,15 @@ impl Relay {
         let now = self.now();
         let context = Context { keys: &self.keys };
         self.server
-            .handle_client(now, from, packet, &context, reply)
+            .handle_client(now, from, IpMeta::default(), packet, &context, reply)
     }
 
     async fn relay_from_peer(&mut self, on: RelayedId, from: SocketAddr, payload: &[u8]) {
         let now = self.now();
-        let decision = self
-            .server
-            .handle_peer(now, on, PeerAddr(from), payload.len());
-        if let Decision::ToClient { to, header } = decision {
+        let decision =
+            self.server
+                .handle_peer(now, on, PeerAddr(from), IpMeta::default(), payload.len());
+        if let Decision::ToClient { to, header, .. } = decision {
             let mut buffer = vec![0; ClientHeader::MAX_LEN];
             buffer.extend_from_slice(payload);
             buffer.resize(buffer.len() + ClientHeader::MAX_PADDING, 0);

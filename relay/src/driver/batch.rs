@@ -4,8 +4,8 @@
 //! indication header is written in place, and tail room behind it for padding. A [`SendBatch`] names parts of such a
 //! row (or of any other buffer) and where they go; the bytes are borrowed only when the batch is flushed.
 //!
-//! Every array that the kernel reads or writes is made once. Control messages (UDP_GRO, UDP_SEGMENT, ECN) would be one
-//! more array here and one more field of [`SendBatch::push`].
+//! Every array that the kernel reads or writes is made once. Control messages tell what stands in the IP headers of what
+//! comes, and say what shall stand in those of what leaves, where that is not what the socket writes anyway.
 
 #![expect(
     unsafe_code,
@@ -15,12 +15,17 @@
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 use libc::{c_int, c_uint, iovec, mmsghdr};
+use socket2::SockRef;
+use turnfleet_turn::IpMeta;
 
+use super::control::Control;
+use super::fixed::Fixed;
+use super::ip_options::{self, Standing};
 use super::sockaddr::SocketName;
 
 /// Bytes before each datagram: room for the longest header, and a cache line to itself.
@@ -30,47 +35,6 @@ const CAPACITY: usize = 65_536;
 /// Bytes behind each datagram for padding to four; a cache line, so that slots begin at different cache sets.
 const TAIL_ROOM: usize = 64;
 const STRIDE: usize = HEADROOM + CAPACITY + TAIL_ROOM;
-
-/// An array at a fixed place, to which the kernel's structures may hold pointers while its owner moves.
-struct Fixed<T>(NonNull<[T]>);
-
-impl<T> Fixed<T> {
-    fn new(items: Vec<T>) -> Self {
-        Self(NonNull::from(Box::leak(items.into_boxed_slice())))
-    }
-
-    /// A pointer to element `index`, derived from the allocation itself: using it does not conflict with slices that
-    /// were borrowed through `Deref` and ended.
-    fn at(&self, index: usize) -> *mut T {
-        assert!(index < self.0.len(), "index within the array");
-        // SAFETY: `index` is in bounds of the allocation, checked above.
-        unsafe { self.0.cast::<T>().as_ptr().add(index) }
-    }
-}
-
-impl<T> Deref for Fixed<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        // SAFETY: the pointer is to a live allocation that this value owns, and the kernel writes to it only within
-        // calls that take the owner by `&mut`.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl<T> DerefMut for Fixed<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and `&mut self` makes the borrow the only one.
-        unsafe { self.0.as_mut() }
-    }
-}
-
-impl<T> Drop for Fixed<T> {
-    fn drop(&mut self) {
-        // SAFETY: the pointer came from a leaked box in `new` and is given back once.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
-}
 
 fn empty_headers(count: usize) -> Vec<mmsghdr> {
     // SAFETY: mmsghdr is plain data for which all zeros (null pointers, zero lengths) is a valid value.
@@ -89,6 +53,7 @@ fn empty_iovecs(count: usize) -> Vec<iovec> {
 pub struct ReceiveBatch {
     bytes: Fixed<u8>,
     names: Fixed<SocketName>,
+    controls: Fixed<Control>,
     headers: Fixed<mmsghdr>,
     /// Pointed to by `headers`; never read from here.
     _iovecs: Fixed<iovec>,
@@ -99,6 +64,7 @@ impl ReceiveBatch {
     pub fn new(slots: usize) -> Self {
         let bytes = Fixed::new(vec![0; slots * STRIDE]);
         let names = Fixed::new(vec![SocketName::empty(); slots]);
+        let controls = Fixed::new(vec![Control::empty(); slots]);
         let mut iovecs = Fixed::new(empty_iovecs(slots));
         let mut headers = Fixed::new(empty_headers(slots));
         for slot in 0..slots {
@@ -106,13 +72,14 @@ impl ReceiveBatch {
             iovecs[slot].iov_len = CAPACITY;
             let header = &mut headers[slot].msg_hdr;
             header.msg_name = names.at(slot).cast();
-            header.msg_namelen = SocketName::MAX_LEN;
             header.msg_iov = iovecs.at(slot);
             header.msg_iovlen = 1;
+            header.msg_control = controls.at(slot).cast();
         }
         Self {
             bytes,
             names,
+            controls,
             headers,
             _iovecs: iovecs,
         }
@@ -127,9 +94,15 @@ impl ReceiveBatch {
     /// means that the socket was empty.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let headers = &mut self.headers[range];
+        for header in &mut *headers {
+            // The kernel has written the lengths of what it found; it needs the room again.
+            header.msg_hdr.msg_namelen = SocketName::MAX_LEN;
+            header.msg_hdr.msg_controllen = Control::LEN;
+        }
         let count = c_uint::try_from(headers.len()).unwrap_or(c_uint::MAX);
-        // SAFETY: each header points to one name and one iovec of this batch, and each iovec to CAPACITY bytes of its
-        // slot; all of them live as long as `self`, which is borrowed mutably. The descriptor is open while borrowed.
+        // SAFETY: each header points to one name, one control room and one iovec of this batch, and each iovec to CAPACITY
+        // bytes of its slot; all of them live as long as `self`, which is borrowed mutably. The descriptor is open while
+        // borrowed.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -139,12 +112,7 @@ impl ReceiveBatch {
                 ptr::null_mut(),
             )
         };
-        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for header in &mut headers[..received] {
-            // The kernel wrote the length of the name that it found; the next call needs the room again.
-            header.msg_hdr.msg_namelen = SocketName::MAX_LEN;
-        }
-        Ok(received)
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
     /// Where the datagram of `slot` begins in [`ReceiveBatch::bytes`].
@@ -160,6 +128,11 @@ impl ReceiveBatch {
     /// Who sent the datagram in `slot`.
     pub fn sender(&self, slot: usize) -> Option<SocketAddr> {
         self.names[slot].address()
+    }
+
+    /// What stood in the IP header of the datagram in `slot`.
+    pub fn ip(&self, slot: usize) -> IpMeta {
+        self.controls[slot].read(self.headers[slot].msg_hdr.msg_controllen)
     }
 
     /// The datagram in `slot`.
@@ -188,10 +161,18 @@ pub struct Flushed {
     pub refused: u64,
 }
 
-/// Datagrams on their way out of one socket: parts of one buffer and where they go.
+/// One datagram that waits.
+struct Outgoing {
+    span: Range<usize>,
+    to: SocketAddr,
+    ip: IpMeta,
+}
+
+/// Datagrams on their way out of one socket: parts of one buffer, where they go, and what their IP headers say.
 pub struct SendBatch {
-    spans: Vec<Range<usize>>,
+    outgoing: Vec<Outgoing>,
     names: Fixed<SocketName>,
+    controls: Fixed<Control>,
     iovecs: Fixed<iovec>,
     headers: Fixed<mmsghdr>,
 }
@@ -200,16 +181,19 @@ impl SendBatch {
     /// An empty batch with room for `capacity` datagrams.
     pub fn new(capacity: usize) -> Self {
         let names = Fixed::new(vec![SocketName::empty(); capacity]);
+        let controls = Fixed::new(vec![Control::empty(); capacity]);
         let iovecs = Fixed::new(empty_iovecs(capacity));
         let mut headers = Fixed::new(empty_headers(capacity));
         for (index, header) in headers.iter_mut().enumerate() {
             header.msg_hdr.msg_name = names.at(index).cast();
             header.msg_hdr.msg_iov = iovecs.at(index);
             header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = controls.at(index).cast();
         }
         Self {
-            spans: Vec::with_capacity(capacity),
+            outgoing: Vec::with_capacity(capacity),
             names,
+            controls,
             iovecs,
             headers,
         }
@@ -217,69 +201,121 @@ impl SendBatch {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.outgoing.is_empty()
     }
 
-    /// Whether the next [`SendBatch::push`] needs a flush before it.
-    pub fn is_full(&self) -> bool {
-        self.spans.len() == self.names.len()
+    /// Whether pushing a datagram with `ip` needs a flush before it: the batch is full, or what waits has another DF bit,
+    /// which the socket has to be set to.
+    pub fn is_full_for(&self, ip: IpMeta) -> bool {
+        self.outgoing.len() == self.names.len()
+            || self
+                .outgoing
+                .last()
+                .is_some_and(|last| last.ip.dont_fragment != ip.dont_fragment)
     }
 
     /// Adds the datagram that stands at `span` of the buffer that the next flush will be given.
     ///
     /// # Panics
     /// If the batch is full.
-    pub fn push(&mut self, span: Range<usize>, to: SocketAddr) {
-        let index = self.spans.len();
+    pub fn push(&mut self, span: Range<usize>, to: SocketAddr, ip: IpMeta) {
+        let index = self.outgoing.len();
         let length = self.names[index].set(to);
         self.headers[index].msg_hdr.msg_namelen = length;
-        self.spans.push(span);
+        self.outgoing.push(Outgoing { span, to, ip });
     }
 
     /// Forgets everything and returns how many datagrams that were.
     pub fn discard(&mut self) -> u64 {
-        let count = self.spans.len() as u64;
-        self.spans.clear();
+        let count = self.outgoing.len() as u64;
+        self.outgoing.clear();
         count
     }
 
     /// Sends everything from `bytes` through `socket` and empties the batch. What the kernel does not take is lost, as
     /// datagrams may be: waiting here would make one slow path hold up every other.
-    pub fn flush(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> Flushed {
-        for (span, iovec) in self.spans.iter().zip(self.iovecs.iter_mut()) {
-            let part = &bytes[span.clone()];
-            iovec.iov_base = part.as_ptr().cast_mut().cast();
-            iovec.iov_len = part.len();
+    pub fn flush(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        standing: &mut Standing,
+        bytes: &[u8],
+    ) -> Flushed {
+        let Some(last) = self.outgoing.last() else {
+            return Flushed::default();
+        };
+        let (ip, to) = (last.ip, last.to);
+        for (index, outgoing) in self.outgoing.iter().enumerate() {
+            let part = &bytes[outgoing.span.clone()];
+            self.iovecs[index].iov_base = part.as_ptr().cast_mut().cast();
+            self.iovecs[index].iov_len = part.len();
+            let control = &mut self.controls[index];
+            let length = standing.control(outgoing.ip, outgoing.to, control);
+            self.headers[index].msg_hdr.msg_controllen = length;
         }
-        let count = self.spans.len();
+        let flushed = if ip.dont_fragment {
+            self.send_unfragmented(socket, to.is_ipv6())
+        } else {
+            self.send_all(socket)
+        };
+        self.outgoing.clear();
+        standing.follow(socket, ip, to);
+        flushed
+    }
+
+    /// Sends with DF, which is a setting of the socket.
+    fn send_unfragmented(&mut self, socket: BorrowedFd<'_>, is_v6: bool) -> Flushed {
+        // An earlier datagram's error would be taken for one of these, of which one too long for the link is told once.
+        let _ = SockRef::from(&socket).take_error();
+        if ip_options::set_dont_fragment(socket, is_v6, true).is_err() {
+            let refused = self.outgoing.len() as u64;
+            return Flushed { sent: 0, refused };
+        }
+        let mut flushed = Flushed::default();
+        for index in 0..self.outgoing.len() {
+            match self.send(socket, index..index + 1) {
+                Ok(_) => flushed.sent += 1,
+                Err(_) => flushed.refused += 1,
+            }
+        }
+        // It has just been set, to the value that it is set to again.
+        let _ = ip_options::set_dont_fragment(socket, is_v6, false);
+        flushed
+    }
+
+    fn send_all(&mut self, socket: BorrowedFd<'_>) -> Flushed {
+        let count = self.outgoing.len();
         let mut flushed = Flushed::default();
         let mut next = 0;
+        let mut tried_again = false;
         while next < count {
             match self.send(socket, next..count) {
                 Ok(sent) => {
                     flushed.sent += sent as u64;
                     next += sent;
+                    tried_again = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     flushed.refused += (count - next) as u64;
                     break;
                 }
+                // What the network said about an earlier datagram comes as an error of the next call, once.
+                Err(_) if !tried_again => tried_again = true,
                 Err(_) => {
                     // The error belongs to the first datagram; the others may still have a way.
                     flushed.refused += 1;
                     next += 1;
+                    tried_again = false;
                 }
             }
         }
-        self.spans.clear();
         flushed
     }
 
     /// One system call. The caller has pointed the iovecs of `range` to memory that is still borrowed.
     fn send(&mut self, socket: BorrowedFd<'_>, range: Range<usize>) -> io::Result<usize> {
         let first = range.start;
-        if range.len() == 1 {
+        if range.len() == 1 && self.headers[first].msg_hdr.msg_controllen == 0 {
             let part = self.iovecs[first];
             // SAFETY: the name belongs to `self`, the iovec's memory is borrowed by the caller, and the kernel only reads
             // both.
@@ -332,9 +368,9 @@ mod tests {
         let bytes: Vec<u8> = (0..30).collect();
         let mut send = SendBatch::new(4);
         for start in [0, 10, 20] {
-            send.push(start..start + 10, to);
+            send.push(start..start + 10, to, IpMeta::default());
         }
-        let flushed = send.flush(left.as_fd(), &bytes);
+        let flushed = send.flush(left.as_fd(), &mut Standing::default(), &bytes);
         assert_eq!(
             flushed,
             Flushed {
@@ -360,10 +396,10 @@ mod tests {
         let to = right.local_addr().unwrap();
         let bytes = vec![0; 70_000];
         let mut send = SendBatch::new(4);
-        send.push(0..10, to);
-        send.push(0..70_000, to);
-        send.push(0..10, to);
-        let flushed = send.flush(left.as_fd(), &bytes);
+        send.push(0..10, to, IpMeta::default());
+        send.push(0..70_000, to, IpMeta::default());
+        send.push(0..10, to, IpMeta::default());
+        let flushed = send.flush(left.as_fd(), &mut Standing::default(), &bytes);
         assert_eq!(
             flushed,
             Flushed {

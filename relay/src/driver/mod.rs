@@ -6,10 +6,14 @@
 pub(crate) mod batch;
 pub(crate) mod certificate;
 pub(crate) mod clock;
+mod control;
 pub(crate) mod counters;
 pub(crate) mod descriptors;
 pub(crate) mod directory;
 pub(crate) mod entrance;
+pub(crate) mod error_queue;
+mod fixed;
+pub(crate) mod ip_options;
 pub(crate) mod peer_connections;
 pub(crate) mod places;
 pub(crate) mod relayed_tcp;

@@ -1,7 +1,7 @@
 //! Relayed sockets: one unconnected UDP socket for each relayed transport address, in a table by
 //! [`RelayedId::index`].
 //!
-//! Sixteen bytes a socket here; the kernel keeps the rest. They never share their port (no SO_REUSEADDR, no
+//! Twenty bytes a socket here; the kernel keeps the rest. They never share their port (no SO_REUSEADDR, no
 //! SO_REUSEPORT), so that a port granted to this relay and taken by another program is seen.
 
 use std::io;
@@ -13,11 +13,12 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use turnfleet_turn::{OpenError, RelayedId, ShardId};
+use turnfleet_turn::{IpMeta, OpenError, RelayedId, ShardId};
 
 use super::batch::SendBatch;
-use super::descriptors;
 use super::directory::{Directory, HostIndex, Owner};
+use super::ip_options::Standing;
+use super::{descriptors, ip_options};
 use crate::shard::token::Source;
 
 struct RelayedSocket {
@@ -27,8 +28,17 @@ struct RelayedSocket {
     port: u16,
     /// The address that it is bound to; `None` where the directory does not have it.
     host: Option<HostIndex>,
-    /// Whether the socket stands in the shard's ready list: once at most.
-    queued: bool,
+    standing: Standing,
+    turn: Turn,
+}
+
+/// Whether a socket stands in the shard's ready list, where it stands once at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Idle,
+    Queued,
+    /// And the network has said something about what it sent.
+    QueuedWithErrors,
 }
 
 /// The relayed sockets of one shard. Those that are open stand in the directory of the relay.
@@ -84,7 +94,8 @@ impl RelayedSockets {
             id,
             port,
             host,
-            queued: false,
+            standing: Standing::default(),
+            turn: Turn::Idle,
         });
         if let Some(host) = host {
             let shard = self.own;
@@ -127,16 +138,33 @@ impl RelayedSockets {
     /// Notes that the socket at `index` stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
         match self.table.get_mut(index) {
-            Some(Some(socket)) => !std::mem::replace(&mut socket.queued, true),
-            Some(None) | None => false,
+            Some(Some(socket)) if socket.turn == Turn::Idle => {
+                socket.turn = Turn::Queued;
+                true
+            }
+            Some(Some(_) | None) | None => false,
         }
     }
 
-    /// Notes that the socket at `index` was taken off the ready list, and names it.
-    pub(crate) fn take_queued(&mut self, index: usize) -> Option<RelayedId> {
+    /// Notes that the error queue of the socket at `index`, which stands in the ready list, has something.
+    pub(crate) fn set_errors(&mut self, index: usize) {
+        if let Some(Some(socket)) = self.table.get_mut(index) {
+            socket.turn = Turn::QueuedWithErrors;
+        }
+    }
+
+    /// Notes that the socket at `index` was taken off the ready list, and names it; also whether its error queue has
+    /// something.
+    pub(crate) fn take_queued(&mut self, index: usize) -> Option<(RelayedId, bool)> {
         let socket = self.table.get_mut(index)?.as_mut()?;
-        socket.queued = false;
-        Some(socket.id)
+        let turn = std::mem::replace(&mut socket.turn, Turn::Idle);
+        Some((socket.id, turn == Turn::QueuedWithErrors))
+    }
+
+    /// The socket named `id`, and what it writes into headers.
+    fn sender(&mut self, id: RelayedId) -> Option<(BorrowedFd<'_>, &mut Standing)> {
+        let socket = self.table.get_mut(id.index())?.as_mut()?;
+        (socket.id == id).then_some((socket.fd.as_fd(), &mut socket.standing))
     }
 
     fn named(&self, id: RelayedId) -> Option<&RelayedSocket> {
@@ -173,33 +201,33 @@ impl PeerQueue {
         }
     }
 
-    /// Queues the datagram at `span` of `bytes`, after sending what waits for another socket. Returns how many
+    /// Queues the datagram at `span` of `bytes` to go where and as the pair says, after sending what waits for another socket. Returns how many
     /// datagrams were refused on that occasion. All pushes up to a flush name parts of the same buffer.
     pub(crate) fn push(
         &mut self,
-        sockets: &RelayedSockets,
+        sockets: &mut RelayedSockets,
         via: RelayedId,
         span: Range<usize>,
-        to: SocketAddr,
+        (to, ip): (SocketAddr, IpMeta),
         bytes: &[u8],
     ) -> u64 {
         let mut refused = 0;
-        if self.via != Some(via) || self.batch.is_full() {
+        if self.via != Some(via) || self.batch.is_full_for(ip) {
             refused = self.flush(sockets, bytes);
             self.via = Some(via);
         }
-        self.batch.push(span, to);
+        self.batch.push(span, to, ip);
         refused
     }
 
     /// Sends what waits and returns how many datagrams were refused.
-    pub(crate) fn flush(&mut self, sockets: &RelayedSockets, bytes: &[u8]) -> u64 {
+    pub(crate) fn flush(&mut self, sockets: &mut RelayedSockets, bytes: &[u8]) -> u64 {
         if self.batch.is_empty() {
             return 0;
         }
-        let socket = self.via.take().and_then(|via| sockets.socket(via));
-        match socket {
-            Some(socket) => self.batch.flush(socket, bytes).refused,
+        let sender = self.via.take().and_then(|via| sockets.sender(via));
+        match sender {
+            Some((socket, standing)) => self.batch.flush(socket, standing, bytes).refused,
             None => self.batch.discard(),
         }
     }
@@ -211,6 +239,9 @@ fn bind(local: SocketAddr) -> io::Result<Socket> {
     if local.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    ip_options::prepare(socket.as_fd(), local.is_ipv6());
+    // A system that refuses it tells nothing about what was sent.
+    let _ = ip_options::keep_errors(socket.as_fd(), local.is_ipv6());
     socket.bind(&local.into())?;
     Ok(socket)
 }
@@ -239,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relayed_socket_takes_sixteen_bytes() {
-        assert_eq!(size_of::<Option<RelayedSocket>>(), 16);
+    fn a_relayed_socket_takes_twenty_bytes() {
+        assert_eq!(size_of::<Option<RelayedSocket>>(), 20);
     }
 }

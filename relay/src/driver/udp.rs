@@ -5,7 +5,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
+use turnfleet_turn::IpMeta;
+
 use super::batch::{Flushed, ReceiveBatch, SendBatch};
+use super::ip_options::{self, Standing};
 
 /// Datagrams that one system call receives or sends.
 pub(crate) const BATCH: usize = 64;
@@ -15,12 +18,24 @@ struct UdpListener {
     address: SocketAddr,
     /// Datagrams for clients that wait for the end of the batch.
     outgoing: SendBatch,
+    standing: Standing,
+    /// Of datagrams for which nobody says another one, whatever the socket stands at.
+    system_ttl: Option<u8>,
     queued: bool,
+}
+
+impl UdpListener {
+    fn flush(&mut self, bytes: &[u8]) -> Flushed {
+        let socket = self.socket.as_fd();
+        self.outgoing.flush(socket, &mut self.standing, bytes)
+    }
 }
 
 /// The UDP listeners of one shard, few enough to be searched one by one.
 pub(crate) struct UdpListeners {
     listeners: Vec<UdpListener>,
+    /// For a message that is sent at once, whatever waits.
+    single: SendBatch,
 }
 
 impl UdpListeners {
@@ -28,14 +43,22 @@ impl UdpListeners {
     pub(crate) fn new(sockets: Vec<(UdpSocket, SocketAddr)>) -> Self {
         let listeners = sockets
             .into_iter()
-            .map(|(socket, address)| UdpListener {
-                socket,
-                address,
-                outgoing: SendBatch::new(BATCH),
-                queued: false,
+            .map(|(socket, address)| {
+                let system_ttl = ip_options::system_ttl(socket.as_fd(), address.is_ipv6());
+                UdpListener {
+                    socket,
+                    address,
+                    outgoing: SendBatch::new(BATCH),
+                    standing: Standing::default(),
+                    system_ttl,
+                    queued: false,
+                }
             })
             .collect();
-        Self { listeners }
+        Self {
+            listeners,
+            single: SendBatch::new(1),
+        }
     }
 
     /// The address that clients reach the listener at `index` by.
@@ -55,21 +78,23 @@ impl UdpListeners {
         batch.receive(self.listeners[index].socket.as_fd(), 0..batch.slots())
     }
 
-    /// Queues the datagram at `span` of the buffer that the next [`UdpListeners::flush`] is given. With a full queue
-    /// it is flushed from `bytes` first.
+    /// Queues the datagram at `span` of the buffer that the next [`UdpListeners::flush`] is given, with the header that it is
+    /// to have. With a full queue it is flushed from `bytes` first.
     pub(crate) fn push(
         &mut self,
         index: usize,
         span: Range<usize>,
-        to: SocketAddr,
+        (to, ip): (SocketAddr, IpMeta),
         bytes: &[u8],
     ) -> Flushed {
         let listener = &mut self.listeners[index];
+        let ttl = ip.ttl.or(listener.system_ttl);
+        let ip = IpMeta { ttl, ..ip };
         let mut flushed = Flushed::default();
-        if listener.outgoing.is_full() {
-            flushed = listener.outgoing.flush(listener.socket.as_fd(), bytes);
+        if listener.outgoing.is_full_for(ip) {
+            flushed = listener.flush(bytes);
         }
-        listener.outgoing.push(span, to);
+        listener.outgoing.push(span, to, ip);
         flushed
     }
 
@@ -78,7 +103,7 @@ impl UdpListeners {
         let mut flushed = Flushed::default();
         for listener in &mut self.listeners {
             if !listener.outgoing.is_empty() {
-                let part = listener.outgoing.flush(listener.socket.as_fd(), bytes);
+                let part = listener.flush(bytes);
                 flushed.sent += part.sent;
                 flushed.refused += part.refused;
             }
@@ -86,18 +111,16 @@ impl UdpListeners {
         flushed
     }
 
-    /// Sends one message at once, outside of any batch.
-    pub(crate) fn send_now(&self, index: usize, message: &[u8], to: SocketAddr) -> Flushed {
-        match self.listeners[index].socket.send_to(message, to) {
-            Ok(_) => Flushed {
-                sent: 1,
-                refused: 0,
-            },
-            Err(_) => Flushed {
-                sent: 0,
-                refused: 1,
-            },
-        }
+    /// Sends one message of the relay at once, outside of any batch.
+    pub(crate) fn send_now(&mut self, index: usize, message: &[u8], to: SocketAddr) -> Flushed {
+        let listener = &mut self.listeners[index];
+        let ip = IpMeta {
+            ttl: listener.system_ttl,
+            ..IpMeta::default()
+        };
+        self.single.push(0..message.len(), to, ip);
+        let socket = listener.socket.as_fd();
+        self.single.flush(socket, &mut listener.standing, message)
     }
 
     /// Notes that the listener stands in the ready list; `false` where it stood there already.

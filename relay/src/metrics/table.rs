@@ -167,6 +167,12 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     counter(
+        "turnfleet_relay_icmp_indications_total",
+        &[],
+        "ICMP messages about datagrams to peers that clients were told of.",
+        |now, out| out.plain(now.core.icmp_indications),
+    ),
+    counter(
         "turnfleet_relay_limits_reached_total",
         &["limit"],
         "How often a bound was reached, by bound.",

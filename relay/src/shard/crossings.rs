@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::Waker;
-use turnfleet_turn::{ClientHeader, RelayedId, ShardId, Span};
+use turnfleet_turn::{ClientHeader, IpMeta, RelayedId, ShardId, Span};
 
 use crate::driver::directory::Owner;
 
@@ -26,8 +26,8 @@ const MAX_BYTES: usize = 256 << 10;
 pub(super) struct Crossing {
     /// The socket of the receiving shard.
     pub(super) on: RelayedId,
-    /// The local address of the socket that it would have been sent from.
-    pub(super) from: SocketAddr,
+    /// The local address of the socket that it would have been sent from, and the header that it would have left with.
+    pub(super) from: (SocketAddr, IpMeta),
     /// Where it stands in the bundle, with room for a header before it and for padding behind it.
     pub(super) payload: Span,
 }
@@ -41,7 +41,7 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// Adds a payload; `false` where the bundle is full.
-    fn push(&mut self, on: RelayedId, from: SocketAddr, payload: &[u8]) -> bool {
+    fn push(&mut self, on: RelayedId, from: (SocketAddr, IpMeta), payload: &[u8]) -> bool {
         let start = self.bytes.len() + ClientHeader::MAX_LEN;
         let end = start + payload.len() + ClientHeader::MAX_PADDING;
         if self.crossings.len() == MAX_PAYLOADS || end > MAX_BYTES {
@@ -158,7 +158,7 @@ impl Crossings {
 
     /// Gathers a payload for a socket of another shard; it leaves with the next [`Crossings::flush`]. Returns how many
     /// payloads were dropped on that occasion.
-    pub(super) fn push(&mut self, to: Owner, from: SocketAddr, payload: &[u8]) -> u64 {
+    pub(super) fn push(&mut self, to: Owner, from: (SocketAddr, IpMeta), payload: &[u8]) -> u64 {
         let shard = usize::from(to.shard.0);
         let mut dropped = 0;
         if !self.gather(shard, to.id, from, payload) {
@@ -168,7 +168,13 @@ impl Crossings {
         dropped
     }
 
-    fn gather(&mut self, shard: usize, on: RelayedId, from: SocketAddr, payload: &[u8]) -> bool {
+    fn gather(
+        &mut self,
+        shard: usize,
+        on: RelayedId,
+        from: (SocketAddr, IpMeta),
+        payload: &[u8],
+    ) -> bool {
         let bundle = self.outgoing.get_mut(shard);
         let taken = bundle.is_some_and(|bundle| bundle.push(on, from, payload));
         self.waiting += usize::from(taken);
@@ -253,8 +259,12 @@ mod tests {
         }
     }
 
-    fn from() -> SocketAddr {
-        "192.0.2.1:50000".parse().unwrap()
+    fn from() -> (SocketAddr, IpMeta) {
+        let ip = IpMeta {
+            ttl: Some(63),
+            ..IpMeta::default()
+        };
+        ("192.0.2.1:50000".parse().unwrap(), ip)
     }
 
     fn payloads(bundle: &Bundle) -> Vec<&[u8]> {

@@ -8,6 +8,7 @@
 mod crossings;
 mod event_log;
 mod links;
+mod peer_errors;
 mod published;
 mod relaying;
 mod short_cut;
@@ -38,6 +39,7 @@ pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 
 use crate::driver::directory::Directory;
+use crate::driver::ip_options;
 use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
 use crossings::Crossings;
@@ -96,6 +98,7 @@ impl Bound {
             evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
         });
+        let dont_fragment = ip_options::can_set_dont_fragment();
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
         let streams = self.settings.streams.per_shard(self.settings.shards);
         let links = Links::connect(&wakers, streams.without_allocation);
@@ -117,6 +120,7 @@ impl Bound {
                     shards: self.settings.shards,
                     relayed_hosts: self.settings.relayed_hosts.clone(),
                     rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
+                    dont_fragment,
                     trusted_sources: self.settings.trusted_sources.clone(),
                 },
                 seed: seed()?,

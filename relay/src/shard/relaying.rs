@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::wire::{Frame, deframe};
-use turnfleet_turn::{Context, Decision, FiveTuple, PeerAddr, RelayedId, ShardId, Span, Transport};
+use turnfleet_turn::{
+    Context, Decision, FiveTuple, IpMeta, PeerAddr, RelayedId, ShardId, Span, Transport,
+};
 
 use super::short_cut::Packet;
 use super::token::Source;
@@ -70,25 +72,32 @@ impl Shard {
 
     fn handle_datagram(&mut self, listener: usize, from: FiveTuple, slot: usize) {
         let packet = self.from_clients.datagram(slot);
+        let ip = self.from_clients.ip(slot);
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision = self
-            .server
-            .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let decision =
+            self.server
+                .handle_client(self.now, from, ip, packet, &context, &mut self.reply);
         let start = ReceiveBatch::start(slot);
         match decision {
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via,
+                to,
+                payload,
+                ip,
+            } => {
                 let payload = Span {
                     start: start + payload.start,
                     ..payload
                 };
-                if !self.short_cut(&Packet::Datagram, via, to.0, payload) {
+                let to = (to.0, ip);
+                if !self.short_cut(&Packet::Datagram, via, to, payload) {
                     self.counters.peer_datagrams_refused += self.to_peers.push(
-                        &self.relayed,
+                        &mut self.relayed,
                         via,
                         payload.range(),
-                        to.0,
+                        to,
                         self.from_clients.bytes(),
                     );
                 }
@@ -99,7 +108,9 @@ impl Shard {
                 let span = start..start + self.reply.len();
                 self.from_clients.bytes_mut()[span.clone()].copy_from_slice(&self.reply);
                 let bytes = self.from_clients.bytes();
-                let flushed = self.listeners.push(listener, span, from.client, bytes);
+                let flushed =
+                    self.listeners
+                        .push(listener, span, (from.client, IpMeta::default()), bytes);
                 self.counters.client_datagrams_refused += flushed.refused;
             }
             Decision::Pending => {
@@ -116,14 +127,17 @@ impl Shard {
     fn flush_datagrams(&mut self) {
         self.flush_crossings();
         let bytes = self.from_clients.bytes();
-        self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, bytes);
+        self.counters.peer_datagrams_refused += self.to_peers.flush(&mut self.relayed, bytes);
     }
 
     /// Receives at most `share` datagrams from a relayed socket; they wait for the next flush.
     pub(super) fn serve_relayed(&mut self, index: usize, share: usize) {
-        let Some(id) = self.relayed.take_queued(index) else {
+        let Some((id, has_errors)) = self.relayed.take_queued(index) else {
             return;
         };
+        if has_errors {
+            self.serve_errors(id);
+        }
         if self.gathered + share > self.from_peers.slots() {
             self.flush_to_clients();
         }
@@ -156,8 +170,11 @@ impl Shard {
             return;
         };
         let len = self.from_peers.len(slot);
-        let decision = self.server.handle_peer(self.now, on, PeerAddr(peer), len);
-        let Decision::ToClient { to, header } = decision else {
+        let ip = self.from_peers.ip(slot);
+        let decision = self
+            .server
+            .handle_peer(self.now, on, PeerAddr(peer), ip, len);
+        let Decision::ToClient { to, header, ip } = decision else {
             return;
         };
         let start = ReceiveBatch::start(slot);
@@ -167,7 +184,7 @@ impl Shard {
         };
         let (listeners, streams) = (&mut self.listeners, &mut self.streams);
         let (counters, bytes) = (&mut self.counters, self.from_peers.bytes());
-        deliver(listeners, streams, counters, to, message, bytes);
+        deliver(listeners, streams, counters, (to, ip), message, bytes);
     }
 
     /// Sends what peers' datagrams brought for clients, and makes their slots free.
@@ -236,22 +253,33 @@ impl Shard {
     ) -> After {
         let start = range.start;
         let packet = &self.unread[start..start + len];
+        let ip = IpMeta::default();
         let context = Context {
             keys: &*self.policy.keys,
         };
-        let decision = self
-            .server
-            .handle_client(self.now, from, packet, &context, &mut self.reply);
+        let decision =
+            self.server
+                .handle_client(self.now, from, ip, packet, &context, &mut self.reply);
         match decision {
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via,
+                to,
+                payload,
+                ip,
+            } => {
                 let payload = Span {
                     start: start + payload.start,
                     ..payload
                 };
-                if !self.short_cut(&Packet::Message(range), via, to.0, payload) {
-                    self.counters.peer_datagrams_refused +=
-                        self.to_peers
-                            .push(&self.relayed, via, payload.range(), to.0, &self.unread);
+                let to = (to.0, ip);
+                if !self.short_cut(&Packet::Message(range), via, to, payload) {
+                    self.counters.peer_datagrams_refused += self.to_peers.push(
+                        &mut self.relayed,
+                        via,
+                        payload.range(),
+                        to,
+                        &self.unread,
+                    );
                 }
             }
             Decision::Reply => {
@@ -283,25 +311,26 @@ impl Shard {
     /// Sends what a stream's messages brought for peers, for other shards and for clients of this one.
     pub(super) fn flush_messages(&mut self) {
         self.flush_crossings();
-        self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, &self.unread);
+        self.counters.peer_datagrams_refused +=
+            self.to_peers.flush(&mut self.relayed, &self.unread);
         self.counters.client_datagrams_refused += self.listeners.flush(&self.unread).refused;
     }
 }
 
-/// Queues the framed data at `message` of `bytes` for a client. A datagram leaves with the next flush of the listeners,
+/// Queues the framed data at `message` of `bytes` for a client, to leave with that header. A datagram leaves with the next flush of the listeners,
 /// which is given the same bytes.
 pub(super) fn deliver(
     listeners: &mut UdpListeners,
     streams: &mut Streams,
     counters: &mut DriverCounters,
-    to: FiveTuple,
+    (to, ip): (FiveTuple, IpMeta),
     message: Span,
     bytes: &[u8],
 ) {
     match to.transport {
         Transport::Udp => {
             if let Some(listener) = listeners.find(to.server) {
-                let flushed = listeners.push(listener, message.range(), to.client, bytes);
+                let flushed = listeners.push(listener, message.range(), (to.client, ip), bytes);
                 counters.client_datagrams_refused += flushed.refused;
             }
         }

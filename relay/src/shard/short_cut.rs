@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use turnfleet_turn::{ClientHeader, Decision, FiveTuple, PeerAddr, RelayedId, Span};
+use turnfleet_turn::{ClientHeader, Decision, FiveTuple, IpMeta, PeerAddr, RelayedId, Span};
 
 use super::crossings::Crossing;
 use super::relaying::deliver;
@@ -27,13 +27,14 @@ pub(super) enum Packet {
 }
 
 impl Shard {
-    /// Passes a payload on to the client whose relayed transport address `to` is; `false` where that is none of this
+    /// Passes a payload, with the header that it would leave with, on to the client whose relayed transport address `to` is;
+    /// `false` where that is none of this
     /// relay's, and the payload is to be sent.
     pub(super) fn short_cut(
         &mut self,
         packet: &Packet,
         via: RelayedId,
-        to: SocketAddr,
+        (to, ip): (SocketAddr, IpMeta),
         payload: Span,
     ) -> bool {
         let Some(owner) = self.relayed.owner(to) else {
@@ -44,20 +45,26 @@ impl Shard {
         };
         if self.crossings.is_own(owner) {
             self.counters.count_short_cut(payload.len);
-            self.pass_on(packet, owner.id, from, payload);
+            self.pass_on(packet, owner.id, (from, ip), payload);
         } else {
             let bytes = match packet {
                 Packet::Datagram => self.from_clients.bytes(),
                 Packet::Message(_) => &self.unread,
             };
             let payload = &bytes[payload.range()];
-            self.counters.crossings_dropped += self.crossings.push(owner, from, payload);
+            self.counters.crossings_dropped += self.crossings.push(owner, (from, ip), payload);
         }
         true
     }
 
     /// Gives a payload to the client that has the relayed socket `on`, in place where the header fits in front of it.
-    fn pass_on(&mut self, packet: &Packet, on: RelayedId, from: SocketAddr, payload: Span) {
+    fn pass_on(
+        &mut self,
+        packet: &Packet,
+        on: RelayedId,
+        from: (SocketAddr, IpMeta),
+        payload: Span,
+    ) {
         let Some((to, header)) = self.decide(on, from, payload.len) else {
             return;
         };
@@ -87,7 +94,7 @@ impl Shard {
     }
 
     /// A message of a stream may have too little in front of its payload, and the message before it may still wait.
-    fn pass_on_copy(&mut self, to: FiveTuple, header: ClientHeader, payload: Span) {
+    fn pass_on_copy(&mut self, to: (FiveTuple, IpMeta), header: ClientHeader, payload: Span) {
         self.flush_messages();
         let copy = &mut self.copy;
         copy.clear();
@@ -106,16 +113,17 @@ impl Shard {
         }
     }
 
-    /// What the core says to a payload of `len` bytes that arrives at the relayed socket `on` from that at `from`.
+    /// What the core says to a payload of `len` bytes that arrives at the relayed socket `on` from that at `from`, with the
+    /// header that it left that one with.
     fn decide(
         &mut self,
         on: RelayedId,
-        from: SocketAddr,
+        (from, ip): (SocketAddr, IpMeta),
         len: usize,
-    ) -> Option<(FiveTuple, ClientHeader)> {
+    ) -> Option<((FiveTuple, IpMeta), ClientHeader)> {
         let from = PeerAddr(from);
-        match self.server.handle_peer(self.now, on, from, len) {
-            Decision::ToClient { to, header } => Some((to, header)),
+        match self.server.handle_peer(self.now, on, from, ip, len) {
+            Decision::ToClient { to, header, ip } => Some(((to, ip), header)),
             Decision::Drop(_)
             | Decision::Reply
             | Decision::Pending

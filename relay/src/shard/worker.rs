@@ -240,6 +240,7 @@ impl Shard {
                 );
                 self.enqueue(Source::PeerConnection(index));
             }
+            Source::Relayed(index) if event.is_error() => self.note_errors(index),
             Source::Udp(_)
             | Source::Acceptor(_)
             | Source::Relayed(_)

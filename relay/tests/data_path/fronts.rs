@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::AlertDescription;
 use turnfleet_relay::shard::{Front, Listener, StreamLimits};
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;
@@ -320,11 +321,23 @@ fn http_in_tls_reaches_its_server_as_it_came_and_turn_stays_here() {
 #[test]
 fn without_an_https_server_unknown_protocols_are_no_obstacle() {
     let fronted = Fronted::new(Transport::Tls, Front::default());
-    for protocols in [&["h2"][..], &["acme-tls/1"]] {
+    for protocols in [&["h2"][..], &["spdy/3"]] {
         let stream = tls_over(connect(fronted.server()), &fronted.chain, protocols);
         let mut driver = Driver::over_tls(stream);
         driver.allocate(AllocateOptions::default());
     }
+}
+
+#[test]
+fn a_challenge_of_a_certificate_authority_is_refused_by_an_alert() {
+    let fronted = Fronted::new(Transport::Tls, Front::default());
+    let mut stream = connect(fronted.server());
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut session = tls_session(&fronted.chain, &["acme-tls/1"]);
+    let error = session.complete_io(&mut stream).unwrap_err();
+    let alert = error.get_ref().and_then(|error| error.downcast_ref());
+    let wanted = AlertDescription::NoApplicationProtocol;
+    assert_eq!(alert, Some(&rustls::Error::AlertReceived(wanted)));
 }
 
 /// Neither end is read for a while: the relay keeps what its buffers hold, and everything arrives once it is read.

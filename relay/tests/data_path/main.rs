@@ -1,8 +1,10 @@
 //! The data path with real sockets on loopback: a relay, the sans-IO client on sockets of its own, and peers.
 
+mod certificates;
 mod fronts;
 mod hairpin;
 mod hairpin_worlds;
+mod ip;
 mod sockets;
 mod streams;
 mod support;

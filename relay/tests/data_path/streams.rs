@@ -2,14 +2,13 @@
 
 use std::io::Write as _;
 use std::net::UdpSocket;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{
     DEADLINE, Driver, Relay, certificate, connect, echo_peer, settings, tls_session, wait_until,
     write_certificate,
 };
-use turnfleet_relay::shard::{Certificate, StreamLimits};
+use turnfleet_relay::shard::StreamLimits;
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;
 
@@ -285,35 +284,6 @@ fn a_stranger_that_does_not_read_is_closed_before_much_waits_for_it() {
         sent += stranger.write(&bindings[sent % 20..]).unwrap_or(0);
         shards.driver_counters().streams_overflowed == 1
     });
-}
-
-#[test]
-fn a_replaced_certificate_serves_later_handshakes_and_leaves_live_streams_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let (chain, key) = (
-        folder.path().join("cert.pem"),
-        folder.path().join("key.pem"),
-    );
-    write_certificate(&chain, &key);
-    let certificate = Arc::new(Certificate::load(&chain, &key).unwrap());
-    let _watcher = certificate.watch().unwrap();
-    let relay = Relay::start(settings(1, Some(Arc::clone(&certificate))));
-    let server = relay.address(Transport::Tls, true);
-    let mut earlier = Driver::tls(server, &chain);
-    earlier.allocate(AllocateOptions::default());
-
-    std::fs::write(&key, "no key").unwrap();
-    wait_until("a rejected key", || certificate.rejected() > 0);
-    drop(Driver::tls(server, &chain));
-
-    let (next_chain, next_key) = (folder.path().join("next"), folder.path().join("next-key"));
-    write_certificate(&next_chain, &next_key);
-    std::fs::rename(&next_key, &key).unwrap();
-    std::fs::rename(&next_chain, &chain).unwrap();
-    wait_until("the replacement", || certificate.replaced() > 0);
-    let mut later = Driver::tls(server, &chain);
-    later.allocate(AllocateOptions::default());
-    earlier.refresh(600);
 }
 
 #[test]

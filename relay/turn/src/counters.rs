@@ -128,6 +128,8 @@ pub struct Counters {
     to_clients: [Flow; Transport::ALL.len()],
     /// Allocations granted.
     pub opened: u64,
+    /// ICMP messages that clients were told of (RFC 8656 §11.5).
+    pub icmp_indications: u64,
     /// Permissions that exist; a gauge.
     pub permissions: u64,
     /// Channel bindings that exist; a gauge.
@@ -210,6 +212,7 @@ impl Counters {
             mine.add(theirs);
         }
         self.opened += other.opened;
+        self.icmp_indications += other.icmp_indications;
         self.permissions += other.permissions;
         self.channels += other.channels;
         self.connections += other.connections;

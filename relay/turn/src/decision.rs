@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::command::{RelayedId, ShardId};
+use crate::ip::IpMeta;
 use crate::wire::{ChannelNumber, ConnectionId, TransactionId};
 
 /// A part of the buffer that the driver handed in.
@@ -51,6 +52,8 @@ pub enum Decision {
         to: PeerAddr,
         /// The application data inside the packet handed in.
         payload: Span,
+        /// What its IP header says (RFC 8656 §13 to §15).
+        ip: IpMeta,
     },
     /// The datagram goes to a client, behind `header`.
     ToClient {
@@ -58,6 +61,8 @@ pub enum Decision {
         to: FiveTuple,
         /// What stands before the payload on the wire.
         header: ClientHeader,
+        /// What its IP header says, where the client is reached by UDP (RFC 8656 §13, §14).
+        ip: IpMeta,
     },
 }
 
@@ -113,11 +118,17 @@ pub enum DropReason {
     TooLong,
     /// The allocation has as many peer data connections as it may have.
     TooManyConnections,
+    /// Data whose TTL or hop limit is used up.
+    TtlExpired,
+    /// An ICMP message of a type that clients are not told of.
+    IcmpType,
+    /// An ICMP message beyond those that a client is told of in a time.
+    IcmpRate,
 }
 
 impl DropReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::BadFingerprint,
         Self::Unexpected,
@@ -133,6 +144,9 @@ impl DropReason {
         Self::NotAllocated,
         Self::TooLong,
         Self::TooManyConnections,
+        Self::TtlExpired,
+        Self::IcmpType,
+        Self::IcmpRate,
     ];
 
     /// The metric label.
@@ -154,6 +168,9 @@ impl DropReason {
             Self::NotAllocated => "not_allocated",
             Self::TooLong => "too_long",
             Self::TooManyConnections => "too_many_connections",
+            Self::TtlExpired => "ttl_expired",
+            Self::IcmpType => "icmp_type",
+            Self::IcmpRate => "icmp_rate",
         }
     }
 }

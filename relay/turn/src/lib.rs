@@ -7,7 +7,8 @@
 //! A driver feeds a [`Server`] like this, once a batch:
 //! 1. read the clock once into a [`Now`];
 //! 2. [`Server::handle_client`] for each datagram or deframed stream message, [`Server::handle_peer`] for each datagram
-//!    on a relayed socket, and carry out the [`Decision`];
+//!    on a relayed socket, and carry out the [`Decision`]; [`Server::handle_peer_error`] for each ICMP message about what
+//!    was sent from one;
 //! 3. drain [`Server::poll_command`] before any `Reply` of the batch is sent, and answer each [`Command`] that says how;
 //! 4. drain [`Server::poll_event`];
 //! 5. sleep until [`Server::poll_timeout`], then call [`Server::handle_timeout`].
@@ -28,7 +29,9 @@ mod counters;
 mod decision;
 mod event;
 pub mod expiry;
+mod ip;
 pub mod ledger;
+mod pace;
 pub mod peer_filter;
 mod permissions;
 pub mod policy;
@@ -47,6 +50,7 @@ pub use context::{Candidate, Candidates, Context, KeySource};
 pub use counters::{Counters, Flow, Limit, RedirectReason};
 pub use decision::{ClientHeader, Decision, DropReason, Span};
 pub use event::{CloseReason, ConnectionOrigin, Event};
+pub use ip::IpMeta;
 pub use ledger::Ledger;
 pub use reject::Reject;
 pub use request_method::RequestMethod;

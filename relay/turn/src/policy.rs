@@ -19,6 +19,9 @@ pub struct Config {
     pub relayed_hosts: Vec<RelayedHost>,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
     pub rfc5766_channel_numbers: bool,
+    /// Whether the driver sends datagrams with DF where a decision says so; where it cannot, DONT-FRAGMENT is an unknown
+    /// attribute (RFC 8656 §7.2).
+    pub dont_fragment: bool,
     /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
@@ -37,6 +40,7 @@ impl Config {
             shards: 1,
             relayed_hosts: hosts.into_iter().map(host).collect(),
             rfc5766_channel_numbers: false,
+            dont_fragment: false,
             trusted_sources: Vec::new(),
         }
     }

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use crate::addr::FiveTuple;
 use crate::allocation::Allocation;
 use crate::command::RelayedId;
+use crate::pace::Pace;
 use crate::random::KeyedHash;
+use crate::time::Instant;
 use crate::wire::ReservationToken;
 
 /// The place of an allocation. The generation tells it from its predecessors in the same place.
@@ -46,6 +48,8 @@ pub(crate) struct RelayedSocket {
     /// Zero while a socket of another shard is claimed.
     pub(crate) port: u16,
     pub(crate) used: RelayedUse,
+    /// Bounds the ICMP messages that a client is told of.
+    pub(crate) errors: Pace,
 }
 
 /// See the module.
@@ -114,6 +118,15 @@ impl Table {
 
     pub(crate) fn relayed_mut(&mut self, id: RelayedId) -> Option<&mut RelayedSocket> {
         self.relayed.entry_mut(id.slot(), id.generation())
+    }
+
+    /// The allocation of a relayed socket whose lifetime is not over.
+    pub(crate) fn live_on(&mut self, id: RelayedId, now: Instant) -> Option<&mut Allocation> {
+        let RelayedUse::Allocated(owner) = self.relayed(id)?.used else {
+            return None;
+        };
+        self.allocation_mut(owner)
+            .filter(|allocation| allocation.live(now).any(|relayed| relayed.id == id))
     }
 
     /// The relayed socket at a place.

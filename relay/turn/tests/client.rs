@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use turnfleet_turn::client::{AllocateOptions, Allocated, Client, Config, Event, Failure, Input};
 use turnfleet_turn::wire::{
-    AttributeType, ChannelData, ChannelNumber, Class, ErrorCode, LongTermKey, Message,
-    MessageWriter, Method,
+    AttributeType, ChannelData, ChannelNumber, Class, ErrorCode, Icmp, LongTermKey, Message,
+    MessageWriter, Method, TransactionId,
 };
-use turnfleet_turn::{ClientHeader, Instant, PeerAddr, Span, Transport};
+use turnfleet_turn::{AddressFamily, ClientHeader, Instant, PeerAddr, Span, Transport};
 
 const REALM: &str = "example.org";
 const START: Instant = Instant(1_000_000_000_000);
@@ -387,7 +387,7 @@ fn permissions_are_kept_and_admit_data() {
     let mut client = allocated(Transport::Udp);
     let peers = [peer("203.0.113.1:1"), peer("203.0.113.2:2")];
     let mut data = Vec::new();
-    let id = turnfleet_turn::wire::TransactionId([3; 12]);
+    let id = TransactionId([3; 12]);
     let mut writer = MessageWriter::new(&mut data, Class::Indication, Method::Data, id);
     writer.xor_peer_address(peer("203.0.113.2:99")).data(b"hi");
     writer.finish();
@@ -481,6 +481,39 @@ fn a_send_indication_names_peer_and_data() {
     assert_eq!(message.method(), Some(Method::Send));
     assert_eq!(message.xor_peer_address(), Some(Ok(peer)));
     assert_eq!(&bytes[message.data().unwrap().range()], b"hello");
+}
+
+#[test]
+fn an_icmp_attribute_about_a_permitted_peer_is_an_event() {
+    let mut client = allocated(Transport::Udp);
+    let (known, stranger) = (peer("203.0.113.1:7"), peer("203.0.113.2:7"));
+    client.create_permission(START, &[known]).unwrap();
+    let request = transmit(&mut client);
+    client.handle_input(START, &grant(&request, |_| {}));
+    client.poll_event();
+    let icmp = Icmp::too_big(AddressFamily::V4, 1280);
+    let indication = |peer: PeerAddr, value: &[u8]| {
+        let mut bytes = Vec::new();
+        let id = TransactionId([3; 12]);
+        let mut writer = MessageWriter::new(&mut bytes, Class::Indication, Method::Data, id);
+        writer.xor_peer_address(peer);
+        writer.attribute(AttributeType::ICMP, value);
+        writer.finish();
+        bytes
+    };
+    // The reserved bytes are ignored.
+    let value = [1, 2, 3, 4, 0, 0, 5, 0];
+    let about_known = indication(known, &value);
+    let input = client.handle_input(START, &about_known);
+    assert_eq!(input, Input::Response);
+    let event = Event::PeerError { peer: known, icmp };
+    assert_eq!(client.poll_event(), Some(event));
+    for (peer, value) in [(stranger, &value[..]), (known, &value[..7])] {
+        let bytes = indication(peer, value);
+        let input = client.handle_input(START, &bytes);
+        assert_eq!(input, Input::Ignored);
+    }
+    assert_silent(&mut client);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{ChannelNumber, Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
-    Now, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
+    KeySource, Now, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
 };
 
 const REALM: &str = "example.org";
@@ -131,13 +131,20 @@ impl Pair {
     fn handle_at_server(&mut self, packet: &[u8]) {
         let context = Context { keys: &OneUser };
         let mut reply = Vec::new();
-        let decision =
-            self.server
-                .handle_client(self.now, self.five_tuple, packet, &context, &mut reply);
+        let decision = self.server.handle_client(
+            self.now,
+            self.five_tuple,
+            IpMeta::default(),
+            packet,
+            &context,
+            &mut reply,
+        );
         self.carry_out();
         match decision {
             Decision::Reply => self.send_to_client(&reply),
-            Decision::ToPeer { via, to, payload } => self.echo(via, to, &packet[payload.range()]),
+            Decision::ToPeer {
+                via, to, payload, ..
+            } => self.echo(via, to, &packet[payload.range()]),
             Decision::Drop(_)
             | Decision::Pending
             | Decision::ToClient { .. }
@@ -166,7 +173,10 @@ impl Pair {
     }
 
     fn echo(&mut self, on: RelayedId, from: PeerAddr, payload: &[u8]) {
-        let decision = self.server.handle_peer(self.now, on, from, payload.len());
+        let ip = IpMeta::default();
+        let decision = self
+            .server
+            .handle_peer(self.now, on, from, ip, payload.len());
         let Decision::ToClient { header, .. } = decision else {
             panic!("the echo is not relayed: {decision:?}");
         };
@@ -250,6 +260,7 @@ fn server() -> Server {
             public: ip,
         }],
         rfc5766_channel_numbers: false,
+        dont_fragment: true,
         trusted_sources: Vec::new(),
     };
     let policy = Policy {

@@ -19,6 +19,8 @@ pub(super) enum Asks {
     Stun,
     /// `h2` or `http/1.1`, and nothing of ours.
     Http,
+    /// `acme-tls/1` alone: a certificate authority looks for the answer to its challenge (RFC 8737 §3).
+    Acme,
     /// Nothing that is known here. TURN clients send no ALPN as a rule.
     Nothing,
 }
@@ -123,7 +125,8 @@ fn offered(alpn: &mut Reader<'_>) -> Option<Asks> {
     while !names.0.is_empty() {
         match names.short_vector()? {
             b"stun.turn" | b"stun.nat-discovery" => asked = Asks::Stun,
-            b"h2" | b"http/1.1" if asked == Asks::Nothing => asked = Asks::Http,
+            b"h2" | b"http/1.1" if asked != Asks::Stun => asked = Asks::Http,
+            b"acme-tls/1" if asked == Asks::Nothing => asked = Asks::Acme,
             _ => {}
         }
     }
@@ -206,7 +209,10 @@ mod tests {
             (&["stun.nat-discovery"], Asks::Stun),
             (&["h2", "stun.turn"], Asks::Stun),
             (&["stun.turn", "h2"], Asks::Stun),
-            (&["acme-tls/1"], Asks::Nothing),
+            (&["acme-tls/1"], Asks::Acme),
+            (&["acme-tls/1", "h2"], Asks::Http),
+            (&["h2", "acme-tls/1"], Asks::Http),
+            (&["acme-tls/1", "stun.turn"], Asks::Stun),
         ] {
             assert_eq!(
                 read(&hello(protocols)),

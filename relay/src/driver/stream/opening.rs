@@ -72,9 +72,9 @@ fn judge(seen: &[u8], listener: &Listener, awaits_header: bool, limit: usize) ->
         (Hello::NeedMore, _) => Verdict::NeedMore,
         (Hello::Invalid, _) => Verdict::NoTls,
         (Hello::Whole(Asks::Http), Some(backend)) => Verdict::Https(backend),
-        (Hello::Whole(asks), _) => Verdict::Tls {
-            negotiates: asks == Asks::Stun,
-        },
+        // Nobody here answers challenges of certificate authorities: the negotiation ends in no_application_protocol.
+        (Hello::Whole(Asks::Stun | Asks::Acme), _) => Verdict::Tls { negotiates: true },
+        (Hello::Whole(Asks::Http | Asks::Nothing), _) => Verdict::Tls { negotiates: false },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::addr::{AddressFamily, PeerAddr};
-use crate::wire::{ChannelNumber, ConnectionId, ErrorCode, Method, ReservationToken};
+use crate::wire::{ChannelNumber, ConnectionId, ErrorCode, Icmp, Method, ReservationToken};
 
 /// Something that the driver may have waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,13 @@ pub enum Event {
     ConnectionBound {
         /// The connection.
         connection: ConnectionId,
+    },
+    /// The network has dropped a datagram to a peer (RFC 8656 §11.6).
+    PeerError {
+        /// The peer; its port is zero where the server does not know it.
+        peer: PeerAddr,
+        /// What the network said: of IPv4 or IPv6 as the peer's address is.
+        icmp: Icmp,
     },
     /// An Allocate request came to nothing here, and the server names another one (RFC 8489 §10). Whoever drives the client
     /// asks there, by the same transport and with the same credentials, unless it has asked there within the last five

@@ -120,6 +120,7 @@ impl Keepalive {
             Event::Bound { .. }
             | Event::Connected { .. }
             | Event::ConnectionAttempt { .. }
+            | Event::PeerError { .. }
             | Event::ConnectionBound { .. }
             | Event::Redirected(_)
             | Event::Failed { .. } => {}

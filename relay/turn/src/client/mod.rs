@@ -199,13 +199,21 @@ impl Client {
         if message.method() != Some(Method::Data) || message.unknown_required().next().is_some() {
             return Input::Ignored;
         }
-        match (message.xor_peer_address(), message.data()) {
-            (Some(Ok(peer)), Some(data)) if self.keepalive.permits(peer.0.ip()) => Input::Data {
+        let peer = match message.xor_peer_address() {
+            Some(Ok(peer)) if self.keepalive.permits(peer.0.ip()) => peer,
+            Some(_) | None => return Input::Ignored,
+        };
+        match (message.data(), message.icmp()) {
+            (Some(data), _) => Input::Data {
                 peer,
                 channel: None,
                 payload: &packet[data.range()],
             },
-            (_, _) => Input::Ignored,
+            (None, Some(Ok(icmp))) => {
+                self.emit(Event::PeerError { peer, icmp });
+                Input::Response
+            }
+            (None, Some(Err(_)) | None) => Input::Ignored,
         }
     }
 

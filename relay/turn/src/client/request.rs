@@ -22,6 +22,8 @@ pub struct AllocateOptions {
     pub additional_family: Option<AddressFamily>,
     /// EVEN-PORT, and whether to reserve the next-higher port.
     pub even_port: Option<bool>,
+    /// DONT-FRAGMENT: whether to insist on a server that can send datagrams with DF.
+    pub dont_fragment: bool,
     /// RESERVATION-TOKEN.
     pub reservation_token: Option<ReservationToken>,
     /// LIFETIME in seconds.
@@ -122,6 +124,9 @@ impl Request {
                 }
                 if let Some(reserve) = options.even_port {
                     writer.even_port(reserve);
+                }
+                if options.dont_fragment {
+                    writer.dont_fragment();
                 }
                 if let Some(token) = options.reservation_token {
                     writer.reservation_token(token);

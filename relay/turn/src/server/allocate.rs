@@ -138,8 +138,8 @@ impl Server {
         Ok(Decision::Reply)
     }
 
-    /// (3) REQUESTED-TRANSPORT is there, and is UDP or, where TCP is relayed, TCP. (4) DONT-FRAGMENT is an unknown attribute
-    /// here.
+    /// (3) REQUESTED-TRANSPORT is there, and is UDP or, where TCP is relayed, TCP. (4) An unknown DONT-FRAGMENT was refused
+    /// before.
     fn asks_for_tcp(&self, request: &Request<'_>) -> Result<bool, Reject> {
         match request.message.requested_transport() {
             Some(Ok(UDP)) => Ok(false),

@@ -10,6 +10,7 @@ mod channel;
 mod connections;
 mod ending;
 mod granting;
+mod icmp;
 pub mod nonce;
 mod opening;
 mod permission;
@@ -40,6 +41,7 @@ use crate::counters::{Counters, Limit};
 use crate::decision::{Decision, DropReason};
 use crate::event::{CloseReason, Event};
 use crate::expiry::ExpiryQueue;
+use crate::ip::IpMeta;
 use crate::ledger::Ledger;
 use crate::policy::{Config, Policy, RelayedHost, TcpRelaying};
 use crate::random::{KeyedHash, Random};
@@ -47,7 +49,7 @@ use crate::reject::Reject;
 use crate::request_method::RequestMethod;
 use crate::table::{AllocationId, Table};
 use crate::time::{Instant, Now};
-use crate::wire::{Class, ConnectionId, Fingerprint, Message, Method, ReservationToken};
+use crate::wire::{Class, ConnectionId, Fingerprint, Icmp, Message, Method, ReservationToken};
 
 /// Events that wait for the driver; beyond them they are dropped and counted.
 const MAX_EVENTS: usize = 4096;
@@ -147,12 +149,13 @@ impl Server {
         &self.counters
     }
 
-    /// A datagram from a client, or one message deframed from its stream. `reply` is cleared, and holds the answer when
-    /// the decision is [`Decision::Reply`].
+    /// A datagram from a client, or one message deframed from its stream, and what its IP header says. `reply` is cleared,
+    /// and holds the answer when the decision is [`Decision::Reply`].
     pub fn handle_client(
         &mut self,
         now: Now,
         from: FiveTuple,
+        ip: IpMeta,
         packet: &[u8],
         context: &Context<'_>,
         reply: &mut Vec<u8>,
@@ -160,17 +163,45 @@ impl Server {
         reply.clear();
         // RFC 8656 §12: the first byte tells the protocols on one port apart.
         let decision = match packet.first() {
-            Some(0x00..=0x3F) => self.handle_message(now, from, packet, context, reply),
-            Some(0x40..=0x7F) => self.handle_channel_data(now.instant, from, packet),
+            Some(0x00..=0x3F) => self.handle_message(now, from, ip, packet, context, reply),
+            Some(0x40..=0x7F) => self.handle_channel_data(now.instant, from, ip, packet),
             Some(_) | None => Decision::Drop(DropReason::Malformed),
         };
         self.counted(decision)
     }
 
-    /// A datagram of `len` bytes from `from` on a relayed socket.
-    pub fn handle_peer(&mut self, now: Now, on: RelayedId, from: PeerAddr, len: usize) -> Decision {
-        let decision = self.relay_to_client(now.instant, on, from, len);
+    /// A datagram of `len` bytes from `from` on a relayed socket, and what its IP header says.
+    pub fn handle_peer(
+        &mut self,
+        now: Now,
+        on: RelayedId,
+        from: PeerAddr,
+        ip: IpMeta,
+        len: usize,
+    ) -> Decision {
+        let decision = self.relay_to_client(now.instant, on, from, ip, len);
         self.counted(decision)
+    }
+
+    /// An ICMP message about a datagram from a relayed socket to `to`, whose port is zero where the platform cannot tell;
+    /// also where the system itself found the datagram too big ([`Icmp::too_big`]). Where a client is to hear of it, that
+    /// client is returned, and `message`, which is cleared, holds what it is told.
+    pub fn handle_peer_error(
+        &mut self,
+        now: Now,
+        on: RelayedId,
+        to: PeerAddr,
+        icmp: Icmp,
+        message: &mut Vec<u8>,
+    ) -> Option<FiveTuple> {
+        message.clear();
+        match self.relay_error(now.instant, on, to, icmp, message) {
+            Ok(client) => Some(client),
+            Err(reason) => {
+                self.counters.count_drop(reason);
+                None
+            }
+        }
     }
 
     /// The driver's answer to [`Command::OpenRelayed`], [`Command::ListenRelayed`] and [`Command::ClaimReserved`]. The
@@ -334,6 +365,7 @@ impl Server {
         &mut self,
         now: Now,
         from: FiveTuple,
+        ip: IpMeta,
         packet: &[u8],
         context: &Context<'_>,
         reply: &mut Vec<u8>,
@@ -361,7 +393,7 @@ impl Server {
                 None => Decision::Drop(DropReason::Unexpected),
             },
             Class::Indication if method == Some(Method::Send) => {
-                self.handle_send(now.instant, from, &message)
+                self.handle_send(now.instant, from, ip, &message)
             }
             Class::Indication if method == Some(Method::Binding) => {
                 Decision::Drop(DropReason::Keepalive)
@@ -420,7 +452,7 @@ impl Server {
             self.check_tcp_attributes(request)?;
         }
         // RFC 8489 §6.3.1: unknown comprehension-required attributes get 420, once the sender is known.
-        if request.message.unknown_required().next().is_some() {
+        if self.unknown_in_request(request).next().is_some() {
             return Err(Reject::UnknownAttribute);
         }
         let key = &credential.key;

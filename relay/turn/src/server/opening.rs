@@ -11,6 +11,7 @@ use crate::allocation::{Allocation, Opening, Origin, Pending, Want};
 use crate::command::{Command, OpenError, RelayedId, ShardId};
 use crate::counters::Limit;
 use crate::decision::Decision;
+use crate::pace::Pace;
 use crate::ports::PortRequest;
 use crate::reject::Reject;
 use crate::table::{AllocationId, RelayedSocket, RelayedUse};
@@ -142,6 +143,7 @@ impl Server {
             host,
             port,
             used: RelayedUse::Opening(allocation),
+            errors: Pace::default(),
         });
         let local = self.config.relayed_hosts[usize::from(host)].local;
         let local = SocketAddr::new(local, port);
@@ -161,6 +163,7 @@ impl Server {
             host: 0,
             port: 0,
             used: RelayedUse::Opening(allocation),
+            errors: Pace::default(),
         });
         let owner = ShardId(token.0[0]);
         self.commands

@@ -43,7 +43,7 @@ impl Server {
             }
             // RFC 8489 §6.3.1.
             Reject::UnknownAttribute => {
-                writer.unknown_attributes(request.message.unknown_required());
+                writer.unknown_attributes(self.unknown_in_request(request));
             }
             Reject::TryAlternate => {
                 let chosen = self.alternate_for(&request.from, answer.closing.integrity);

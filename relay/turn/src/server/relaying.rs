@@ -10,9 +10,10 @@ use super::Server;
 use crate::addr::{AddressFamily, FiveTuple, PeerAddr};
 use crate::command::RelayedId;
 use crate::decision::{ClientHeader, Decision, DropReason, Span};
-use crate::table::{AllocationId, RelayedUse};
+use crate::ip::{IpMeta, Leg};
+use crate::table::AllocationId;
 use crate::time::Instant;
-use crate::wire::{ChannelData, Message, TransactionId};
+use crate::wire::{AttributeType, ChannelData, Message, TransactionId};
 
 /// The most that a UDP datagram over IPv4 carries.
 const MAX_DATAGRAM: usize = 65_507;
@@ -20,12 +21,22 @@ const MAX_DATAGRAM: usize = 65_507;
 /// What stands around a peer's data at most: a Data indication with an IPv6 peer, and padding.
 const MAX_FRAMING: usize = ClientHeader::MAX_LEN + ClientHeader::MAX_PADDING;
 
+/// Application data of a client, inside the packet that it came in.
+#[derive(Clone, Copy)]
+struct ClientData {
+    payload: Span,
+    ip: IpMeta,
+    /// Whether DONT-FRAGMENT stands beside it.
+    dont_fragment: bool,
+}
+
 impl Server {
     /// RFC 8656 §12.6. Receipt refreshes neither the binding nor the permission.
     pub(super) fn handle_channel_data(
         &mut self,
         now: Instant,
         from: FiveTuple,
+        ip: IpMeta,
         packet: &[u8],
     ) -> Decision {
         let Ok(message) = ChannelData::parse(packet) else {
@@ -40,7 +51,12 @@ impl Server {
         let Some(peer) = allocation.channels.peer(message.number, now) else {
             return Decision::Drop(DropReason::NoChannel);
         };
-        self.relay_to_peer(now, id, peer, message.payload)
+        let data = ClientData {
+            payload: message.payload,
+            ip,
+            dont_fragment: false,
+        };
+        self.relay_to_peer(now, id, peer, data)
     }
 
     /// RFC 8656 §11.2.
@@ -48,10 +64,11 @@ impl Server {
         &mut self,
         now: Instant,
         from: FiveTuple,
+        ip: IpMeta,
         message: &Message<'_>,
     ) -> Decision {
-        // RFC 8489 §6.3.2: unknown comprehension-required attributes end the processing. DONT-FRAGMENT is one of them.
-        if message.unknown_required().next().is_some() {
+        // RFC 8489 §6.3.2: unknown comprehension-required attributes end the processing.
+        if self.unknown_in(message).next().is_some() {
             return Decision::Drop(DropReason::UnknownAttributes);
         }
         // §5: without an allocation the indication is ignored.
@@ -65,7 +82,8 @@ impl Server {
             return Decision::Drop(DropReason::NoAllocation);
         }
         // Both attributes are there; of several peers the first counts.
-        let (Some(Ok(PeerAddr(peer))), Some(data)) = (message.xor_peer_address(), message.data())
+        let (Some(Ok(PeerAddr(peer))), Some(payload)) =
+            (message.xor_peer_address(), message.data())
         else {
             return Decision::Drop(DropReason::Malformed);
         };
@@ -79,6 +97,11 @@ impl Server {
         if self.policy.peer_filter.check(peer).is_err() {
             return Decision::Drop(DropReason::PeerDenied);
         }
+        let data = ClientData {
+            payload,
+            ip,
+            dont_fragment: message.has(AttributeType::DONT_FRAGMENT),
+        };
         self.relay_to_peer(now, id, peer, data)
     }
 
@@ -89,21 +112,27 @@ impl Server {
         now: Instant,
         id: AllocationId,
         peer: SocketAddr,
-        payload: Span,
+        data: ClientData,
     ) -> Decision {
+        let payload = data.payload;
         if payload.len > MAX_DATAGRAM {
             return Decision::Drop(DropReason::TooLong);
         }
         let Some(allocation) = self.table.allocation_mut(id) else {
             return Decision::Drop(DropReason::NoAllocation);
         };
-        let Some(relayed) = allocation.relayed(AddressFamily::of(peer.ip()), now) else {
+        let family = AddressFamily::of(peer.ip());
+        let Some(relayed) = allocation.relayed(family, now) else {
             return Decision::Drop(DropReason::NoAllocation);
         };
         let via = relayed.id;
         if !allocation.permissions.allow(peer.ip(), now) {
             return Decision::Drop(DropReason::NoPermission);
         }
+        let (from, to) = (client_leg(&allocation.client), Leg::Datagrams(family));
+        let Some(ip) = data.ip.relayed(from, to, data.dont_fragment) else {
+            return Decision::Drop(DropReason::TtlExpired);
+        };
         allocation.to_peers.count(payload.len);
         let transport = allocation.client.transport;
         self.counters.count_to_peer(transport, payload.len);
@@ -111,6 +140,7 @@ impl Server {
             via,
             to: PeerAddr(self.local_form(peer)),
             payload,
+            ip,
         }
     }
 
@@ -120,19 +150,13 @@ impl Server {
         now: Instant,
         on: RelayedId,
         from: PeerAddr,
+        ip: IpMeta,
         len: usize,
     ) -> Decision {
-        let Some(RelayedUse::Allocated(id)) = self.table.relayed(on).map(|socket| socket.used)
-        else {
-            return Decision::Drop(DropReason::NotAllocated);
-        };
         let peer = self.public_form(from.0);
-        let Some(allocation) = self.table.allocation_mut(id) else {
+        let Some(allocation) = self.table.live_on(on, now) else {
             return Decision::Drop(DropReason::NotAllocated);
         };
-        if !allocation.live(now).any(|relayed| relayed.id == on) {
-            return Decision::Drop(DropReason::NotAllocated);
-        }
         // §9: the permission is the peer's IP address, whatever its port.
         if !allocation.permissions.allow(peer.ip(), now) {
             return Decision::Drop(DropReason::NoPermission);
@@ -155,9 +179,13 @@ impl Server {
                 peer: PeerAddr(peer),
             },
         };
+        let family = AddressFamily::of(peer.ip());
+        let Some(ip) = ip.relayed(Leg::Datagrams(family), client_leg(&to), false) else {
+            return Decision::Drop(DropReason::TtlExpired);
+        };
         allocation.to_client.count(len);
         self.counters.count_to_client(to.transport, len);
-        Decision::ToClient { to, header }
+        Decision::ToClient { to, header, ip }
     }
 
     /// Where a peer is reached: an own external address behind 1:1 NAT by the local one, because the NAT may not send a
@@ -182,4 +210,8 @@ impl Server {
             None => from,
         }
     }
+}
+
+fn client_leg(client: &FiveTuple) -> Leg {
+    Leg::of_client(client.transport, AddressFamily::of(client.client.ip()))
 }

@@ -61,6 +61,8 @@ impl AttributeType {
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     /// RFC 8489 §14.16.
     pub const ALTERNATE_DOMAIN: Self = Self(0x8003);
+    /// RFC 8656 §18.13.
+    pub const ICMP: Self = Self(0x8004);
     /// RFC 8489 §14.14.
     pub const SOFTWARE: Self = Self(0x8022);
     /// RFC 8489 §14.15.
@@ -74,9 +76,9 @@ impl AttributeType {
         self.0 < 0x8000
     }
 
-    /// Whether this crate understands the type, of those that require it. DONT-FRAGMENT is not among them: a relay that
-    /// cannot set the bit on every relayed datagram refuses the request (RFC 8656 §7.2). Neither is USERHASH, which a client
-    /// sends only to a server whose nonce offers it (RFC 8489 §9.2.5).
+    /// Whether this crate understands the type, of those that require it. DONT-FRAGMENT is not among them: whether a server
+    /// does depends on its driver (RFC 8656 §7.2). Neither is USERHASH, which a client sends only to a server whose nonce
+    /// offers it (RFC 8489 §9.2.5).
     pub(super) fn is_understood(self) -> bool {
         matches!(
             self,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::attribute::{Attribute, AttributeError, AttributeType};
 use super::message::Message;
 use super::{
-    ChannelNumber, ConnectionId, ErrorCode, PasswordAlgorithm, PasswordAlgorithms,
+    ChannelNumber, ConnectionId, ErrorCode, Icmp, PasswordAlgorithm, PasswordAlgorithms,
     ReservationToken, address, read_u16,
 };
 use crate::addr::{AddressFamily, PeerAddr};
@@ -187,6 +187,12 @@ impl<'a> Message<'a> {
             }
             _ => Err(AttributeError::Length),
         })
+    }
+
+    /// ICMP (RFC 8656 §18.13).
+    #[must_use]
+    pub fn icmp(&self) -> Value<Icmp> {
+        self.read(AttributeType::ICMP, Icmp::read)
     }
 
     /// Every ALTERNATE-SERVER (RFC 8489 §14.15): one, or one of each family (§10).

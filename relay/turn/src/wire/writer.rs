@@ -6,7 +6,7 @@ use super::attribute::AttributeType;
 use super::integrity::{FINGERPRINT_LEN, INTEGRITY_LEN, INTEGRITY_SHA256_LEN, IntegrityKind};
 use super::message::{Class, Method};
 use super::{
-    ChannelNumber, ConnectionId, ErrorCode, HEADER_LEN, LongTermKey, MAGIC_COOKIE,
+    ChannelNumber, ConnectionId, ErrorCode, HEADER_LEN, Icmp, LongTermKey, MAGIC_COOKIE,
     PasswordAlgorithm, ReservationToken, TransactionId, address, integrity, padded,
 };
 use crate::addr::{AddressFamily, PeerAddr};
@@ -184,6 +184,16 @@ impl<'b> MessageWriter<'b> {
     /// CONNECTION-ID.
     pub fn connection_id(&mut self, id: ConnectionId) -> &mut Self {
         self.attribute(AttributeType::CONNECTION_ID, &id.0.to_be_bytes())
+    }
+
+    /// DONT-FRAGMENT.
+    pub fn dont_fragment(&mut self) -> &mut Self {
+        self.attribute(AttributeType::DONT_FRAGMENT, &[])
+    }
+
+    /// ICMP.
+    pub fn icmp(&mut self, icmp: Icmp) -> &mut Self {
+        self.attribute(AttributeType::ICMP, &icmp.value())
     }
 
     /// MESSAGE-INTEGRITY over all that was written so far.

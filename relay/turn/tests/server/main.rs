@@ -20,6 +20,8 @@ mod rfc8656_claims;
 mod rfc8656_data;
 mod rfc8656_families;
 mod rfc8656_hairpin;
+mod rfc8656_icmp;
+mod rfc8656_ip;
 mod rfc8656_permissions;
 mod rfc8656_ports;
 mod rfc8656_quotas;

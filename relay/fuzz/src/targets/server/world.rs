@@ -13,8 +13,8 @@ use turnfleet_turn::wire::{
     Class, LongTermKey, Message, Method, PasswordAlgorithm, ReservationToken,
 };
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
-    Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
+    KeySource, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
 };
 
 use super::Bytes;
@@ -129,6 +129,7 @@ impl World {
                 })
                 .into(),
             rfc5766_channel_numbers,
+            dont_fragment: true,
             trusted_sources: Vec::new(),
         };
         let policy = Arc::new(policy(&hosts, tcp_relaying));
@@ -215,11 +216,18 @@ impl World {
         }
         let context = Context { keys: &Accounts };
         let mut reply = std::mem::take(&mut self.reply);
-        let decision = self
-            .server
-            .handle_client(self.now, from, packet, &context, &mut reply);
+        let decision = self.server.handle_client(
+            self.now,
+            from,
+            IpMeta::default(),
+            packet,
+            &context,
+            &mut reply,
+        );
         match decision {
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via, to, payload, ..
+            } => {
                 assert!(!is_out_of_bounds(to.0), "reaches {to:?}");
                 assert!(self.open.iter().any(|(id, _)| *id == via), "no socket");
                 assert!(packet.get(payload.range()).is_some(), "no payload");
@@ -252,9 +260,10 @@ impl World {
         if self.connections.listening.contains(&on) {
             return;
         }
-        let decision = self.server.handle_peer(self.now, on, from, len);
+        let ip = IpMeta::default();
+        let decision = self.server.handle_peer(self.now, on, from, ip, len);
         match decision {
-            Decision::ToClient { to, header } => {
+            Decision::ToClient { to, header, .. } => {
                 assert!(self.clients.contains(&to), "a client that never was");
                 assert!(self.open.iter().any(|(id, _)| *id == on), "a closed socket");
                 assert!(!is_out_of_bounds(from.0), "lets {from:?} in");

@@ -11,7 +11,7 @@ use turnfleet_turn::policy::{Config, Policy};
 use turnfleet_turn::wire::{ConnectionId, ReservationToken};
 use turnfleet_turn::{
     ClientHeader, Command, ConnectError, Context, Decision, DropReason, Event, FiveTuple, Instant,
-    Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId,
+    IpMeta, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId,
 };
 
 use super::{REALM, START_UNIX, Setup, addr, setup::Keys};
@@ -39,6 +39,10 @@ pub(crate) struct Net {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) keys: Keys,
     pub(crate) now: Now,
+    /// What packets come with.
+    pub(crate) arriving: IpMeta,
+    /// What the last data left with.
+    pub(crate) leaving: IpMeta,
     /// Relayed sockets that are open, by the address that they are bound to.
     pub(crate) sockets: BTreeMap<SocketAddr, RelayedId>,
     /// Those of them that listen.
@@ -92,6 +96,7 @@ impl Net {
             shards: 2,
             relayed_hosts: setup.hosts,
             rfc5766_channel_numbers: setup.rfc5766_channel_numbers,
+            dont_fragment: setup.dont_fragment,
             trusted_sources: Vec::new(),
         };
         let mut keys = Keys::default();
@@ -106,6 +111,8 @@ impl Net {
                 instant: Instant(1_000_000_000_000),
                 unix: START_UNIX,
             },
+            arriving: IpMeta::default(),
+            leaving: IpMeta::default(),
             sockets: BTreeMap::new(),
             listening: BTreeSet::new(),
             kept: Vec::new(),
@@ -158,9 +165,10 @@ impl Net {
     pub(crate) fn client_sends(&mut self, from: FiveTuple, packet: &[u8]) -> Outcome {
         let mut reply = b"what an earlier packet left".to_vec();
         let context = Context { keys: &self.keys };
+        let ip = self.arriving;
         let decision = self
             .server
-            .handle_client(self.now, from, packet, &context, &mut reply);
+            .handle_client(self.now, from, ip, packet, &context, &mut reply);
         self.obey();
         match decision {
             Decision::Drop(reason) => Outcome::Dropped(reason),
@@ -170,7 +178,13 @@ impl Net {
                 let answer = place.and_then(|place| self.outbox.remove(place));
                 answer.map_or(Outcome::Pending, |(_, message)| Outcome::Reply(message))
             }
-            Decision::ToPeer { via, to, payload } => {
+            Decision::ToPeer {
+                via,
+                to,
+                payload,
+                ip,
+            } => {
+                self.leaving = ip;
                 let bound = self.bound_to(via).expect("data leaves by an open socket");
                 Outcome::Relayed(bound, to.0, packet[payload.range()].to_vec())
             }
@@ -185,12 +199,16 @@ impl Net {
         let Some(id) = self.sockets.get(&to).copied() else {
             return Outcome::Dropped(DropReason::NotAllocated);
         };
+        let (from, ip) = (PeerAddr(addr(from)), self.arriving);
         let decision = self
             .server
-            .handle_peer(self.now, id, PeerAddr(addr(from)), payload.len());
+            .handle_peer(self.now, id, from, ip, payload.len());
         match decision {
             Decision::Drop(reason) => Outcome::Dropped(reason),
-            Decision::ToClient { to, header } => Outcome::Delivered(to, framed(header, payload)),
+            Decision::ToClient { to, header, ip } => {
+                self.leaving = ip;
+                Outcome::Delivered(to, framed(header, payload))
+            }
             Decision::Reply
             | Decision::Pending
             | Decision::ToPeer { .. }

@@ -63,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) rfc5766_channel_numbers: bool,
     pub(crate) tcp_relaying: TcpRelaying,
+    pub(crate) dont_fragment: bool,
     pub(crate) shard: u8,
     pub(crate) ledger: Option<Arc<Ledger>>,
 }
@@ -75,6 +76,7 @@ impl Default for Setup {
             limits: Limits::default(),
             rfc5766_channel_numbers: false,
             tcp_relaying: TcpRelaying::Off,
+            dont_fragment: false,
             shard: 0,
             ledger: None,
         }
