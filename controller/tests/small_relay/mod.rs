@@ -205,6 +205,9 @@ impl Relay {
                 }
                 Command::Send { to, message } => self.send(to.client, &message).await,
                 Command::ClaimReserved { .. } => panic!("nothing is reserved"),
+                Command::KeepStream { .. } | Command::ReleaseStream { .. } => {
+                    panic!("clients are on UDP")
+                }
                 Command::ListenRelayed { .. }
                 | Command::ConnectPeer { .. }
                 | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),

@@ -200,8 +200,8 @@ pub struct RawStream {
     pub unauthenticated_connections: u32,
     /// Bytes that may wait for one slow reader, 16384 at least; what comes on top is lost, as it would be with UDP.
     pub write_queue_bytes: u32,
-    /// Connections that are passed on to an `https_backend` at a time, over the whole node; more are closed. Each takes two
-    /// file descriptors, and all of them at most a quarter of the node's.
+    /// Connections that are passed on to an `https_backend` at a time, over the whole node; beyond it the one that is
+    /// silent for longest is closed. Each takes two file descriptors, and all of them at most a quarter of the node's.
     pub https_connections: u32,
 }
 

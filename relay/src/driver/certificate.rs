@@ -54,17 +54,25 @@ pub enum CertificateError {
 pub struct Certificate {
     chain_file: PathBuf,
     key_file: PathBuf,
+    /// The state of the files before they were read first.
+    loaded: Fingerprint,
     // Handshakes read it and a replacement writes it: a lock is held for the copy of one pointer.
     current: RwLock<Arc<CertifiedKey>>,
     replaced: AtomicU64,
     rejected: AtomicU64,
 }
 
+/// What tells one state of both files from another.
+type Fingerprint = [Option<FileState>; 2];
+
 impl Certificate {
     /// Reads the certificate chain and its private key.
     pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, CertificateError> {
+        // Taken first, so that a replacement in the meantime is one that is still to be seen.
+        let loaded = fingerprint(chain_file, key_file);
         let current = read_pair(chain_file, key_file)?;
         Ok(Self {
+            loaded,
             chain_file: chain_file.to_owned(),
             key_file: key_file.to_owned(),
             current: RwLock::new(Arc::new(current)),
@@ -85,16 +93,17 @@ impl Certificate {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Looks at the files every second, from a thread of its own, until the returned watcher is dropped.
+    /// Looks every second whether the files are others than those that were loaded, from a thread of its own, until the
+    /// returned watcher is dropped.
     pub fn watch(self: &Arc<Self>) -> io::Result<CertificateWatcher> {
         let (stop, stopped) = mpsc::channel();
         let certificate = Arc::clone(self);
         let thread = thread::Builder::new()
             .name("certificate".to_owned())
             .spawn(move || {
-                let mut seen = certificate.fingerprint();
+                let mut seen = certificate.loaded;
                 while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    let found = certificate.fingerprint();
+                    let found = fingerprint(&certificate.chain_file, &certificate.key_file);
                     if found != seen {
                         seen = found;
                         certificate.reload();
@@ -122,11 +131,10 @@ impl Certificate {
             }
         }
     }
+}
 
-    /// What tells one state of the files from another.
-    fn fingerprint(&self) -> [Option<FileState>; 2] {
-        [&self.chain_file, &self.key_file].map(|path| FileState::of(path).ok())
-    }
+fn fingerprint(chain_file: &Path, key_file: &Path) -> Fingerprint {
+    [chain_file, key_file].map(|path| FileState::of(path).ok())
 }
 
 impl ResolvesServerCert for Certificate {
@@ -154,7 +162,7 @@ impl Drop for CertificateWatcher {
 }
 
 /// The state of one file, following links: a mounted secret is replaced by moving a link.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileState {
     device: u64,
     inode: u64,

@@ -27,7 +27,7 @@ pub struct DriverCounters {
     pub handovers_refused: u64,
     /// Streams accepted.
     pub streams_accepted: u64,
-    /// How often accepting paused for want of descriptors or memory.
+    /// How often accepting paused, of clients at a listener or of peers, for want of descriptors or memory.
     pub accept_pauses: u64,
     /// Streams closed because no allocation was made, or none was left, in time.
     pub streams_timed_out: u64,
@@ -43,15 +43,15 @@ pub struct DriverCounters {
     pub proxy_headers_malformed: u64,
     /// Streams passed on to an HTTPS server.
     pub https_forwarded: u64,
-    /// Streams for an HTTPS server that were closed because too many were being passed on.
-    pub https_refused: u64,
+    /// Streams for an HTTPS server that were closed because others needed their place.
+    pub https_evicted: u64,
     /// Streams closed because their HTTPS server did not accept.
     pub https_unreachable: u64,
     /// TLS sessions that failed, most of them in the handshake.
     pub tls_failures: u64,
     /// Messages with data that were dropped whole because the client reads its stream too slowly.
     pub stream_data_dropped: u64,
-    /// Refused allocations that were not logged, because there were too many in one second.
+    /// Refused allocations and peers that were not logged, because there were too many in one second.
     pub events_not_logged: u64,
 }
 
@@ -80,7 +80,7 @@ impl DriverCounters {
             streams_untrusted,
             proxy_headers_malformed,
             https_forwarded,
-            https_refused,
+            https_evicted,
             https_unreachable,
             tls_failures,
             stream_data_dropped,
@@ -106,7 +106,7 @@ impl DriverCounters {
         self.streams_untrusted += streams_untrusted;
         self.proxy_headers_malformed += proxy_headers_malformed;
         self.https_forwarded += https_forwarded;
-        self.https_refused += https_refused;
+        self.https_evicted += https_evicted;
         self.https_unreachable += https_unreachable;
         self.tls_failures += tls_failures;
         self.stream_data_dropped += stream_data_dropped;

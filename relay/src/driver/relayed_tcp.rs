@@ -2,17 +2,20 @@
 //! and connections that leave from the same address.
 //!
 //! The port is bound without sharing, so that another program that holds it is seen; only once the socket listens, outgoing
-//! connections of the same address may join it there.
+//! connections of the same address may join it there. A socket that finds no descriptor for a connection pauses, and goes on
+//! by a timer: what waits in the kernel makes no event a second time.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 
+use mio::Registry;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use turnfleet_turn::{ConnectError, OpenError, RelayedId};
+use socket2::{Domain, Protocol, Socket, Type};
+use turnfleet_turn::{ConnectError, Instant, OpenError, RelayedId};
 
 use super::descriptors;
+use super::entrance::{Accepted, Entrance};
 use super::relayed_udp::open_error;
 use crate::shard::token::Source;
 
@@ -20,7 +23,7 @@ use crate::shard::token::Source;
 const BACKLOG: i32 = 16;
 
 struct RelayedListener {
-    socket: TcpListener,
+    entrance: Entrance,
     id: RelayedId,
     local: SocketAddr,
     /// Whether the socket stands in the shard's ready list: once at most.
@@ -31,6 +34,8 @@ struct RelayedListener {
 #[derive(Default)]
 pub(crate) struct RelayedListeners {
     table: Vec<Option<RelayedListener>>,
+    /// When pauses end, and whose they are; the places may have other owners by then.
+    pauses: VecDeque<(Instant, usize)>,
 }
 
 impl RelayedListeners {
@@ -41,18 +46,19 @@ impl RelayedListeners {
         id: RelayedId,
         local: SocketAddr,
     ) -> Result<SocketAddr, OpenError> {
-        let mut socket = listen(local).map_err(|error| open_error(&error))?;
-        let local = socket.local_addr().map_err(|error| open_error(&error))?;
+        let socket = listen(local).map_err(|error| open_error(&error))?;
+        let mut entrance = Entrance::new(socket);
+        let local = entrance.local_addr().map_err(|error| open_error(&error))?;
         let index = id.index();
         let token = Source::RelayedListener(index).token();
-        registry
-            .register(&mut socket, token, Interest::READABLE)
+        entrance
+            .register(registry, token)
             .map_err(|error| open_error(&error))?;
         if index >= self.table.len() {
             self.table.resize_with(index + 1, || None);
         }
         self.table[index] = Some(RelayedListener {
-            socket,
+            entrance,
             id,
             local,
             queued: false,
@@ -85,22 +91,37 @@ impl RelayedListeners {
         })
     }
 
-    /// Accepts one connection at `index`; `None` where nothing waits, or nothing can be had for want of descriptors.
-    pub(crate) fn accept(&self, index: usize) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-        let listener = self.table.get(index)?.as_ref()?;
-        loop {
-            return match listener.socket.accept() {
-                Ok((stream, peer)) => {
-                    // Only makes the connection smoother: it works without.
-                    let _ = SockRef::from(&stream).set_tcp_nodelay(true);
-                    Some(Ok((stream, peer)))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-                Err(error) if descriptors::is_exhaustion(&error) => Some(Err(error)),
-                // The connection was gone before it was accepted: the next one may be fine.
-                Err(_) => continue,
-            };
+    /// Accepts one connection at `index`.
+    pub(crate) fn accept(&mut self, index: usize, now: Instant) -> Accepted {
+        let Some(Some(listener)) = self.table.get_mut(index) else {
+            return Accepted::Nothing;
+        };
+        let accepted = listener.entrance.accept(now);
+        if let Accepted::Exhausted = accepted {
+            let until = listener.entrance.paused_until();
+            self.pauses.extend(until.map(|until| (until, index)));
         }
+        accepted
+    }
+
+    /// When [`RelayedListeners::poll_due`] has something to say next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.pauses.front().map(|(until, _)| *until)
+    }
+
+    /// Ends a pause that is due, and says at which place something may wait.
+    pub(crate) fn poll_due(&mut self, now: Instant) -> Option<usize> {
+        while let Some(&(until, index)) = self.pauses.front()
+            && until <= now
+        {
+            self.pauses.pop_front();
+            if let Some(Some(listener)) = self.table.get_mut(index)
+                && listener.entrance.resume(now)
+            {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// Notes that the socket at `index` stands in the ready list; `false` where it stood there already or is gone.

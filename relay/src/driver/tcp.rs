@@ -1,81 +1,52 @@
-//! TCP listeners: accepts streams, and stops for a while when descriptors run out.
+//! The TCP and TLS listeners of a shard: each accepts streams of clients.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::time::Duration;
+use std::net::TcpListener as StdListener;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use socket2::SockRef;
 use turnfleet_turn::Instant;
 
-use super::descriptors;
+use super::entrance::{Accepted, Entrance};
 use crate::listeners::Listener;
 
-/// How long a listener pauses when descriptors or memory run out: the kernel keeps the connections in its queue.
-const PAUSE: Duration = Duration::from_millis(250);
 /// Bytes that the kernel holds unsent for one stream; more waits in the relay, where it is bounded and data is dropped
 /// whole. Enough for a few hundred milliseconds of video.
 const UNSENT: u32 = 128 << 10;
 
 /// One TCP or TLS listener of a shard.
 pub(crate) struct Acceptor {
-    socket: TcpListener,
+    entrance: Entrance,
     pub(crate) listener: Listener,
-    /// Until when nothing is accepted.
-    paused: Option<Instant>,
     pub(crate) queued: bool,
 }
 
-/// What one try to accept brought.
-pub(crate) enum Accepted {
-    /// A connection and the client's address.
-    Stream(TcpStream, SocketAddr),
-    /// Nothing waits.
-    Nothing,
-    /// Descriptors or memory ran out; the listener pauses.
-    Exhausted,
-}
-
 impl Acceptor {
+    /// Accepts on a socket that is registered already.
     pub(crate) fn new(socket: StdListener, listener: Listener) -> Self {
         Self {
-            socket: TcpListener::from_std(socket),
+            entrance: Entrance::new(TcpListener::from_std(socket)),
             listener,
-            paused: None,
             queued: false,
         }
     }
 
     /// When the pause ends.
     pub(crate) fn paused_until(&self) -> Option<Instant> {
-        self.paused
+        self.entrance.paused_until()
     }
 
     /// Ends a pause that is due; `true` where there was one.
     pub(crate) fn resume(&mut self, now: Instant) -> bool {
-        self.paused.take_if(|until| *until <= now).is_some()
+        self.entrance.resume(now)
     }
 
     /// Accepts one connection.
     pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
-        while self.paused.is_none() {
-            match self.socket.accept() {
-                Ok((stream, client)) => {
-                    let socket = SockRef::from(&stream);
-                    // Both only make a stream smoother: it works without.
-                    let _ = socket.set_tcp_nodelay(true);
-                    let _ = socket.set_tcp_notsent_lowat(UNSENT);
-                    return Accepted::Stream(stream, client);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if descriptors::is_exhaustion(&error) => {
-                    self.paused = Some(now.after(PAUSE));
-                    return Accepted::Exhausted;
-                }
-                // The connection was gone before it was accepted, or the network spoke: the next one may be fine.
-                Err(_) => {}
-            }
+        let accepted = self.entrance.accept(now);
+        if let Accepted::Stream(stream, _) = &accepted {
+            // Only makes the stream smoother: it works without.
+            let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
         }
-        Accepted::Nothing
+        accepted
     }
 }

@@ -287,11 +287,11 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "turnfleet_relay_https_connections_total",
         &["outcome"],
-        "Connections for the HTTPS server behind a listener: passed on, refused because of their number, or closed \
-         because the server did not accept them.",
+        "Connections for the HTTPS server behind a listener: passed on, evicted because others needed their \
+         place, or closed because the server did not accept them.",
         |now, out| {
             out.add(&["forwarded"], now.drivers.https_forwarded);
-            out.add(&["refused"], now.drivers.https_refused);
+            out.add(&["evicted"], now.drivers.https_evicted);
             out.add(&["unreachable"], now.drivers.https_unreachable);
         },
     ),
@@ -326,7 +326,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "turnfleet_relay_events_not_logged_total",
         &[],
-        "Refused allocations without a log line, because there were too many in one second.",
+        "Refused allocations and peers without a log line, because there were too many in one second.",
         |now, out| out.plain(now.drivers.events_not_logged),
     ),
     // Policy and control session.

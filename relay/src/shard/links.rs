@@ -1,12 +1,14 @@
 //! Letters between shards: a redeemed reservation moves its socket from the shard that holds it to the one that asks, and
 //! a client data connection moves to the shard whose peer data connection it names.
 //!
-//! Each shard may have a bounded number of claims and of streams on their way, and an inbox has room for all those of the
-//! others and all answers to its own. So an inbox is never full, and no letter is lost.
+//! Each shard may have a bounded number of claims and of streams on their way, as many streams as it may have strangers: a
+//! burst of them is handed over whole. So what waits in an inbox is bounded by what all shards may have on their way and by
+//! the answers to that, and takes memory only while it waits.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
 use turnfleet_turn::wire::ReservationToken;
@@ -17,9 +19,6 @@ use crate::driver::stream::Connection;
 /// Claims of one shard that may be on their way at the same time.
 const CLAIMS: usize = 64;
 
-/// Streams of one shard that may be on their way to others at the same time.
-const STREAMS: usize = 64;
-
 /// What one shard tells another.
 pub(super) enum Letter {
     /// The sender wants the socket that the receiver holds in reserve.
@@ -28,10 +27,10 @@ pub(super) enum Letter {
         id: RelayedId,
         token: ReservationToken,
     },
-    /// The answer to a claim.
+    /// The answer to a claim; `None` where there is no such reservation.
     Claimed {
         id: RelayedId,
-        socket: Option<OwnedFd>,
+        reserved: Option<Reserved>,
     },
     /// The receiver goes on with a stream, and begins with what was read from it and not dealt with.
     Stream {
@@ -43,16 +42,24 @@ pub(super) enum Letter {
     StreamTaken,
 }
 
+/// A reserved socket that changes its shard.
+pub(super) struct Reserved {
+    /// The local address: its port is the receiver's from here on, even without the socket.
+    pub(super) local: SocketAddr,
+    /// The socket, unless it was lost.
+    pub(super) socket: Option<OwnedFd>,
+}
+
 /// The way to one shard's inbox.
 #[derive(Clone)]
 struct Outbox {
-    letters: SyncSender<Letter>,
+    letters: Sender<Letter>,
     waker: Arc<Waker>,
 }
 
 impl Outbox {
     fn send(&self, letter: Letter) -> bool {
-        let sent = self.letters.try_send(letter).is_ok();
+        let sent = self.letters.send(letter).is_ok();
         // A shard that cannot be woken reads its inbox with its next event.
         let _ = self.waker.wake();
         sent
@@ -64,18 +71,18 @@ pub(super) struct Links {
     own: ShardId,
     inbox: Receiver<Letter>,
     outboxes: Vec<Outbox>,
-    /// Claims on their way; `false` where the core has lost interest since.
-    claims: Vec<(RelayedId, bool)>,
+    /// How many claims are on their way.
+    claims: usize,
     /// How many streams are on their way.
     streams: usize,
+    /// How many streams may be.
+    streams_limit: usize,
 }
 
 impl Links {
-    /// Links `wakers.len()` shards with each other.
-    pub(super) fn connect(wakers: &[Arc<Waker>]) -> Vec<Self> {
-        let capacity = (CLAIMS + STREAMS) * wakers.len();
-        let (letters, inboxes): (Vec<_>, Vec<_>) =
-            wakers.iter().map(|_| sync_channel(capacity)).unzip();
+    /// Links `wakers.len()` shards with each other. Each may have `streams_limit` streams on their way.
+    pub(super) fn connect(wakers: &[Arc<Waker>], streams_limit: usize) -> Vec<Self> {
+        let (letters, inboxes): (Vec<_>, Vec<_>) = wakers.iter().map(|_| channel()).unzip();
         let outboxes: Vec<_> = letters
             .into_iter()
             .zip(wakers)
@@ -90,8 +97,9 @@ impl Links {
                 own: ShardId(own),
                 inbox,
                 outboxes: outboxes.clone(),
-                claims: Vec::new(),
+                claims: 0,
                 streams: 0,
+                streams_limit,
             })
             .collect()
     }
@@ -104,34 +112,26 @@ impl Links {
         token: ReservationToken,
     ) -> Result<(), OpenError> {
         let outbox = self.outboxes.get(usize::from(owner.0));
-        let outbox = outbox.filter(|_| owner != self.own && self.claims.len() < CLAIMS);
+        let outbox = outbox.filter(|_| owner != self.own && self.claims < CLAIMS);
         let outbox = outbox.ok_or(OpenError::NoReservation)?;
         let from = self.own;
         if !outbox.send(Letter::Claim { from, id, token }) {
             return Err(OpenError::NoReservation);
         }
-        self.claims.push((id, true));
+        self.claims += 1;
         Ok(())
     }
 
     /// Answers the claim of `to`; a socket that does not arrive there is closed.
-    pub(super) fn answer(&self, to: ShardId, id: RelayedId, socket: Option<OwnedFd>) {
+    pub(super) fn answer(&self, to: ShardId, id: RelayedId, reserved: Option<Reserved>) {
         if let Some(outbox) = self.outboxes.get(usize::from(to.0)) {
-            outbox.send(Letter::Claimed { id, socket });
+            outbox.send(Letter::Claimed { id, reserved });
         }
     }
 
-    /// The core has closed `id` before its claim was answered.
-    pub(super) fn forget(&mut self, id: RelayedId) {
-        for (claimed, wanted) in &mut self.claims {
-            *wanted &= *claimed != id;
-        }
-    }
-
-    /// Notes that the claim of `id` was answered; whether the core still wants it.
-    pub(super) fn settle(&mut self, id: RelayedId) -> bool {
-        let place = self.claims.iter().position(|(claimed, _)| *claimed == id);
-        place.is_some_and(|place| self.claims.swap_remove(place).1)
+    /// Notes that a claim was answered.
+    pub(super) fn claimed(&mut self) {
+        self.claims -= 1;
     }
 
     /// Gives a stream to `owner`; where too many are on their way it is closed, and the answer `false`.
@@ -141,8 +141,8 @@ impl Links {
         stream: Box<Connection>,
         unread: Box<[u8]>,
     ) -> bool {
-        let outbox = self.outboxes.get(usize::from(owner.0));
-        let Some(outbox) = outbox.filter(|_| owner != self.own && self.streams < STREAMS) else {
+        let may = owner != self.own && self.streams < self.streams_limit;
+        let Some(outbox) = self.outboxes.get(usize::from(owner.0)).filter(|_| may) else {
             return false;
         };
         let from = self.own;
@@ -170,5 +170,57 @@ impl Links {
     /// The next letter for this shard.
     pub(super) fn receive(&self) -> Option<Letter> {
         self.inbox.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use mio::{Poll, Token};
+    use turnfleet_turn::{FiveTuple, Transport};
+
+    use super::*;
+
+    fn stream(listener: &TcpListener) -> Box<Connection> {
+        let server = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(server).unwrap();
+        listener.accept().unwrap();
+        let client = FiveTuple {
+            transport: Transport::Tcp,
+            client: socket.local_addr().unwrap(),
+            server,
+        };
+        let socket = mio::net::TcpStream::from_std(socket);
+        Box::new(Connection::opened(socket, client))
+    }
+
+    #[test]
+    fn as_many_streams_may_be_on_their_way_as_there_may_be_strangers() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut links = Links::connect(&[Arc::clone(&waker), waker], 100);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let [one, other] = &mut links[..] else {
+            panic!("two shards");
+        };
+        let hand_over = |links: &mut Links| {
+            let unread = Box::from(*b"a request");
+            links.hand_over(ShardId(1), stream(&listener), unread)
+        };
+        assert!((0..100).all(|_| hand_over(one)));
+        assert!(!hand_over(one));
+        let letter = other.receive();
+        assert!(matches!(
+            letter,
+            Some(Letter::Stream {
+                from: ShardId(0),
+                ..
+            })
+        ));
+        other.acknowledge(ShardId(0));
+        assert!(matches!(one.receive(), Some(Letter::StreamTaken)));
+        one.taken();
+        assert!(hand_over(one));
     }
 }

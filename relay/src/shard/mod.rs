@@ -14,6 +14,7 @@ mod relaying;
 mod short_cut;
 mod splicing;
 pub(crate) mod token;
+mod turns;
 mod worker;
 
 use std::io;
@@ -99,7 +100,8 @@ impl Bound {
         });
         let dont_fragment = ip_options::can_set_dont_fragment();
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
-        let links = Links::connect(&wakers);
+        let streams = self.settings.streams.per_shard(self.settings.shards);
+        let links = Links::connect(&wakers, streams.without_allocation);
         let crossings = Crossings::connect(&wakers);
         let hosts = self.settings.relayed_hosts.iter();
         let known = hosts.filter(|_| self.settings.short_cut);
@@ -125,7 +127,7 @@ impl Bound {
                 poll,
                 listeners,
                 tls: self.tls.clone(),
-                streams: self.settings.streams.per_shard(self.settings.shards),
+                streams,
                 control: Arc::clone(&control),
                 ledger: Arc::clone(ledger),
                 events: events.clone(),

@@ -27,6 +27,7 @@ impl Published {
 
     /// Replaces the published counts.
     pub(super) fn publish(&self, core: &Counters, driver: &DriverCounters) {
+        self.set_allocations(core.allocations());
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.0.clone_from(core);
         counts.1 = *driver;

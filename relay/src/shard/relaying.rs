@@ -151,6 +151,7 @@ impl Shard {
                     self.handle_peer_datagram(id, slot);
                 }
                 self.gathered += received;
+                self.brought += received;
                 if received == share {
                     self.enqueue(Source::Relayed(index));
                 }

@@ -9,7 +9,9 @@ use turnfleet_turn::{ConnectError, PeerAddr, RelayedId, ShardId};
 
 use super::token::Source;
 use super::worker::Shard;
-use crate::driver::splice::{Next, Turn};
+use crate::driver::entrance::Accepted;
+use crate::driver::peer_connections::Turn;
+use crate::driver::splice::Next;
 use crate::driver::stream::{Arrived, Connection};
 
 /// Connections of peers accepted at one relayed transport address before others have their turn.
@@ -22,13 +24,13 @@ impl Shard {
             return;
         };
         for _ in 0..ACCEPTED_AT_ONCE {
-            match self.relayed_listeners.accept(index) {
-                None => return self.settle(),
-                Some(Err(_)) => {
-                    self.counters.relayed_sockets_exhausted += 1;
+            match self.relayed_listeners.accept(index, self.now.instant) {
+                Accepted::Nothing => return self.settle(),
+                Accepted::Exhausted => {
+                    self.counters.accept_pauses += 1;
                     return self.settle();
                 }
-                Some(Ok((socket, peer))) => {
+                Accepted::Stream(socket, peer) => {
                     let id = self
                         .server
                         .handle_peer_accepted(self.now, on, PeerAddr(peer));

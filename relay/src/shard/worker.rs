@@ -22,17 +22,18 @@ use turnfleet_turn::{
 
 use super::crossings::Crossings;
 use super::event_log::{EventLog, ShardEventLog};
-use super::links::{Letter, Links};
+use super::links::{Letter, Links, Reserved};
 use super::published::Published;
 use super::token::Source;
+use super::turns::take_turns;
 use super::{Control, RelayPolicy};
 use crate::driver::batch::ReceiveBatch;
 use crate::driver::clock;
 use crate::driver::counters::DriverCounters;
 use crate::driver::directory::Directory;
+use crate::driver::peer_connections::PeerConnections;
 use crate::driver::relayed_tcp::RelayedListeners;
 use crate::driver::relayed_udp::{PeerQueue, RelayedSockets};
-use crate::driver::splice::PeerConnections;
 use crate::driver::stream::{StreamLimits, Streams, UNREAD_LEN};
 use crate::driver::tls::TlsSettings;
 use crate::driver::udp::{BATCH, UdpListeners};
@@ -42,6 +43,8 @@ use crate::listeners::ShardListeners;
 const EVENTS: usize = 1024;
 /// Datagrams that a relayed socket may bring in one turn when many have some.
 const MIN_SHARE: usize = 8;
+/// Datagrams that relayed sockets bring, all together and about, before clients are heard again.
+const RELAYED_AT_ONCE: usize = 4 * BATCH;
 /// How often counts are published while there is something to count.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,8 @@ pub(super) struct Shard {
     pub(super) from_peers: ReceiveBatch,
     /// How many slots of `from_peers` are taken.
     pub(super) gathered: usize,
+    /// How many datagrams relayed sockets have brought.
+    pub(super) brought: usize,
     pub(super) to_peers: PeerQueue,
     /// Unread bytes of the stream whose turn it is.
     pub(super) unread: Box<[u8]>,
@@ -119,6 +124,7 @@ impl Shard {
             from_clients: ReceiveBatch::new(BATCH),
             from_peers: ReceiveBatch::new(BATCH),
             gathered: 0,
+            brought: 0,
             to_peers: PeerQueue::new(BATCH),
             unread: vec![0; UNREAD_LEN].into_boxed_slice(),
             reply: Vec::with_capacity(2048),
@@ -196,6 +202,7 @@ impl Shard {
         let due = [
             self.server.poll_timeout(),
             self.streams.poll_timeout(),
+            self.relayed_listeners.poll_timeout(),
             self.peer_connections.poll_timeout(),
             self.publish_at,
         ];
@@ -237,14 +244,18 @@ impl Shard {
             Source::Udp(_)
             | Source::Acceptor(_)
             | Source::Relayed(_)
-            | Source::RelayedListener(_)
-            | Source::Forward(_) => self.enqueue(source),
+            | Source::RelayedListener(_) => self.enqueue(source),
+            Source::Forward(index) => {
+                if event.is_error() {
+                    self.streams.forwards.note_failure(index);
+                }
+                self.enqueue(source);
+            }
         }
     }
 
     /// Gives each source one turn. Relayed sockets come last, because what they bring is gathered for one flush.
     fn serve(&mut self, turns: &mut Vec<Source>) {
-        let mut relayed = 0;
         for &source in &*turns {
             match source {
                 Source::Udp(index) => self.serve_listener(index),
@@ -259,25 +270,36 @@ impl Shard {
                     self.serve_connection(index);
                 }
                 Source::Forward(index) => {
-                    if self.streams.forwards.serve(index, &mut self.counters) {
+                    let now = self.now.instant;
+                    let forwards = &mut self.streams.forwards;
+                    if forwards.serve(index, now, &mut self.counters) {
                         self.enqueue(source);
                     }
                 }
-                Source::Relayed(_) => relayed += 1,
-                Source::Waker => {}
+                Source::Relayed(_) | Source::Waker => {}
             }
         }
-        // A socket alone may fill the whole row; many share it, and those left over have their next turn soon.
-        if let Some(share) = BATCH.checked_div(relayed) {
-            for source in turns.drain(..) {
-                if let Source::Relayed(index) = source {
-                    self.serve_relayed(index, share.max(MIN_SHARE));
-                }
-            }
-            self.flush_to_clients();
-        }
+        turns.retain(|source| matches!(source, Source::Relayed(_)));
+        self.serve_all_relayed(turns);
         turns.clear();
         self.finish();
+    }
+
+    /// Gives relayed sockets their turns: one alone may fill the whole row, and many share it. Those that are left over come
+    /// first the next time.
+    fn serve_all_relayed(&mut self, sources: &[Source]) {
+        let Some(share) = BATCH.checked_div(sources.len()) else {
+            return;
+        };
+        let left = take_turns(sources, RELAYED_AT_ONCE, |source| {
+            let before = self.brought;
+            if let Source::Relayed(index) = source {
+                self.serve_relayed(index, share.max(MIN_SHARE));
+            }
+            self.brought - before
+        });
+        self.flush_to_clients();
+        self.ready.splice(0..0, left.iter().copied());
     }
 
     /// Writes what streams wait for; a stream that fails on that occasion gives the core something to do again.
@@ -327,6 +349,9 @@ impl Shard {
         while let Some(id) = self.peer_connections.poll_due(now) {
             self.server.handle_connection_closed(id);
         }
+        while let Some(index) = self.relayed_listeners.poll_due(now) {
+            self.enqueue(Source::RelayedListener(index));
+        }
         if self.streams.poll_timeout().is_some_and(|due| due <= now) {
             for index in self.streams.handle_timeout(now, &mut self.counters) {
                 self.enqueue(Source::Acceptor(index));
@@ -357,7 +382,7 @@ impl Shard {
         let evictions = self.control.evictions.load(Ordering::Relaxed);
         if evictions != self.evictions {
             self.evictions = evictions;
-            self.server.close_all(self.now);
+            self.end_allocations();
         }
         self.settle();
     }
@@ -368,17 +393,15 @@ impl Shard {
                 Letter::Claim { from, id, token } => {
                     let held = self.server.release_reserved(self.now, token);
                     let registry = self.poll.registry();
-                    let socket = held.and_then(|held| self.relayed.release(registry, held));
-                    self.links.answer(from, id, socket);
+                    let reserved = held.map(|(held, local)| Reserved {
+                        local,
+                        socket: self.relayed.release(registry, held),
+                    });
+                    self.links.answer(from, id, reserved);
                 }
-                Letter::Claimed { id, socket } => {
-                    if self.links.settle(id) {
-                        let opened = match socket {
-                            Some(fd) => self.relayed.adopt(self.poll.registry(), id, fd),
-                            None => Err(OpenError::NoReservation),
-                        };
-                        self.relayed_opened(id, opened);
-                    }
+                Letter::Claimed { id, reserved } => {
+                    self.links.claimed();
+                    self.claimed(id, reserved);
                 }
                 Letter::Stream {
                     from,
@@ -403,7 +426,7 @@ impl Shard {
             } else if let Some(command) = self.server.poll_command() {
                 self.carry_out(command);
             } else if let Some(event) = self.server.poll_event() {
-                self.note_event(&event);
+                self.log(&event);
             } else {
                 break;
             }
@@ -418,7 +441,6 @@ impl Shard {
             }
             Command::ClaimReserved { id, owner, token } => self.claim(id, owner, token),
             Command::CloseRelayed { id } => {
-                self.links.forget(id);
                 self.relayed.close(id);
                 self.relayed_listeners.close(id);
             }
@@ -433,6 +455,11 @@ impl Shard {
                 peer,
             } => self.connect_peer(connection, via, peer),
             Command::CloseConnection { connection } => self.peer_connections.close(connection),
+            Command::KeepStream { client } => self.streams.allocation_opened(client),
+            Command::ReleaseStream { client } => {
+                let now = self.now.instant;
+                self.streams.allocation_closed(client, now);
+            }
             Command::Send { to, message } => self.send(to, &message),
         }
     }
@@ -440,6 +467,19 @@ impl Shard {
     fn relayed_opened(&mut self, id: RelayedId, opened: Result<SocketAddr, OpenError>) {
         self.counters.relayed_sockets_exhausted += u64::from(opened == Err(OpenError::Exhausted));
         self.server.handle_relayed_opened(self.now, id, opened);
+    }
+
+    /// Takes a socket over that another shard has given up, or has not.
+    fn claimed(&mut self, id: RelayedId, reserved: Option<Reserved>) {
+        let Some(Reserved { local, socket }) = reserved else {
+            let refused = Err(OpenError::NoReservation);
+            return self.relayed_opened(id, refused);
+        };
+        let registry = self.poll.registry();
+        match socket.map(|socket| self.relayed.adopt(registry, id, socket)) {
+            Some(Ok(local)) => self.relayed_opened(id, Ok(local)),
+            Some(Err(_)) | None => self.server.handle_claim_lost(self.now, id, local),
+        }
     }
 
     fn claim(&mut self, id: RelayedId, owner: ShardId, token: ReservationToken) {
@@ -466,29 +506,24 @@ impl Shard {
         }
     }
 
-    fn note_event(&mut self, event: &Event) {
-        match event {
-            Event::Opened { client, .. } if client.transport.is_stream() => {
-                self.streams.allocation_opened(*client);
-            }
-            Event::Closed { client, .. } if client.transport.is_stream() => {
-                self.streams.allocation_closed(*client, self.now.instant);
-            }
-            Event::Opened { .. }
-            | Event::Closed { .. }
-            | Event::Refused { .. }
-            | Event::PeerConnected { .. }
-            | Event::PeerDenied { .. } => {}
-        }
-        self.published
-            .set_allocations(self.server.counters().allocations());
+    fn log(&mut self, event: &Event) {
         if !self.event_log.write(event, self.now.unix) {
             self.counters.events_not_logged += 1;
         }
     }
 
+    /// Ends every allocation.
+    fn end_allocations(&mut self) {
+        while self.server.close_some(self.now) {
+            self.settle();
+        }
+        self.settle();
+    }
+
     /// Publishes the counts when that is due, and sees to it that it becomes due after something has happened.
     fn publish(&mut self) {
+        self.published
+            .set_allocations(self.server.counters().allocations());
         let now = self.now.instant;
         match self.publish_at {
             Some(due) if due <= now => {
@@ -503,7 +538,7 @@ impl Shard {
 
     fn close(mut self) {
         self.now = clock::now();
-        self.server.close_all(self.now);
+        self.end_allocations();
         self.finish();
         self.streams.close_all();
         self.finish();

@@ -9,4 +9,6 @@ mod sockets;
 mod streams;
 mod support;
 mod tcp;
+mod tcp_cut;
+mod tcp_peers;
 mod transports;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::support::{
     DEADLINE, Driver, Relay, certificate, connect, echo_peer, settings, tls_session, wait_until,
+    write_certificate,
 };
 use turnfleet_relay::shard::StreamLimits;
 use turnfleet_turn::Transport;
@@ -213,6 +214,26 @@ fn the_oldest_stranger_makes_room_for_a_newcomer() {
     drop(strangers);
 }
 
+/// One that has shown that it speaks TURN lives longer, and is older all the same.
+#[test]
+fn the_oldest_stranger_goes_first_whatever_it_has_said() {
+    let relay = with_limits(StreamLimits {
+        without_allocation: 2,
+        ..StreamLimits::default()
+    });
+    let server = relay.address(Transport::Tcp, true);
+    let mut first = Driver::tcp(server);
+    first.send_raw(b"\0\x01\0\0\x21\x12\xA4\x42I was first.");
+    first.receive_raw();
+    let mut second = Driver::tcp(server);
+    relay.wait_until("both", |shards| {
+        shards.driver_counters().streams_accepted == 2
+    });
+    let _third = connect(server);
+    wait_until("the end of the first", || first.is_closed());
+    assert!(!second.is_closed());
+}
+
 #[test]
 fn a_slow_reader_loses_data_and_keeps_its_allocation() {
     let relay = with_limits(StreamLimits {
@@ -242,6 +263,38 @@ fn a_slow_reader_loses_data_and_keeps_its_allocation() {
     assert!(last.iter().all(|it| it.payload == payload));
     peer.send_to(b"still there", relayed).unwrap();
     assert_eq!(driver.receive_one().payload, b"still there");
+}
+
+#[test]
+fn a_stranger_that_does_not_read_is_closed_before_much_waits_for_it() {
+    let relay = with_limits(StreamLimits {
+        idle: 2 * DEADLINE,
+        // Allocations may make the relay keep this much, and strangers must not.
+        outgoing: 1 << 30,
+        ..StreamLimits::default()
+    });
+    let mut stranger = connect(relay.address(Transport::Tcp, true));
+    stranger
+        .set_write_timeout(Some(Duration::from_millis(10)))
+        .unwrap();
+    let bindings = b"\0\x01\0\0\x21\x12\xA4\x42on and on...".repeat(1000);
+    let mut sent = 0;
+    relay.wait_until("the end of the stranger", |shards| {
+        // The relay may take a part of it, and nothing once the stream is closed.
+        sent += stranger.write(&bindings[sent % 20..]).unwrap_or(0);
+        shards.driver_counters().streams_overflowed == 1
+    });
+}
+
+#[test]
+fn a_certificate_that_is_replaced_before_anybody_watches_is_seen() {
+    let (chain, folder, certificate) = certificate();
+    let [next, next_key] = ["next", "next-key"].map(|name| folder.path().join(name));
+    write_certificate(&next, &next_key);
+    std::fs::rename(&next_key, folder.path().join("key")).unwrap();
+    std::fs::rename(&next, &chain).unwrap();
+    let _watcher = certificate.watch().unwrap();
+    wait_until("the replacement", || certificate.replaced() == 1);
 }
 
 #[test]

@@ -276,20 +276,25 @@ impl Driver {
         }
     }
 
+    /// Reads once; zero where nothing came for a moment.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let read = match &mut self.socket {
+            Socket::Udp(socket) => socket.recv(buffer),
+            Socket::Tcp(stream) => stream.read(buffer),
+            Socket::Tls(stream) => stream.read(buffer),
+        };
+        match read {
+            Ok(count) => count,
+            Err(error) if is_timeout(&error) => 0,
+            Err(error) => panic!("receiving: {error}"),
+        }
+    }
+
     /// Receives once; what a peer sent is returned.
     pub(crate) fn receive(&mut self) -> Vec<Received> {
         let now = self.now();
         let mut buffer = vec![0; 70_000];
-        let read = match &mut self.socket {
-            Socket::Udp(socket) => socket.recv(&mut buffer),
-            Socket::Tcp(stream) => stream.read(&mut buffer),
-            Socket::Tls(stream) => stream.read(&mut buffer),
-        };
-        let count = match read {
-            Ok(count) => count,
-            Err(error) if is_timeout(&error) => 0,
-            Err(error) => panic!("receiving: {error}"),
-        };
+        let count = self.read(&mut buffer);
         let mut received = Vec::new();
         if let Socket::Udp(_) = self.socket {
             received.extend(input(&mut self.client, now, &buffer[..count]));
@@ -404,12 +409,9 @@ impl Driver {
         }
     }
 
-    /// The next whole message of a plain stream as it came, padding included.
+    /// The next whole message of a stream as it came, padding included.
     #[track_caller]
     pub(crate) fn receive_raw(&mut self) -> Vec<u8> {
-        let Socket::Tcp(stream) = &mut self.socket else {
-            panic!("a plain stream");
-        };
         let start = Clock::now();
         let mut buffer = vec![0; 70_000];
         loop {
@@ -417,10 +419,8 @@ impl Driver {
                 return self.unread.drain(..total).collect();
             }
             assert!(start.elapsed() < DEADLINE, "nothing was received");
-            match stream.read(&mut buffer) {
-                Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
-                Err(error) => assert!(is_timeout(&error), "receiving: {error}"),
-            }
+            let count = self.read(&mut buffer);
+            self.unread.extend_from_slice(&buffer[..count]);
         }
     }
 

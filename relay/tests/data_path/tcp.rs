@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use turnfleet_relay::shard::Certificate;
 use turnfleet_turn::client::{AllocateOptions, Allocated, Event, Failure};
@@ -22,11 +22,11 @@ use crate::support::{Driver, Relay, Socket, is_timeout, settings, wait_until, wr
 /// How long a test waits for a byte.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn relay(shards: u8) -> Relay {
+pub(crate) fn relay(shards: u8) -> Relay {
     Relay::start(settings(shards, None))
 }
 
-fn tcp_options(family: AddressFamily) -> AllocateOptions {
+pub(crate) fn tcp_options(family: AddressFamily) -> AllocateOptions {
     AllocateOptions {
         tcp: true,
         family: Some(family),
@@ -35,7 +35,7 @@ fn tcp_options(family: AddressFamily) -> AllocateOptions {
 }
 
 /// A relay with one shard, a control connection with an allocation, and the relay's address.
-fn allocated() -> (Relay, Driver, Allocated, SocketAddr) {
+pub(crate) fn allocated() -> (Relay, Driver, Allocated, SocketAddr) {
     let relay = relay(1);
     let server = relay.address(Transport::Tcp, true);
     let mut control = Driver::tcp(server);
@@ -43,7 +43,7 @@ fn allocated() -> (Relay, Driver, Allocated, SocketAddr) {
     (relay, control, allocation, server)
 }
 
-fn listen(v4: bool) -> (TcpListener, SocketAddr) {
+pub(crate) fn listen(v4: bool) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind(if v4 { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     let local = listener.local_addr().unwrap();
     (listener, local)
@@ -62,7 +62,7 @@ fn try_connect(control: &mut Driver, peer: SocketAddr) -> Result<ConnectionId, F
 
 /// Connects to a peer that listens; returns the connection and the peer's end of it.
 #[track_caller]
-fn connect(control: &mut Driver, listener: &TcpListener) -> (ConnectionId, TcpStream) {
+pub(crate) fn connect(control: &mut Driver, listener: &TcpListener) -> (ConnectionId, TcpStream) {
     let id = try_connect(control, listener.local_addr().unwrap()).expect("the peer listens");
     let (peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -74,6 +74,19 @@ fn bind(data: &mut Driver, id: ConnectionId) {
     let now = data.now();
     data.client.bind_connection(now, id).unwrap();
     data.event(|event| matches!(event, Event::ConnectionBound { .. }).then_some(()));
+}
+
+/// The ConnectionBind request that answers the challenge which a first one without credentials brings.
+#[track_caller]
+pub(crate) fn signed_bind(data: &mut Driver, id: ConnectionId) -> Vec<u8> {
+    let now = data.now();
+    data.client.bind_connection(now, id).unwrap();
+    data.transmit();
+    let challenge = data.receive_raw();
+    data.client.handle_input(now, &challenge);
+    let mut request = Vec::new();
+    assert!(data.client.poll_transmit(&mut request), "no challenge came");
+    request
 }
 
 /// A client data connection that is bound already, where the peer has said nothing yet.
@@ -97,7 +110,7 @@ fn bound_late(server: SocketAddr, id: ConnectionId) -> (TcpStream, Vec<u8>) {
 }
 
 #[track_caller]
-fn expect(stream: &mut TcpStream, wanted: &[u8]) {
+pub(crate) fn expect(stream: &mut TcpStream, wanted: &[u8]) {
     let mut received = vec![0; wanted.len()];
     stream.read_exact(&mut received).unwrap();
     assert_eq!(received, wanted);
@@ -173,7 +186,7 @@ fn a_client_data_connection_finds_its_allocation_whichever_shard_it_reaches() {
     assert_eq!(relay.shards.driver_counters().handovers_refused, 0);
 }
 
-fn with_tls(folder: &Path, shards: u8) -> (Relay, std::path::PathBuf) {
+pub(crate) fn with_tls(folder: &Path, shards: u8) -> (Relay, std::path::PathBuf) {
     let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
     write_certificate(&chain, &key);
     let certificate = Arc::new(Certificate::load(&chain, &key).unwrap());
@@ -266,26 +279,7 @@ fn what_stands_behind_the_connection_bind_request_is_the_peers() {
     let (listener, _) = listen(true);
     let (id, mut peer) = connect(&mut control, &listener);
     let mut data = Driver::tcp(server);
-    // A first request without credentials brings the challenge.
-    let now = data.now();
-    data.client.bind_connection(now, id).unwrap();
-    data.transmit();
-    let mut request = Vec::new();
-    let start = Instant::now();
-    while !data.client.poll_transmit(&mut request) {
-        assert!(start.elapsed() < DEADLINE, "no challenge came");
-        let Socket::Tcp(stream) = &mut data.socket else {
-            panic!("the client is on TCP");
-        };
-        let mut answer = [0; 2048];
-        match stream.read(&mut answer) {
-            Ok(count) => {
-                let now = data.now();
-                data.client.handle_input(now, &answer[..count]);
-            }
-            Err(error) => assert!(is_timeout(&error), "{error}"),
-        }
-    }
+    let mut request = signed_bind(&mut data, id);
     request.extend_from_slice(b"early");
     data.send_raw(&request);
     expect(&mut peer, b"early");

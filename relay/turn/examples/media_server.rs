@@ -79,7 +79,9 @@ impl Sockets {
                 Command::ClaimReserved { .. }
                 | Command::ListenRelayed { .. }
                 | Command::ConnectPeer { .. }
-                | Command::CloseConnection { .. } => unreachable!("one shard, and no TCP"),
+                | Command::CloseConnection { .. }
+                | Command::KeepStream { .. }
+                | Command::ReleaseStream { .. } => unreachable!("one shard, and no TCP"),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// How a client reaches the server. Relayed sockets are UDP.
+/// How a client reaches the server, and what a relayed transport address is for: UDP, or TCP (RFC 6062).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// One datagram is one message.

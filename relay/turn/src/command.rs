@@ -73,7 +73,8 @@ pub enum Command {
         /// The peer data connection.
         connection: ConnectionId,
     },
-    /// Ask another shard for the socket that it holds in reserve; answered by `handle_relayed_opened`.
+    /// Ask another shard for the socket that it holds in reserve; answered by `handle_relayed_opened`, or by
+    /// `handle_claim_lost`.
     ClaimReserved {
         /// The name of the socket in the asking shard.
         id: RelayedId,
@@ -86,6 +87,16 @@ pub enum Command {
     CloseRelayed {
         /// The socket; its `id` may be reused by a later command.
         id: RelayedId,
+    },
+    /// Keep a client's stream open: it has an allocation.
+    KeepStream {
+        /// The client, on a stream.
+        client: FiveTuple,
+    },
+    /// Bound the life of a client's stream, if it is open still: it has no allocation any more.
+    ReleaseStream {
+        /// The client, on a stream.
+        client: FiveTuple,
     },
     /// Send a message to a client.
     Send {

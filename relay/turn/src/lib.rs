@@ -9,8 +9,7 @@
 //! 2. [`Server::handle_client`] for each datagram or deframed stream message, [`Server::handle_peer`] for each datagram
 //!    on a relayed socket, and carry out the [`Decision`]; [`Server::handle_peer_error`] for each ICMP message about what
 //!    was sent from one;
-//! 3. drain [`Server::poll_command`] before any `Reply` of the batch is sent, and answer each
-//!    [`Command::OpenRelayed`] with [`Server::handle_relayed_opened`];
+//! 3. drain [`Server::poll_command`] before any `Reply` of the batch is sent, and answer each [`Command`] that says how;
 //! 4. drain [`Server::poll_event`];
 //! 5. sleep until [`Server::poll_timeout`], then call [`Server::handle_timeout`].
 //!

@@ -10,7 +10,8 @@ use crate::peer_filter::PeerFilter;
 /// Fixed for the life of a [`crate::Server`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This server's place among the relay's shards; it marks reservation tokens.
+    /// This server's place among the relay's shards; the first byte of its reservation
+    /// tokens and CONNECTION-IDs.
     pub shard: ShardId,
     /// How many shards the relay has; divides budgets that hold per relay.
     pub shards: u8,
@@ -123,6 +124,7 @@ pub struct Limits {
     /// Channels of one allocation; beyond it 508 (RFC 8656 §12.2).
     pub channels_per_allocation: u16,
     /// Peer data connections of one allocation, those that are being opened included; beyond it 508 (RFC 6062).
+    /// Those that peers have opened and nobody has claimed are half of them at most.
     pub connections_per_allocation: u16,
     /// Peer data connections of one user on this relay; beyond it 486.
     pub connections_per_user: u32,

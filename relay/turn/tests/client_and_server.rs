@@ -163,6 +163,8 @@ impl Pair {
                 Command::CloseRelayed { id } => self.sockets.retain(|(open, _)| *open != id),
                 Command::Send { message, .. } => self.send_to_client(&message),
                 Command::ClaimReserved { .. } => panic!("nothing was reserved"),
+                // The client leaves its stream open.
+                Command::KeepStream { .. } | Command::ReleaseStream { .. } => {}
                 Command::ListenRelayed { .. }
                 | Command::ConnectPeer { .. }
                 | Command::CloseConnection { .. } => panic!("TCP is not relayed here"),

@@ -5,10 +5,17 @@ use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use rustls::ServerConnection;
-use turnfleet_turn::{FiveTuple, Instant};
+use turnfleet_turn::FiveTuple;
+#[cfg(test)]
+use turnfleet_turn::Instant;
 
 use super::opening::Opening;
 use super::outgoing::{BufferPool, Outgoing};
+use super::strangers::Stranger;
+
+/// Bytes that may wait to be written to a client that has not had an allocation yet: a few answers, and no more memory than
+/// its own longest message takes.
+const STRANGER_OUTGOING: usize = 4 << 10;
 
 /// What carries the messages on the connection.
 pub(crate) enum Carrier {
@@ -29,8 +36,10 @@ pub(crate) struct Connection {
     /// The beginning of a message whose rest has not arrived.
     pub(crate) partial: Vec<u8>,
     pub(crate) outgoing: Outgoing,
-    /// When the stream is closed unless it gets an allocation; `None` while it has one.
-    pub(crate) deadline: Option<Instant>,
+    /// Bytes that may wait to be written: few until the client has its first allocation.
+    pub(super) outgoing_bound: usize,
+    /// How long the stream may live without an allocation; `None` while it has one.
+    pub(crate) stranger: Option<Stranger>,
     /// Whether the client has closed its side: reading goes on until its end is seen.
     pub(crate) hung_up: bool,
     /// Whether TLS has seen the client's goodbye.
@@ -69,7 +78,7 @@ impl Connection {
         socket: TcpStream,
         client: FiveTuple,
         opening: Opening,
-        deadline: Instant,
+        stranger: Stranger,
     ) -> Self {
         Self {
             socket,
@@ -78,7 +87,8 @@ impl Connection {
             carrier: Carrier::Plain,
             partial: Vec::new(),
             outgoing: Outgoing::default(),
-            deadline: Some(deadline),
+            outgoing_bound: STRANGER_OUTGOING,
+            stranger: Some(stranger),
             hung_up: false,
             ended: false,
             goodbye: false,
@@ -95,14 +105,19 @@ impl Connection {
             acceptor: 0,
             awaits_header: false,
         };
+        let stranger = Stranger {
+            since: Instant(0),
+            until: Instant(0),
+        };
         Self {
             opening: None,
-            deadline: None,
-            ..Self::new(socket, client, opening, Instant(0))
+            stranger: None,
+            ..Self::new(socket, client, opening, stranger)
         }
     }
 
-    /// Moves the partial message to the beginning of `unread` and reads behind it, deciphering through `ciphertext`.
+    /// Moves the partial message to the beginning of `unread` and reads behind it, deciphering through `ciphertext`. What
+    /// stands in `unread` is the caller's from here on: [`Connection::keep`] takes back what is no whole message.
     pub(crate) fn read(
         &mut self,
         unread: &mut [u8],
@@ -111,8 +126,9 @@ impl Connection {
         if self.ended {
             return Err(StreamEnd::Closed);
         }
-        let held = self.partial.len();
-        unread[..held].copy_from_slice(&self.partial);
+        let partial = std::mem::take(&mut self.partial);
+        let held = partial.len();
+        unread[..held].copy_from_slice(&partial);
         let room = &mut unread[held..];
         let (plain, count, filled) = match &mut self.carrier {
             Carrier::Plain => {
@@ -139,12 +155,7 @@ impl Connection {
 
     /// Keeps the unread beginning of a message until its rest arrives.
     pub(crate) fn keep(&mut self, partial: &[u8]) {
-        if partial.is_empty() {
-            self.partial = Vec::new();
-        } else {
-            self.partial.clear();
-            self.partial.extend_from_slice(partial);
-        }
+        self.partial = partial.to_vec();
     }
 
     /// Whether anything waits to be written.

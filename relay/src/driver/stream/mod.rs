@@ -17,8 +17,9 @@ mod noise;
 mod opening;
 mod outgoing;
 mod proxy_protocol;
+mod strangers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -31,12 +32,15 @@ pub(crate) use connection::{Arrived, Carrier, Connection, StreamEnd, read_some};
 pub(crate) use outgoing::{BufferPool, Outgoing};
 
 use super::counters::DriverCounters;
-use super::tcp::{Accepted, Acceptor};
+use super::entrance::Accepted;
+use super::places::Places;
+use super::tcp::Acceptor;
 use super::tls::TlsSettings;
 use crate::listeners::Listener;
 use crate::shard::token::Source;
 use https::Forwards;
 use opening::Opening;
+use strangers::{Stranger, Strangers};
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
@@ -59,7 +63,8 @@ pub struct StreamLimits {
     pub unauthenticated_message: usize,
     /// Bytes that may wait to be written to one stream.
     pub outgoing: usize,
-    /// Streams that are passed on to an HTTPS server at a time, over all shards; more are closed.
+    /// Streams that are passed on to an HTTPS server at a time, over all shards; beyond it the one that is silent for
+    /// longest is closed.
     pub forwarded: usize,
 }
 
@@ -99,11 +104,10 @@ pub(crate) struct Streams {
     pub(crate) forwards: Forwards,
     tls: Option<TlsSettings>,
     limits: StreamLimits,
-    connections: Vec<Option<Box<Connection>>>,
-    free: Vec<usize>,
+    connections: Places<Connection>,
     by_client: HashMap<FiveTuple, usize>,
-    /// Streams without an allocation, the one to be closed next first.
-    strangers: BTreeSet<(Instant, usize)>,
+    /// Streams without an allocation.
+    strangers: Strangers,
     /// Streams that something was queued for since the last flush.
     dirty: Vec<usize>,
     /// Clients whose streams are gone; the core has to hear of them.
@@ -128,10 +132,9 @@ impl Streams {
             forwards: Forwards::new(limits.forwarded),
             tls,
             limits,
-            connections: Vec::new(),
-            free: Vec::new(),
+            connections: Places::new(),
             by_client: HashMap::new(),
-            strangers: BTreeSet::new(),
+            strangers: Strangers::default(),
             dirty: Vec::new(),
             closed: Vec::new(),
             pool: BufferPool::default(),
@@ -187,16 +190,21 @@ impl Streams {
             awaits_header: listener.front.has_proxy_header(),
         };
         self.make_room(counters);
-        let deadline = now.after(self.limits.opening);
-        let connection = Box::new(Connection::new(socket, client, opening, deadline));
-        self.insert(registry, connection, deadline);
+        let stranger = Stranger {
+            since: now,
+            until: now.after(self.limits.opening),
+        };
+        let connection = Box::new(Connection::new(socket, client, opening, stranger));
+        self.insert(registry, connection, stranger);
     }
 
     /// Makes room among those without an allocation.
     fn make_room(&mut self, counters: &mut DriverCounters) {
         if self.strangers.len() >= self.limits.without_allocation {
             counters.streams_evicted += 1;
-            self.close_oldest_stranger();
+            if let Some(index) = self.strangers.oldest() {
+                self.close(index);
+            }
         }
     }
 
@@ -205,23 +213,19 @@ impl Streams {
         &mut self,
         registry: &Registry,
         mut connection: Box<Connection>,
-        deadline: Instant,
+        stranger: Stranger,
     ) -> Option<usize> {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            self.connections.len() - 1
-        });
+        let index = self.connections.next();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Stream(index).token();
         if registry
             .register(&mut connection.socket, token, interest)
             .is_err()
         {
-            self.free.push(index);
             return None;
         }
-        self.strangers.insert((deadline, index));
-        self.connections[index] = Some(connection);
+        self.strangers.insert(index, stranger);
+        self.connections.insert(connection);
         Some(index)
     }
 
@@ -234,13 +238,12 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> Option<usize> {
         self.make_room(counters);
-        let deadline = *connection
-            .deadline
-            .get_or_insert_with(|| now.after(self.limits.idle));
+        let fresh = self.stranger_from(now);
+        let stranger = *connection.stranger.get_or_insert(fresh);
         connection.dirty = false;
         connection.queued = false;
         let client = connection.client;
-        let index = self.insert(registry, connection, deadline)?;
+        let index = self.insert(registry, connection, stranger)?;
         self.name(index, client);
         Some(index)
     }
@@ -248,12 +251,11 @@ impl Streams {
     /// Gives up a stream, with what waits to be written to it, without a goodbye: somebody else goes on with it. `None` where
     /// it is gone.
     pub(crate) fn release(&mut self, registry: &Registry, index: usize) -> Option<Box<Connection>> {
-        let mut connection = self.connections.get_mut(index)?.take()?;
-        if let Some(deadline) = connection.deadline {
-            self.strangers.remove(&(deadline, index));
+        let mut connection = self.connections.take(index)?;
+        if let Some(stranger) = connection.stranger {
+            self.strangers.remove(index, stranger);
         }
         self.by_client.remove(&connection.client);
-        self.free.push(index);
         registry.deregister(&mut connection.socket).ok()?;
         Some(connection)
     }
@@ -269,13 +271,13 @@ impl Streams {
 
     /// The client at `index`.
     pub(crate) fn client(&self, index: usize) -> Option<FiveTuple> {
-        Some(self.connection(index)?.client)
+        Some(self.connections.at(index)?.client)
     }
 
     /// The longest message that the stream at `index` may send.
     pub(crate) fn message_limit(&self, index: usize) -> usize {
-        match self.connection(index) {
-            Some(connection) if connection.deadline.is_none() => MAX_FRAME_LEN,
+        match self.connections.at(index) {
+            Some(connection) if connection.stranger.is_none() => MAX_FRAME_LEN,
             _ => self.limits.unauthenticated_message,
         }
     }
@@ -287,7 +289,7 @@ impl Streams {
         unread: &mut [u8],
         counters: &mut DriverCounters,
     ) -> Option<Arrived> {
-        let connection = self.connections.get_mut(index)?.as_mut()?;
+        let connection = self.connections.at_mut(index)?;
         let arrived = connection.read(unread, &mut self.scratch);
         self.mark_dirty(index);
         match arrived {
@@ -302,14 +304,14 @@ impl Streams {
 
     /// Keeps the beginning of a message until its rest arrives.
     pub(crate) fn keep(&mut self, index: usize, partial: &[u8]) {
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.keep(partial);
         }
     }
 
     /// Notes that the kernel takes more from the stream at `index`, or that its client has closed its side.
     pub(crate) fn note_event(&mut self, index: usize, writable: bool, hung_up: bool) {
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.hung_up |= hung_up;
             connection.blocked &= !writable;
         }
@@ -318,23 +320,24 @@ impl Streams {
         }
     }
 
-    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that is closed. Over TLS what
-    /// waits is written first: there are clients that take a record for a message.
+    /// Queues a STUN message for the stream at `index`. A stream that has no room even for that, once the kernel has what
+    /// it takes, is closed. Over TLS what waits is written first: there are clients that take a record for a message.
     pub(crate) fn push_message(
         &mut self,
         index: usize,
         message: &[u8],
         counters: &mut DriverCounters,
     ) {
-        let bound = self.limits.outgoing;
-        let Some(Some(connection)) = self.connections.get_mut(index) else {
+        let Some(connection) = self.connections.at_mut(index) else {
             return;
         };
+        let bound = connection.outgoing_bound;
         let in_records = match connection.carrier {
             Carrier::Plain => false,
             Carrier::Tls(_) => !connection.outgoing.is_empty(),
         };
-        if in_records && connection.flush(&mut self.pool).is_err() {
+        let is_full = connection.outgoing.len() + message.len() > bound;
+        if (in_records || is_full) && connection.flush(&mut self.pool).is_err() {
             return self.close(index);
         }
         if connection.outgoing.push(message, bound, &mut self.pool) {
@@ -356,7 +359,7 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        let Some(Some(connection)) = self.connections.get_mut(index) else {
+        let Some(connection) = self.connections.at_mut(index) else {
             return;
         };
         if connection.outgoing.push(message, bound, &mut self.pool) {
@@ -374,7 +377,7 @@ impl Streams {
     /// Writes what was queued, one write for each stream.
     pub(crate) fn flush(&mut self) {
         while let Some(index) = self.dirty.pop() {
-            let Some(Some(connection)) = self.connections.get_mut(index) else {
+            let Some(connection) = self.connections.at_mut(index) else {
                 continue;
             };
             connection.dirty = false;
@@ -389,30 +392,33 @@ impl Streams {
         let Some(index) = self.find(client) else {
             return;
         };
-        let deadline = self.connection_mut(index).and_then(|it| it.deadline.take());
-        if let Some(deadline) = deadline {
-            self.strangers.remove(&(deadline, index));
+        let bound = self.limits.outgoing;
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.outgoing_bound = bound;
+            if let Some(stranger) = connection.stranger.take() {
+                self.strangers.remove(index, stranger);
+            }
         }
     }
 
     /// The client's allocation has ended: its stream may make another one within the time of a stranger.
     pub(crate) fn allocation_closed(&mut self, client: FiveTuple, now: Instant) {
-        let deadline = now.after(self.limits.idle);
+        let stranger = self.stranger_from(now);
         let Some(index) = self.find(client) else {
             return;
         };
-        if let Some(connection) = self.connection_mut(index)
-            && connection.deadline.is_none()
+        if let Some(connection) = self.connections.at_mut(index)
+            && connection.stranger.is_none()
         {
-            connection.deadline = Some(deadline);
-            self.strangers.insert((deadline, index));
+            connection.stranger = Some(stranger);
+            self.strangers.insert(index, stranger);
         }
     }
 
     /// When [`Streams::handle_timeout`] is next due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let paused = self.acceptors.iter().filter_map(Acceptor::paused_until);
-        let stranger = self.strangers.first().map(|&(deadline, _)| deadline);
+        let stranger = self.strangers.poll_timeout();
         let forward = self.forwards.poll_timeout();
         paused.chain(stranger).chain(forward).min()
     }
@@ -423,11 +429,9 @@ impl Streams {
         now: Instant,
         counters: &mut DriverCounters,
     ) -> Vec<usize> {
-        while let Some(&(deadline, _)) = self.strangers.first()
-            && deadline <= now
-        {
+        while let Some(index) = self.strangers.due(now) {
             counters.streams_timed_out += 1;
-            self.close_oldest_stranger();
+            self.close(index);
         }
         self.forwards.handle_timeout(now, counters);
         let acceptors = self.acceptors.iter_mut().enumerate();
@@ -438,23 +442,22 @@ impl Streams {
 
     /// Closes the stream at `index`.
     pub(crate) fn close(&mut self, index: usize) {
-        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
+        let Some(mut connection) = self.connections.take(index) else {
             return;
         };
         connection.say_goodbye(&mut self.pool);
-        if let Some(deadline) = connection.deadline {
-            self.strangers.remove(&(deadline, index));
+        if let Some(stranger) = connection.stranger {
+            self.strangers.remove(index, stranger);
         }
         if connection.opening.is_none() {
             self.by_client.remove(&connection.client);
             self.closed.push(connection.client);
         }
-        self.free.push(index);
     }
 
     /// Closes every stream.
     pub(crate) fn close_all(&mut self) {
-        for index in 0..self.connections.len() {
+        for index in 0..self.connections.end() {
             self.close(index);
         }
     }
@@ -471,13 +474,14 @@ impl Streams {
 
     /// Notes that the stream stands in the ready list; `false` where it stood there already or is gone.
     pub(crate) fn set_queued(&mut self, index: usize) -> bool {
-        self.connection_mut(index)
+        self.connections
+            .at_mut(index)
             .is_some_and(|connection| !std::mem::replace(&mut connection.queued, true))
     }
 
     /// Notes that the stream was taken off the ready list.
     pub(crate) fn clear_queued(&mut self, index: usize) {
-        if let Some(connection) = self.connection_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             connection.queued = false;
         }
     }
@@ -487,27 +491,21 @@ impl Streams {
         std::mem::replace(&mut self.acceptors[index].queued, queued) != queued
     }
 
-    fn close_oldest_stranger(&mut self) {
-        if let Some(&(_, index)) = self.strangers.first() {
-            self.close(index);
+    /// What a stream is that has no allocation from here on.
+    fn stranger_from(&self, now: Instant) -> Stranger {
+        Stranger {
+            since: now,
+            until: now.after(self.limits.idle),
         }
     }
 
     fn mark_dirty(&mut self, index: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(index)
+        if let Some(connection) = self.connections.at_mut(index)
             && !connection.dirty
             && connection.has_output()
         {
             connection.dirty = true;
             self.dirty.push(index);
         }
-    }
-
-    fn connection(&self, index: usize) -> Option<&Connection> {
-        self.connections.get(index)?.as_deref()
-    }
-
-    fn connection_mut(&mut self, index: usize) -> Option<&mut Connection> {
-        self.connections.get_mut(index)?.as_deref_mut()
     }
 }

@@ -14,7 +14,7 @@ use turnfleet_turn::{Instant, Transport};
 
 use super::client_hello::{self, Asks, Hello};
 use super::connection::{Carrier, StreamEnd};
-use super::proxy_protocol::{self, ProxyHeader};
+use super::proxy_protocol::{self, Ends, ProxyHeader};
 use super::{DriverCounters, Streams};
 use crate::listeners::Listener;
 
@@ -34,10 +34,10 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     NeedMore,
-    /// A PROXY protocol header of `len` bytes, and the client that it names.
+    /// A PROXY protocol header of `len` bytes, and the ends that it names.
     Header {
         len: usize,
-        client: Option<SocketAddr>,
+        ends: Option<Ends>,
     },
     Plain,
     /// TLS with TURN inside.
@@ -56,7 +56,7 @@ fn judge(seen: &[u8], listener: &Listener, awaits_header: bool, limit: usize) ->
     if awaits_header {
         return match proxy_protocol::parse(seen) {
             ProxyHeader::NeedMore => Verdict::NeedMore,
-            ProxyHeader::Whole { len, client } => Verdict::Header { len, client },
+            ProxyHeader::Whole { len, ends } => Verdict::Header { len, ends },
             ProxyHeader::Invalid => Verdict::NoHeader,
         };
     }
@@ -98,7 +98,7 @@ impl Streams {
         counters: &mut DriverCounters,
     ) -> bool {
         let limit = self.limits.unauthenticated_message;
-        while let Some(Some(connection)) = self.connections.get_mut(index) {
+        while let Some(connection) = self.connections.at_mut(index) {
             let Some(opening) = connection.opening else {
                 return true;
             };
@@ -116,13 +116,15 @@ impl Streams {
                     }
                     return false;
                 }
-                Verdict::Header { len, client } => {
+                Verdict::Header { len, ends } => {
                     connection.opening = Some(Opening {
                         awaits_header: false,
                         ..opening
                     });
-                    if let Some(client) = client {
+                    // Behind another balancer there may be another client with the same address.
+                    if let Some(Ends { client, server }) = ends {
                         connection.client.client = client;
+                        connection.client.server = server;
                     }
                     if connection.socket.read(&mut self.scratch[..len]).ok() != Some(len) {
                         self.close(index);
@@ -156,27 +158,24 @@ impl Streams {
 
     /// Ends the beginning of a stream: from here on it is the five-tuple's. Without a carrier it is closed.
     fn begin(&mut self, index: usize, transport: Transport, carrier: Option<Carrier>) {
-        let (Some(Some(connection)), Some(carrier)) = (self.connections.get_mut(index), carrier)
-        else {
+        let (Some(connection), Some(carrier)) = (self.connections.at_mut(index), carrier) else {
             return self.close(index);
         };
         connection.carrier = carrier;
         connection.client.transport = transport;
         connection.opening = None;
         let client = connection.client;
-        if let Some(due) = connection.deadline {
-            let rest = self.limits.idle.saturating_sub(self.limits.opening);
-            let deadline = due.after(rest);
-            connection.deadline = Some(deadline);
-            self.strangers.remove(&(due, index));
-            self.strangers.insert((deadline, index));
+        if let Some(stranger) = &mut connection.stranger {
+            self.strangers.remove(index, *stranger);
+            stranger.until = stranger.since.after(self.limits.idle);
+            self.strangers.insert(index, *stranger);
         }
         self.name(index, client);
     }
 
     /// Closes a stream that is not what it should be. What it brought is taken first: the client sees an end, no reset.
     fn turn_away(&mut self, index: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(index) {
+        if let Some(connection) = self.connections.at_mut(index) {
             let _ = connection.socket.read(&mut self.scratch);
         }
         self.close(index);
@@ -191,15 +190,14 @@ impl Streams {
         now: Instant,
         counters: &mut DriverCounters,
     ) {
-        let Some(connection) = self.connections.get_mut(index).and_then(Option::take) else {
+        let Some(connection) = self.connections.take(index) else {
             return;
         };
-        if let Some(deadline) = connection.deadline {
-            self.strangers.remove(&(deadline, index));
+        if let Some(stranger) = connection.stranger {
+            self.strangers.remove(index, stranger);
         }
-        self.free.push(index);
         self.forwards
-            .open(connection.socket, backend, registry, now, counters);
+            .open(connection, backend, registry, now, counters);
     }
 }
 

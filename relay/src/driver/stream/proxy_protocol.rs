@@ -12,12 +12,20 @@ pub(super) enum ProxyHeader {
     Whole {
         /// Bytes of the header.
         len: usize,
-        /// The client's address. `None` where the balancer speaks for itself, or knows no address: then the stream's own
-        /// end counts.
-        client: Option<SocketAddr>,
+        /// `None` where the balancer speaks for itself, or knows no address: then the stream's own ends count.
+        ends: Option<Ends>,
     },
     /// Something else, or a header for something other than TCP over IP.
     Invalid,
+}
+
+/// The ends of the connection that the balancer has accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    /// The client's address.
+    pub(super) client: SocketAddr,
+    /// The address that the client reached.
+    pub(super) server: SocketAddr,
 }
 
 /// The twelve bytes that version 2 begins with.
@@ -63,25 +71,32 @@ fn parse_v2(bytes: &[u8]) -> Option<ProxyHeader> {
     let Some(addresses) = rest.get(..addresses_len) else {
         return Some(ProxyHeader::NeedMore);
     };
-    let client = match (command, family) {
+    let ends = match (command, family) {
         // LOCAL, or PROXY without an address family.
         (0x20, _) | (0x21, 0x00) => None,
-        (0x21, 0x11) => Some(v2_source::<4, 12>(addresses)?),
-        (0x21, 0x21) => Some(v2_source::<16, 36>(addresses)?),
+        (0x21, 0x11) => Some(v2_ends::<4, 12>(addresses)?),
+        (0x21, 0x21) => Some(v2_ends::<16, 36>(addresses)?),
         _ => return None,
     };
-    Some(ProxyHeader::Whole { len, client })
+    Some(ProxyHeader::Whole { len, ends })
 }
 
-/// The source of a pair of addresses of `IP` bytes each, `PAIR` bytes with their ports; what follows them is skipped.
-fn v2_source<const IP: usize, const PAIR: usize>(addresses: &[u8]) -> Option<SocketAddr>
+/// A pair of addresses of `IP` bytes each, `PAIR` bytes with their ports; what follows them is skipped.
+fn v2_ends<const IP: usize, const PAIR: usize>(addresses: &[u8]) -> Option<Ends>
 where
     IpAddr: From<[u8; IP]>,
 {
     let pair = addresses.first_chunk::<PAIR>()?;
-    let ip = *pair.first_chunk::<IP>()?;
-    let port = *pair.get(2 * IP..)?.first_chunk::<2>()?;
-    Some(source(IpAddr::from(ip), u16::from_be_bytes(port)))
+    let (ips, ports) = pair.split_at(2 * IP);
+    let end = |ip: &[u8], port: &[u8]| {
+        let ip = *ip.first_chunk::<IP>()?;
+        let port = u16::from_be_bytes(*port.first_chunk()?);
+        Some(address(IpAddr::from(ip), port))
+    };
+    Some(Ends {
+        client: end(ips, ports)?,
+        server: end(&ips[IP..], &ports[2..])?,
+    })
 }
 
 /// `None` where the line is invalid.
@@ -92,27 +107,28 @@ fn parse_v1(bytes: &[u8]) -> Option<ProxyHeader> {
     };
     let line = std::str::from_utf8(seen.get(V1_PREFIX.len()..end)?).ok()?;
     let mut words = line.split(' ');
-    let client = match words.next()? {
+    let ends = match words.next()? {
         "UNKNOWN" => None,
-        "TCP4" => Some(v1_source::<Ipv4Addr>(words)?),
-        "TCP6" => Some(v1_source::<Ipv6Addr>(words)?),
+        "TCP4" => Some(v1_ends::<Ipv4Addr>(words)?),
+        "TCP6" => Some(v1_ends::<Ipv6Addr>(words)?),
         _ => return None,
     };
     let len = end + 2;
-    Some(ProxyHeader::Whole { len, client })
+    Some(ProxyHeader::Whole { len, ends })
 }
 
-/// The source in `SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`.
-fn v1_source<'a, Ip>(mut words: impl Iterator<Item = &'a str>) -> Option<SocketAddr>
+/// What `SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT` says.
+fn v1_ends<'a, Ip>(mut words: impl Iterator<Item = &'a str>) -> Option<Ends>
 where
     Ip: std::str::FromStr + Into<IpAddr>,
 {
-    let ip: Ip = words.next()?.parse().ok()?;
-    let _destination: Ip = words.next()?.parse().ok()?;
-    let port = v1_port(words.next()?)?;
-    let _destination_port = v1_port(words.next()?)?;
-    let ended = words.next().is_none();
-    ended.then(|| source(ip.into(), port))
+    let client: Ip = words.next()?.parse().ok()?;
+    let server: Ip = words.next()?.parse().ok()?;
+    let ends = Ends {
+        client: address(client.into(), v1_port(words.next()?)?),
+        server: address(server.into(), v1_port(words.next()?)?),
+    };
+    words.next().is_none().then_some(ends)
 }
 
 fn v1_port(word: &str) -> Option<u16> {
@@ -120,8 +136,8 @@ fn v1_port(word: &str) -> Option<u16> {
     digits.then(|| word.parse().ok())?
 }
 
-/// A balancer with one socket for both families names IPv4 clients in the form of IPv6.
-fn source(ip: IpAddr, port: u16) -> SocketAddr {
+/// A balancer with one socket for both families names IPv4 addresses in the form of IPv6.
+fn address(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }
 
@@ -148,10 +164,13 @@ mod tests {
 
     /// The header stands alone, before other bytes, and is not taken for whole at any byte before its end.
     #[track_caller]
-    fn names(header: &[u8], client: Option<&str>) {
+    fn names(header: &[u8], ends: Option<[&str; 2]>) {
         let whole = ProxyHeader::Whole {
             len: header.len(),
-            client: client.map(|text| text.parse().unwrap()),
+            ends: ends.map(|ends| Ends {
+                client: ends[0].parse().unwrap(),
+                server: ends[1].parse().unwrap(),
+            }),
         };
         assert_eq!(parse(header), whole);
         assert_eq!(parse(&[header, b"\r\n\r\n\0"].concat()), whole);
@@ -162,19 +181,18 @@ mod tests {
 
     #[test]
     fn both_versions_name_clients_of_both_families() {
-        names(&v2(0x21, 0x11, &PAIR_V4), Some("192.0.2.1:5000"));
-        names(&v2(0x21, 0x21, &pair_v6()), Some("[2001:db8::1]:5000"));
+        let v4 = ["192.0.2.1:5000", "198.51.100.1:3478"];
+        let v6 = ["[2001:db8::1]:5000", "[2001:db8::2]:3478"];
+        names(&v2(0x21, 0x11, &PAIR_V4), Some(v4));
+        names(&v2(0x21, 0x21, &pair_v6()), Some(v6));
+        names(b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 3478\r\n", Some(v4));
         names(
-            b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 3478\r\n",
-            Some("192.0.2.1:5000"),
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 3478\r\n",
+            Some(v6),
         );
         names(
-            b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 443\r\n",
-            Some("[2001:db8::1]:5000"),
-        );
-        names(
-            b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 5000 443\r\n",
-            Some("192.0.2.1:5000"),
+            b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 5000 3478\r\n",
+            Some(v4),
         );
     }
 
@@ -190,7 +208,8 @@ mod tests {
     #[test]
     fn what_follows_the_addresses_is_skipped() {
         let with_tlvs = [&PAIR_V4[..], &[0x04, 0, 200], &[0; 200]].concat();
-        names(&v2(0x21, 0x11, &with_tlvs), Some("192.0.2.1:5000"));
+        let ends = ["192.0.2.1:5000", "198.51.100.1:3478"];
+        names(&v2(0x21, 0x11, &with_tlvs), Some(ends));
     }
 
     #[test]

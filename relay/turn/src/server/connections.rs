@@ -67,6 +67,15 @@ impl Connections {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// How many connections of an allocation wait for their ConnectionBind request.
+    pub(super) fn unclaimed(&self, allocation: AllocationId) -> usize {
+        let waits = |id: &&ConnectionId| {
+            let connection = self.by_id.get(id);
+            connection.is_some_and(|it| matches!(it.stage, Stage::Unclaimed))
+        };
+        self.of(allocation).iter().filter(waits).count()
+    }
+
     /// The connections with the peers that `wanted` says.
     pub(super) fn with_peers(&self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<ConnectionId> {
         let connections = self.by_id.iter();

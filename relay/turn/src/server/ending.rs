@@ -31,6 +31,10 @@ impl Server {
                 }
             }
             None => {
+                let client = allocation.client;
+                if client.transport.is_stream() {
+                    self.commands.push_back(Command::ReleaseStream { client });
+                }
                 self.counters.count_closed(reason);
                 self.push_event(closed(allocation, now, reason));
             }

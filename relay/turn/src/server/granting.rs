@@ -133,10 +133,14 @@ impl Server {
         self.counters.opened += 1;
         self.arm(id);
         if let Some(allocation) = self.table.allocation(id) {
+            let client = allocation.client;
+            if client.transport.is_stream() {
+                self.commands.push_back(Command::KeepStream { client });
+            }
             let relayed = allocation.relayed.iter().flatten();
             let event = Event::Opened {
                 allocation: allocation.number,
-                client: allocation.client,
+                client,
                 username: allocation.owner.username.clone(),
                 relayed_transport: allocation.relayed_transport(),
                 relayed: relayed.map(|relayed| relayed.address).collect(),

@@ -54,10 +54,14 @@ use crate::wire::{Class, ConnectionId, Fingerprint, Icmp, Message, Method, Reser
 /// Events that wait for the driver; beyond them they are dropped and counted.
 const MAX_EVENTS: usize = 4096;
 
+/// Allocations that one call ends: fewer than there is room for events, so that the end of each can be told.
+const ENDED_AT_ONCE: usize = 1024;
+
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
-/// `set_alternates` and `close_all` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
+/// `set_alternates` and `close_some` carry the operator's will. `poll_*` ask what is to be done, and are called after any of
+/// the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
@@ -74,7 +78,8 @@ pub struct Server {
     random: Random,
     hash: KeyedHash,
     candidates: Candidates,
-    /// Drained by the driver in each batch; an input adds as many as it has sockets, and one.
+    /// Drained by the driver after each input, which adds a few for each socket and connection of the allocations that it
+    /// ends.
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
     counters: Counters,
@@ -199,7 +204,8 @@ impl Server {
         }
     }
 
-    /// The driver's answer to [`Command::OpenRelayed`] and [`Command::ClaimReserved`]. The address is the local one.
+    /// The driver's answer to [`Command::OpenRelayed`], [`Command::ListenRelayed`] and [`Command::ClaimReserved`]. The
+    /// address is the local one.
     pub fn handle_relayed_opened(
         &mut self,
         now: Now,
@@ -207,6 +213,12 @@ impl Server {
         result: Result<SocketAddr, OpenError>,
     ) {
         self.relayed_opened(now, id, result);
+    }
+
+    /// The other shard has given up the reserved socket of a [`Command::ClaimReserved`], bound to `local`, and it did not
+    /// arrive: the allocation is refused, and the port goes back.
+    pub fn handle_claim_lost(&mut self, now: Now, id: RelayedId, local: SocketAddr) {
+        self.claim_lost(now, id, local);
     }
 
     /// A relayed socket failed for good: its allocation ends, and the socket is closed by a command like any other.
@@ -263,9 +275,12 @@ impl Server {
         }
     }
 
-    /// Time has passed.
+    /// Time has passed. Ends a bounded number of allocations: where more are due, [`Server::poll_timeout`] still says so.
     pub fn handle_timeout(&mut self, now: Now) {
-        while let Some(index) = self.expiry.pop_due(now.instant) {
+        for _ in 0..ENDED_AT_ONCE {
+            let Some(index) = self.expiry.pop_due(now.instant) else {
+                break;
+            };
             if let Some(id) = self.table.id_at(index) {
                 self.expire(now.instant, id);
             }
@@ -275,11 +290,17 @@ impl Server {
     }
 
     /// Another shard redeems a reservation of this one. The caller takes the named socket out of its table, without a
-    /// [`Command::CloseRelayed`], and carries it over; `None` where there is no such reservation.
-    pub fn release_reserved(&mut self, now: Now, token: ReservationToken) -> Option<RelayedId> {
+    /// [`Command::CloseRelayed`], and carries it over with its local address, whose port is the other shard's from here
+    /// on; `None` where there is no such reservation.
+    pub fn release_reserved(
+        &mut self,
+        now: Now,
+        token: ReservationToken,
+    ) -> Option<(RelayedId, SocketAddr)> {
         let id = self.take_reservation(now.instant, token)?;
-        self.table.remove_relayed(id);
-        Some(id)
+        let socket = self.table.remove_relayed(id)?;
+        let host = self.config.relayed_hosts.get(usize::from(socket.host))?;
+        Some((id, SocketAddr::new(host.local, socket.port)))
     }
 
     /// Replaces the policy. Live allocations stay; their connections to peers that it refuses are closed, for nothing
@@ -301,12 +322,19 @@ impl Server {
         self.alternates = alternates;
     }
 
-    /// Ends every allocation.
-    pub fn close_all(&mut self, now: Now) {
-        for id in self.table.ids() {
-            self.end(now.instant, id, CloseReason::Shutdown);
+    /// Ends a bounded number of allocations, and with the last of them the reservations; `true` while there are others.
+    /// The caller drains what there is to do and to tell before it goes on.
+    #[must_use]
+    pub fn close_some(&mut self, now: Now) -> bool {
+        let ids = self.table.ids();
+        for id in ids.iter().take(ENDED_AT_ONCE) {
+            self.end(now.instant, *id, CloseReason::Shutdown);
         }
-        self.close_reservations(now.instant);
+        let others = ids.len() > ENDED_AT_ONCE;
+        if !others {
+            self.close_reservations(now.instant);
+        }
+        others
     }
 
     /// The next thing for the driver to do.
@@ -314,7 +342,7 @@ impl Server {
         self.commands.pop_front()
     }
 
-    /// The next thing for the log.
+    /// The next thing for the log, which may be dropped: nothing hangs on it.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -203,6 +203,12 @@ impl Server {
         }
     }
 
+    /// A claimed socket did not arrive; its port is this shard's to give back.
+    pub(super) fn claim_lost(&mut self, now: Now, socket: RelayedId, local: SocketAddr) {
+        self.note_address(socket, local);
+        self.relayed_opened(now, socket, Err(OpenError::NoReservation));
+    }
+
     /// A claimed socket says where it is bound; that of an opened one is known.
     fn note_address(&mut self, socket: RelayedId, local: SocketAddr) {
         let mut hosts = self.config.relayed_hosts.iter().zip(0..);

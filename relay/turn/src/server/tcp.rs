@@ -154,6 +154,12 @@ impl Server {
         if self.policy.peer_filter.check(peer).is_err() {
             return Err(DropReason::PeerDenied);
         }
+        // Peers alone take half of the places at most, so that the client's own requests find some.
+        let limit = usize::from(self.policy.limits.connections_per_allocation);
+        if self.connections.unclaimed(id) >= limit.div_ceil(2) {
+            self.counters.count_limit(Limit::Connections);
+            return Err(DropReason::TooManyConnections);
+        }
         self.admit_connection(id)
             .map_err(|_| DropReason::TooManyConnections)?;
         let connection = self.add_connection(now, id, peer, Stage::Unclaimed);

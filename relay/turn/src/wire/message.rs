@@ -16,7 +16,7 @@ pub enum Class {
     ErrorResponse,
 }
 
-/// The methods of STUN (RFC 8489 §18.2) and of TURN over UDP (RFC 8656 §17).
+/// The methods of STUN (RFC 8489 §18.2), of TURN (RFC 8656 §17) and of its TCP allocations (RFC 6062 §6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// 0x001.

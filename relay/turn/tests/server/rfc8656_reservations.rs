@@ -130,10 +130,11 @@ fn a_token_of_another_shard_brings_its_socket_over() {
     let (id, shard, token) = asker.claims.pop().unwrap();
     assert_eq!((shard.0, token), (0, first.token()));
 
-    let moved = owner.server.release_reserved(owner.now, token).unwrap();
+    let (moved, local) = owner.server.release_reserved(owner.now, token).unwrap();
     assert_eq!(owner.server.release_reserved(owner.now, token), None);
     let place = owner.sockets.iter().find(|(_, id)| **id == moved);
     let bound = *place.unwrap().0;
+    assert_eq!(local, bound);
     owner.sockets.remove(&bound);
     assert_eq!(owner.server.counters().reservations, 0);
 

@@ -1,5 +1,6 @@
 //! What is around a server: clients, users, peers, and a driver that carries out its commands and watches it.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,8 @@ pub(super) struct World {
     /// One that was open.
     closed: Option<RelayedId>,
     connections: Connections,
+    /// Clients whose streams are kept open.
+    kept: HashSet<FiveTuple>,
     /// Whether clients may connect to ports below 1024.
     low_ports: bool,
     reply: Vec<u8>,
@@ -153,6 +156,7 @@ impl World {
             open: Vec::new(),
             closed: None,
             connections: Connections::default(),
+            kept: HashSet::new(),
             low_ports: tcp_relaying == TcpRelaying::OnWithLowPorts,
             reply: Vec::new(),
         }
@@ -302,10 +306,9 @@ impl World {
         let Some(token) = self.reservation_token else {
             return;
         };
-        if let Some(id) = self.server.release_reserved(self.now, token) {
-            let at = self.open.iter().position(|(open, _)| *open == id);
-            let (_, local) = self
-                .open
+        if let Some((id, local)) = self.server.release_reserved(self.now, token) {
+            let at = self.open.iter().position(|open| *open == (id, local));
+            self.open
                 .swap_remove(at.expect("a reserved socket is open"));
             self.ledger.release(local, self.now.instant);
         }
@@ -313,10 +316,11 @@ impl World {
 
     /// Ends everything: nothing may be left.
     pub(super) fn close(&mut self) {
-        self.server.close_all(self.now);
+        while self.server.close_some(self.now) {}
         self.carry_out(&mut Bytes::new(&[]));
         assert!(self.open.is_empty(), "sockets left: {:?}", self.open);
         assert_eq!(self.open_connections(), 0, "connections left");
+        assert!(self.kept.is_empty(), "streams kept: {:?}", self.kept);
         let usage = self.ledger.usage();
         assert_eq!((usage.allocations, usage.ports_used), (0, 0));
     }
@@ -365,6 +369,12 @@ impl World {
                     peer,
                 } => self.begin_connection(connection, via, peer),
                 Command::CloseConnection { connection } => self.close_connection(connection),
+                Command::KeepStream { client } => {
+                    assert!(self.kept.insert(client), "kept already");
+                }
+                Command::ReleaseStream { client } => {
+                    assert!(self.kept.remove(&client), "not kept");
+                }
                 Command::Send { to, message } => {
                     assert!(self.clients.contains(&to), "a client that never was");
                     self.learn(to, &message);

@@ -47,6 +47,8 @@ pub(crate) struct Net {
     pub(crate) sockets: BTreeMap<SocketAddr, RelayedId>,
     /// Those of them that listen.
     pub(crate) listening: BTreeSet<SocketAddr>,
+    /// Clients whose streams are kept open.
+    pub(crate) kept: Vec<FiveTuple>,
     /// Peers to be connected to, with the address that the connection is to have.
     pub(crate) connects: VecDeque<(ConnectionId, SocketAddr, SocketAddr)>,
     /// Connections that the server has closed.
@@ -113,6 +115,7 @@ impl Net {
             leaving: IpMeta::default(),
             sockets: BTreeMap::new(),
             listening: BTreeSet::new(),
+            kept: Vec::new(),
             connects: VecDeque::new(),
             closed_connections: Vec::new(),
             open_errors: VecDeque::new(),
@@ -271,6 +274,14 @@ impl Net {
                     self.sockets.remove(&bound);
                     self.listening.remove(&bound);
                 }
+                Command::KeepStream { client } => {
+                    assert!(!self.kept.contains(&client), "{client:?} is kept already");
+                    self.kept.push(client);
+                }
+                Command::ReleaseStream { client } => {
+                    let place = self.kept.iter().position(|kept| *kept == client);
+                    self.kept.swap_remove(place.expect("it was kept"));
+                }
                 Command::Send { to, message } => self.outbox.push_back((to, message)),
             }
         }
@@ -317,6 +328,7 @@ impl Net {
         assert_eq!(self.usage().users, 0, "users in the ledger");
         assert_eq!(self.usage().ports_used, 0, "ports in the ledger");
         assert_eq!(self.sockets.len(), 0, "open sockets");
+        assert_eq!(self.kept.len(), 0, "streams that are kept");
         assert_eq!(self.server.poll_timeout(), None, "timers");
     }
 }
