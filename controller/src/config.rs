@@ -34,7 +34,7 @@ pub struct RawConfig {
     /// `shared_secret_file`, one is made at the first start and kept. A change keeps credentials of the previous secret
     /// alive until they end.
     pub shared_secret: Option<String>,
-    /// A file that holds the shared secret; a line break at its end does not count.
+    /// A file that holds the shared secret; space around it does not count.
     pub shared_secret_file: Option<PathBuf>,
     /// Users with a password of their own. Exactly these are accepted; the store keeps their keys and no passwords.
     pub users: Vec<RawUser>,

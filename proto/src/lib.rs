@@ -1,5 +1,7 @@
 //! What relay nodes, the controller and callers agree on: the messages between them, node identities, port ranges, TURN
-//! URIs, how a mistake in a configuration is told, and the shared secret with the ephemeral credentials made from it.
+//! URIs, how a mistake in a configuration is told, how a private file is kept, the certificates that
+//! servers show, and the shared secret with the ephemeral
+//! credentials made from it.
 //!
 //! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
 
@@ -8,6 +10,7 @@ pub mod credentials;
 mod node_id;
 mod port_range;
 mod turn_uri;
+pub mod private_file;
 
 /// Messages and services of `turnfleet.fleet.v1`: the control session between relay node and controller.
 #[allow(
