@@ -11,17 +11,18 @@ mod control;
 mod driver;
 mod listeners;
 pub mod metrics;
+mod machine;
 mod node;
 mod policy;
 mod process;
 mod serving;
 pub mod shard;
 
-pub use addressing::machine_addresses;
 /// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
 pub mod datagram {
     pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
 }
 
 pub use node::{BoundListener, Node, NodeError, NodeStatus};
+pub use machine::Machine;
 pub use policy::{GrantedRange, RelayPolicy};

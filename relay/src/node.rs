@@ -12,13 +12,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use turnfleet_proto::NodeId;
 use turnfleet_turn::{Ledger, Transport};
 
-use crate::addressing::{Addressing, machine_addresses};
+use crate::addressing::Addressing;
 use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Session, SnapshotCache, StateDir,
     StateDirError,
 };
 use crate::metrics::{self, Observed};
+use crate::machine::Machine;
 use crate::policy::{GrantedRange, LocalPolicy};
 use crate::process::ProcessUsage;
 use crate::serving::Serving;
@@ -116,7 +117,7 @@ impl Node {
     /// When a listener cannot be opened, the state folder or the certificate cannot be used, or the configuration does not
     /// fit the machine.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let addressing = Addressing::resolve(&config, &machine_addresses())?;
+        let addressing = Addressing::resolve(&config, &Machine::read())?;
         for warning in config.warnings.iter().chain(&addressing.warnings) {
             tracing::warn!(key = warning.key, "{}", warning.message);
         }
