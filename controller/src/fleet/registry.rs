@@ -73,7 +73,9 @@ impl NodeState {
     }
 
     pub(super) fn opened(&mut self, now: Now, number: u64, registration: Registration) {
-        let same = self.incarnation == Some(registration.incarnation);
+        // Incarnations are not kept: after a restart of the controller it is the probe that knows the process.
+        let known = self.incarnation.unwrap_or(registration.incarnation);
+        let same = known == registration.incarnation;
         self.liveness.opened(now.instant, same);
         if !same {
             self.load = Load::default();
