@@ -120,6 +120,15 @@ pub enum StartError {
         source: FleetError,
     },
     /// A listener cannot be bound.
+    /// A file of the state directory cannot be written.
+    #[error("cannot write {path} (state_dir)")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot listen on {address} ({key})")]
     Bind {
         /// The key of the configuration.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
-use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
+use turnfleet_proto::private_file;
 
 use api::Api;
 use config::{ApiTokenConfig, Config};
@@ -43,6 +43,10 @@ pub use error::{FleetError, StartError};
 
 /// The key file in the state directory.
 const KEY_FILE: &str = "store.key";
+/// The file there with the API token that the controller made.
+const API_TOKEN_FILE: &str = "api-token";
+/// The file there with the join token.
+const JOIN_TOKEN_FILE: &str = "join-token";
 
 /// A running controller.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub struct Controller {
     reconciler: JoinHandle<()>,
     api_token: String,
     join_token: String,
-    key_file: PathBuf,
+    state_dir: PathBuf,
 }
 
 impl Controller {
@@ -100,6 +104,8 @@ impl Controller {
             .join_token
             .unwrap_or_else(|| kept(Setting::JoinToken));
         let (stop, stopped) = watch::channel(false);
+        hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
+        hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let metrics = Arc::new(Metrics::new());
         let api = Api::start(&config, handle.clone(), Arc::clone(&metrics)).await?;
         let prober = Prober::start(&config.probe, handle.clone(), metrics)?;
@@ -112,7 +118,7 @@ impl Controller {
             reconciler,
             api_token,
             join_token,
-            key_file,
+            state_dir: config.state_dir,
         })
     }
 
@@ -148,8 +154,20 @@ impl Controller {
 
     /// The file whose key opens the secrets of the store.
     #[must_use]
-    pub fn key_file(&self) -> &Path {
-        &self.key_file
+    pub fn key_file(&self) -> PathBuf {
+        self.state_dir.join(KEY_FILE)
+    }
+
+    /// The file that holds [`Self::api_token`], for the operator's command.
+    #[must_use]
+    pub fn api_token_file(&self) -> PathBuf {
+        self.state_dir.join(API_TOKEN_FILE)
+    }
+
+    /// The file that holds [`Self::join_token`], to be brought to the relays.
+    #[must_use]
+    pub fn join_token_file(&self) -> PathBuf {
+        self.state_dir.join(JOIN_TOKEN_FILE)
     }
 
     /// What is known of the fleet.
@@ -195,6 +213,17 @@ fn wishes(config: &Config) -> Wishes {
             .map(|token| token.expose().to_owned()),
         api_tokens: config.api_tokens.iter().map(token).collect(),
     }
+/// Leaves a token where the operator finds it: the store holds it sealed, and nothing else tells it.
+fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
+    let written = private_file::write(path, format!("{token}\n").as_bytes());
+    written.map_err(|source| StartError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    tracing::info!(path = %path.display(), "{what} is in this file");
+    Ok(())
+}
+
 }
 
 fn warn_of_weak_secret(config: &Config) {

@@ -176,7 +176,7 @@ impl Fleet {
         let session = ControlSession {
             endpoint: urls.grpc.clone(),
             ca: grpcs.then(|| authority.certificate.clone()),
-            join_token: self.state.write("join-token", controller.join_token())?,
+            join_token: controller.join_token_file(),
             certificate: self
                 .plan
                 .given_certificate

@@ -10,6 +10,7 @@ mod calls;
 mod client;
 mod credentials;
 mod fleet;
+mod machines;
 mod processes;
 mod ready;
 mod refusals;
