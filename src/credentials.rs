@@ -127,7 +127,7 @@ pub(crate) fn unix_now() -> anyhow::Result<u64> {
 }
 
 /// Reads seconds, or a number with a unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text.get(digits.len()..) {
         Some("" | "s") => Some(1),

@@ -43,8 +43,9 @@ pub enum FleetError {
     /// No ports of a public address are left for this node.
     #[error(
         "no relay ports are left on {public_ip} for node {node}: {holders} other nodes hold shares of {relay_ports}, \
-         which relays_per_address = {relays_per_address} divides; raise relays_per_address before the first relay of \
-         that address starts, widen relay_ports, or give the node an address of its own"
+         which relays_per_address = {relays_per_address} divides; forget those that are gone for good with \
+         `turnfleet fleet forget NODE`, raise relays_per_address before the first relay of that address starts, widen \
+         relay_ports, or give the node an address of its own"
     )]
     PortsExhausted {
         /// Who asked.

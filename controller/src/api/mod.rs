@@ -12,6 +12,7 @@ mod dashboard;
 mod fleet_service;
 mod http;
 mod ice_servers;
+mod node_actions;
 mod nodes;
 mod parameters;
 mod rate;
