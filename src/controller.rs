@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::Config;
+use turnfleet_proto::ConfigWarning;
+use turnfleet_relay::shard::raise_descriptor_limit;
 
 use crate::cli::ServiceArgs;
 use crate::shutdown::Signals;
@@ -31,3 +33,5 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
     controller.stop().await;
     Ok(())
 }
+    // Each connection and each probe takes one.
+    raise_descriptor_limit().context("cannot raise the limit on open files")?;

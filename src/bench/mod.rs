@@ -15,7 +15,8 @@ mod traffic;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use turnfleet_relay::shard::raise_descriptor_limit;
 
 use crate::target::{Credentials, Target};
 use load::Load;
@@ -181,6 +182,7 @@ impl Args {
 ///
 /// # Errors
 /// When a target cannot be reached or used, or every packet was lost.
+    raise_descriptor_limit().context("cannot raise the limit on open files")?;
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         args.peer.is_some() || args.allocations.is_multiple_of(2),

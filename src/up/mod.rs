@@ -23,6 +23,7 @@ use turnfleet_controller::config::{Config as ControllerConfig, ListenerConfig};
 use turnfleet_relay::Node;
 use turnfleet_relay::config::Config as RelayConfig;
 use turnfleet_turn::Transport;
+use turnfleet_relay::shard::raise_descriptor_limit;
 
 use crate::certificate::{Authority, Files};
 use crate::config;
@@ -51,6 +52,7 @@ pub(crate) async fn run(flags: Flags, log: &LogArgs) -> anyhow::Result<()> {
     telemetry::start(filter, log.log_format.unwrap_or_default())?;
     let mut signals = Signals::listen()?;
     let mut fleet = Fleet::prepare(flags)?;
+    raise_descriptor_limit().context("cannot raise the limit on open files")?;
     let result = tokio::select! {
         result = fleet.serve(log) => result,
         signal = signals.next() => {

@@ -16,6 +16,7 @@ mod node_actions;
 mod nodes;
 mod parameters;
 mod rate;
+mod seats;
 mod serve;
 mod status;
 mod tls;
