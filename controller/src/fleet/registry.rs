@@ -13,7 +13,7 @@ use super::record::{Desired, NodeRecord, PortGrant};
 use super::view::{NodeView, Probing};
 
 /// A node this full is given to nobody who can go elsewhere.
-const FULL: f64 = 0.9;
+pub(super) const FULL: f64 = 0.9;
 
 /// One node.
 #[derive(Clone, Debug)]
