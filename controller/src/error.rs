@@ -120,7 +120,6 @@ pub enum StartError {
         #[source]
         source: FleetError,
     },
-    /// A listener cannot be bound.
     /// A file of the state directory cannot be written.
     #[error("cannot write {path} (state_dir)")]
     File {
@@ -130,6 +129,7 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// A listener cannot be bound.
     #[error("cannot listen on {address} ({key})")]
     Bind {
         /// The key of the configuration.
@@ -140,6 +140,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The operating system refused a thread.
+    #[error("the operating system refused")]
+    System(#[source] std::io::Error),
     /// A certificate or key cannot be used.
     #[error("the file {path} ({key}) cannot be used: {reason}")]
     Tls {

@@ -32,7 +32,7 @@ use turnfleet_proto::private_file;
 use api::Api;
 use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, Setting, token_hash};
-use fleet::{FleetView, Settings, WEAK_SECRET_BYTES, Wishes};
+use fleet::{FleetView, Settings, Wishes};
 use metrics::Metrics;
 pub use metrics::{MetricReference, metric_reference};
 use probe::Prober;
@@ -83,8 +83,9 @@ impl Controller {
             ports: config.ports,
             probing: config.probe.enabled,
         };
-        warn_of_weak_secret(&config);
-        warn_of_vain_networks(&config);
+        for warning in config.warnings() {
+            tracing::warn!(key = warning.key, "{}", warning.message);
+        }
         let wishes = wishes(&config);
         let (reconciler, handle) = Reconciler::open(Arc::new(store), sealer, settings, &wishes)
             .await
@@ -103,9 +104,9 @@ impl Controller {
         let join_token = wishes
             .join_token
             .unwrap_or_else(|| kept(Setting::JoinToken));
-        let (stop, stopped) = watch::channel(false);
         hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
+        let (stop, stopped) = watch::channel(false);
         let metrics = Arc::new(Metrics::new());
         let api = Api::start(&config, handle.clone(), Arc::clone(&metrics)).await?;
         let prober = Prober::start(&config.probe, handle.clone(), metrics)?;
@@ -120,6 +121,20 @@ impl Controller {
             join_token,
             state_dir: config.state_dir,
         })
+    }
+
+    /// Reads the files that `config` names, as [`Self::start`] does, and starts nothing.
+    ///
+    /// # Errors
+    /// With every file that cannot be used.
+    pub fn check(config: &Config) -> Result<(), Vec<StartError>> {
+        let mut errors = api::check(config);
+        errors.extend(Prober::check(&config.probe));
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 
     /// Where HTTP is served.
@@ -198,6 +213,17 @@ impl Controller {
     }
 }
 
+/// Leaves a token where the operator finds it: the store holds it sealed, and nothing else tells it.
+fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
+    let written = private_file::write(path, format!("{token}\n").as_bytes());
+    written.map_err(|source| StartError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    tracing::info!(path = %path.display(), "{what} is in this file");
+    Ok(())
+}
+
 fn wishes(config: &Config) -> Wishes {
     let token = |given: &ApiTokenConfig| {
         let (name, scopes) = (given.name.clone(), given.scopes.clone());
@@ -212,50 +238,5 @@ fn wishes(config: &Config) -> Wishes {
             .as_ref()
             .map(|token| token.expose().to_owned()),
         api_tokens: config.api_tokens.iter().map(token).collect(),
-    }
-/// Leaves a token where the operator finds it: the store holds it sealed, and nothing else tells it.
-fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
-    let written = private_file::write(path, format!("{token}\n").as_bytes());
-    written.map_err(|source| StartError::File {
-        path: path.to_owned(),
-        source,
-    })?;
-    tracing::info!(path = %path.display(), "{what} is in this file");
-    Ok(())
-}
-
-}
-
-fn warn_of_weak_secret(config: &Config) {
-    if let Some(secret) = &config.shared_secret
-        && secret.as_bytes().len() < WEAK_SECRET_BYTES
-    {
-        tracing::warn!(
-            bytes = secret.as_bytes().len(),
-            recommended = WEAK_SECRET_BYTES,
-            "the shared secret is short enough to be guessed from one captured credential",
-        );
-    }
-}
-
-/// Says which networks of `peers.allow` open nothing, because no operator can open them.
-fn warn_of_vain_networks(config: &Config) {
-    let filter = PeerFilter::new(PeerRules {
-        danger_allow_loopback: config.policy.danger_allow_loopback,
-        ..PeerRules::default()
-    });
-    let closed = |ip| {
-        let refused = filter.check_ip(ip).err();
-        refused.filter(|rule| rule.permitted_by(ip).is_none())
-    };
-    for network in &config.policy.allow_peers {
-        let (first, last) = (closed(network.network()), closed(network.broadcast()));
-        if let Some(rule) = first.filter(|_| first == last) {
-            tracing::warn!(
-                %network,
-                rule = rule.name(),
-                "peers.allow opens nothing here: such peers are always refused"
-            );
-        }
     }
 }

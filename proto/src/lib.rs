@@ -5,12 +5,13 @@
 //!
 //! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
 
+pub mod certificate;
 mod config_error;
 pub mod credentials;
 mod node_id;
 mod port_range;
-mod turn_uri;
 pub mod private_file;
+mod turn_uri;
 
 /// Messages and services of `turnfleet.fleet.v1`: the control session between relay node and controller.
 #[allow(
@@ -36,7 +37,7 @@ pub mod store {
     include!("generated/turnfleet.store.v1.rs");
 }
 
-pub use config_error::{ConfigError, ConfigErrors};
+pub use config_error::{ConfigError, ConfigErrors, ConfigWarning};
 pub use node_id::{NodeId, NodeIdError};
 pub use port_range::{PortRange, PortRangeError};
 pub use turn_uri::{Scheme, TurnUri, TurnUriError, UriTransport};

@@ -95,7 +95,7 @@ pub struct ProbeConfig {
 /// An API token that the operator gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiTokenConfig {
-    /// What logs call the bearer.
+    /// What the operator calls the bearer.
     pub name: String,
     /// The token.
     pub token: Opaque,
