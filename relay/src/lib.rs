@@ -8,10 +8,11 @@
 mod addressing;
 pub mod config;
 mod control;
+mod controllers;
 mod driver;
 mod listeners;
-pub mod metrics;
 mod machine;
+pub mod metrics;
 mod node;
 mod policy;
 mod process;
@@ -23,6 +24,6 @@ pub mod datagram {
     pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
 }
 
-pub use node::{BoundListener, Node, NodeError, NodeStatus};
 pub use machine::Machine;
+pub use node::{BoundListener, Node, NodeError, NodeStatus};
 pub use policy::{GrantedRange, RelayPolicy};

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use turnfleet_proto::NodeId;
+use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
 use turnfleet_turn::{Ledger, Transport};
 
 use crate::addressing::Addressing;
@@ -18,14 +19,13 @@ use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Session, SnapshotCache, StateDir,
     StateDirError,
 };
-use crate::metrics::{self, Observed};
 use crate::machine::Machine;
+use crate::metrics::{self, Observed};
 use crate::policy::{GrantedRange, LocalPolicy};
 use crate::process::ProcessUsage;
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, Certificate, CertificateError, CertificateWatcher, EventLog, Listener, ShardSet,
-    ShardSettings, StreamLimits, raise_descriptor_limit,
+    BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
 };
 
 /// Descriptors that are not for allocations: listeners, event queues, files, the control session, health checks.
@@ -152,6 +152,9 @@ impl Node {
         let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
         let serving = Arc::new(serving);
         let status = Arc::new(ControlStatus::new());
+        for endpoint in &config.controller.endpoints {
+            serving.close_controller(&endpoint.uri).await;
+        }
         serve_from_cache(&serving, &cache, &identity, &dir);
 
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
@@ -346,17 +349,6 @@ fn bound_listeners<'a>(
 }
 
 fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> LocalPolicy {
-    let literal = |uri: &http::Uri| {
-        let host = uri.host()?;
-        host.trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse()
-            .ok()
-    };
-    let endpoints = &config.controller.endpoints;
-    let controllers = endpoints
-        .iter()
-        .filter_map(|endpoint| literal(&endpoint.uri));
     let hosts = addressing.hosts.iter();
     let own = hosts.flat_map(|host| [host.local, host.public]);
     // Those of listeners that only balancers reach are no hosts.
@@ -365,7 +357,7 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     LocalPolicy {
         public_ips: addressing.public_ips(),
-        own_ips: own.chain(controllers).collect(),
+        own_ips: own.collect(),
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
         allocations: u32::try_from(descriptors).unwrap_or(u32::MAX),

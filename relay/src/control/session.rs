@@ -121,8 +121,12 @@ impl Session {
         let endpoint = self.controller.endpoints[index].clone();
         let mut stopping = stop.clone();
         let ca = self.controller.ca.clone();
+        let connect = async {
+            self.serving.close_controller(&endpoint.uri).await;
+            Client::connect(&endpoint, ca.as_deref()).await
+        };
         let mut client = tokio::select! {
-            client = Client::connect(&endpoint, ca.as_deref()) => client?,
+            client = connect => client?,
             () = stopped(&mut stopping) => return Ok(Stopped),
         };
         let credential = match self.identity.credential.clone() {
