@@ -319,6 +319,7 @@ fn shard_settings(
         relayed_hosts: addressing.hosts.clone(),
         shards: config.shards,
         rfc5766_channel_numbers: config.rfc5766_channel_numbers,
+        short_cut: config.short_cut,
         tcp_relaying: config.tcp_relaying,
         trusted_sources: config.trusted_sources.clone(),
         tls,

@@ -53,6 +53,8 @@ pub struct Config {
     pub nodes_in_process: NonZeroU64,
     /// Accepts channel numbers up to 0x7FFF.
     pub rfc5766_channel_numbers: bool,
+    /// Whether data between two clients of the node goes without a trip through the kernel.
+    pub short_cut: bool,
     /// Whether TCP is relayed between clients and peers.
     pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated requests are always answered.

@@ -37,6 +37,9 @@ pub struct RawConfig {
     pub shards: u8,
     /// Accepts channel numbers up to 0x7FFF, which RFC 5766 had and some old clients draw; RFC 8656 ends them at 0x4FFF.
     pub rfc5766_channel_numbers: bool,
+    /// Passes data between two clients of this node from the one to the other without a trip through the kernel. Off: it
+    /// goes by the loopback interface, where firewall rules and packet captures of the machine see it.
+    pub short_cut: bool,
     /// TCP between the node and peers (RFC 6062).
     pub tcp_relaying: RawTcpRelaying,
     /// Address blocks (CIDR) of balancers that hide many clients behind one address: their unauthenticated requests are
@@ -80,6 +83,7 @@ impl Default for RawConfig {
             tls: RawTls::default(),
             shards: 0,
             rfc5766_channel_numbers: false,
+            short_cut: true,
             tcp_relaying: RawTcpRelaying::default(),
             trusted_sources: Vec::new(),
             limits: RawLimits::default(),

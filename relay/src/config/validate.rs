@@ -74,6 +74,7 @@ impl TryFrom<RawConfig> for Config {
             shards,
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
+            short_cut: raw.short_cut,
             tcp_relaying: tcp_relaying(&raw.tcp_relaying),
             trusted_sources,
             limits: NodeLimits {

@@ -7,6 +7,16 @@ pub struct DriverCounters {
     pub client_datagrams_refused: u64,
     /// Datagrams to peers that the kernel did not take.
     pub peer_datagrams_refused: u64,
+    /// Payloads passed from one client to another of the same shard, instead of being sent.
+    pub short_cuts: u64,
+    /// Application data in them.
+    pub short_cut_bytes: u64,
+    /// Payloads that came from a client of another shard, instead of being received.
+    pub crossings: u64,
+    /// Application data in them.
+    pub crossing_bytes: u64,
+    /// Payloads for a client of another shard that were dropped, because too many waited for that.
+    pub crossings_dropped: u64,
     /// Relayed sockets that failed for good.
     pub relayed_sockets_failed: u64,
     /// Relayed sockets that could not be opened for want of descriptors or memory.
@@ -52,6 +62,11 @@ impl DriverCounters {
         let Self {
             client_datagrams_refused,
             peer_datagrams_refused,
+            short_cuts,
+            short_cut_bytes,
+            crossings,
+            crossing_bytes,
+            crossings_dropped,
             relayed_sockets_failed,
             relayed_sockets_exhausted,
             claims_refused,
@@ -73,6 +88,11 @@ impl DriverCounters {
         } = *other;
         self.client_datagrams_refused += client_datagrams_refused;
         self.peer_datagrams_refused += peer_datagrams_refused;
+        self.short_cuts += short_cuts;
+        self.short_cut_bytes += short_cut_bytes;
+        self.crossings += crossings;
+        self.crossing_bytes += crossing_bytes;
+        self.crossings_dropped += crossings_dropped;
         self.relayed_sockets_failed += relayed_sockets_failed;
         self.relayed_sockets_exhausted += relayed_sockets_exhausted;
         self.claims_refused += claims_refused;
@@ -91,5 +111,17 @@ impl DriverCounters {
         self.tls_failures += tls_failures;
         self.stream_data_dropped += stream_data_dropped;
         self.events_not_logged += events_not_logged;
+    }
+
+    /// Counts a payload that another client of the same shard gets.
+    pub(crate) fn count_short_cut(&mut self, bytes: usize) {
+        self.short_cuts += 1;
+        self.short_cut_bytes += bytes as u64;
+    }
+
+    /// Counts a payload that has come from another shard.
+    pub(crate) fn count_crossing(&mut self, bytes: usize) {
+        self.crossings += 1;
+        self.crossing_bytes += bytes as u64;
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod clock;
 pub(crate) mod counters;
 pub(crate) mod descriptors;
+pub(crate) mod directory;
 pub(crate) mod relayed_tcp;
 pub(crate) mod relayed_udp;
 pub(crate) mod sockaddr;

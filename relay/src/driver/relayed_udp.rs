@@ -8,30 +8,46 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use turnfleet_turn::{OpenError, RelayedId};
+use turnfleet_turn::{OpenError, RelayedId, ShardId};
 
 use super::batch::SendBatch;
 use super::descriptors;
+use super::directory::{Directory, HostIndex, Owner};
 use crate::shard::token::Source;
 
 struct RelayedSocket {
     fd: OwnedFd,
     id: RelayedId,
+    /// The port that it is bound to.
+    port: u16,
+    /// The address that it is bound to; `None` where the directory does not have it.
+    host: Option<HostIndex>,
     /// Whether the socket stands in the shard's ready list: once at most.
     queued: bool,
 }
 
-/// The relayed sockets of one shard.
-#[derive(Default)]
+/// The relayed sockets of one shard. Those that are open stand in the directory of the relay.
 pub(crate) struct RelayedSockets {
     table: Vec<Option<RelayedSocket>>,
+    directory: Arc<Directory>,
+    own: ShardId,
 }
 
 impl RelayedSockets {
+    /// None yet.
+    pub(crate) fn new(directory: Arc<Directory>, own: ShardId) -> Self {
+        Self {
+            table: Vec::new(),
+            directory,
+            own,
+        }
+    }
+
     /// Opens a socket bound to `local` and returns the address it got.
     pub(crate) fn open(
         &mut self,
@@ -62,11 +78,18 @@ impl RelayedSockets {
         if index >= self.table.len() {
             self.table.resize_with(index + 1, || None);
         }
+        let (host, port) = (self.directory.host(local.ip()), local.port());
         self.table[index] = Some(RelayedSocket {
             fd,
             id,
+            port,
+            host,
             queued: false,
         });
+        if let Some(host) = host {
+            let shard = self.own;
+            self.directory.enter(host, port, Owner { shard, id });
+        }
         Ok(local)
     }
 
@@ -86,11 +109,19 @@ impl RelayedSockets {
 
     /// The socket named `id`, if it is open.
     pub(crate) fn socket(&self, id: RelayedId) -> Option<BorrowedFd<'_>> {
-        self.table
-            .get(id.index())?
-            .as_ref()
-            .filter(|socket| socket.id == id)
-            .map(|socket| socket.fd.as_fd())
+        self.named(id).map(|socket| socket.fd.as_fd())
+    }
+
+    /// The address that the socket named `id` is bound to, if the directory has it.
+    pub(crate) fn address(&self, id: RelayedId) -> Option<SocketAddr> {
+        let socket = self.named(id)?;
+        let ip = self.directory.ip(socket.host?)?;
+        Some(SocketAddr::new(ip, socket.port))
+    }
+
+    /// Whose socket is bound to `to`, of all shards; `None` where it is none of this relay's.
+    pub(crate) fn owner(&self, to: SocketAddr) -> Option<Owner> {
+        self.directory.find(to)
     }
 
     /// Notes that the socket at `index` stands in the ready list; `false` where it stood there already or is gone.
@@ -108,10 +139,22 @@ impl RelayedSockets {
         Some(socket.id)
     }
 
+    fn named(&self, id: RelayedId) -> Option<&RelayedSocket> {
+        let socket = self.table.get(id.index())?.as_ref();
+        socket.filter(|socket| socket.id == id)
+    }
+
     fn take(&mut self, id: RelayedId) -> Option<RelayedSocket> {
-        self.table
+        let socket = self
+            .table
             .get_mut(id.index())?
-            .take_if(|socket| socket.id == id)
+            .take_if(|socket| socket.id == id)?;
+        if let Some(host) = socket.host {
+            let shard = self.own;
+            self.directory
+                .remove(host, socket.port, Owner { shard, id });
+        }
+        Some(socket)
     }
 }
 

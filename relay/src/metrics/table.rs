@@ -200,6 +200,30 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     counter(
+        "turnfleet_relay_short_cut_packets_total",
+        &["shard"],
+        "Packets of data passed from one client of this relay to another without a trip through the kernel, by whether both have the same shard.",
+        |now, out| {
+            out.add(&["same"], now.drivers.short_cuts);
+            out.add(&["other"], now.drivers.crossings);
+        },
+    ),
+    counter(
+        "turnfleet_relay_short_cut_bytes_total",
+        &["shard"],
+        "Application data in those packets.",
+        |now, out| {
+            out.add(&["same"], now.drivers.short_cut_bytes);
+            out.add(&["other"], now.drivers.crossing_bytes);
+        },
+    ),
+    counter(
+        "turnfleet_relay_short_cut_dropped_total",
+        &[],
+        "Packets of data dropped on their way from one shard to another, because too many waited.",
+        |now, out| out.plain(now.drivers.crossings_dropped),
+    ),
+    counter(
         "turnfleet_relay_relayed_sockets_failed_total",
         &[],
         "Relayed sockets that failed for good; each ended its allocation.",

@@ -2,12 +2,15 @@
 //!
 //! [`ShardSet`] is what the rest of the relay sees. [`ShardSet::bind`] opens every listener, so that addresses are known
 //! and taken ports are found before anything starts; [`Bound::start`] starts the threads. After that shards hear of
-//! a changed policy, draining and the end through a few shared words and a wake-up; nothing on the packet path is shared.
+//! a changed policy, draining and the end through a few shared words and a wake-up; on the packet path only data between
+//! clients of two shards is shared (`crossings`).
 
+mod crossings;
 mod event_log;
 mod links;
 mod published;
 mod relaying;
+mod short_cut;
 mod splicing;
 pub(crate) mod token;
 mod worker;
@@ -32,8 +35,10 @@ pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 pub use turnfleet_proto::certificate::Certificate;
 
+use crate::driver::directory::Directory;
 use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
+use crossings::Crossings;
 use links::Links;
 use published::Published;
 use token::Source;
@@ -50,6 +55,8 @@ pub struct ShardSettings {
     pub shards: u8,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them.
     pub rfc5766_channel_numbers: bool,
+    /// Whether data between two clients of the relay goes from the one to the other without a trip through the kernel.
+    pub short_cut: bool,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062).
     pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated answers are not limited.
@@ -90,12 +97,17 @@ impl Bound {
         });
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
         let links = Links::connect(&wakers);
+        let crossings = Crossings::connect(&wakers);
+        let hosts = self.settings.relayed_hosts.iter();
+        let known = hosts.filter(|_| self.settings.short_cut);
+        let directory = Arc::new(Directory::new(known.map(|host| host.local)));
         let mut set = ShardSet {
             control: Arc::clone(&control),
             shards: Vec::with_capacity(wakers.len()),
         };
-        let shards = self.shards.into_iter().zip(links);
-        for (index, ((poll, waker, listeners), links)) in (0..=u8::MAX).zip(shards) {
+        let ways = links.into_iter().zip(crossings);
+        let shards = self.shards.into_iter().zip(ways);
+        for (index, ((poll, waker, listeners), ways)) in (0..=u8::MAX).zip(shards) {
             let published = Arc::new(Published::default());
             let parts = ShardParts {
                 config: Config {
@@ -114,7 +126,9 @@ impl Bound {
                 control: Arc::clone(&control),
                 ledger: Arc::clone(ledger),
                 events: events.clone(),
-                links,
+                links: ways.0,
+                crossings: ways.1,
+                directory: Arc::clone(&directory),
                 published: Arc::clone(&published),
             };
             let thread = thread::Builder::new()

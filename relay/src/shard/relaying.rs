@@ -4,16 +4,20 @@
 //! header written into the headroom of its slot and leaves from there; an answer is put into the slot of its request.
 
 use std::io;
+use std::ops::Range;
 
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::wire::{Frame, deframe};
 use turnfleet_turn::{Context, Decision, FiveTuple, PeerAddr, RelayedId, ShardId, Span, Transport};
 
+use super::short_cut::Packet;
 use super::token::Source;
 use super::worker::Shard;
 use crate::driver::batch::ReceiveBatch;
+use crate::driver::counters::DriverCounters;
 use crate::driver::relayed_udp;
-use crate::driver::stream::Arrived;
+use crate::driver::stream::{Arrived, Streams};
+use crate::driver::udp::UdpListeners;
 
 /// What becomes of a stream after one of its messages.
 enum After {
@@ -48,6 +52,7 @@ impl Shard {
         self.flush_datagrams();
         let flushed = self.listeners.flush(self.from_clients.bytes());
         self.counters.client_datagrams_refused += flushed.refused;
+        self.streams.flush();
         if received == self.from_clients.slots() {
             self.enqueue(Source::Udp(index));
         }
@@ -74,14 +79,19 @@ impl Shard {
         let start = ReceiveBatch::start(slot);
         match decision {
             Decision::ToPeer { via, to, payload } => {
-                let start = start + payload.start;
-                self.counters.peer_datagrams_refused += self.to_peers.push(
-                    &self.relayed,
-                    via,
-                    start..start + payload.len,
-                    to.0,
-                    self.from_clients.bytes(),
-                );
+                let payload = Span {
+                    start: start + payload.start,
+                    ..payload
+                };
+                if !self.short_cut(&Packet::Datagram, via, to.0, payload) {
+                    self.counters.peer_datagrams_refused += self.to_peers.push(
+                        &self.relayed,
+                        via,
+                        payload.range(),
+                        to.0,
+                        self.from_clients.bytes(),
+                    );
+                }
             }
             Decision::Reply => {
                 self.flush_datagrams();
@@ -102,8 +112,9 @@ impl Shard {
         }
     }
 
-    /// Sends what clients' datagrams brought for peers.
+    /// Sends what clients' datagrams brought for peers and for other shards.
     fn flush_datagrams(&mut self) {
+        self.flush_crossings();
         let bytes = self.from_clients.bytes();
         self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, bytes);
     }
@@ -153,20 +164,9 @@ impl Shard {
         let Some(message) = header.write(self.from_peers.bytes_mut(), payload) else {
             return;
         };
-        let bytes = self.from_peers.bytes();
-        match to.transport {
-            Transport::Udp => {
-                if let Some(listener) = self.listeners.find(to.server) {
-                    let span = message.range();
-                    let flushed = self.listeners.push(listener, span, to.client, bytes);
-                    self.counters.client_datagrams_refused += flushed.refused;
-                }
-            }
-            Transport::Tcp | Transport::Tls => {
-                let message = &bytes[message.range()];
-                self.streams.push_data(to, message, &mut self.counters);
-            }
-        }
+        let (listeners, streams) = (&mut self.listeners, &mut self.streams);
+        let (counters, bytes) = (&mut self.counters, self.from_peers.bytes());
+        deliver(listeners, streams, counters, to, message, bytes);
     }
 
     /// Sends what peers' datagrams brought for clients, and makes their slots free.
@@ -201,7 +201,7 @@ impl Shard {
                 Frame::Message { len, total } => {
                     let message = read;
                     read += total;
-                    match self.handle_message(index, client, message, len) {
+                    match self.handle_message(index, client, message..read, len) {
                         After::NextMessage => {}
                         After::Splice(id) => self.splice(index, id, read..arrived.len),
                         After::ToShard(owner) => self.hand_over(index, owner, message..arrived.len),
@@ -225,7 +225,15 @@ impl Shard {
         self.settle();
     }
 
-    fn handle_message(&mut self, index: usize, from: FiveTuple, start: usize, len: usize) -> After {
+    /// Deals with the message of `len` bytes that stands, with its padding, at `range`.
+    fn handle_message(
+        &mut self,
+        index: usize,
+        from: FiveTuple,
+        range: Range<usize>,
+        len: usize,
+    ) -> After {
+        let start = range.start;
         let packet = &self.unread[start..start + len];
         let context = Context {
             keys: &*self.policy.keys,
@@ -235,14 +243,15 @@ impl Shard {
             .handle_client(self.now, from, packet, &context, &mut self.reply);
         match decision {
             Decision::ToPeer { via, to, payload } => {
-                let start = start + payload.start;
-                self.counters.peer_datagrams_refused += self.to_peers.push(
-                    &self.relayed,
-                    via,
-                    start..start + payload.len,
-                    to.0,
-                    &self.unread,
-                );
+                let payload = Span {
+                    start: start + payload.start,
+                    ..payload
+                };
+                if !self.short_cut(&Packet::Message(range), via, to.0, payload) {
+                    self.counters.peer_datagrams_refused +=
+                        self.to_peers
+                            .push(&self.relayed, via, payload.range(), to.0, &self.unread);
+                }
             }
             Decision::Reply => {
                 self.flush_messages();
@@ -270,8 +279,33 @@ impl Shard {
         After::NextMessage
     }
 
-    /// Sends what a stream's messages brought for peers.
-    fn flush_messages(&mut self) {
+    /// Sends what a stream's messages brought for peers, for other shards and for clients of this one.
+    pub(super) fn flush_messages(&mut self) {
+        self.flush_crossings();
         self.counters.peer_datagrams_refused += self.to_peers.flush(&self.relayed, &self.unread);
+        self.counters.client_datagrams_refused += self.listeners.flush(&self.unread).refused;
+    }
+}
+
+/// Queues the framed data at `message` of `bytes` for a client. A datagram leaves with the next flush of the listeners,
+/// which is given the same bytes.
+pub(super) fn deliver(
+    listeners: &mut UdpListeners,
+    streams: &mut Streams,
+    counters: &mut DriverCounters,
+    to: FiveTuple,
+    message: Span,
+    bytes: &[u8],
+) {
+    match to.transport {
+        Transport::Udp => {
+            if let Some(listener) = listeners.find(to.server) {
+                let flushed = listeners.push(listener, message.range(), to.client, bytes);
+                counters.client_datagrams_refused += flushed.refused;
+            }
+        }
+        Transport::Tcp | Transport::Tls => {
+            streams.push_data(to, &bytes[message.range()], counters);
+        }
     }
 }

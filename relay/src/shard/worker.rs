@@ -19,6 +19,7 @@ use turnfleet_turn::{
     Transport,
 };
 
+use super::crossings::Crossings;
 use super::event_log::{EventLog, ShardEventLog};
 use super::links::{Letter, Links};
 use super::published::Published;
@@ -27,6 +28,7 @@ use super::{Control, RelayPolicy};
 use crate::driver::batch::ReceiveBatch;
 use crate::driver::clock;
 use crate::driver::counters::DriverCounters;
+use crate::driver::directory::Directory;
 use crate::driver::relayed_tcp::RelayedListeners;
 use crate::driver::relayed_udp::{PeerQueue, RelayedSockets};
 use crate::driver::splice::PeerConnections;
@@ -54,6 +56,8 @@ pub(super) struct ShardParts {
     pub(super) ledger: Arc<Ledger>,
     pub(super) events: EventLog,
     pub(super) links: Links,
+    pub(super) crossings: Crossings,
+    pub(super) directory: Arc<Directory>,
     pub(super) published: Arc<Published>,
 }
 
@@ -77,11 +81,14 @@ pub(super) struct Shard {
     /// Unread bytes of the stream whose turn it is.
     pub(super) unread: Box<[u8]>,
     pub(super) reply: Vec<u8>,
+    /// The payload of a stream's message, for the length of one call.
+    pub(super) copy: Vec<u8>,
     pub(super) counters: DriverCounters,
     pub(super) poll: Poll,
     /// Sources that may have something to give; each stands here once at most.
     ready: Vec<Source>,
     pub(super) links: Links,
+    pub(super) crossings: Crossings,
     control: Arc<Control>,
     event_log: ShardEventLog,
     published: Arc<Published>,
@@ -97,12 +104,13 @@ impl Shard {
         let policy = parts.control.policy.load_full();
         let event_log = ShardEventLog::new(parts.events, parts.config.shard);
         let core_policy = Arc::clone(&policy.server);
+        let own = parts.config.shard;
         Self {
             server: Server::new(parts.config, core_policy, parts.ledger, parts.seed),
             policy,
             now: clock::now(),
             listeners: UdpListeners::new(parts.listeners.udp),
-            relayed: RelayedSockets::default(),
+            relayed: RelayedSockets::new(parts.directory, own),
             relayed_listeners: RelayedListeners::default(),
             peer_connections: PeerConnections::new(),
             streams: Streams::new(parts.listeners.streams, parts.tls, parts.streams),
@@ -112,10 +120,12 @@ impl Shard {
             to_peers: PeerQueue::new(BATCH),
             unread: vec![0; UNREAD_LEN].into_boxed_slice(),
             reply: Vec::with_capacity(2048),
+            copy: Vec::new(),
             counters: DriverCounters::default(),
             poll: parts.poll,
             ready: Vec::new(),
             links: parts.links,
+            crossings: parts.crossings,
             control: parts.control,
             event_log,
             published: parts.published,
@@ -140,10 +150,14 @@ impl Shard {
                 Err(error) => panic!("the event queue of a shard failed: {error}"),
             }
             self.now = clock::now();
+            let is_rung = self.crossings.wake();
             for event in &events {
                 self.note(event);
             }
             self.handle_timeouts();
+            if is_rung {
+                self.serve_crossings();
+            }
             std::mem::swap(&mut turns, &mut self.ready);
             self.serve(&mut turns);
             self.publish();
@@ -170,9 +184,10 @@ impl Shard {
         }
     }
 
-    /// How long to wait for events: not at all while sources are ready, without end while nothing is due.
+    /// How long to wait for events: not at all while sources are ready or another shard has brought something, without end
+    /// while nothing is due.
     fn sleep(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.crossings.may_sleep() {
             return Some(Duration::ZERO);
         }
         let due = [

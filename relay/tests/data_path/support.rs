@@ -92,6 +92,7 @@ pub(crate) fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettin
             .collect(),
         shards,
         rfc5766_channel_numbers: false,
+        short_cut: true,
         tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
         tls,

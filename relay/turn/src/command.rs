@@ -18,7 +18,9 @@ pub struct RelayedId {
 }
 
 impl RelayedId {
-    pub(crate) fn new(index: u32, generation: u32) -> Self {
+    /// The name with these parts, for whoever keeps names in another form.
+    #[must_use]
+    pub fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }
 

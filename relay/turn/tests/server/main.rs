@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test takes for granted fails it")]
 
+mod hairpin_worlds;
 mod model;
 mod reflection;
 mod rfc6062_connect;
@@ -14,6 +15,7 @@ mod rfc8656_allocations;
 mod rfc8656_channels;
 mod rfc8656_data;
 mod rfc8656_families;
+mod rfc8656_hairpin;
 mod rfc8656_permissions;
 mod rfc8656_ports;
 mod rfc8656_quotas;
