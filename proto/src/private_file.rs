@@ -26,7 +26,7 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 /// The secret in the file at `path`: its text without the space around it, which editors and `echo` leave there. Every

@@ -225,10 +225,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_every_global_address_of_its_family() {
-        let config = config(
-            &[("udp", "0.0.0.0:3478"), ("tcp", "192.0.2.1:3478")],
-            &Machine::default(),
-        );
+        let config = config(&[("udp", "0.0.0.0:3478"), ("tcp", "192.0.2.1:3478")], &[]);
         let machine = machine(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
         let addressing = Addressing::resolve(&config, &machine).unwrap();
         let listeners: Vec<String> = addressing
@@ -261,10 +258,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_without_addresses_is_skipped_with_a_warning() {
-        let config = config(
-            &[("udp", "0.0.0.0:1"), ("udp", "[::]:1")],
-            &Machine::default(),
-        );
+        let config = config(&[("udp", "0.0.0.0:1"), ("udp", "[::]:1")], &[]);
         let addressing = Addressing::resolve(&config, &machine(&["192.0.2.1"])).unwrap();
         assert_eq!(addressing.listeners.len(), 1);
         assert_eq!(addressing.warnings[0].key, "listeners[1].address");
