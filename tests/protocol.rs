@@ -16,7 +16,7 @@ const MADE: [&str; 2] = ["<!-- made from the tests -->", "<!-- end -->"];
 const STATEMENTS: &str = "relay/turn/tests/server";
 
 /// Which file keeps the statements of a section: the longest beginning that fits counts.
-const KEPT_IN: [(&str, &str); 40] = [
+const KEPT_IN: [(&str, &str); 41] = [
     ("RFC 8489 §5", "wire/message.rs"),
     ("RFC 8489 §6.3", "server/mod.rs"),
     ("RFC 8489 §6.3.1", "server/request.rs"),
@@ -26,6 +26,7 @@ const KEPT_IN: [(&str, &str); 40] = [
     ("RFC 8489 §9.2", "server/nonce.rs"),
     ("RFC 8489 §9.2.2", "wire/password.rs"),
     ("RFC 8489 §9.2.4", "server/auth.rs"),
+    ("RFC 8489 §10", "server/redirecting.rs"),
     ("RFC 8489 §12", "server/binding.rs"),
     ("RFC 8489 §18", "wire/password.rs"),
     ("RFC 8489 §14", "wire/attribute.rs"),
@@ -60,7 +61,7 @@ const KEPT_IN: [(&str, &str); 40] = [
 ];
 
 /// What test names cannot write, as the RFCs write it.
-const WORDS: [(&str, &str); 38] = [
+const WORDS: [(&str, &str); 42] = [
     ("udp", "UDP"),
     ("tcp", "TCP"),
     ("tls", "TLS"),
@@ -99,6 +100,10 @@ const WORDS: [(&str, &str); 38] = [
     ("even port are", "EVEN-PORT are"),
     ("peers datagram", "peer's datagram"),
     ("peers family", "peer's family"),
+    ("the clients family", "the client's family"),
+    ("the clients transport", "the client's transport"),
+    ("other servers certificate", "other server's certificate"),
+    ("the users own", "the user's own"),
 ];
 
 /// A statement test.

@@ -50,6 +50,8 @@ pub struct RawConfig {
     pub peers: RawPeers,
     /// Bounds that every relay enforces.
     pub limits: RawLimits,
+    /// What the users of the default tenant may do.
+    pub tenant: RawTenant,
     /// The probe that decides whether a relay is in lists.
     pub probe: RawProbe,
     /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
@@ -77,6 +79,7 @@ impl Default for RawConfig {
             credentials: RawCredentials::default(),
             peers: RawPeers::default(),
             limits: RawLimits::default(),
+            tenant: RawTenant::default(),
             probe: RawProbe::default(),
             join_token: None,
             join_token_file: None,
@@ -196,6 +199,15 @@ impl Default for RawLimits {
             strict_expiry: false,
         }
     }
+}
+
+/// What the users of the default tenant may do: that is everybody.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTenant {
+    /// Clients on TCP and TLS may have TCP relayed transport addresses (RFC 6062), at which peers connect to them and from
+    /// which they connect to peers. Relays follow a change without a restart, and allocations that live go on.
+    pub tcp_relaying: bool,
 }
 
 /// The probe: two authenticated allocations on a relay, and data from one relayed address to the other.

@@ -33,6 +33,8 @@ pub struct Session {
     pub snapshots: watch::Receiver<Arc<wire::Snapshot>>,
     /// Whether the node shall drain. Sent on at the start only where `draining` is set.
     pub drain: watch::Receiver<wire::Drain>,
+    /// Where the node's clients go while it takes none. Sent on at the start.
+    pub alternates: watch::Receiver<wire::Alternates>,
 }
 
 /// One session of one node. A later session of the same node, of the same incarnation or not, has another number.

@@ -40,6 +40,7 @@ fn policy() -> Policy {
         max_lifetime_seconds: 3600,
         max_session_seconds: 0,
         strict_expiry: false,
+        tcp_relaying: false,
     }
 }
 

@@ -222,6 +222,7 @@ impl Node {
             generation: self.serving.generation(),
             ready: self.serving.is_ready(),
             draining: self.serving.is_draining(),
+            alternates: self.serving.alternates(),
             control: self.status.state(),
             control_counts: self.status.counts(),
             certificate: self
@@ -320,7 +321,6 @@ fn shard_settings(
         shards: config.shards,
         rfc5766_channel_numbers: config.rfc5766_channel_numbers,
         short_cut: config.short_cut,
-        tcp_relaying: config.tcp_relaying,
         trusted_sources: config.trusted_sources.clone(),
         tls,
         streams: StreamLimits {
@@ -362,6 +362,7 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
         allocations: u32::try_from(descriptors).unwrap_or(u32::MAX),
+        tcp_low_peer_ports: config.tcp_low_peer_ports,
     }
 }
 

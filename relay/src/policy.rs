@@ -10,7 +10,7 @@ use std::time::Duration;
 use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::{PortRange, fleet};
 use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Limits, Policy};
+use turnfleet_turn::policy::{Limits, Policy, TcpRelaying};
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
 use turnfleet_turn::{Candidate, Candidates, KeySource, Now};
 
@@ -68,6 +68,8 @@ pub(crate) struct LocalPolicy {
     pub(crate) limits: NodeLimits,
     /// Allocations that the file descriptors allow.
     pub(crate) allocations: u32,
+    /// Whether TCP connections go to ports below 1024 of peers, too.
+    pub(crate) tcp_low_peer_ports: bool,
 }
 
 impl LocalPolicy {
@@ -151,6 +153,7 @@ pub(crate) fn compile(
         nonce_lifetime: local.nonce_lifetime,
         peer_filter: PeerFilter::new(peer_rules),
         limits: limits(snapshot.limits.unwrap_or_default(), local)?,
+        tcp_relaying: tcp_relaying(snapshot.tenant.unwrap_or_default(), local),
     };
     Ok(Compiled {
         generation: snapshot.generation,
@@ -356,6 +359,15 @@ fn limits(wanted: fleet::Limits, local: &LocalPolicy) -> Result<Limits, Snapshot
     }
     limits.strict_expiry = wanted.strict_expiry;
     Ok(limits)
+}
+
+/// A controller of an earlier version says nothing about it, which is no.
+fn tcp_relaying(tenant: fleet::TenantRules, local: &LocalPolicy) -> TcpRelaying {
+    match (tenant.tcp_relaying, local.tcp_low_peer_ports) {
+        (false, _) => TcpRelaying::Off,
+        (true, false) => TcpRelaying::On,
+        (true, true) => TcpRelaying::OnWithLowPorts,
+    }
 }
 
 /// One shared secret of the ring.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use turnfleet_proto::fleet;
+use turnfleet_turn::alternates::Alternates;
 use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
@@ -32,6 +33,7 @@ pub(crate) struct Serving {
     controllers: Mutex<Controllers>,
     applied: watch::Sender<AppliedPolicy>,
     drain: watch::Sender<Drain>,
+    alternates: ArcSwap<Alternates>,
 }
 
 enum Shards {
@@ -94,6 +96,7 @@ impl Serving {
             controllers: Mutex::default(),
             applied: watch::Sender::default(),
             drain: watch::Sender::default(),
+            alternates: ArcSwap::default(),
         }
     }
 
@@ -160,6 +163,7 @@ impl Serving {
                 SnapshotError::Stopped
             })?;
         set.set_draining(self.is_draining());
+        set.set_alternates(self.alternates.load_full());
         *shards = Shards::Running { set, policy };
         Ok(())
     }
@@ -206,6 +210,20 @@ impl Serving {
             drain.by_controller = wish.draining;
             drain.evict_at = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         });
+    }
+
+    /// Where clients go while this node takes no allocations. Kept when the controller is gone.
+    pub(crate) fn set_alternates(&self, alternates: Alternates) {
+        let shards = self.shards();
+        self.alternates.store(Arc::new(alternates));
+        if let Shards::Running { set, .. } = &*shards {
+            set.set_alternates(self.alternates.load_full());
+        }
+    }
+
+    /// How many servers clients can be sent to, each transport by itself.
+    pub(crate) fn alternates(&self) -> usize {
+        self.alternates.load().servers.len()
     }
 
     /// Ends what lives when the deadline of the controller's drain has passed, whether its session lives or not. Never

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use turnfleet_turn::client::{Client, Event, Failure, Input};
-use turnfleet_turn::wire::{ChannelNumber, Method};
+use turnfleet_turn::wire::{ChannelNumber, ErrorCode, Method};
 use turnfleet_turn::{ClientHeader, Instant, PeerAddr, Span};
 
 use super::payload::{Direction, Stamp};
@@ -148,6 +148,11 @@ impl Flow {
                     return Some(Ok(Told::Released));
                 }
                 Event::Failed { method, why, .. } => return Some(Err((method, why))),
+                // The load is for this server: where else it could go does not matter.
+                Event::Redirected(_) => {
+                    let why = Failure::Refused(ErrorCode::TRY_ALTERNATE);
+                    return Some(Err((Method::Allocate, why)));
+                }
                 Event::Bound { .. }
                 | Event::Refreshed { .. }
                 | Event::PermissionCreated { .. }

@@ -21,6 +21,7 @@ use anyhow::{Context as _, bail};
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::{Config as ControllerConfig, ListenerConfig};
 use turnfleet_proto::ConfigWarning;
+use turnfleet_proto::certificate::Certificate;
 use turnfleet_relay::Node;
 use turnfleet_relay::config::Config as RelayConfig;
 use turnfleet_relay::shard::raise_descriptor_limit;
@@ -73,7 +74,12 @@ pub(crate) async fn run(flags: Flags, log: &LogArgs) -> anyhow::Result<()> {
 /// With everything that is wrong.
 pub(crate) fn check(flags: Flags) -> anyhow::Result<Vec<ConfigWarning>> {
     let flags = flags.over_file().context(WRONG)?;
-    Ok(Plan::new(flags).context(WRONG)?.warnings())
+    let plan = Plan::new(flags).context(WRONG)?;
+    if let Some(files) = &plan.given_certificate {
+        let loaded = Certificate::load(&files.certificate, &files.key);
+        loaded.context("cannot use the certificate (--tls-cert, --tls-key)")?;
+    }
+    Ok(plan.warnings())
 }
 
 /// The parts of a fleet, as far as they have started.

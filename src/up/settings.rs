@@ -49,6 +49,7 @@ impl Plan {
             users.map(|(name, password)| [("name", name), ("password", password)]),
         );
         keys.texts("peers.allow", &flags.allow_peer);
+        keys.value("tenant.tcp_relaying", true);
         if flags.danger_allow_loopback_peers {
             keys.value("peers.danger_allow_loopback", true);
         }
@@ -83,7 +84,6 @@ impl Plan {
         keys.text("tls.certificate", session.certificate.certificate.display());
         keys.text("tls.key", session.certificate.key.display());
         keys.text("metrics.address", relay.metrics);
-        keys.value("tcp_relaying.enabled", true);
         keys.number("shards", self.shards());
         keys.under(RelayConfig::schema(), &flags.relay, &flags.set, "relay.")
     }

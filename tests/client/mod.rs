@@ -4,12 +4,19 @@
 
 mod credential;
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant as Clock};
 
-use turnfleet_turn::client::{AllocateOptions, Allocated, Client, Config, Event, Failure, Input};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use turnfleet_turn::client::{
+    AllocateOptions, Allocated, Client, Config, Event, Failure, Input, Redirect,
+};
 use turnfleet_turn::wire::{ErrorCode, Frame, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{ClientHeader, Instant, PeerAddr, Span, Transport};
 
@@ -25,12 +32,18 @@ pub(crate) struct Caller {
     client: Client,
     link: Link,
     began: Clock,
+    redirect: Option<Redirect>,
 }
 
 enum Link {
     Udp(UdpSocket, SocketAddr),
-    Tcp(TcpStream, Vec<u8>),
+    Stream(Box<dyn Stream>, Vec<u8>),
 }
+
+/// TCP, with TLS or without.
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
 
 impl Caller {
     /// A client of `server` that speaks through `socket`.
@@ -42,7 +55,35 @@ impl Caller {
     /// A client of the server at the other end of `stream`.
     pub(crate) fn tcp(stream: TcpStream, credential: &Credential) -> Self {
         stream.set_read_timeout(Some(LOOK)).unwrap();
-        Self::new(Transport::Tcp, Link::Tcp(stream, Vec::new()), credential)
+        let link = Link::Stream(Box::new(stream), Vec::new());
+        Self::new(Transport::Tcp, link, credential)
+    }
+
+    /// The same inside TLS, where the server has a certificate of `ca` for `name`.
+    #[track_caller]
+    pub(crate) fn tls(
+        mut stream: TcpStream,
+        name: &str,
+        ca: &Path,
+        credential: &Credential,
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(ca).unwrap();
+        roots.add(ca).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream).unwrap();
+        }
+        stream.set_read_timeout(Some(LOOK)).unwrap();
+        let link = Link::Stream(Box::new(StreamOwned::new(tls, stream)), Vec::new());
+        Self::new(Transport::Tls, link, credential)
     }
 
     fn new(transport: Transport, link: Link, credential: &Credential) -> Self {
@@ -61,7 +102,23 @@ impl Caller {
             client,
             link,
             began: Clock::now(),
+            redirect: None,
         }
+    }
+
+    /// Where the server has sent this client instead of granting an allocation.
+    pub(crate) fn redirect(&self) -> Option<&Redirect> {
+        self.redirect.as_ref()
+    }
+
+    /// Keeps the allocation.
+    #[track_caller]
+    pub(crate) fn refresh(&mut self) -> Result<(), ErrorCode> {
+        self.client.refresh(self.now(), 600).unwrap();
+        let Event::Refreshed { .. } = self.answer()? else {
+            panic!("no answer to a Refresh");
+        };
+        Ok(())
     }
 
     /// The allocation that the server grants, or the code with which it refuses.
@@ -139,6 +196,10 @@ impl Caller {
                     why: Failure::Refused(code),
                     ..
                 }) => return Err(code),
+                Some(Event::Redirected(redirect)) => {
+                    self.redirect = Some(redirect);
+                    return Err(ErrorCode::TRY_ALTERNATE);
+                }
                 Some(other) => return Ok(other),
                 None => {}
             }
@@ -174,7 +235,10 @@ impl Link {
             Self::Udp(socket, server) => {
                 socket.send_to(message, *server).unwrap();
             }
-            Self::Tcp(stream, _) => stream.write_all(message).unwrap(),
+            Self::Stream(stream, _) => {
+                stream.write_all(message).unwrap();
+                stream.flush().unwrap();
+            }
         }
     }
 
@@ -187,7 +251,7 @@ impl Link {
                 assert_eq!(from, *server, "the address that an answer came from");
                 Some(buffer[..len].to_vec())
             }
-            Self::Tcp(stream, unread) => {
+            Self::Stream(stream, unread) => {
                 if let Frame::Message { len, total } = deframe(unread, MAX_FRAME_LEN) {
                     let message = unread[..len].to_vec();
                     unread.drain(..total);

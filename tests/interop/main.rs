@@ -7,6 +7,7 @@
 
 mod browser;
 #[path = "../client/mod.rs"]
+#[expect(dead_code, reason = "other test programs share it, and use more of it")]
 mod client;
 mod conformance;
 mod coturn;

@@ -9,6 +9,7 @@ mod calls;
 #[path = "../client/mod.rs"]
 mod client;
 mod credentials;
+mod draining;
 mod fleet;
 mod machines;
 mod processes;

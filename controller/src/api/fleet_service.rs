@@ -205,10 +205,15 @@ impl Link {
     /// Carries messages both ways until one side ends it.
     async fn converse(&mut self, handle: &Handle, session: &mut Session) -> End {
         let bucket = TokenBucket::new(MESSAGES_A_SECOND, MESSAGE_BURST, Instant::now());
-        session.snapshots.mark_changed();
+        // A node has its first snapshot before anything else.
+        let snapshot = newest(&mut session.snapshots);
+        if let Err(end) = self.tell(Down::Snapshot(snapshot.as_ref().clone())).await {
+            return end;
+        }
         if session.drain.borrow().draining {
             session.drain.mark_changed();
         }
+        session.alternates.mark_changed();
         loop {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
@@ -231,6 +236,10 @@ impl Link {
                 Ok(()) = session.drain.changed() => {
                     let drain = newest(&mut session.drain);
                     self.tell(Down::Drain(drain)).await
+                }
+                Ok(()) = session.alternates.changed() => {
+                    let alternates = newest(&mut session.alternates);
+                    self.tell(Down::Alternates(alternates)).await
                 }
                 () = self.down.closed() => Err(End::Reset),
             };

@@ -288,6 +288,7 @@ impl Check {
             max_lifetime_seconds: lifetime,
             max_session_seconds: session,
             strict_expiry: limits.strict_expiry,
+            tcp_relaying: raw.tenant.tcp_relaying,
         }
     }
 

@@ -6,6 +6,7 @@
 //! nothing themselves: what was written comes back as [`Event::Stored`]. [`Fleet::view`] and [`Fleet::snapshot`] are what the
 //! rest of the controller and the relays see.
 
+mod alternates;
 mod capacity;
 mod health;
 mod liveness;
@@ -33,6 +34,7 @@ use crate::config::PortPlan;
 use record::{ApiToken, Desired, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
 use registry::NodeState;
 
+pub use alternates::AlternatePool;
 pub use capacity::{FleetCapacity, Gauge, Rates, Saturation, Totals};
 pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
 pub use node::{

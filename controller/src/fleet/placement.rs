@@ -129,7 +129,7 @@ fn weight(node: &NodeView) -> f64 {
 }
 
 /// FNV-1a with a finishing mix: the same on every controller and in every version.
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });

@@ -121,6 +121,8 @@ pub struct Policy {
     pub max_session_seconds: u32,
     /// Whether requests about a live allocation are refused once its credential has ended.
     pub strict_expiry: bool,
+    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
+    pub tcp_relaying: bool,
 }
 
 /// A relay node as the store knows it.

@@ -50,6 +50,9 @@ impl Fleet {
                 max_session_seconds: policy.max_session_seconds,
                 strict_expiry: policy.strict_expiry,
             }),
+            tenant: Some(wire::TenantRules {
+                tcp_relaying: policy.tcp_relaying,
+            }),
         })
     }
 

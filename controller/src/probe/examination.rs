@@ -261,12 +261,15 @@ impl Finding {
     }
 }
 
-/// A relay that is full, or whose quotas are, is alive; that it is full is seen from its load.
+/// A relay that is full, or whose quotas are, is alive, and so is one that names another; that it is full is seen from its
+/// load.
 fn judge(error: &TrialError) -> Result<(), Found> {
     Err(Found::Failure(match error {
         TrialError::Refused(
             _,
-            ErrorCode::INSUFFICIENT_CAPACITY | ErrorCode::ALLOCATION_QUOTA_REACHED,
+            ErrorCode::INSUFFICIENT_CAPACITY
+            | ErrorCode::ALLOCATION_QUOTA_REACHED
+            | ErrorCode::TRY_ALTERNATE,
         ) => return Ok(()),
         TrialError::Exhausted(..) => return Err(Found::Nothing),
         TrialError::Timeout(Step::Data) => ProbeFailure::DataLost,
@@ -325,6 +328,7 @@ mod tests {
         for code in [
             ErrorCode::ALLOCATION_QUOTA_REACHED,
             ErrorCode::INSUFFICIENT_CAPACITY,
+            ErrorCode::TRY_ALTERNATE,
         ] {
             assert_eq!(judge(&TrialError::Refused(allocate, code)), Ok(()));
         }

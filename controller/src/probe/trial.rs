@@ -285,6 +285,11 @@ impl Party {
         loop {
             match self.client.poll_event() {
                 Some(Event::Failed { why, .. }) => return Err(Trouble::Failed(why)),
+                // What another relay does says nothing of this one.
+                Some(Event::Redirected(_)) => {
+                    let why = Failure::Refused(ErrorCode::TRY_ALTERNATE);
+                    return Err(Trouble::Failed(why));
+                }
                 Some(event) => return Ok(event),
                 None => {}
             }
@@ -314,4 +319,16 @@ fn fill(bytes: &mut [u8]) {
     SystemRandom::new()
         .fill(bytes)
         .expect("the system's random source works once it has started");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_this_machines_and_a_refused_connection_is_not() {
+        let is = |errno| is_exhaustion(&io::Error::from_raw_os_error(errno));
+        assert!(is(libc::EMFILE) && is(libc::ENFILE) && is(libc::ENOBUFS));
+        assert!(!is(libc::ECONNREFUSED) && !is(libc::EHOSTUNREACH));
+    }
 }

@@ -19,7 +19,8 @@ use super::{Handle, MAILBOX, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::record::{Desired, token_hash};
 use crate::fleet::{
-    Ended, Event, FleetView, Fresh, Load, ProbeOutcome, Registration, Settings, Wishes,
+    AlternatePool, Ended, Event, FleetView, Fresh, Load, ProbeOutcome, Registration, Settings,
+    Wishes,
 };
 use crate::store::{SealError, Sealer, Store, StoreError};
 
@@ -42,6 +43,8 @@ pub struct Reconciler {
     sessions: HashMap<NodeId, Channels>,
     /// The number of the last session.
     last_session: u64,
+    /// Who takes the clients of others, as sessions have been told.
+    alternates: AlternatePool,
     /// The generation that sessions have been sent.
     sent_generation: u64,
     clock: Clock,
@@ -57,6 +60,7 @@ pub struct Reconciler {
 struct Channels {
     snapshots: watch::Sender<Arc<wire::Snapshot>>,
     drain: watch::Sender<wire::Drain>,
+    alternates: watch::Sender<wire::Alternates>,
 }
 
 /// What the task wakes for.
@@ -100,6 +104,7 @@ impl Reconciler {
             view,
             sessions: HashMap::new(),
             last_session: 0,
+            alternates: AlternatePool::default(),
             sent_generation,
             clock,
             random,
@@ -248,6 +253,7 @@ impl Reconciler {
         self.last_session += 1;
         let number = self.last_session;
         let incarnation = registration.incarnation;
+        let alternates = self.alternates.of(&node, &registration.identity.region);
         let registration = Box::new(registration);
         self.mirror.apply(
             now,
@@ -263,9 +269,14 @@ impl Reconciler {
             .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
         let (snapshots, snapshot_updates) = watch::channel(Arc::new(snapshot));
         let (drain, drain_updates) = watch::channel(fleet.drain_order(&node, now.unix));
+        let (alternates, alternate_updates) = watch::channel(alternates);
+        let channels = Channels {
+            snapshots,
+            drain,
+            alternates,
+        };
         // A session that this one replaces ends with its channels.
-        self.sessions
-            .insert(node.clone(), Channels { snapshots, drain });
+        self.sessions.insert(node.clone(), channels);
         Ok(Session {
             key: SessionKey {
                 node,
@@ -274,6 +285,7 @@ impl Reconciler {
             },
             snapshots: snapshot_updates,
             drain: drain_updates,
+            alternates: alternate_updates,
         })
     }
 
@@ -431,8 +443,23 @@ impl Reconciler {
             }
         }
         let view = Arc::new(fleet.view(self.clock.now()));
+        if self.alternates.update(&view.nodes) {
+            self.tell_alternates(&view);
+        }
         let before = self.view.send_replace(Arc::clone(&view));
         log_changes(&before, &view);
+    }
+
+    fn tell_alternates(&self, view: &FleetView) {
+        for (node, channels) in &self.sessions {
+            let region = view.node(node).map_or("", |node| &node.identity.region);
+            let alternates = self.alternates.of(node, region);
+            channels.alternates.send_if_modified(|known| {
+                let changed = *known != alternates;
+                *known = alternates;
+                changed
+            });
+        }
     }
 }
 

@@ -160,6 +160,7 @@ fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
         max_lifetime_seconds: policy.max_lifetime_seconds,
         max_session_seconds: policy.max_session_seconds,
         strict_expiry: policy.strict_expiry,
+        tcp_relaying: policy.tcp_relaying,
     }
 }
 
@@ -275,6 +276,7 @@ impl Reader<'_> {
             max_lifetime_seconds: message.max_lifetime_seconds,
             max_session_seconds: message.max_session_seconds,
             strict_expiry: message.strict_expiry,
+            tcp_relaying: message.tcp_relaying,
         })
     }
 

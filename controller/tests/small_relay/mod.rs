@@ -116,7 +116,6 @@ fn server(snapshot: &Snapshot) -> Server {
             public: LOCAL,
         }],
         rfc5766_channel_numbers: false,
-        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
     };
     let quota = snapshot.limits.as_ref().unwrap().allocations_per_user;
@@ -133,6 +132,7 @@ fn server(snapshot: &Snapshot) -> Server {
             allocations_per_user: quota.try_into().unwrap(),
             ..Limits::default()
         },
+        tcp_relaying: TcpRelaying::Off,
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

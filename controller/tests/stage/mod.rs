@@ -22,8 +22,8 @@ use turnfleet_proto::fleet::listener::Transport;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_client::RelayControlClient;
 use turnfleet_proto::fleet::{
-    Capacity, ControllerMessage, EnrollRequest, Heartbeat, Hello, Listener, Load, NodeMessage,
-    PolicyStatus, Snapshot,
+    Alternates, Capacity, ControllerMessage, EnrollRequest, Heartbeat, Hello, Listener, Load,
+    NodeMessage, PolicyStatus, Snapshot,
 };
 
 /// Longer than anything that a test waits for.
@@ -141,6 +141,8 @@ pub(crate) struct Node {
     up: mpsc::Sender<NodeMessage>,
     down: Streaming<ControllerMessage>,
     pub(crate) snapshot: Option<Snapshot>,
+    /// What was said last of other relays.
+    pub(crate) alternates: Option<Alternates>,
 }
 
 impl Node {
@@ -159,6 +161,7 @@ impl Node {
             up,
             down,
             snapshot: None,
+            alternates: None,
         }
     }
 
@@ -171,11 +174,40 @@ impl Node {
         self.up.send(message(up)).await.is_ok()
     }
 
-    /// What the controller says next; `Err` with the status where it ended the session.
+    /// What the controller says next, but of other relays; `Err` with the status where it ended the session.
     pub(crate) async fn hear(&mut self) -> Result<Option<Down>, Status> {
+        loop {
+            match self.hear_any().await? {
+                Some(Down::Alternates(_)) => {}
+                message => return Ok(message),
+            }
+        }
+    }
+
+    async fn hear_any(&mut self) -> Result<Option<Down>, Status> {
         let heard = tokio::time::timeout(PATIENCE, self.down.message());
         let message = heard.await.expect("the controller says something")?;
-        Ok(message.and_then(|message| message.message))
+        let message = message.and_then(|message| message.message);
+        if let Some(Down::Alternates(alternates)) = &message {
+            self.alternates = Some(alternates.clone());
+        }
+        Ok(message)
+    }
+
+    /// Waits until the controller names exactly these domains to go to.
+    pub(crate) async fn hear_alternates(&mut self, domains: &[&str]) {
+        let named = |alternates: &Alternates| {
+            let mut named: Vec<_> = alternates
+                .alternates
+                .iter()
+                .map(|it| it.domain.as_str())
+                .collect();
+            named.sort_unstable();
+            named == domains
+        };
+        while !self.alternates.as_ref().is_some_and(named) {
+            self.hear_any().await.unwrap();
+        }
     }
 
     /// Takes the snapshot, and reports it as applied.

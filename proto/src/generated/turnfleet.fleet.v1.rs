@@ -186,7 +186,7 @@ pub struct Goodbye {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Message", tags = "1, 2")]
+    #[prost(oneof = "controller_message::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<controller_message::Message>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -197,6 +197,8 @@ pub mod controller_message {
         Snapshot(super::Snapshot),
         #[prost(message, tag = "2")]
         Drain(super::Drain),
+        #[prost(message, tag = "3")]
+        Alternates(super::Alternates),
     }
 }
 /// Everything that a relay enforces and the fleet must agree on. Applied whole or not at all.
@@ -218,6 +220,9 @@ pub struct Snapshot {
     pub peer_policy: ::core::option::Option<PeerPolicy>,
     #[prost(message, optional, tag = "8")]
     pub limits: ::core::option::Option<Limits>,
+    /// The rules of the default tenant, which everybody belongs to.
+    #[prost(message, optional, tag = "9")]
+    pub tenant: ::core::option::Option<TenantRules>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretGeneration {
@@ -290,6 +295,13 @@ pub struct Limits {
     #[prost(bool, tag = "4")]
     pub strict_expiry: bool,
 }
+/// What the operator lets the users of a tenant do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantRules {
+    /// TCP relayed transport addresses (RFC 6062).
+    #[prost(bool, tag = "1")]
+    pub tcp_relaying: bool,
+}
 /// No new allocations from now on; live ones go on until the deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {
@@ -298,6 +310,24 @@ pub struct Drain {
     /// Seconds from the receipt; zero means without an end.
     #[prost(uint64, tag = "2")]
     pub deadline_seconds: u64,
+}
+/// Where clients go while the node takes no allocations: it answers them with 300 (RFC 8489 section 10). Sent once a session
+/// has begun and whenever it changes; replaces what was sent before. No part of the policy: it has no generation, and follows
+/// the health of the fleet.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Alternates {
+    #[prost(message, repeated, tag = "1")]
+    pub alternates: ::prost::alloc::vec::Vec<Alternate>,
+}
+/// Another relay that takes allocations.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Alternate {
+    /// The DNS name that its certificate is for; empty where it has none.
+    #[prost(string, tag = "1")]
+    pub domain: ::prost::alloc::string::String,
+    /// At most one for each transport and address family.
+    #[prost(message, repeated, tag = "2")]
+    pub listeners: ::prost::alloc::vec::Vec<Listener>,
 }
 /// Generated client implementations.
 pub mod relay_control_client {

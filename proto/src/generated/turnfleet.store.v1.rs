@@ -77,6 +77,8 @@ pub struct PolicyRecord {
     pub max_session_seconds: u32,
     #[prost(bool, tag = "8")]
     pub strict_expiry: bool,
+    #[prost(bool, tag = "9")]
+    pub tcp_relaying: bool,
 }
 /// ports/{public_ip}/{first}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

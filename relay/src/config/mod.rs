@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::TcpRelaying;
 
 pub use crate::listeners::{Front, Listener};
 pub(crate) use findings::Findings;
@@ -55,8 +54,8 @@ pub struct Config {
     pub rfc5766_channel_numbers: bool,
     /// Whether data between two clients of the node goes without a trip through the kernel.
     pub short_cut: bool,
-    /// Whether TCP is relayed between clients and peers.
-    pub tcp_relaying: TcpRelaying,
+    /// Whether clients that may have TCP relayed reach ports below 1024 of peers, too.
+    pub tcp_low_peer_ports: bool,
     /// Sources whose unauthenticated requests are always answered.
     pub trusted_sources: Vec<Cidr>,
     /// Bounds on what the node holds.

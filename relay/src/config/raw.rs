@@ -40,7 +40,7 @@ pub struct RawConfig {
     /// Passes data between two clients of this node from the one to the other without a trip through the kernel. Off: it
     /// goes by the loopback interface, where firewall rules and packet captures of the machine see it.
     pub short_cut: bool,
-    /// TCP between the node and peers (RFC 6062).
+    /// TCP between the node and peers (RFC 6062), where the controller lets clients have it.
     pub tcp_relaying: RawTcpRelaying,
     /// Address blocks (CIDR) of balancers that hide many clients behind one address: their unauthenticated requests are
     /// always answered.
@@ -179,9 +179,6 @@ impl Default for RawLimits {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTcpRelaying {
-    /// Clients on TCP and TLS may have TCP relayed transport addresses, at which peers connect to them and from which they
-    /// connect to peers.
-    pub enabled: bool,
     /// Clients may connect to ports below 1024 of peers, too: to mail servers and SSH, for example.
     pub low_peer_ports: bool,
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::TcpRelaying;
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
     LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLog, RawStream,
-    RawTcpRelaying, RawTls, StreamConfig, TlsConfig, listeners,
+    RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -75,7 +74,7 @@ impl TryFrom<RawConfig> for Config {
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
             short_cut: raw.short_cut,
-            tcp_relaying: tcp_relaying(&raw.tcp_relaying),
+            tcp_low_peer_ports: raw.tcp_relaying.low_peer_ports,
             trusted_sources,
             limits: NodeLimits {
                 allocations: Some(raw.limits.allocations).filter(|limit| *limit > 0),
@@ -91,14 +90,6 @@ impl TryFrom<RawConfig> for Config {
             log,
             warnings,
         })
-    }
-}
-
-fn tcp_relaying(raw: &RawTcpRelaying) -> TcpRelaying {
-    match (raw.enabled, raw.low_peer_ports) {
-        (false, _) => TcpRelaying::Off,
-        (true, false) => TcpRelaying::On,
-        (true, true) => TcpRelaying::OnWithLowPorts,
     }
 }
 

@@ -51,7 +51,8 @@ impl Introduction {
         }
     }
 
-    fn hostname(&self) -> Option<String> {
+    /// The DNS name that `turns:` URIs carry.
+    pub(super) fn hostname(&self) -> Option<String> {
         if let Some(name) = self.hostnames.first() {
             return Some(name.clone());
         }

@@ -3,6 +3,7 @@
 //! It sees messages and policy only, never a TURN server. A node without its controller goes on with what it has, and
 //! tries to get back for as long as it lives.
 
+mod alternates;
 mod client;
 mod identity;
 mod introduction;

@@ -19,6 +19,7 @@ use turnfleet_proto::fleet::controller_message::Message as FromController;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
 use turnfleet_proto::private_file;
 
+use super::alternates;
 use super::client::{Client, ClientError};
 use super::identity::{Identity, NodeCredential};
 use super::introduction::Introduction;
@@ -213,6 +214,10 @@ impl Session {
                             self.serving.drain_by_controller(drain);
                             continue;
                         }
+                        Some(FromController::Alternates(list)) => {
+                            self.take_alternates(&list);
+                            continue;
+                        }
                         // A message of a later version of the protocol.
                         None => continue,
                     };
@@ -259,6 +264,17 @@ impl Session {
             applied: error.is_empty(),
             error,
             running_generation: self.serving.generation(),
+        }
+    }
+
+    /// Knows from here on where clients can go instead, or goes on with what it knew.
+    fn take_alternates(&self, list: &fleet::Alternates) {
+        match alternates::read(list, self.introduction.hostname()) {
+            Ok(alternates) => {
+                tracing::debug!(count = alternates.servers.len(), "alternate servers");
+                self.serving.set_alternates(alternates);
+            }
+            Err(error) => tracing::warn!(%error, "the controller's alternate servers are no good"),
         }
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct Observed {
     pub(crate) generation: u64,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
+    /// Servers that clients can be sent to.
+    pub(crate) alternates: usize,
     pub(crate) control: ControlState,
     pub(crate) control_counts: ControlCounts,
     pub(crate) certificate: Option<CertificateCounts>,
@@ -197,6 +199,7 @@ mod tests {
             generation: 7,
             ready: true,
             draining: false,
+            alternates: 0,
             control: ControlState::Connected,
             control_counts: ControlCounts::default(),
             certificate: None,

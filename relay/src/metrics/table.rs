@@ -1,6 +1,8 @@
 //! The table of metrics.
 
-use turnfleet_turn::{CloseReason, DropReason, Limit, Reject, RequestMethod, Transport};
+use turnfleet_turn::{
+    CloseReason, DropReason, Limit, RedirectReason, Reject, RequestMethod, Transport,
+};
 
 use super::{Metric, MetricKind, MetricReference, Observed, Samples};
 use crate::control::ControlState;
@@ -117,6 +119,16 @@ pub(super) const METRICS: &[Metric] = &[
                     let code = reject.code().to_string();
                     out.add(&[method.name(), &code], now.core.rejects(method, reject));
                 }
+            }
+        },
+    ),
+    counter(
+        "turnfleet_relay_redirects_total",
+        &["reason"],
+        "Allocate requests that were answered with 300 and the address of another relay, by reason.",
+        |now, out| {
+            for reason in RedirectReason::ALL {
+                out.add(&[reason.name()], now.core.redirects(reason));
             }
         },
     ),
@@ -323,6 +335,12 @@ pub(super) const METRICS: &[Metric] = &[
         &[],
         "1 when allocations are refused because the node is about to leave.",
         |now, out| out.plain(now.draining),
+    ),
+    gauge(
+        "turnfleet_relay_alternates",
+        &[],
+        "Other relays, counted by transport, that clients are sent to while this one drains or is full; 0 without a word of the controller.",
+        |now, out| out.plain(u64::try_from(now.alternates).unwrap_or(u64::MAX)),
     ),
     gauge(
         "turnfleet_relay_policy_generation",

@@ -11,6 +11,7 @@ fn local() -> LocalPolicy {
             channels_per_allocation: 11,
         },
         allocations: 1000,
+        tcp_low_peer_ports: false,
     }
 }
 
@@ -32,6 +33,7 @@ fn snapshot() -> fleet::Snapshot {
             ..fleet::PeerPolicy::default()
         }),
         limits: None,
+        tenant: None,
     }
 }
 
@@ -232,4 +234,26 @@ fn what_does_not_fit_is_refused_with_its_field() {
         },
         "limits.max_session_seconds",
     );
+}
+
+#[test]
+fn tcp_is_relayed_where_the_controller_says_so_and_to_low_ports_where_the_node_does() {
+    let compiled = |on, low| {
+        let mut local = local();
+        local.tcp_low_peer_ports = low;
+        let snapshot = fleet::Snapshot {
+            tenant: on,
+            ..snapshot()
+        };
+        compile(&snapshot, &local)
+            .unwrap()
+            .policy
+            .server
+            .tcp_relaying
+    };
+    let rules = |tcp_relaying| Some(fleet::TenantRules { tcp_relaying });
+    assert_eq!(compiled(None, true), TcpRelaying::Off);
+    assert_eq!(compiled(rules(false), true), TcpRelaying::Off);
+    assert_eq!(compiled(rules(true), false), TcpRelaying::On);
+    assert_eq!(compiled(rules(true), true), TcpRelaying::OnWithLowPorts);
 }

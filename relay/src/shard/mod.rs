@@ -2,8 +2,8 @@
 //!
 //! [`ShardSet`] is what the rest of the relay sees. [`ShardSet::bind`] opens every listener, so that addresses are known
 //! and taken ports are found before anything starts; [`Bound::start`] starts the threads. After that shards hear of
-//! a changed policy, draining and the end through a few shared words and a wake-up; on the packet path only data between
-//! clients of two shards is shared (`crossings`).
+//! a changed policy, other relays, draining and the end through a few shared words and a wake-up; on the packet path
+//! only data between clients of two shards is shared (`crossings`).
 
 mod crossings;
 mod event_log;
@@ -23,8 +23,9 @@ use std::thread::{self, JoinHandle};
 use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use turnfleet_turn::alternates::Alternates;
 use turnfleet_turn::peer_filter::Cidr;
-use turnfleet_turn::policy::{Config, RelayedHost, TcpRelaying};
+use turnfleet_turn::policy::{Config, RelayedHost};
 use turnfleet_turn::{Counters, Ledger, ShardId};
 
 pub use crate::driver::counters::DriverCounters;
@@ -57,8 +58,6 @@ pub struct ShardSettings {
     pub rfc5766_channel_numbers: bool,
     /// Whether data between two clients of the relay goes from the one to the other without a trip through the kernel.
     pub short_cut: bool,
-    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
-    pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated answers are not limited.
     pub trusted_sources: Vec<Cidr>,
     /// The certificate of TLS listeners.
@@ -92,6 +91,7 @@ impl Bound {
         let control = Arc::new(Control {
             policy,
             draining: AtomicBool::new(false),
+            alternates: ArcSwap::default(),
             evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
         });
@@ -115,7 +115,6 @@ impl Bound {
                     shards: self.settings.shards,
                     relayed_hosts: self.settings.relayed_hosts.clone(),
                     rfc5766_channel_numbers: self.settings.rfc5766_channel_numbers,
-                    tcp_relaying: self.settings.tcp_relaying,
                     trusted_sources: self.settings.trusted_sources.clone(),
                 },
                 seed: seed()?,
@@ -186,6 +185,12 @@ impl ShardSet {
     /// Refuses allocations from here on, or takes them again. Live ones go on.
     pub fn set_draining(&self, draining: bool) {
         self.control.draining.store(draining, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Replaces the servers that clients are sent to while this relay drains or has no capacity.
+    pub fn set_alternates(&self, alternates: Arc<Alternates>) {
+        self.control.alternates.store(alternates);
         self.wake();
     }
 
@@ -266,6 +271,7 @@ struct RunningShard {
 pub(crate) struct Control {
     pub(crate) policy: Arc<ArcSwap<RelayPolicy>>,
     pub(crate) draining: AtomicBool,
+    pub(crate) alternates: ArcSwap<Alternates>,
     /// How often every allocation was to be ended.
     pub(crate) evictions: AtomicU32,
     pub(crate) stopping: AtomicBool,

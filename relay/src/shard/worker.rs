@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use mio::event::Event as IoEvent;
 use mio::{Events, Poll};
+use turnfleet_turn::alternates::Alternates;
 use turnfleet_turn::policy::Config;
 use turnfleet_turn::wire::ReservationToken;
 use turnfleet_turn::{
@@ -93,6 +94,7 @@ pub(super) struct Shard {
     event_log: ShardEventLog,
     published: Arc<Published>,
     draining: bool,
+    alternates: Arc<Alternates>,
     evictions: u32,
     /// When counts are published next; `None` while nothing has happened since the last time.
     publish_at: Option<Instant>,
@@ -130,6 +132,7 @@ impl Shard {
             event_log,
             published: parts.published,
             draining: false,
+            alternates: Arc::default(),
             evictions: 0,
             publish_at: None,
         }
@@ -339,6 +342,12 @@ impl Shard {
             self.server.apply_policy(Arc::clone(&self.policy.server));
         }
         drop(current);
+        let alternates = self.control.alternates.load();
+        if !Arc::ptr_eq(&alternates, &self.alternates) {
+            self.alternates = Arc::clone(&alternates);
+            self.server.set_alternates(Arc::clone(&alternates));
+        }
+        drop(alternates);
         let draining = self.control.draining.load(Ordering::Relaxed);
         if draining != self.draining {
             self.draining = draining;

@@ -10,6 +10,15 @@ use turnfleet_turn::{Instant, Transport};
 /// Makes an allocation at `server`; it lives on when this returns.
 #[track_caller]
 pub(crate) fn allocate(server: SocketAddr, secret: &str) {
+    let event = try_allocate(server, secret);
+    assert!(
+        matches!(event, Event::Allocated(_)),
+        "no allocation: {event:?}"
+    );
+}
+
+/// What an Allocate request comes to.
+pub(crate) fn try_allocate(server: SocketAddr, secret: &str) -> Event {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server).unwrap();
     socket
@@ -38,10 +47,8 @@ pub(crate) fn allocate(server: SocketAddr, secret: &str) {
             Ok(len) => drop(client.handle_input(now(), &buffer[..len])),
             Err(_) => client.handle_timeout(now()),
         }
-        match client.poll_event() {
-            Some(Event::Allocated(_)) => return,
-            Some(other) => panic!("no allocation: {other:?}"),
-            None => {}
+        if let Some(event) = client.poll_event() {
+            return event;
         }
     }
 }

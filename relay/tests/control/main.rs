@@ -14,9 +14,14 @@ use std::time::Duration;
 use double::{Double, Heard};
 use tonic::transport::Identity;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
-use turnfleet_proto::fleet::{Drain, NonceKey, PortGrant, PortRange, SecretGeneration, Snapshot};
+use turnfleet_proto::fleet::listener::Transport;
+use turnfleet_proto::fleet::{
+    Alternate, Alternates, Drain, Listener, NonceKey, PortGrant, PortRange, SecretGeneration,
+    Snapshot,
+};
 use turnfleet_relay::config::{Config, RawConfig, RawListener, Secret};
 use turnfleet_relay::{Node, NodeError};
+use turnfleet_turn::client::Event;
 
 const TOKEN: &str = "join us";
 
@@ -265,6 +270,43 @@ async fn the_controller_begins_and_ends_a_drain() {
             .await;
         assert_eq!(node.is_ready(), !draining);
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_node_sends_clients_where_its_controller_said_also_when_that_is_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 1).await;
+    let server = node.listeners()[0].address;
+    let other = "127.0.0.1:3478";
+    let alternates = Alternates {
+        alternates: vec![Alternate {
+            domain: String::new(),
+            listeners: vec![Listener {
+                transport: Transport::Udp.into(),
+                address: other.into(),
+                local_address: String::new(),
+            }],
+        }],
+    };
+    double.say(FromController::Alternates(alternates)).await;
+    wait_for(|| {
+        let known = "\nturnfleet_relay_alternates 1\n";
+        node.render_metrics().contains(known).then_some(())
+    })
+    .await;
+    client::allocate(server, "north");
+    node.drain(None);
+    double.hear_heartbeat(|beat| beat.draining).await;
+    double.end_session();
+    drop(double);
+    wait_for(|| (!node.status().connected).then_some(())).await;
+    let event = client::try_allocate(server, "north");
+    let Event::Redirected(redirect) = event else {
+        panic!("not sent elsewhere: {event:?}");
+    };
+    assert_eq!(redirect.servers[..], [other.parse().unwrap()]);
     node.stop().await;
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn policy(max_allocations: u32) -> RelayPolicy {
                 allocations: max_allocations,
                 ..Limits::default()
             },
+            tcp_relaying: TcpRelaying::On,
         }),
         keys: Box::new(OneUser),
     }
@@ -93,7 +94,6 @@ pub(crate) fn settings(shards: u8, tls: Option<Arc<Certificate>>) -> ShardSettin
         shards,
         rfc5766_channel_numbers: false,
         short_cut: true,
-        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
         tls,
         streams: StreamLimits::default(),

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use turnfleet_relay::shard::Certificate;
 use turnfleet_turn::client::{AllocateOptions, Allocated, Event, Failure};
-use turnfleet_turn::policy::TcpRelaying;
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::{AddressFamily, PeerAddr, Transport};
 
@@ -24,9 +23,7 @@ use crate::support::{Driver, Relay, Socket, is_timeout, settings, wait_until, wr
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn relay(shards: u8) -> Relay {
-    let mut settings = settings(shards, None);
-    settings.tcp_relaying = TcpRelaying::On;
-    Relay::start(settings)
+    Relay::start(settings(shards, None))
 }
 
 fn tcp_options(family: AddressFamily) -> AllocateOptions {
@@ -180,8 +177,7 @@ fn with_tls(folder: &Path, shards: u8) -> (Relay, std::path::PathBuf) {
     let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
     write_certificate(&chain, &key);
     let certificate = Arc::new(Certificate::load(&chain, &key).unwrap());
-    let mut settings = settings(shards, Some(certificate));
-    settings.tcp_relaying = TcpRelaying::On;
+    let settings = settings(shards, Some(certificate));
     (Relay::start(settings), chain)
 }
 

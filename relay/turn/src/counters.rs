@@ -84,6 +84,29 @@ impl Limit {
     }
 }
 
+/// Why a client was sent to another server. The variants are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RedirectReason {
+    /// The relay takes no allocations.
+    Draining,
+    /// The relay has no room, port or socket for another one.
+    Capacity,
+}
+
+impl RedirectReason {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Self; 2] = [Self::Draining, Self::Capacity];
+
+    /// The metric label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Capacity => "capacity",
+        }
+    }
+}
+
 /// What one shard has counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -92,6 +115,7 @@ pub struct Counters {
     drops: [u64; DropReason::ALL.len()],
     limits: [u64; Limit::ALL.len()],
     closed: [u64; CloseReason::ALL.len()],
+    redirects: [u64; RedirectReason::ALL.len()],
     to_peers: [Flow; Transport::ALL.len()],
     to_clients: [Flow; Transport::ALL.len()],
     /// Allocations granted.
@@ -137,6 +161,12 @@ impl Counters {
         self.closed[reason as usize]
     }
 
+    /// Clients that were sent to another server for `reason`.
+    #[must_use]
+    pub fn redirects(&self, reason: RedirectReason) -> u64 {
+        self.redirects[reason as usize]
+    }
+
     /// Allocations that exist.
     #[must_use]
     pub fn allocations(&self) -> u64 {
@@ -164,6 +194,7 @@ impl Counters {
         add_each(&mut self.drops, &other.drops);
         add_each(&mut self.limits, &other.limits);
         add_each(&mut self.closed, &other.closed);
+        add_each(&mut self.redirects, &other.redirects);
         for (mine, theirs) in self.to_peers.iter_mut().zip(other.to_peers) {
             mine.add(theirs);
         }
@@ -195,6 +226,10 @@ impl Counters {
 
     pub(crate) fn count_closed(&mut self, reason: CloseReason) {
         self.closed[reason as usize] += 1;
+    }
+
+    pub(crate) fn count_redirect(&mut self, reason: RedirectReason) {
+        self.redirects[reason as usize] += 1;
     }
 
     pub(crate) fn count_to_peer(&mut self, transport: Transport, bytes: usize) {
@@ -248,6 +283,12 @@ mod tests {
                 .iter()
                 .enumerate()
                 .all(|(i, limit)| *limit as usize == i)
+        );
+        assert!(
+            RedirectReason::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, reason)| *reason as usize == i)
         );
         assert!(
             DropReason::ALL

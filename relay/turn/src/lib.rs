@@ -18,6 +18,7 @@
 
 pub mod addr;
 mod allocation;
+pub mod alternates;
 mod channels;
 pub mod client;
 mod command;
@@ -42,7 +43,7 @@ pub mod wire;
 pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};
 pub use command::{Command, ConnectError, OpenError, RelayedId, ShardId};
 pub use context::{Candidate, Candidates, Context, KeySource};
-pub use counters::{Counters, Flow, Limit};
+pub use counters::{Counters, Flow, Limit, RedirectReason};
 pub use decision::{ClientHeader, Decision, DropReason, Span};
 pub use event::{CloseReason, ConnectionOrigin, Event};
 pub use ledger::Ledger;

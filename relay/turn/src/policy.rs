@@ -18,8 +18,6 @@ pub struct Config {
     pub relayed_hosts: Vec<RelayedHost>,
     /// Accept channel numbers up to 0x7FFF, as RFC 5766 had them; 0x4000-0x4FFF otherwise (RFC 8656 §12).
     pub rfc5766_channel_numbers: bool,
-    /// Whether clients may have TCP relayed transport addresses (RFC 6062).
-    pub tcp_relaying: TcpRelaying,
     /// Sources whose unauthenticated answers are not limited: balancers that hide many clients behind one address.
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
@@ -58,6 +56,8 @@ pub struct Policy {
     pub peer_filter: PeerFilter,
     /// Bounds on what clients may hold.
     pub limits: Limits,
+    /// Whether clients may have TCP relayed transport addresses (RFC 6062). Those that they have outlive a change.
+    pub tcp_relaying: TcpRelaying,
 }
 
 impl fmt::Debug for Policy {
@@ -68,6 +68,7 @@ impl fmt::Debug for Policy {
             .field("nonce_lifetime", &self.nonce_lifetime)
             .field("peer_filter", &self.peer_filter)
             .field("limits", &self.limits)
+            .field("tcp_relaying", &self.tcp_relaying)
             .finish()
     }
 }

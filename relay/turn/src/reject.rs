@@ -5,6 +5,8 @@ use crate::wire::ErrorCode;
 /// Why a request is refused. The variants are metric labels, and each one is an error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reject {
+    /// 300, RFC 8489 §10.
+    TryAlternate,
     /// 400, RFC 8489 §14.8.
     BadRequest,
     /// 401, RFC 8489 §9.2.4.
@@ -37,7 +39,8 @@ pub enum Reject {
 
 impl Reject {
     /// Every error, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
+        Self::TryAlternate,
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -62,6 +65,7 @@ impl Reject {
 
     pub(crate) fn error_code(self) -> ErrorCode {
         match self {
+            Self::TryAlternate => ErrorCode::TRY_ALTERNATE,
             Self::BadRequest => ErrorCode::BAD_REQUEST,
             Self::Unauthenticated => ErrorCode::UNAUTHENTICATED,
             Self::Forbidden => ErrorCode::FORBIDDEN,
@@ -83,6 +87,7 @@ impl Reject {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
+            Self::TryAlternate => "Try Alternate",
             Self::BadRequest => "Bad Request",
             Self::Unauthenticated => "Unauthenticated",
             Self::Forbidden => "Forbidden",

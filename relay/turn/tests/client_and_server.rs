@@ -248,7 +248,6 @@ fn server() -> Server {
             public: ip,
         }],
         rfc5766_channel_numbers: false,
-        tcp_relaying: TcpRelaying::Off,
         trusted_sources: Vec::new(),
     };
     let policy = Policy {
@@ -257,6 +256,7 @@ fn server() -> Server {
         nonce_lifetime: Duration::from_secs(600),
         peer_filter: PeerFilter::new(PeerRules::default()),
         limits: Limits::default(),
+        tcp_relaying: TcpRelaying::Off,
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

@@ -22,6 +22,10 @@ pub fn run(data: &[u8]) {
 
 fn read_text_and_numbers(message: Message<'_>) {
     let _ = (message.username(), message.realm(), message.nonce());
+    let _ = (
+        message.alternate_servers().count(),
+        message.alternate_domain(),
+    );
     let _ = (message.error_code(), message.address_error_code());
     let _ = message.password_algorithm();
     if let Some(algorithms) = message.password_algorithms() {

@@ -51,6 +51,10 @@ pub enum Event {
         /// The connection.
         connection: ConnectionId,
     },
+    /// An Allocate request came to nothing here, and the server names another one (RFC 8489 §10). Whoever drives the client
+    /// asks there, by the same transport and with the same credentials, unless it has asked there within the last five
+    /// minutes: see [`super::Redirections`].
+    Redirected(Redirect),
     /// A request came to nothing. After a failed Refresh the allocation is taken for lost.
     Failed {
         /// What was asked for.
@@ -60,6 +64,15 @@ pub enum Event {
         /// Why.
         why: Failure,
     },
+}
+
+/// Where an authentic 300 leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The servers to ask: the first one is of the family that the client reached the last one by.
+    pub servers: Box<[SocketAddr]>,
+    /// What the certificate there is for, where it is another name than here; matters over TLS only.
+    pub domain: Option<Box<str>>,
 }
 
 /// An allocation as the server described it (RFC 8656 §7.3).

@@ -121,6 +121,7 @@ impl Keepalive {
             | Event::Connected { .. }
             | Event::ConnectionAttempt { .. }
             | Event::ConnectionBound { .. }
+            | Event::Redirected(_)
             | Event::Failed { .. } => {}
         }
     }

@@ -16,6 +16,7 @@
 
 mod event;
 mod keepalive;
+mod redirections;
 mod request;
 mod response;
 mod transaction;
@@ -24,7 +25,8 @@ use std::collections::VecDeque;
 
 use sha2::{Digest, Sha256};
 
-pub use event::{Allocated, Event, Failure};
+pub use event::{Allocated, Event, Failure, Redirect};
+pub use redirections::Redirections;
 pub use request::AllocateOptions;
 
 use crate::addr::{PeerAddr, Transport};

@@ -1,9 +1,11 @@
 //! What the client makes of answers: whether to believe them, challenges, and what they grant (RFC 8489 §9.2.5).
 
-use super::event::{Allocated, Event, Failure};
+use std::net::SocketAddr;
+
+use super::event::{Allocated, Event, Failure, Redirect};
 use super::request::Request;
 use super::transaction::{Signature, Transaction};
-use super::{Challenge, Client};
+use super::{Challenge, Client, Redirections};
 use crate::time::Instant;
 use crate::wire::{
     Class, ErrorCode, IntegrityKind, LongTermKey, Message, PasswordAlgorithm, PasswordAlgorithms,
@@ -108,6 +110,12 @@ impl Client {
         } else {
             Err(Failure::Refused(code))
         };
+        if code == ErrorCode::TRY_ALTERNATE
+            && let Some(redirect) = redirect(&transaction, message)
+        {
+            self.emit(Event::Redirected(redirect));
+            return;
+        }
         let deletes = matches!(transaction.request, Request::Refresh { lifetime: 0 });
         match taken {
             // RFC 8656 §8.3: the allocation is gone, as it was to be.
@@ -223,6 +231,25 @@ fn hides_algorithms(message: Message<'_>) -> bool {
 /// Whether a refusal asks for other credentials; it cannot be signed, as the server may not know the key.
 fn is_challenge(code: ErrorCode) -> bool {
     code == ErrorCode::UNAUTHENTICATED || code == ErrorCode::STALE_NONCE
+}
+
+/// Where a 300 to an Allocate request leads. One that is not signed, because its request was not, leads nowhere: anybody
+/// could have sent it.
+fn redirect(transaction: &Transaction, message: Message<'_>) -> Option<Redirect> {
+    let Request::Allocate(_) = transaction.request else {
+        return None;
+    };
+    transaction.signed_with.as_ref()?;
+    let servers: Box<[SocketAddr]> = message
+        .alternate_servers()
+        .take(Redirections::MAX_SERVERS)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let domain = message.alternate_domain().transpose().ok()?;
+    (!servers.is_empty()).then(|| Redirect {
+        servers,
+        domain: domain.map(Into::into),
+    })
 }
 
 /// What a success response to Allocate must have (RFC 8656 §7.3), and may have.

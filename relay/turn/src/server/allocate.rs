@@ -74,8 +74,9 @@ impl Server {
             Some(Err(_)) => return Err(Reject::BadRequest),
         };
         let lifetime = self.within_session(lifetime, Duration::ZERO);
+        let closing = request.closing();
         if self.draining {
-            return Err(Reject::InsufficientCapacity);
+            return Err(self.beyond_capacity(&request.from, closing.integrity, asked));
         }
         if let Asked::Reserved(token) = asked {
             self.check_token(request.now.instant, token)?;
@@ -86,8 +87,8 @@ impl Server {
             key: Box::new(credential.key.clone()),
             expires_at: credential.expires_at,
         };
-        // (10) The quota is the user's.
-        self.admit(&owner, asked)?;
+        // (10) The quota is the user's; (11) what the relay lacks another may have.
+        self.admit(request, &owner, asked)?;
         let allocation = Allocation {
             number: self.next_number,
             client: request.from,
@@ -104,7 +105,7 @@ impl Server {
             to_peers: Flow::default(),
             to_client: Flow::default(),
             pending: Some(Box::new(Pending {
-                closing: request.closing(),
+                closing,
                 attempts: Pending::ATTEMPTS,
                 wants: Vec::with_capacity(2),
             })),
@@ -142,7 +143,7 @@ impl Server {
     fn asks_for_tcp(&self, request: &Request<'_>) -> Result<bool, Reject> {
         match request.message.requested_transport() {
             Some(Ok(UDP)) => Ok(false),
-            Some(Ok(TCP)) if self.config.tcp_relaying != TcpRelaying::Off => Ok(true),
+            Some(Ok(TCP)) if self.policy.tcp_relaying != TcpRelaying::Off => Ok(true),
             Some(Ok(_)) => Err(Reject::UnsupportedTransport),
             Some(Err(_)) | None => Err(Reject::BadRequest),
         }
@@ -177,7 +178,7 @@ impl Server {
     }
 
     /// Counts the allocation against the limits; whoever ends it lets it leave.
-    fn admit(&mut self, owner: &Owner, asked: Asked) -> Result<(), Reject> {
+    fn admit(&mut self, request: &Request<'_>, owner: &Owner, asked: Asked) -> Result<(), Reject> {
         let user = owner.user();
         let limits = &self.policy.limits;
         let reserves = asked.reserves();
@@ -194,7 +195,7 @@ impl Server {
                 }
                 Refused::Total => {
                     self.counters.count_limit(Limit::Allocations);
-                    Reject::InsufficientCapacity
+                    self.beyond_capacity(&request.from, request.closing().integrity, asked)
                 }
             })
     }

@@ -3,7 +3,7 @@
 use super::Server;
 use super::request::Answer;
 use crate::addr::AddressFamily;
-use crate::allocation::{Allocation, Closing, Relayed, seconds};
+use crate::allocation::{Allocation, Closing, Origin, Relayed, seconds};
 use crate::command::{Command, RelayedId};
 use crate::event::Event;
 use crate::reject::Reject;
@@ -82,16 +82,23 @@ impl Server {
         }
     }
 
-    /// No relayed address is to be had after all: 508.
-    pub(super) fn deny(&mut self, id: AllocationId) {
+    /// No relayed address is to be had after all: 508, or 300 where another relay may have one.
+    pub(super) fn deny(&mut self, id: AllocationId, origin: Origin) {
         let Some(allocation) = self.table.remove(id) else {
             return;
         };
         self.ledger.leave(allocation.owner.user());
-        let reject = Reject::InsufficientCapacity;
-        self.counters.count_reject(RequestMethod::Allocate, reject);
         let Some(pending) = allocation.pending else {
             return;
+        };
+        let to = allocation.client;
+        let elsewhere = match origin {
+            Origin::Drawn(_) => self.alternate_for(&to, pending.closing.integrity),
+            Origin::Claimed => None,
+        };
+        let reject = match elsewhere {
+            Some(_) => Reject::TryAlternate,
+            None => Reject::InsufficientCapacity,
         };
         let answer = Answer {
             method: RequestMethod::Allocate,
@@ -99,8 +106,20 @@ impl Server {
             closing: pending.closing,
         };
         let mut message = Vec::with_capacity(96);
-        answer.error(reject, Some(&allocation.owner.key), &mut message, |_| {});
-        let to = allocation.client;
+        answer.error(
+            reject,
+            Some(&allocation.owner.key),
+            &mut message,
+            |writer| {
+                if let Some(alternate) = elsewhere {
+                    alternate.write(&to, writer);
+                }
+            },
+        );
+        self.counters.count_reject(RequestMethod::Allocate, reject);
+        if reject == Reject::TryAlternate {
+            self.count_redirect();
+        }
         self.commands.push_back(Command::Send { to, message });
         self.push_event(Event::Refused {
             client: to,

@@ -13,6 +13,7 @@ mod granting;
 pub mod nonce;
 mod opening;
 mod permission;
+mod redirecting;
 pub mod reflection;
 mod refresh;
 mod refusing;
@@ -32,6 +33,7 @@ use self::reflection::ReflectionBudget;
 use self::request::Request;
 use self::reservation::Reservations;
 use crate::addr::{FiveTuple, PeerAddr};
+use crate::alternates::Alternates;
 use crate::command::{Command, ConnectError, OpenError, RelayedId};
 use crate::context::{Candidates, Context};
 use crate::counters::{Counters, Limit};
@@ -52,8 +54,8 @@ const MAX_EVENTS: usize = 4096;
 
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
-/// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining` and
-/// `close_all` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
+/// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
+/// `set_alternates` and `close_all` carry the operator's will. `poll_*` ask what is to be done, and are called after any of the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
@@ -76,6 +78,9 @@ pub struct Server {
     counters: Counters,
     next_number: u64,
     draining: bool,
+    alternates: Arc<Alternates>,
+    /// Whether clients have ever been allowed TCP relayed transport addresses: some may have them.
+    speaks_tcp: bool,
 }
 
 impl fmt::Debug for Server {
@@ -123,6 +128,8 @@ impl Server {
             counters: Counters::default(),
             next_number: 0,
             draining: false,
+            alternates: Arc::default(),
+            speaks_tcp: policy.tcp_relaying != TcpRelaying::Off,
             config,
             policy,
             ledger,
@@ -247,12 +254,18 @@ impl Server {
     /// Replaces the policy. Live allocations stay.
     pub fn apply_policy(&mut self, policy: Arc<Policy>) {
         self.nonces = NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime);
+        self.speaks_tcp |= policy.tcp_relaying != TcpRelaying::Off;
         self.policy = policy;
     }
 
-    /// Refuses new allocations from now on (508), or takes them again.
+    /// Refuses new allocations from now on (300 where an alternate fits, else 508), or takes them again.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
+    }
+
+    /// Replaces the servers that clients are sent to while this one drains or has no capacity.
+    pub fn set_alternates(&mut self, alternates: Arc<Alternates>) {
+        self.alternates = alternates;
     }
 
     /// Ends every allocation.
@@ -329,14 +342,14 @@ impl Server {
         }
     }
 
-    /// What requests of `method` ask for; those of RFC 6062 are unknown here where TCP is not relayed.
+    /// What requests of `method` ask for; those of RFC 6062 are unknown here where TCP has never been relayed.
     fn request_method(&self, method: Method) -> Option<RequestMethod> {
         let method = RequestMethod::of(method)?;
         let of_tcp = matches!(
             method,
             RequestMethod::Connect | RequestMethod::ConnectionBind
         );
-        (!of_tcp || self.config.tcp_relaying != TcpRelaying::Off).then_some(method)
+        (!of_tcp || self.speaks_tcp).then_some(method)
     }
 
     fn handle_request(

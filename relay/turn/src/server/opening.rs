@@ -73,6 +73,10 @@ impl Server {
                     }
                     (Err(reject), None | Some(Err(_))) => {
                         self.ledger.leave(allocation.owner.user());
+                        if reject == Reject::InsufficientCapacity {
+                            let integrity = request.closing().integrity;
+                            return Err(self.beyond_capacity(&request.from, integrity, asked));
+                        }
                         return Err(reject);
                     }
                 };
@@ -264,7 +268,7 @@ impl Server {
                 pending.wants.iter().all(Want::is_open),
             )
         }) {
-            Some((true, _)) => self.deny(id),
+            Some((true, _)) => self.deny(id, want.origin),
             Some((false, true)) => self.grant(now, id),
             Some((false, false)) | None => {}
         }

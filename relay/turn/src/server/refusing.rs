@@ -30,6 +30,9 @@ impl Server {
                 code: reject.code(),
             });
         }
+        if reject == Reject::TryAlternate {
+            self.count_redirect();
+        }
         let answer = request.answer();
         answer.error(reject, key, reply, |writer| match reject {
             // RFC 8489 §9.2.4: what the sender needs to try again.
@@ -41,6 +44,12 @@ impl Server {
             // RFC 8489 §6.3.1.
             Reject::UnknownAttribute => {
                 writer.unknown_attributes(request.message.unknown_required());
+            }
+            Reject::TryAlternate => {
+                let chosen = self.alternate_for(&request.from, answer.closing.integrity);
+                if let Some(alternate) = chosen {
+                    alternate.write(&request.from, writer);
+                }
             }
             Reject::BadRequest
             | Reject::Forbidden

@@ -320,7 +320,7 @@ impl Server {
 
     fn check_tcp_peer(&self, peer: SocketAddr) -> Result<(), PeerDenied> {
         self.policy.peer_filter.check(peer)?;
-        match self.config.tcp_relaying {
+        match self.policy.tcp_relaying {
             TcpRelaying::OnWithLowPorts => Ok(()),
             TcpRelaying::On | TcpRelaying::Off if peer.port() < FIRST_USER_PORT => {
                 Err(PeerDenied::LowPort)

@@ -1,4 +1,4 @@
-//! Addresses inside attributes, hidden from meddling middleboxes by XOR (RFC 8489 §14.2).
+//! Addresses inside attributes: most are hidden from meddling middleboxes by XOR (RFC 8489 §14.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,6 +8,9 @@ use crate::addr::AddressFamily;
 
 /// The longest value of an address attribute: an IPv6 address.
 pub(super) const MAX_LEN: usize = 20;
+
+/// The mask that hides nothing.
+const PLAIN: [u8; 16] = [0; 16];
 
 /// The family with this code (RFC 8489 §14.1).
 pub(super) fn family(code: u8) -> Result<AddressFamily, AttributeError> {
@@ -28,10 +31,18 @@ pub(super) fn family_code(family: AddressFamily) -> u8 {
 
 /// Reads a XOR-MAPPED-ADDRESS and its like.
 pub(super) fn read_xor(value: &[u8], id: TransactionId) -> Result<SocketAddr, AttributeError> {
+    read(value, mask(id))
+}
+
+/// Reads a MAPPED-ADDRESS and its like (RFC 8489 §14.1).
+pub(super) fn read_plain(value: &[u8]) -> Result<SocketAddr, AttributeError> {
+    read(value, PLAIN)
+}
+
+fn read(value: &[u8], mask: [u8; 16]) -> Result<SocketAddr, AttributeError> {
     let [_, code, port_high, port_low, ip @ ..] = value else {
         return Err(AttributeError::Length);
     };
-    let mask = mask(id);
     let ip = match family(*code)? {
         AddressFamily::V4 => {
             let octets: [u8; 4] = ip.try_into().map_err(|_| AttributeError::Length)?;
@@ -52,7 +63,15 @@ pub(super) fn write_xor(
     address: SocketAddr,
     id: TransactionId,
 ) -> usize {
-    let mask = mask(id);
+    write(value, address, mask(id))
+}
+
+/// Writes the value of a MAPPED-ADDRESS and its like into `value` and returns its length: 8 or 20.
+pub(super) fn write_plain(value: &mut [u8; MAX_LEN], address: SocketAddr) -> usize {
+    write(value, address, PLAIN)
+}
+
+fn write(value: &mut [u8; MAX_LEN], address: SocketAddr, mask: [u8; 16]) -> usize {
     value[0] = 0;
     value[1] = family_code(AddressFamily::of(address.ip()));
     value[2..4].copy_from_slice(&xor(address.port().to_be_bytes(), &mask));

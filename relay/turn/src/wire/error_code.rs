@@ -7,6 +7,8 @@ use std::fmt;
 pub struct ErrorCode(u16);
 
 impl ErrorCode {
+    /// Another server is to be asked (RFC 8489 §10).
+    pub const TRY_ALTERNATE: Self = Self(300);
     /// The request is malformed.
     pub const BAD_REQUEST: Self = Self(400);
     /// The request lacks the right credentials.

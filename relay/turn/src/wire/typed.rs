@@ -18,6 +18,9 @@ type Value<T> = Option<Result<T, AttributeError>>;
 /// RFC 5389 may be this long (RFC 8489 §14.3, §14.9, §14.10).
 const MAX_TEXT_LEN: usize = 763;
 
+/// RFC 8489 §14.16.
+const MAX_DOMAIN_LEN: usize = 255;
+
 impl<'a> Message<'a> {
     /// USERNAME (RFC 8489 §14.3), at most 763 bytes.
     #[must_use]
@@ -183,6 +186,28 @@ impl<'a> Message<'a> {
                 Ok((address::family(*code_family)?, code))
             }
             _ => Err(AttributeError::Length),
+        })
+    }
+
+    /// Every ALTERNATE-SERVER (RFC 8489 §14.15): one, or one of each family (§10).
+    pub fn alternate_servers(
+        &self,
+    ) -> impl Iterator<Item = Result<SocketAddr, AttributeError>> + use<'a> {
+        self.each(AttributeType::ALTERNATE_SERVER)
+            .map(|attribute| address::read_plain(attribute.value))
+    }
+
+    /// ALTERNATE-DOMAIN (RFC 8489 §14.16): a DNS name of 255 ASCII characters at most.
+    #[must_use]
+    pub fn alternate_domain(&self) -> Value<&'a str> {
+        self.read(AttributeType::ALTERNATE_DOMAIN, |value| {
+            if value.is_empty() || value.len() > MAX_DOMAIN_LEN {
+                return Err(AttributeError::Length);
+            }
+            let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(byte);
+            let name = std::str::from_utf8(value).map_err(|_| AttributeError::Value)?;
+            let is_name = value.iter().all(of_name);
+            is_name.then_some(name).ok_or(AttributeError::Value)
         })
     }
 

@@ -131,6 +131,18 @@ impl<'b> MessageWriter<'b> {
         self.xor_address(AttributeType::XOR_PEER_ADDRESS, peer.0)
     }
 
+    /// ALTERNATE-SERVER.
+    pub fn alternate_server(&mut self, address: SocketAddr) -> &mut Self {
+        let mut value = [0; address::MAX_LEN];
+        let len = address::write_plain(&mut value, address);
+        self.attribute(AttributeType::ALTERNATE_SERVER, &value[..len])
+    }
+
+    /// ALTERNATE-DOMAIN.
+    pub fn alternate_domain(&mut self, domain: &str) -> &mut Self {
+        self.attribute(AttributeType::ALTERNATE_DOMAIN, domain.as_bytes())
+    }
+
     /// DATA.
     pub fn data(&mut self, data: &[u8]) -> &mut Self {
         self.attribute(AttributeType::DATA, data)

@@ -7,6 +7,8 @@ mod model;
 mod reflection;
 mod rfc6062_connect;
 mod rfc6062_data;
+mod rfc6062_switch;
+mod rfc8489_alternate;
 mod rfc8489_authentication;
 mod rfc8489_messages;
 mod rfc8489_sha256;

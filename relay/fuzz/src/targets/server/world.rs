@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use turnfleet_turn::alternates::{Alternate, Alternates};
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
@@ -125,16 +126,13 @@ impl World {
                 })
                 .into(),
             rfc5766_channel_numbers,
-            tcp_relaying,
             trusted_sources: Vec::new(),
         };
+        let policy = Arc::new(policy(&hosts, tcp_relaying));
+        let mut server = Server::new(config, policy, Arc::clone(&ledger), [3; 32]);
+        server.set_alternates(Arc::new(alternates()));
         Self {
-            server: Server::new(
-                config,
-                Arc::new(policy(&hosts)),
-                Arc::clone(&ledger),
-                [3; 32],
-            ),
+            server,
             reservation_token: None,
             ledger,
             now: Now {
@@ -411,7 +409,22 @@ impl World {
     }
 }
 
-fn policy(hosts: &[IpAddr]) -> Policy {
+/// One other server by each transport.
+fn alternates() -> Alternates {
+    let domain: Option<Box<str>> = Some("turn.example.org".into());
+    let server = |transport| Alternate {
+        transport,
+        v4: Some("203.0.113.50:3478".parse().expect("an address")),
+        v6: Some("[2001:db8:5::50]:3478".parse().expect("an address")),
+        domain: domain.clone(),
+    };
+    Alternates {
+        servers: Transport::ALL.map(server).into(),
+        domain,
+    }
+}
+
+fn policy(hosts: &[IpAddr], tcp_relaying: TcpRelaying) -> Policy {
     let fleet = hosts.iter().map(|ip| FleetRange {
         ip: *ip,
         first: *PORTS.start(),
@@ -434,6 +447,7 @@ fn policy(hosts: &[IpAddr]) -> Policy {
             max_lifetime: Duration::from_secs(3600),
             ..Limits::default()
         },
+        tcp_relaying,
     }
 }
 

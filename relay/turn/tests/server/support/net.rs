@@ -82,13 +82,13 @@ impl Net {
             nonce_lifetime: Duration::from_secs(3600),
             peer_filter: filter(&granted),
             limits: setup.limits,
+            tcp_relaying: setup.tcp_relaying,
         };
         let config = Config {
             shard: ShardId(setup.shard),
             shards: 2,
             relayed_hosts: setup.hosts,
             rfc5766_channel_numbers: setup.rfc5766_channel_numbers,
-            tcp_relaying: setup.tcp_relaying,
             trusted_sources: Vec::new(),
         };
         let mut keys = Keys::default();
