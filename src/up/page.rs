@@ -1,7 +1,7 @@
 //! What `turnfleet up` prints when the fleet is ready: how to use it, for a person, and the ready line for a script.
 //!
 //! The page holds secrets. A terminal shows them; a journal or a file does not, and is told which file of the state folder
-//! has the whole page.
+//! holds them.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
