@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection};
@@ -15,6 +15,8 @@ use turnfleet_relay::datagram::ReceiveBatch;
 use turnfleet_turn::Transport;
 use turnfleet_turn::wire::{Frame, MAX_FRAME_LEN, deframe};
 
+use crate::knock::knock;
+use crate::resolve::Candidate;
 use crate::target::Target;
 
 /// Bytes that may wait for a slow server on one stream; a packet that finds no room is not sent.
@@ -28,10 +30,33 @@ pub(crate) struct Opener {
 }
 
 impl Opener {
-    /// Resolves `target`, and for TLS reads the CA that its certificate is checked against.
+    /// Finds `target`, and for TLS reads the CA that its certificate is checked against. Where there are several ways to
+    /// it, it is the first one on which a TURN server answers (RFC 5928 §3).
     pub(crate) fn new(target: &Target, ca: Option<&Path>) -> Result<Self> {
-        let transport = target.transport();
-        let tls = match transport {
+        let openers: Result<Vec<Self>> = target
+            .candidates()?
+            .into_iter()
+            .map(|candidate| Self::of(candidate, target, ca))
+            .collect();
+        let mut openers = openers?;
+        if openers.len() == 1 {
+            return Ok(openers.remove(0));
+        }
+        let mut problems = Vec::new();
+        for opener in openers {
+            match opener.open().and_then(|mut link| knock(&mut link)) {
+                Ok(()) => return Ok(opener),
+                Err(error) => {
+                    let (server, transport) = (opener.server, opener.transport);
+                    problems.push(format!("  {server} over {transport}: {error:#}"));
+                }
+            }
+        }
+        bail!("{target} does not answer:\n{}", problems.join("\n"))
+    }
+
+    fn of(candidate: Candidate, target: &Target, ca: Option<&Path>) -> Result<Self> {
+        let tls = match candidate.transport {
             Transport::Udp | Transport::Tcp => None,
             Transport::Tls => {
                 let ca =
@@ -41,10 +66,15 @@ impl Opener {
             }
         };
         Ok(Self {
-            server: target.address()?,
-            transport,
+            server: candidate.address,
+            transport: candidate.transport,
             tls,
         })
+    }
+
+    /// What its links speak.
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// One more link.
@@ -238,6 +268,52 @@ impl Stream {
             if read == 0 {
                 return Ok(false);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request that comes on a stream with an error without attributes.
+    fn refuse_everything(listener: TcpListener) {
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut header = [0; 20];
+                while stream.read_exact(&mut header).is_ok() {
+                    let mut attributes = vec![0; usize::from(header[3])];
+                    stream.read_exact(&mut attributes).unwrap();
+                    let answer = [&[0x01, 0x13, 0, 0][..], &header[4..]].concat();
+                    stream.write_all(&answer).unwrap();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_first_way_on_which_a_server_answers_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let target: Target = format!("turn:{address}").parse().unwrap();
+        refuse_everything(listener);
+        let opener = Opener::new(&target, None).unwrap();
+        assert_eq!(opener.transport(), Transport::Tcp);
+    }
+
+    #[test]
+    fn where_nobody_answers_every_way_says_why() {
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        let target: Target = format!("turn:{address}").parse().unwrap();
+        let Err(error) = Opener::new(&target, None) else {
+            panic!("somebody has answered");
+        };
+        let text = error.to_string();
+        for words in ["over udp: no answer within", "over tcp: cannot connect"] {
+            assert!(text.contains(words), "{text}");
         }
     }
 }

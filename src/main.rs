@@ -12,9 +12,11 @@ mod conformance;
 mod controller;
 mod credentials;
 mod fleet;
+mod knock;
 mod link;
 mod notify;
 mod relay;
+mod resolve;
 mod shutdown;
 mod state_dir;
 mod target;
@@ -26,6 +28,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::cli::{Checked, Cli, Command};
 use crate::config::reference;
@@ -92,6 +95,16 @@ fn check(checked: Checked) -> anyhow::Result<()> {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
     print("the configuration is good\n")
+}
+
+/// Bytes that nobody can guess.
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    match filled {
+        Ok(()) => Ok(bytes),
+        Err(_) => anyhow::bail!("the system has no randomness"),
+    }
 }
 
 /// Prints what a command was asked for. A reader that has gone is no error.

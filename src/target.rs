@@ -1,7 +1,7 @@
 //! Which server is measured or examined, and whose allocations it is asked for.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 use turnfleet_turn::Transport;
 
 use crate::credentials::SecretArgs;
+use crate::resolve::{self, Candidate};
 
 /// How long the credentials of a run are good for.
 const TTL_SECONDS: u64 = 86_400;
@@ -25,30 +26,14 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// How clients reach it.
-    pub(crate) fn transport(&self) -> Transport {
+    /// The ways to it, in the order in which they are to be tried; at least one.
+    pub(crate) fn candidates(&self) -> Result<Vec<Candidate>> {
         match self {
-            Self::Plain(_) => Transport::Udp,
-            Self::Turn(uri) => match (uri.scheme, uri.transport) {
-                (Scheme::Turns | Scheme::Stuns, _) => Transport::Tls,
-                (Scheme::Turn | Scheme::Stun, Some(UriTransport::Tcp)) => Transport::Tcp,
-                (Scheme::Turn | Scheme::Stun, Some(UriTransport::Udp) | None) => Transport::Udp,
-            },
-        }
-    }
-
-    /// Where it is; a name is resolved, and its first address taken.
-    pub(crate) fn address(&self) -> Result<SocketAddr> {
-        match self {
-            Self::Plain(address) => Ok(*address),
-            Self::Turn(uri) => {
-                let port = uri.port.unwrap_or_else(|| uri.scheme.default_port());
-                (uri.host.as_str(), port)
-                    .to_socket_addrs()
-                    .with_context(|| format!("cannot resolve {}", uri.host))?
-                    .next()
-                    .with_context(|| format!("{} has no address", uri.host))
-            }
+            Self::Plain(address) => Ok(vec![Candidate {
+                transport: Transport::Udp,
+                address: *address,
+            }]),
+            Self::Turn(uri) => resolve::candidates(uri),
         }
     }
 

@@ -356,12 +356,16 @@ fn local_policy(config: &Config, addressing: &Addressing, descriptors: u64) -> L
     let listeners = addressing.listeners.iter();
     let own = own.chain(listeners.map(|listener| listener.address.ip()));
     let descriptors = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    let descriptors = u32::try_from(descriptors).unwrap_or(u32::MAX);
+    // A peer data connection takes a socket towards the peer and one towards the client.
+    let connections = descriptors / 4 / 2;
     LocalPolicy {
         public_ips: addressing.public_ips(),
         own_ips: own.collect(),
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
-        allocations: u32::try_from(descriptors).unwrap_or(u32::MAX),
+        allocations: descriptors - 2 * connections,
+        connections,
         tcp_low_peer_ports: config.tcp_low_peer_ports,
     }
 }

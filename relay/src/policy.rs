@@ -68,6 +68,8 @@ pub(crate) struct LocalPolicy {
     pub(crate) limits: NodeLimits,
     /// Allocations that the file descriptors allow.
     pub(crate) allocations: u32,
+    /// Peer data connections that the file descriptors allow.
+    pub(crate) connections: u32,
     /// Whether TCP connections go to ports below 1024 of peers, too.
     pub(crate) tcp_low_peer_ports: bool,
 }
@@ -332,6 +334,9 @@ fn limits(wanted: fleet::Limits, local: &LocalPolicy) -> Result<Limits, Snapshot
     let mut limits = Limits {
         permissions_per_allocation: local.limits.permissions_per_allocation,
         channels_per_allocation: local.limits.channels_per_allocation,
+        connections_per_allocation: local.limits.connections_per_allocation,
+        connections_per_user: local.limits.connections_per_user,
+        connections: local.connections,
         allocations: local.allocation_limit(),
         ..Limits::default()
     };

@@ -64,7 +64,7 @@ impl Load {
         for index in 0..args.allocations as usize {
             let client = target.is_turn().then(|| {
                 let (username, password) = credentials.of(index);
-                let transport = target.transport();
+                let transport = opener.transport();
                 Client::new(Config {
                     transport,
                     username,

@@ -99,6 +99,14 @@ impl Line {
         Ok(answer)
     }
 
+    /// Speaks for the user of another line from here on, with the realm and nonce that were given there.
+    pub(super) fn speak_for(&mut self, other: &Self) {
+        self.username.clone_from(&other.username);
+        self.password.clone_from(&other.password);
+        self.realm.clone_from(&other.realm);
+        self.nonce.clone_from(&other.nonce);
+    }
+
     /// Takes over the realm and nonce of an answer.
     pub(super) fn learn(&mut self, answer: &Answer) -> Result<(), Shortfall> {
         let message = answer.message();
@@ -303,13 +311,27 @@ impl Line {
     /// The next message that is no response to anything that was asked: data of a peer.
     pub(super) fn hear(&mut self) -> Result<Vec<u8>, Shortfall> {
         let began = Instant::now();
-        while self.closed.is_none() && began.elapsed() < PATIENCE {
+        loop {
             if let Some(message) = self.unanswering.pop_front() {
                 return Ok(message);
             }
+            if self.closed.is_some() || began.elapsed() >= PATIENCE {
+                return Err(failed("data of the peer", "none"));
+            }
             self.wait(PATIENCE)?;
         }
-        Err(failed("data of the peer", "none"))
+    }
+
+    /// Whether the server closes the line.
+    pub(super) fn ends(&mut self) -> Result<(), Shortfall> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if self.closed.is_some() {
+                return Ok(());
+            }
+            self.wait(PATIENCE)?;
+        }
+        Err(failed("the end of the connection", "none"))
     }
 
     /// Whether the next data of a peer is `data` in a ChannelData message.

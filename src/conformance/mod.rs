@@ -23,6 +23,8 @@ mod statement;
 mod streams;
 mod subject;
 mod tcp_allocation;
+mod tcp_connect;
+mod tcp_data;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -42,7 +44,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Which server to examine, and as whom.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The server: turn:HOST:PORT?transport=udp|tcp or turns:HOST:PORT.
+    /// The server: turn:HOST[:PORT][?transport=udp|tcp] or turns:HOST[:PORT]; without a port, where its SRV records say.
     target: Target,
     #[command(flatten)]
     secret: SecretArgs,
@@ -79,6 +81,8 @@ fn statements() -> Vec<Statement> {
         data::statements,
         streams::statements,
         tcp_allocation::statements,
+        tcp_connect::statements,
+        tcp_data::statements,
     ];
     subjects.into_iter().flat_map(|subject| subject()).collect()
 }

@@ -48,8 +48,8 @@ impl Subject {
             (true, false) => vec![local],
         };
         Ok(Self {
+            transport: opener.transport(),
             opener,
-            transport: args.target.transport(),
             credentials,
             has_many_users: args.user.is_none(),
             peers,

@@ -46,7 +46,7 @@ fn ask(line: &mut Line, more: impl FnOnce(&mut MessageWriter<'_>)) -> Result<Ans
 }
 
 /// A line over a stream with a TCP allocation.
-fn allocated(subject: &Subject) -> Result<Line, Shortfall> {
+pub(super) fn allocated(subject: &Subject) -> Result<Line, Shortfall> {
     subject.needs_a_stream()?;
     let mut line = subject.introduced()?;
     ask(&mut line, |_| {})?.granted()?;
@@ -54,7 +54,10 @@ fn allocated(subject: &Subject) -> Result<Line, Shortfall> {
 }
 
 /// A peer's connection to the relayed address of `line`, and where it comes from.
-fn connect(subject: &Subject, line: &Line) -> Result<(TcpStream, SocketAddr), Shortfall> {
+pub(super) fn connect(
+    subject: &Subject,
+    line: &Line,
+) -> Result<(TcpStream, SocketAddr), Shortfall> {
     let peer = subject.peer()?.address.ip();
     let socket = Socket::new(Domain::for_address(line.relayed()?), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(peer, 0).into())?;

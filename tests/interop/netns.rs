@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -44,6 +45,19 @@ impl Namespace {
     pub(crate) fn nft(&self, script: &str) -> String {
         let mut command = self.command("/usr/sbin/nft");
         succeed(command.arg(script))
+    }
+
+    /// Gives programs that run inside a `resolv.conf` of their own.
+    #[track_caller]
+    pub(crate) fn resolve_by(&self, text: &str) {
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("resolv.conf"), text).unwrap();
+    }
+
+    /// What `ip netns exec` puts in the place of files in /etc.
+    fn folder(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.name)
     }
 
     /// `program`, run inside.
@@ -120,6 +134,7 @@ impl Drop for Namespace {
         let _ = Command::new("/bin/ip")
             .args(["netns", "del", &self.name])
             .status();
+        let _ = std::fs::remove_dir_all(self.folder());
     }
 }
 

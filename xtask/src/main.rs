@@ -1,11 +1,12 @@
 //! The project's chores: `cargo xtask test` installs what the tests need and runs them all, `cargo xtask lint` checks
-//! format, lints and the dependency policy, `cargo xtask fuzz` runs each fuzz target for a while, `cargo xtask versus`
-//! measures Turnfleet beside other servers.
+//! format, lints and the dependency policy, `cargo xtask fuzz` runs each fuzz target for a while, `cargo xtask mutants` sees
+//! whether the conformance suite notices a broken core, `cargo xtask versus` measures Turnfleet beside other servers.
 //!
 //! Nothing here decides what a test means; each chore is a short list of commands, shown before they run.
 
 mod fuzz;
 mod lint;
+mod mutants;
 mod process;
 mod test;
 mod versus;
@@ -23,6 +24,8 @@ enum Chore {
     Lint,
     /// Runs each fuzz target (needs a nightly toolchain and cargo-fuzz).
     Fuzz(fuzz::Options),
+    /// Breaks the TURN core in one line at a time, and sees whether the conformance suite notices.
+    Mutants(mutants::Options),
     /// Measures Turnfleet beside coturn and a plain forwarder in network namespaces (root; needs coturn, iproute2, ethtool).
     Versus(versus::Options),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::run(&options),
         Chore::Lint => lint::run_all(),
         Chore::Fuzz(options) => fuzz::run_all(&options),
+        Chore::Mutants(options) => mutants::run_all(&options),
         Chore::Versus(options) => versus::run_all(&options),
     };
     if let Err(error) = outcome {

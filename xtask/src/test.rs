@@ -13,7 +13,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool {
         package: "coturn",
         file: "/usr/bin/turnutils_uclient",
@@ -29,6 +29,10 @@ const TOOLS: [Tool; 8] = [
     Tool {
         package: "haproxy",
         file: "/usr/sbin/haproxy",
+    },
+    Tool {
+        package: "dnsmasq-base",
+        file: "/usr/sbin/dnsmasq",
     },
     Tool {
         package: "openssl",

@@ -215,7 +215,7 @@ fn hostname(name: String) -> Result<Option<String>, RegistrationError> {
         return Ok(None);
     }
     match format!("turns:{name}").parse::<turnfleet_proto::TurnUri>() {
-        Ok(uri) if uri.host == name => Ok(Some(name)),
+        Ok(uri) if uri.host.eq_ignore_ascii_case(&name) => Ok(Some(name)),
         Ok(_) | Err(_) => Err(RegistrationError {
             field: "hostname",
             expected: "a DNS name",

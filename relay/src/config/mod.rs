@@ -130,6 +130,10 @@ pub struct NodeLimits {
     pub permissions_per_allocation: u16,
     /// Channels of one allocation.
     pub channels_per_allocation: u16,
+    /// Peer data connections of one allocation.
+    pub connections_per_allocation: u16,
+    /// Peer data connections of one user.
+    pub connections_per_user: u32,
 }
 
 /// Connections of TCP and TLS clients.

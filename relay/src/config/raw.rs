@@ -163,6 +163,11 @@ pub struct RawLimits {
     pub permissions_per_allocation: u16,
     /// Channels of one allocation; more are refused with 508.
     pub channels_per_allocation: u16,
+    /// Peer data connections of one allocation (RFC 6062); more are refused with 508.
+    pub connections_per_allocation: u16,
+    /// Peer data connections of one user on this node; more are refused with 486. All users together have as many as a
+    /// quarter of the file descriptors allows.
+    pub connections_per_user: u32,
 }
 
 impl Default for RawLimits {
@@ -171,6 +176,8 @@ impl Default for RawLimits {
             allocations: 0,
             permissions_per_allocation: 1024,
             channels_per_allocation: 1024,
+            connections_per_allocation: 64,
+            connections_per_user: 256,
         }
     }
 }

@@ -12,8 +12,8 @@ use turnfleet_turn::peer_filter::Cidr;
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
-    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLog, RawStream,
-    RawTls, StreamConfig, TlsConfig, listeners,
+    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLimits, RawLog,
+    RawStream, RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -42,12 +42,7 @@ impl TryFrom<RawConfig> for Config {
         let shards = shards(raw.shards, f);
         let trusted_sources = trusted_sources(&raw.trusted_sources, f);
         let stream = stream(&raw.stream, f);
-        if raw.limits.permissions_per_allocation == 0 {
-            f.error("limits.permissions_per_allocation", "0", "1 to 65535");
-        }
-        if raw.limits.channels_per_allocation == 0 {
-            f.error("limits.channels_per_allocation", "0", "1 to 65535");
-        }
+        let limits = limits(&raw.limits, f);
         f.within(
             "nonce_lifetime_seconds",
             raw.nonce_lifetime_seconds,
@@ -76,11 +71,7 @@ impl TryFrom<RawConfig> for Config {
             short_cut: raw.short_cut,
             tcp_low_peer_ports: raw.tcp_relaying.low_peer_ports,
             trusted_sources,
-            limits: NodeLimits {
-                allocations: Some(raw.limits.allocations).filter(|limit| *limit > 0),
-                permissions_per_allocation: raw.limits.permissions_per_allocation,
-                channels_per_allocation: raw.limits.channels_per_allocation,
-            },
+            limits,
             stream,
             nonce_lifetime: Duration::from_secs(raw.nonce_lifetime_seconds.into()),
             drain_deadline: Some(raw.drain_deadline_seconds)
@@ -129,7 +120,7 @@ fn label(key: &str, text: &str, f: &mut Findings) {
 fn hostnames(names: &[String], f: &mut Findings) {
     for (index, name) in names.iter().enumerate() {
         let uri = format!("turns:{name}");
-        let plain = !name.contains([':', '?', '[']);
+        let plain = !name.contains([':', '?', '[', '%']);
         if !plain || uri.parse::<turnfleet_proto::TurnUri>().is_err() {
             f.error(format!("hostname[{index}]"), name, "a DNS name");
         }
@@ -290,6 +281,35 @@ fn trusted_sources(raw: &[String], f: &mut Findings) -> Vec<Cidr> {
         .enumerate()
         .filter_map(|(index, text)| f.parse(format!("trusted_sources[{index}]"), text, expected))
         .collect()
+}
+
+fn limits(raw: &RawLimits, f: &mut Findings) -> NodeLimits {
+    let of_allocations = [
+        (
+            "limits.permissions_per_allocation",
+            raw.permissions_per_allocation,
+        ),
+        (
+            "limits.channels_per_allocation",
+            raw.channels_per_allocation,
+        ),
+        (
+            "limits.connections_per_allocation",
+            raw.connections_per_allocation,
+        ),
+    ];
+    for (key, bound) in of_allocations {
+        f.within(key, bound.into(), 1, u16::MAX.into());
+    }
+    let of_users = raw.connections_per_user;
+    f.within("limits.connections_per_user", of_users, 1, 1_000_000);
+    NodeLimits {
+        allocations: Some(raw.allocations).filter(|limit| *limit > 0),
+        permissions_per_allocation: raw.permissions_per_allocation,
+        channels_per_allocation: raw.channels_per_allocation,
+        connections_per_allocation: raw.connections_per_allocation,
+        connections_per_user: of_users,
+    }
 }
 
 fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {

@@ -9,8 +9,11 @@ fn local() -> LocalPolicy {
             allocations: None,
             permissions_per_allocation: 10,
             channels_per_allocation: 11,
+            connections_per_allocation: 12,
+            connections_per_user: 13,
         },
         allocations: 1000,
+        connections: 14,
         tcp_low_peer_ports: false,
     }
 }

@@ -14,6 +14,8 @@ use turnfleet_turn::{Event, ShardId};
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
 const REFUSALS_A_SECOND: u32 = 50;
+/// Other lines that are logged in one second by one shard: a client may open and close as fast as it likes.
+const LINES_A_SECOND: u32 = 1000;
 /// Bytes of a hash that are written.
 const HASH_LEN: usize = 8;
 
@@ -54,8 +56,8 @@ impl EventLog {
 pub(super) struct ShardEventLog {
     log: EventLog,
     shard: u8,
-    /// The second of the latest refusal, and how many were logged in it.
-    refusals: (u64, u32),
+    refusals: Rate,
+    others: Rate,
 }
 
 impl ShardEventLog {
@@ -63,7 +65,8 @@ impl ShardEventLog {
         Self {
             log,
             shard: shard.0,
-            refusals: (0, 0),
+            refusals: Rate::default(),
+            others: Rate::default(),
         }
     }
 
@@ -72,8 +75,15 @@ impl ShardEventLog {
         if !tracing::enabled!(target: "turnfleet::event", tracing::Level::INFO) {
             return true;
         }
-        let refusal = matches!(event, Event::Refused { .. } | Event::PeerDenied { .. });
-        if refusal && !self.may_log_refusal(unix) {
+        let admitted = match event {
+            Event::Refused { .. } | Event::PeerDenied { .. } => {
+                self.refusals.admits(unix, REFUSALS_A_SECOND)
+            }
+            Event::Opened { .. } | Event::Closed { .. } | Event::PeerConnected { .. } => {
+                self.others.admits(unix, LINES_A_SECOND)
+            }
+        };
+        if !admitted {
             return false;
         }
         self.write_line(event);
@@ -140,13 +150,26 @@ impl ShardEventLog {
             }
         }
     }
+}
 
-    fn may_log_refusal(&mut self, unix: u64) -> bool {
-        if self.refusals.0 != unix {
-            self.refusals = (unix, 0);
+/// How much happened in the second in which something happened last.
+#[derive(Default)]
+struct Rate {
+    second: u64,
+    count: u32,
+}
+
+impl Rate {
+    /// Whether one more in second `unix` is within `most`.
+    fn admits(&mut self, unix: u64, most: u32) -> bool {
+        if self.second != unix {
+            *self = Self {
+                second: unix,
+                count: 0,
+            };
         }
-        self.refusals.1 = self.refusals.1.saturating_add(1);
-        self.refusals.1 <= REFUSALS_A_SECOND
+        self.count = self.count.saturating_add(1);
+        self.count <= most
     }
 }
 
@@ -179,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_logged_at_a_bounded_rate() {
-        let mut log = ShardEventLog::new(EventLog::open(), ShardId(0));
-        let logged = (0..1000).filter(|_| log.may_log_refusal(7)).count();
+    fn lines_are_logged_at_a_bounded_rate() {
+        let mut rate = Rate::default();
+        let logged = (0..1000).filter(|_| rate.admits(7, 50)).count();
         assert_eq!(logged, 50);
-        assert!(log.may_log_refusal(8));
+        assert!(rate.admits(8, 50));
     }
 }

@@ -66,6 +66,15 @@ impl Candidates {
         taken
     }
 
+    /// Adds the key of a user who has a password in `realm`, without an end; `false` where the list is full.
+    pub fn push_password(&mut self, username: &str, realm: &str, password: &str) -> bool {
+        self.push(Candidate {
+            key: LongTermKey::derive_with(self.algorithm, username, realm, password),
+            user: Some(0..username.len()),
+            expires_at: None,
+        })
+    }
+
     /// The candidates in the order in which they are tried.
     pub fn iter(&self) -> impl Iterator<Item = &Candidate> {
         self.list.iter()

@@ -47,6 +47,10 @@ pub enum Limit {
     Channels,
     /// `Limits::connections_per_allocation`.
     Connections,
+    /// `Limits::connections_per_user`.
+    ConnectionsPerUser,
+    /// `Limits::connections`.
+    ConnectionsTotal,
     /// Ports held in reserve for one user on one shard: as many as `Limits::allocations_per_user`.
     Reservations,
     /// The queue of events; the event was dropped.
@@ -55,7 +59,7 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AllocationsPerUser,
         Self::Allocations,
         Self::Ports,
@@ -63,6 +67,8 @@ impl Limit {
         Self::Permissions,
         Self::Channels,
         Self::Connections,
+        Self::ConnectionsPerUser,
+        Self::ConnectionsTotal,
         Self::Reservations,
         Self::Events,
     ];
@@ -78,6 +84,8 @@ impl Limit {
             Self::Permissions => "permissions",
             Self::Channels => "channels",
             Self::Connections => "connections",
+            Self::ConnectionsPerUser => "connections_per_user",
+            Self::ConnectionsTotal => "connections_total",
             Self::Reservations => "reservations",
             Self::Events => "events",
         }

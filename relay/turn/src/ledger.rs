@@ -1,5 +1,5 @@
-//! What the shards of one relay share: the ports that are free and the allocations that count against limits. Only
-//! Allocate, expiry and policy changes touch it, never a packet.
+//! What the shards of one relay share: the ports that are free, and the allocations and connections that count
+//! against limits. Only Allocate, Connect, expiry and policy changes touch it, never a packet.
 //!
 //! Ports are granted for public addresses, so the ledger knows those only: wherever it asks for an address, it is the
 //! relayed transport address as clients and peers see it.
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::peer_filter::FleetRange;
 use crate::policy::Limits;
 use crate::ports::{PortPool, PortRequest};
 use crate::random::Random;
@@ -24,12 +25,20 @@ struct Books {
     random: Random,
     /// One for each public address that ever had a grant: the relay's own, so a handful.
     pools: BTreeMap<IpAddr, PortPool>,
-    allocations: u32,
+    held: Held,
     /// Users with at least one allocation: never more than there are allocations.
-    allocations_by_user: BTreeMap<Box<str>, u32>,
+    held_by_user: BTreeMap<Box<str>, Held>,
     refused_user_quota: u64,
     refused_total: u64,
     refused_ports: u64,
+}
+
+/// What counts against limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    allocations: u32,
+    /// Peer data connections (RFC 6062); whoever has one has an allocation.
+    connections: u32,
 }
 
 /// Ports of one public address from which relayed sockets may be opened. Both ends belong to the range.
@@ -43,7 +52,18 @@ pub struct GrantedPorts {
     pub last: u16,
 }
 
-/// Which bound an allocation would exceed.
+/// A relay that is a fleet of its own is granted what its clients may reach as peers.
+impl From<FleetRange> for GrantedPorts {
+    fn from(range: FleetRange) -> Self {
+        Self {
+            public: range.ip,
+            first: range.first,
+            last: range.last,
+        }
+    }
+}
+
+/// Which bound an allocation or a connection would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The user's own: 486 (RFC 8656 §7.2).
@@ -57,6 +77,8 @@ pub enum Refused {
 pub struct Usage {
     /// Allocations that live, of all shards.
     pub allocations: u32,
+    /// Peer data connections, of all shards.
+    pub connections: u32,
     /// Users that have at least one of them.
     pub users: u32,
     /// Ports granted on all addresses.
@@ -83,8 +105,8 @@ impl Ledger {
             books: Mutex::new(Books {
                 random: Random::new(seed),
                 pools: BTreeMap::new(),
-                allocations: 0,
-                allocations_by_user: BTreeMap::new(),
+                held: Held::default(),
+                held_by_user: BTreeMap::new(),
                 refused_user_quota: 0,
                 refused_total: 0,
                 refused_ports: 0,
@@ -112,36 +134,73 @@ impl Ledger {
     pub fn admit(&self, user: Option<&str>, limits: &Limits) -> Result<(), Refused> {
         let mut books = self.lock();
         let books = &mut *books;
-        let held = user.and_then(|user| books.allocations_by_user.get_mut(user));
-        if user.is_some() && held.as_deref().copied().unwrap_or(0) >= limits.allocations_per_user {
+        let of_user = user.and_then(|user| books.held_by_user.get_mut(user));
+        let count = of_user.as_deref().map_or(0, |held| held.allocations);
+        if user.is_some() && count >= limits.allocations_per_user {
             books.refused_user_quota += 1;
             return Err(Refused::UserQuota);
         }
-        if books.allocations >= limits.allocations {
+        if books.held.allocations >= limits.allocations {
             books.refused_total += 1;
             return Err(Refused::Total);
         }
-        books.allocations += 1;
-        match (held, user) {
-            (Some(held), _) => *held += 1,
+        books.held.allocations += 1;
+        match (of_user, user) {
+            (Some(held), _) => held.allocations += 1,
             (None, Some(user)) => {
-                books.allocations_by_user.insert(user.into(), 1);
+                let held = Held {
+                    allocations: 1,
+                    connections: 0,
+                };
+                books.held_by_user.insert(user.into(), held);
             }
             (None, None) => {}
         }
         Ok(())
     }
 
-    /// Counts one allocation less.
+    /// Counts one allocation less. Its connections have left before.
     pub fn leave(&self, user: Option<&str>) {
         let mut books = self.lock();
-        books.allocations = books.allocations.saturating_sub(1);
+        books.held.allocations = books.held.allocations.saturating_sub(1);
         let Some(user) = user else { return };
-        if let Some(held) = books.allocations_by_user.get_mut(user) {
-            *held -= 1;
-            if *held == 0 {
-                books.allocations_by_user.remove(user);
+        if let Some(held) = books.held_by_user.get_mut(user) {
+            held.allocations -= 1;
+            if held.allocations == 0 {
+                books.held_by_user.remove(user);
             }
+        }
+    }
+
+    /// Counts one more peer data connection, of `user` where the credential names one. Every success is followed by one
+    /// [`Ledger::leave_connection`] with the same user.
+    ///
+    /// # Errors
+    /// The bound that is reached; the user's own is looked at first.
+    pub fn admit_connection(&self, user: Option<&str>, limits: &Limits) -> Result<(), Refused> {
+        let mut books = self.lock();
+        let books = &mut *books;
+        let mut of_user = user.and_then(|user| books.held_by_user.get_mut(user));
+        let count = of_user.as_deref().map_or(0, |held| held.connections);
+        if user.is_some() && count >= limits.connections_per_user {
+            return Err(Refused::UserQuota);
+        }
+        if books.held.connections >= limits.connections {
+            return Err(Refused::Total);
+        }
+        books.held.connections += 1;
+        if let Some(held) = &mut of_user {
+            held.connections += 1;
+        }
+        Ok(())
+    }
+
+    /// Counts one peer data connection less.
+    pub fn leave_connection(&self, user: Option<&str>) {
+        let mut books = self.lock();
+        books.held.connections = books.held.connections.saturating_sub(1);
+        if let Some(held) = user.and_then(|user| books.held_by_user.get_mut(user)) {
+            held.connections = held.connections.saturating_sub(1);
         }
     }
 
@@ -178,8 +237,9 @@ impl Ledger {
     pub fn usage(&self) -> Usage {
         let books = self.lock();
         let mut usage = Usage {
-            allocations: books.allocations,
-            users: u32::try_from(books.allocations_by_user.len()).unwrap_or(u32::MAX),
+            allocations: books.held.allocations,
+            connections: books.held.connections,
+            users: u32::try_from(books.held_by_user.len()).unwrap_or(u32::MAX),
             refused_user_quota: books.refused_user_quota,
             refused_total: books.refused_total,
             refused_ports: books.refused_ports,
@@ -265,6 +325,31 @@ mod tests {
             (usage.allocations, usage.users, usage.refused_total),
             (3, 0, 1)
         );
+    }
+
+    #[test]
+    fn connections_count_for_their_user_and_for_the_relay() {
+        let ledger = Ledger::new([0; 32]);
+        let limits = Limits {
+            connections_per_user: 2,
+            connections: 3,
+            ..Limits::default()
+        };
+        for user in ["alice", "bob"] {
+            assert_eq!(ledger.admit(Some(user), &limits), Ok(()));
+        }
+        for _ in 0..2 {
+            assert_eq!(ledger.admit_connection(Some("alice"), &limits), Ok(()));
+        }
+        let third = ledger.admit_connection(Some("alice"), &limits);
+        assert_eq!(third, Err(Refused::UserQuota));
+        assert_eq!(ledger.admit_connection(Some("bob"), &limits), Ok(()));
+        for user in [Some("bob"), None] {
+            assert_eq!(ledger.admit_connection(user, &limits), Err(Refused::Total));
+        }
+        ledger.leave_connection(Some("alice"));
+        assert_eq!(ledger.admit_connection(None, &limits), Ok(()));
+        assert_eq!(ledger.usage().connections, 3);
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! 4. drain [`Server::poll_event`];
 //! 5. sleep until [`Server::poll_timeout`], then call [`Server::handle_timeout`].
 //!
+//! `examples/media_server.rs` is a program with such a loop of its own, for those who embed the server in theirs.
+//!
 //! Assumptions: one `Server` per shard; the caller's time never goes backwards; the same seed and the same inputs give
 //! the same outputs, byte for byte.
 

@@ -22,6 +22,25 @@ pub struct Config {
     pub trusted_sources: Vec<crate::peer_filter::Cidr>,
 }
 
+impl Config {
+    /// A server of one shard. It opens relayed sockets on `hosts`, where clients and peers see them too; what else can be
+    /// chosen is as strict as RFC 8656 has it.
+    #[must_use]
+    pub fn new(hosts: impl IntoIterator<Item = IpAddr>) -> Self {
+        let host = |ip| RelayedHost {
+            local: ip,
+            public: ip,
+        };
+        Self {
+            shard: ShardId(0),
+            shards: 1,
+            relayed_hosts: hosts.into_iter().map(host).collect(),
+            rfc5766_channel_numbers: false,
+            trusted_sources: Vec::new(),
+        }
+    }
+}
+
 /// Whether clients may have TCP relayed transport addresses (RFC 6062).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TcpRelaying {
@@ -60,6 +79,21 @@ pub struct Policy {
     pub tcp_relaying: TcpRelaying,
 }
 
+impl Policy {
+    /// A policy with one nonce key, nonces that are good for an hour, the default limits, and no TCP relaying.
+    #[must_use]
+    pub fn new(realm: &str, nonce_key: [u8; 32], peer_filter: PeerFilter) -> Self {
+        Self {
+            realm: realm.into(),
+            nonce_keys: vec![nonce_key],
+            nonce_lifetime: Duration::from_secs(3600),
+            peer_filter,
+            limits: Limits::default(),
+            tcp_relaying: TcpRelaying::Off,
+        }
+    }
+}
+
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Policy")
@@ -86,6 +120,10 @@ pub struct Limits {
     pub channels_per_allocation: u16,
     /// Peer data connections of one allocation, those that are being opened included; beyond it 508 (RFC 6062).
     pub connections_per_allocation: u16,
+    /// Peer data connections of one user on this relay; beyond it 486.
+    pub connections_per_user: u32,
+    /// Peer data connections on this relay; beyond it 508.
+    pub connections: u32,
     /// The largest lifetime granted (RFC 8656 §7.2).
     pub max_lifetime: Duration,
     /// How long an allocation lives at most, however often it is refreshed; `None` for no end.
@@ -103,6 +141,8 @@ impl Default for Limits {
             permissions_per_allocation: 1024,
             channels_per_allocation: 1024,
             connections_per_allocation: 64,
+            connections_per_user: 256,
+            connections: u32::MAX,
             max_lifetime: Duration::from_secs(3600),
             max_session: None,
             strict_expiry: false,

@@ -69,13 +69,11 @@ impl Server {
         Ok(credential)
     }
 
-    /// Whether the sender was given this nonce. A client data connection may show that of its control connection, which only
-    /// the shard of the allocation can tell.
+    /// Whether the sender was given this nonce. A client data connection may show that of its control connection.
     fn accepts_nonce(&self, request: &Request<'_>, nonce: &[u8]) -> bool {
         let given_to =
             |client| -> bool { self.nonces.verify(request.now.unix, client, nonce).is_ok() };
         given_to(request.from.client)
-            || self.other_owner(request).is_some()
             || self
                 .claimed_allocation(request)
                 .is_some_and(|allocation| given_to(allocation.client.client))
@@ -122,9 +120,9 @@ impl Server {
         let signed = |candidate: &&Candidate| message.verify_integrity(&candidate.key);
         let candidate = self.candidates.iter().find(signed)?;
         let expires_at = candidate.expires_at.unwrap_or(u64::MAX);
-        // A ConnectionBind request makes nothing anew: whether its allocation lives, its shard knows.
+        // A ConnectionBind request makes nothing anew.
         let makes = request.method != RequestMethod::ConnectionBind;
-        if makes && ended(expires_at) {
+        if (makes || strict) && ended(expires_at) {
             return None;
         }
         Some(Credential {

@@ -251,11 +251,13 @@ impl Server {
         Some(id)
     }
 
-    /// Replaces the policy. Live allocations stay.
+    /// Replaces the policy. Live allocations stay; their connections to peers that it refuses are closed, for nothing
+    /// else ever asks about them again.
     pub fn apply_policy(&mut self, policy: Arc<Policy>) {
         self.nonces = NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime);
         self.speaks_tcp |= policy.tcp_relaying != TcpRelaying::Off;
         self.policy = policy;
+        self.close_refused_connections();
     }
 
     /// Refuses new allocations from now on (300 where an alternate fits, else 508), or takes them again.
@@ -358,6 +360,10 @@ impl Server {
         context: &Context<'_>,
         reply: &mut Vec<u8>,
     ) -> Decision {
+        // What concerns a connection of another shard is decided there, where the key and the nonce of its allocation are.
+        if let Some(owner) = self.other_owner(request) {
+            return Decision::ToShard { owner };
+        }
         self.counters.count_request(request.method);
         // RFC 8489 §12: asking for one's address takes no credentials.
         if request.method == RequestMethod::Binding {
@@ -381,7 +387,10 @@ impl Server {
         credential: &auth::Credential<'_>,
         reply: &mut Vec<u8>,
     ) -> Result<Decision, Reject> {
-        self.check_tcp_attributes(request)?;
+        // With an allocation on the five-tuple there is 437 before anything of the request is looked at.
+        if request.allocation.is_none() {
+            self.check_tcp_attributes(request)?;
+        }
         // RFC 8489 §6.3.1: unknown comprehension-required attributes get 420, once the sender is known.
         if request.message.unknown_required().next().is_some() {
             return Err(Reject::UnknownAttribute);

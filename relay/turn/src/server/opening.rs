@@ -38,7 +38,10 @@ impl Server {
     ) -> Result<Decision, Reject> {
         let now = request.now.instant;
         match asked {
-            Asked::Reserved(token) if token.0[0] == self.config.shard.0 => {
+            // A shard that does not exist holds nothing: this one knows that as well.
+            Asked::Reserved(token)
+                if token.0[0] == self.config.shard.0 || token.0[0] >= self.config.shards =>
+            {
                 let Some(socket) = self.take_reservation(now, token) else {
                     self.ledger.leave(allocation.owner.user());
                     return Err(Reject::InsufficientCapacity);

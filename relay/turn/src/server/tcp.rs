@@ -15,6 +15,7 @@ use crate::command::{Command, ConnectError, RelayedId, ShardId};
 use crate::counters::Limit;
 use crate::decision::{Decision, DropReason};
 use crate::event::{ConnectionOrigin, Event};
+use crate::ledger::Refused;
 use crate::peer_filter::PeerDenied;
 use crate::policy::TcpRelaying;
 use crate::reject::Reject;
@@ -55,7 +56,6 @@ impl Server {
         if connections.iter().any(is_to) {
             return Err(Reject::ConnectionExists);
         }
-        let held = connections.len();
         // A family without a relayed address gets 443, as it does for permissions and channels.
         let relayed = allocation.relayed(AddressFamily::of(peer.ip()), now);
         let relayed = *relayed.ok_or(Reject::PeerAddressFamilyMismatch)?;
@@ -65,10 +65,7 @@ impl Server {
         }
         let checked = self.check_tcp_peer(peer);
         checked.map_err(|rule| self.forbid(id, peer.ip(), rule))?;
-        if held >= usize::from(self.policy.limits.connections_per_allocation) {
-            self.counters.count_limit(Limit::Connections);
-            return Err(Reject::InsufficientCapacity);
-        }
+        self.admit_connection(id)?;
         let stage = Stage::Connecting(request.answer());
         let connection = self.add_connection(now, id, peer, stage);
         self.commands.push_back(Command::ConnectPeer {
@@ -94,9 +91,6 @@ impl Server {
         let Some(Ok(id)) = request.message.connection_id() else {
             return Err(Reject::BadRequest);
         };
-        if let Some(owner) = self.other_owner(request) {
-            return Ok(Decision::ToShard { owner });
-        }
         let now = request.now.instant;
         let connection = self.connections.find(id);
         let connection = connection.filter(|connection| connection.is_claimable(now));
@@ -114,11 +108,13 @@ impl Server {
         Ok(Decision::Splice { connection: id })
     }
 
-    /// The shard that a ConnectionBind request, with its stream, belongs to, where that is another one.
+    /// The shard that a ConnectionBind request, with its stream, belongs to, where that is another one. One without
+    /// credentials is challenged where it is.
     pub(super) fn other_owner(&self, request: &Request<'_>) -> Option<ShardId> {
         if request.method != RequestMethod::ConnectionBind
             || !request.from.transport.is_stream()
             || request.allocation.is_some()
+            || !request.message.has_integrity()
         {
             return None;
         }
@@ -158,11 +154,8 @@ impl Server {
         if self.policy.peer_filter.check(peer).is_err() {
             return Err(DropReason::PeerDenied);
         }
-        let held = self.connections.of(id).len();
-        if held >= usize::from(self.policy.limits.connections_per_allocation) {
-            self.counters.count_limit(Limit::Connections);
-            return Err(DropReason::TooManyConnections);
-        }
+        self.admit_connection(id)
+            .map_err(|_| DropReason::TooManyConnections)?;
         let connection = self.add_connection(now, id, peer, Stage::Unclaimed);
         self.announce(id, connection, peer);
         self.note_connected(id, peer, ConnectionOrigin::Peer);
@@ -245,9 +238,10 @@ impl Server {
             return;
         };
         self.counters.connections -= 1;
-        let Some(allocation) = self.table.allocation(connection.allocation) else {
-            return;
-        };
+        let allocation = self.table.allocation(connection.allocation);
+        let user = allocation.and_then(|allocation| allocation.owner.user());
+        self.ledger.leave_connection(user);
+        let Some(allocation) = allocation else { return };
         if let Some(answer) = connection.waiting_answer() {
             self.counters
                 .count_reject(RequestMethod::Connect, Reject::ConnectionFailed);
@@ -279,10 +273,38 @@ impl Server {
         }
     }
 
+    /// Closes the connections with peers that the policy does not allow.
+    pub(super) fn close_refused_connections(&mut self) {
+        let filter = &self.policy.peer_filter;
+        let refused = self
+            .connections
+            .with_peers(|peer| filter.check(peer).is_err());
+        for id in refused {
+            self.close_connection(id);
+        }
+    }
+
     fn close_connection(&mut self, connection: ConnectionId) {
         self.commands
             .push_back(Command::CloseConnection { connection });
         self.give_up_connection(connection);
+    }
+
+    /// Counts a connection against the limits of its allocation, its user and the relay; it leaves when it is given up.
+    fn admit_connection(&mut self, id: AllocationId) -> Result<(), Reject> {
+        let limits = &self.policy.limits;
+        if self.connections.of(id).len() >= usize::from(limits.connections_per_allocation) {
+            self.counters.count_limit(Limit::Connections);
+            return Err(Reject::InsufficientCapacity);
+        }
+        let user = self.table.allocation(id).and_then(|it| it.owner.user());
+        let (limit, reject) = match self.ledger.admit_connection(user, limits) {
+            Ok(()) => return Ok(()),
+            Err(Refused::UserQuota) => (Limit::ConnectionsPerUser, Reject::AllocationQuotaReached),
+            Err(Refused::Total) => (Limit::ConnectionsTotal, Reject::InsufficientCapacity),
+        };
+        self.counters.count_limit(limit);
+        Err(reject)
     }
 
     fn add_connection(

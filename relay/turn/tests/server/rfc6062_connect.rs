@@ -1,15 +1,16 @@
 //! What RFC 6062 §5.1-§5.3 says of TCP allocations, Connect requests and connections that peers open.
 
-use crate::support::tcp::{
-    ALICE, ALICE_DATA, PEER, PEER6, TCP, allocate, allocated, caller, connect, connected, net,
-    net_with, refused_bind, refused_connect, sent, spliced,
-};
-use crate::support::{Caller, Net, Outcome, Setup, V4, addr};
 use turnfleet_turn::policy::{Limits, TcpRelaying};
 use turnfleet_turn::wire::{AttributeType, Class, Method, ReservationToken};
 use turnfleet_turn::{
     AddressFamily, ConnectError, ConnectionOrigin, DropReason, Event, Limit, PeerAddr, Transport,
 };
+
+use crate::support::tcp::{
+    ALICE, ALICE_DATA, PEER, PEER6, TCP, allocate, allocated, caller, connect, connected, net,
+    net_with, refused_bind, refused_connect, sent, spliced,
+};
+use crate::support::{Caller, Net, Outcome, Setup, V4, addr};
 
 // RFC 6062 §5.1
 #[test]
@@ -288,6 +289,57 @@ fn the_number_of_connections_is_the_operators() {
         refused_connect(&mut net, &mut caller, "203.0.113.9:9001"),
         508
     );
+}
+
+// RFC 6062 §5.2
+#[test]
+fn a_user_and_the_relay_have_so_many_connections() {
+    for (limits, code) in [
+        (
+            Limits {
+                connections_per_user: 2,
+                ..Limits::default()
+            },
+            486,
+        ),
+        (
+            Limits {
+                connections: 2,
+                ..Limits::default()
+            },
+            508,
+        ),
+    ] {
+        let mut net = Net::with(Setup {
+            tcp_relaying: TcpRelaying::On,
+            limits,
+            ..Setup::default()
+        });
+        let [mut first, mut second] = [ALICE, ALICE_DATA].map(|client| caller(&mut net, client));
+        for caller in [&mut first, &mut second] {
+            allocate(&mut net, caller);
+            connect(&mut net, caller, PEER);
+        }
+        let another = "203.0.113.9:9001";
+        assert_eq!(refused_connect(&mut net, &mut second, another), code);
+        // What has ended counts for nobody.
+        net.peer_answers(Err(ConnectError::Failed));
+        net.outbox.clear();
+        connect(&mut net, &mut second, another);
+        for caller in [&mut first, &mut second] {
+            caller.refresh(&mut net, Some(0));
+        }
+        net.assert_idle();
+    }
+}
+
+// RFC 8656 §7.2 (2)
+#[test]
+fn an_allocation_on_the_five_tuple_is_seen_before_what_the_request_asks_for() {
+    let mut net = net();
+    let mut caller = Caller::of(&mut net, ALICE, Transport::Udp, "alice");
+    caller.allocated(&mut net);
+    assert_eq!(allocate(&mut net, &mut caller).code(), 437);
 }
 
 // RFC 6062 §5.3

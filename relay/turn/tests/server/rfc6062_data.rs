@@ -1,12 +1,14 @@
 //! What RFC 6062 §5.4 and §5.5 say of client data connections, and how connections end.
 
-use crate::support::tcp::{
-    ALICE_DATA, BOB, PEER, TCP, allocated, bind, caller, connect, connected, refused_bind, sent,
-    spliced,
-};
-use crate::support::{Caller, Outcome, addr};
+use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
 use turnfleet_turn::wire::{AttributeType, ChannelNumber, Class, ConnectionId, Message, Method};
 use turnfleet_turn::{DropReason, Event, PeerAddr, ShardId, Transport};
+
+use crate::support::tcp::{
+    ALICE, ALICE_DATA, BOB, PEER, TCP, allocate, allocated, bind, caller, connect, connected, net,
+    refused_bind, sent, spliced,
+};
+use crate::support::{Caller, Outcome, START_UNIX, addr};
 
 // RFC 6062 §5.4
 #[test]
@@ -104,9 +106,17 @@ fn a_connection_of_another_shard_is_claimed_there() {
         bind(&mut net, &mut data, elsewhere),
         Outcome::ToShard(ShardId(1))
     );
-    // Nobody unknown is sent on.
-    data.password = "wrong".into();
-    assert_eq!(refused_bind(&mut net, &mut data, elsewhere), 401);
+    // Only there it is known what its allocation was made with.
+    data.password = "of another generation".into();
+    assert_eq!(
+        bind(&mut net, &mut data, elsewhere),
+        Outcome::ToShard(ShardId(1))
+    );
+    // Whoever shows no credentials is challenged where it is.
+    let stranger = data.unsigned(Method::ConnectionBind, |writer| {
+        writer.connection_id(elsewhere);
+    });
+    assert_eq!(data.send(&mut net, &stranger).code(), 401);
 }
 
 // RFC 6062 §5.5
@@ -191,4 +201,47 @@ fn requests_of_this_rfc_are_answered_with_the_senders_key_and_method() {
     assert_eq!(answer.message().method(), Some(Method::Connect));
     let parsed = Message::parse(&answer.0).unwrap();
     assert_eq!(parsed.class(), Class::ErrorResponse);
+}
+
+// RFC 6062 §4.3
+#[test]
+fn where_expiry_is_strict_an_ended_credential_claims_no_connection() {
+    for strict in [false, true] {
+        let mut net = net();
+        net.change_policy(|policy| policy.limits.strict_expiry = strict);
+        let username = format!("{}:alice", START_UNIX + 100);
+        net.keys.set(&username, &["secret"]);
+        let mut caller = Caller::of(&mut net, ALICE, Transport::Tcp, &username);
+        assert_eq!(allocate(&mut net, &mut caller).code(), 200);
+        net.advance_seconds(150);
+        let id = connected(&mut net, &mut caller);
+        net.advance_seconds(20);
+        let mut data = Caller::of(&mut net, ALICE_DATA, Transport::Tcp, &username);
+        match strict {
+            false => spliced(&mut net, &mut data, id),
+            true => assert_eq!(refused_bind(&mut net, &mut data, id), 401),
+        }
+    }
+}
+
+// RFC 6062 §5.2, §5.3
+#[test]
+fn a_policy_that_refuses_a_peer_closes_its_connections() {
+    let (mut net, mut caller, _) = allocated();
+    let spliced_one = connected(&mut net, &mut caller);
+    let mut data = self::caller(&mut net, ALICE_DATA);
+    spliced(&mut net, &mut data, spliced_one);
+    connect(&mut net, &mut caller, "192.0.2.77:9000");
+    let other = net.peer_answers(Ok(()));
+    net.change_policy(|policy| {
+        policy.peer_filter = PeerFilter::new(PeerRules {
+            allow: vec!["192.0.2.0/24".parse().unwrap()],
+            deny: vec!["203.0.113.0/24".parse().unwrap()],
+            ..PeerRules::default()
+        });
+    });
+    net.obey();
+    assert_eq!(net.closed_connections, [spliced_one]);
+    let mut data = self::caller(&mut net, "192.0.2.1:5002");
+    spliced(&mut net, &mut data, other);
 }

@@ -1,7 +1,8 @@
 //! What RFC 8489 §9.2 says of the long-term credential mechanism.
 
-use crate::support::{Answer, Caller, Net, REALM, assert_challenge, signed_allocate};
 use turnfleet_turn::wire::{AttributeType, Class, LongTermKey, MessageWriter, Method};
+
+use crate::support::{Answer, Caller, Net, REALM, assert_challenge, signed_allocate};
 
 // RFC 8489 §9.2.4
 #[test]

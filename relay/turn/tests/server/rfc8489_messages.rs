@@ -1,10 +1,11 @@
 //! What RFC 8489 says of messages and their answers: which are discarded, what is ignored, Binding (§5-§7, §12, §14).
 
+use turnfleet_turn::wire::{AttributeType, Class, Fingerprint, Message, MessageWriter, Method};
+use turnfleet_turn::{DropReason, Transport};
+
 use crate::support::{
     Caller, Net, Outcome, REALM, Setup, V4, addr, assert_challenge, host, signed_allocate,
 };
-use turnfleet_turn::wire::{AttributeType, Class, Fingerprint, Message, MessageWriter, Method};
-use turnfleet_turn::{DropReason, Transport};
 
 // RFC 8489 §5
 #[test]

@@ -1,8 +1,9 @@
 //! What RFC 8656 §7.2 says of Allocate requests: the checks of the request itself, and its answer.
 
-use crate::support::{ALICE, Answer, Caller, Net, PEER, V4, addr, allocated};
 use turnfleet_turn::AddressFamily;
 use turnfleet_turn::wire::{AttributeType, Method, ReservationToken};
+
+use crate::support::{ALICE, Answer, Caller, Net, PEER, V4, addr, allocated};
 
 // RFC 8656 §7.2 (1)
 #[test]

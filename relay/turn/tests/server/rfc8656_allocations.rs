@@ -1,10 +1,11 @@
 //! What RFC 8656 says of allocations: whose they are, how long they live, and what is told of them (§3, §5, §6).
 
+use turnfleet_turn::wire::Class;
+use turnfleet_turn::{CloseReason, DropReason, Event, Transport};
+
 use crate::support::{
     ALICE, ALICE_AGAIN, BOB, Caller, Net, Outcome, PEER, REALM, allocated, dual, reserve,
 };
-use turnfleet_turn::wire::Class;
-use turnfleet_turn::{CloseReason, DropReason, Event, Transport};
 
 // RFC 8656 §5
 #[test]

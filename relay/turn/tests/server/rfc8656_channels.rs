@@ -1,12 +1,13 @@
 //! What RFC 8656 §12 says of channels.
 
+use turnfleet_turn::policy::Limits;
+use turnfleet_turn::wire::{AttributeType, ChannelNumber, Method};
+use turnfleet_turn::{DropReason, Limit, PeerAddr, Transport};
+
 use crate::support::{
     ALICE, ALICE_AGAIN, Caller, Net, Outcome, PEER, PEER6, Setup, addr, allocated, data_indication,
     limited,
 };
-use turnfleet_turn::policy::Limits;
-use turnfleet_turn::wire::{AttributeType, ChannelNumber, Method};
-use turnfleet_turn::{DropReason, Limit, PeerAddr, Transport};
 
 // RFC 8656 §12
 #[test]

@@ -1,11 +1,12 @@
 //! What RFC 8656 §11 says of Send and Data indications, and of two clients of one relay.
 
+use turnfleet_turn::wire::{AttributeType, Message, Method};
+use turnfleet_turn::{DropReason, PeerAddr, Transport};
+
 use crate::support::{
     ALICE, BOB, Caller, Net, Outcome, PEER, PEER6, Setup, V4, addr, allocated, data_indication,
     dual, host,
 };
-use turnfleet_turn::wire::{AttributeType, Message, Method};
-use turnfleet_turn::{DropReason, PeerAddr, Transport};
 
 // RFC 8656 §11.2, §12.6
 #[test]

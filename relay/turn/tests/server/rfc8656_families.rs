@@ -1,8 +1,9 @@
 //! What RFC 8656 §7.2 says of address families: REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY.
 
-use crate::support::{ALICE, ALICE_AGAIN, Caller, Net, dual, v4_only, v6_only};
 use turnfleet_turn::wire::{AttributeType, ErrorCode, Method};
 use turnfleet_turn::{AddressFamily, OpenError};
+
+use crate::support::{ALICE, ALICE_AGAIN, Caller, Net, dual, v4_only, v6_only};
 
 // RFC 8656 §7.2 (6)
 #[test]

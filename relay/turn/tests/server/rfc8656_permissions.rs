@@ -1,12 +1,13 @@
 //! What RFC 8656 §9 and §10 say of permissions, and which peers may have none.
 
-use crate::support::{
-    ALICE, ALICE_AGAIN, Caller, Net, Outcome, PEER, PEER6, addr, allocated, dual, limited,
-};
 use turnfleet_turn::peer_filter::PeerDenied;
 use turnfleet_turn::policy::Limits;
 use turnfleet_turn::wire::{AttributeType, Method};
 use turnfleet_turn::{DropReason, Event, Limit, PeerAddr};
+
+use crate::support::{
+    ALICE, ALICE_AGAIN, Caller, Net, Outcome, PEER, PEER6, addr, allocated, dual, limited,
+};
 
 // RFC 8656 §18.3, RFC 8489 §14.1
 #[test]

@@ -1,8 +1,9 @@
 //! What RFC 8656 §7.2 says of relayed transport addresses: which one is given, and what happens where none is to be had.
 
-use crate::support::{ALICE, Caller, Net, Outcome, PORTS, Setup, V4, host, v4_only};
 use turnfleet_turn::wire::Method;
 use turnfleet_turn::{AddressFamily, Event, Limit, OpenError, Reject, RequestMethod, Transport};
+
+use crate::support::{ALICE, Caller, Net, Outcome, PORTS, Setup, V4, host, v4_only};
 
 // RFC 8656 §7.2 (8)
 #[test]

@@ -1,8 +1,9 @@
 //! What RFC 8656 §7.2 says of an Allocate request that the server does not want to serve: quotas, a full relay, draining.
 
-use crate::support::{ALICE, ALICE_AGAIN, Caller, Net, PEER, allocated, limited};
 use turnfleet_turn::Limit;
 use turnfleet_turn::policy::Limits;
+
+use crate::support::{ALICE, ALICE_AGAIN, Caller, Net, PEER, allocated, limited};
 
 // RFC 8656 §7.2 (10)
 #[test]

@@ -1,8 +1,9 @@
 //! What RFC 8656 §6 and §8 say of lifetimes and Refresh requests.
 
-use crate::support::{Outcome, PEER, PEER6, allocated, dual, refresh_family};
 use turnfleet_turn::wire::{AttributeType, Method};
 use turnfleet_turn::{AddressFamily, CloseReason, DropReason};
+
+use crate::support::{Outcome, PEER, PEER6, allocated, dual, refresh_family};
 
 // RFC 8656 §8.2
 #[test]

@@ -1,8 +1,9 @@
 //! What RFC 8656 §7.2 says of EVEN-PORT and RESERVATION-TOKEN.
 
-use crate::support::{ALICE, ALICE_AGAIN, Answer, BOB, Caller, Net, Outcome, PEER, Setup, reserve};
 use turnfleet_turn::wire::{AttributeType, MessageWriter, Method, ReservationToken};
 use turnfleet_turn::{AddressFamily, DropReason, OpenError, Transport};
+
+use crate::support::{ALICE, ALICE_AGAIN, Answer, BOB, Caller, Net, Outcome, PEER, Setup, reserve};
 
 // RFC 8656 §7.2 (5)
 #[test]

@@ -1,8 +1,9 @@
 //! What RFC 8656 §7.2 says of Allocate requests that come again, or whose sockets open late.
 
-use crate::support::{ALICE, Answer, Caller, Net, Outcome, PEER};
 use turnfleet_turn::wire::{MessageWriter, Method};
 use turnfleet_turn::{AddressFamily, DropReason};
+
+use crate::support::{ALICE, Answer, Caller, Net, Outcome, PEER};
 
 // RFC 8656 §7.2
 #[test]

@@ -1,6 +1,7 @@
 //! What comes back to a client.
 
 use std::net::SocketAddr;
+
 use turnfleet_turn::wire::{AttributeType, Class, Message, Method, ReservationToken};
 
 use super::Caller;

@@ -1,6 +1,7 @@
 //! A client that signs requests.
 
 use std::net::{IpAddr, SocketAddr};
+
 use turnfleet_turn::wire::{
     ChannelData, ChannelNumber, Class, LongTermKey, MessageWriter, Method, TransactionId,
 };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
 use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Policy};
@@ -294,6 +295,7 @@ impl Net {
         assert_eq!(self.server.counters().connections, 0, "connections");
         assert_eq!(self.server.counters().reservations, 0, "reservations");
         assert_eq!(self.usage().allocations, 0, "allocations in the ledger");
+        assert_eq!(self.usage().connections, 0, "connections in the ledger");
         assert_eq!(self.usage().users, 0, "users in the ledger");
         assert_eq!(self.usage().ports_used, 0, "ports in the ledger");
         assert_eq!(self.sockets.len(), 0, "open sockets");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
 use turnfleet_turn::policy::{Limits, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
 use turnfleet_turn::{Candidate, Candidates, KeySource, Ledger, Now};

@@ -1,10 +1,12 @@
 //! Clients with TCP allocations (RFC 6062), as its statements begin with them.
 
-use super::{Answer, Caller, Net, Outcome, Setup, addr};
 use std::net::SocketAddr;
+
 use turnfleet_turn::policy::TcpRelaying;
 use turnfleet_turn::wire::{ConnectionId, Method};
 use turnfleet_turn::{PeerAddr, Transport};
+
+use super::{Answer, Caller, Net, Outcome, Setup, addr};
 
 pub(crate) const ALICE: &str = "192.0.2.1:5000";
 
