@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// Mints or verifies ephemeral credentials
     #[command(subcommand)]
     Credentials(credentials::Action),
-    /// Shows the relay nodes of a running fleet and their capacity
+    /// Shows the relay nodes of a running fleet and their capacity, drains and forgets them
     Fleet(fleet::FleetArgs),
     /// Puts load on a TURN server, or on two in alternation, and prints what they carried, lost and cost
     Bench(Box<bench::Args>),

@@ -1,24 +1,43 @@
 //! `turnfleet controller`: one controller, from its configuration to its last answer.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::Config;
+use turnfleet_proto::ConfigWarning;
+use turnfleet_relay::shard::raise_descriptor_limit;
 
 use crate::cli::ServiceArgs;
 use crate::shutdown::Signals;
 use crate::telemetry::LogArgs;
 use crate::{config, notify, telemetry};
 
+/// The title of a list of problems.
+const WRONG: &str = "the configuration of the controller is wrong";
+
+/// What is wrong with a configuration, and what is seldom meant, without starting anything.
+///
+/// # Errors
+/// When the controller would not start with it.
+pub(crate) fn check(args: &ServiceArgs) -> anyhow::Result<Vec<ConfigWarning>> {
+    let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
+    if let Err(errors) = Controller::check(&config) {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        bail!("{WRONG}: {}", errors.join("; "));
+    }
+    Ok(config.warnings())
+}
+
 /// Serves until the first signal.
 ///
 /// # Errors
 /// When the configuration is wrong, the store cannot be opened or a listener cannot be opened.
 pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()> {
-    let config: Config = config::load(args.config.as_deref(), &args.set)
-        .context("the configuration of the controller is wrong")?;
+    let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
     let filter = log.filter.as_deref().unwrap_or(telemetry::DEFAULT_FILTER);
     telemetry::start(filter, log.log_format.unwrap_or_default())?;
     let mut signals = Signals::listen()?;
+    // Each connection and each probe takes one.
+    raise_descriptor_limit().context("cannot raise the limit on open files")?;
     let controller = Controller::start(config)
         .await
         .context("the controller cannot start")?;

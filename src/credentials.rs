@@ -1,5 +1,6 @@
 //! `turnfleet credentials`: mints and verifies ephemeral credentials on the spot, with no fleet at hand.
 
+use std::env::VarError;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use turnfleet_proto::credentials::{SharedSecret, mint, verify};
+use turnfleet_proto::private_file;
 
 /// What to do with a credential.
 #[derive(Debug, Subcommand)]
@@ -17,12 +19,15 @@ pub(crate) enum Action {
     Verify(Verify),
 }
 
+/// Where every command finds the shared secret that no flag names.
+const VARIABLE: &str = "TURNFLEET_SHARED_SECRET";
+
 /// The shared secret of the fleet.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-struct SecretArgs {
-    /// The shared secret
-    #[arg(long, env = "TURNFLEET_SHARED_SECRET", hide_env_values = true)]
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+pub(crate) struct SecretArgs {
+    /// The shared secret that ephemeral credentials are made with [env: TURNFLEET_SHARED_SECRET, where no flag names another]
+    #[arg(long)]
     secret: Option<String>,
     /// A file that holds the shared secret; space around it is ignored
     #[arg(long, value_name = "FILE")]
@@ -30,16 +35,29 @@ struct SecretArgs {
 }
 
 impl SecretArgs {
-    fn read(&self) -> anyhow::Result<SharedSecret> {
+    /// The secret of a flag, or of the environment; nothing where neither has one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the secret is empty.
+    pub(crate) fn read(&self) -> anyhow::Result<Option<SharedSecret>> {
         let secret = match (&self.secret, &self.secret_file) {
             (Some(secret), _) => secret.clone(),
             (None, Some(file)) => read_line(file)?,
-            (None, None) => bail!("--secret or --secret-file is needed"),
+            (None, None) => match std::env::var(VARIABLE) {
+                Ok(secret) => secret,
+                Err(VarError::NotPresent) => return Ok(None),
+                Err(error) => return Err(error).context(VARIABLE),
+            },
         };
         if secret.is_empty() {
             bail!("the shared secret is empty");
         }
-        Ok(SharedSecret::new(secret))
+        Ok(Some(SharedSecret::new(secret)))
+    }
+
+    fn required(&self) -> anyhow::Result<SharedSecret> {
+        let secret = self.read()?;
+        secret.with_context(|| format!("--secret, --secret-file or {VARIABLE} is needed"))
     }
 }
 
@@ -48,9 +66,7 @@ impl SecretArgs {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn read_line(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(text.trim().to_owned())
+    private_file::read_secret(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Flags of `credentials mint`.
@@ -92,7 +108,7 @@ pub(crate) fn run(action: &Action) -> anyhow::Result<()> {
     match action {
         Action::Mint(args) => {
             let ttl = args.ttl.as_secs();
-            let credential = mint(&args.secret.read()?, &args.user, now + ttl);
+            let credential = mint(&args.secret.required()?, &args.user, now + ttl);
             if args.json {
                 let json = serde_json::json!({
                     "username": credential.username,
@@ -108,7 +124,12 @@ pub(crate) fn run(action: &Action) -> anyhow::Result<()> {
             }
         }
         Action::Verify(args) => {
-            verify(&args.secret.read()?, &args.username, &args.password, now)?;
+            verify(
+                &args.secret.required()?,
+                &args.username,
+                &args.password,
+                now,
+            )?;
             let expiry = args.username.split(':').next().unwrap_or_default();
             let left = expiry.parse::<u64>().unwrap_or(now).saturating_sub(now);
             writeln!(out, "valid for {left} seconds")?;
@@ -127,7 +148,7 @@ pub(crate) fn unix_now() -> anyhow::Result<u64> {
 }
 
 /// Reads seconds, or a number with a unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text.get(digits.len()..) {
         Some("" | "s") => Some(1),

@@ -1,4 +1,5 @@
-//! `turnfleet fleet`: what a running controller knows of its relay nodes, as a table or as the API's own JSON.
+//! `turnfleet fleet`: what a running controller knows of its relay nodes, as a table or as the API's own JSON, and what an
+//! operator does with one of them.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -6,8 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
+use turnfleet_proto::NodeId;
+use ureq::http::{Method, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::credentials;
 
 /// How long the controller may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Args, Debug)]
 pub(crate) struct FleetArgs {
     #[command(subcommand)]
-    view: View,
+    action: Action,
     /// The controller's HTTP API
     #[arg(
         long,
@@ -26,7 +31,7 @@ pub(crate) struct FleetArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     controller: String,
-    /// An API token with the scope viewer
+    /// An API token with the scope viewer, or operator for what changes something
     #[arg(
         long,
         global = true,
@@ -43,13 +48,48 @@ pub(crate) struct FleetArgs {
     json: bool,
 }
 
-/// What to show.
-#[derive(Clone, Copy, Debug, Subcommand)]
-enum View {
+/// What to show or to do.
+#[derive(Debug, Subcommand)]
+enum Action {
     /// Every relay node: whether lists name it, or why not, and what it does
     Nodes,
     /// What the fleet, its regions and zones can hold, and what they hold
     Capacity,
+    /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on
+    Drain {
+        /// The node
+        node: NodeId,
+        /// Ends allocations that still live after this time: seconds, or a number with s, m, h or d
+        #[arg(long, value_parser = credentials::duration)]
+        deadline: Option<Duration>,
+    },
+    /// Takes a drain back
+    Undrain {
+        /// The node
+        node: NodeId,
+    },
+    /// Forgets a relay node that is gone for good, and frees its ports for others
+    Forget {
+        /// The node
+        node: NodeId,
+    },
+}
+
+/// What the HTTP API is asked.
+struct Call {
+    method: Method,
+    path: String,
+    body: Option<Json>,
+}
+
+impl Call {
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            body: None,
+        }
+    }
 }
 
 /// Runs the command.
@@ -57,21 +97,31 @@ enum View {
 /// # Errors
 /// When the controller cannot be reached or refuses.
 pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
-    let path = match args.view {
-        View::Nodes => "/v1/nodes",
-        View::Capacity => "/v1/capacity",
+    let node_path = |node: &NodeId, action: &str| format!("/v1/nodes/{node}{action}");
+    let call = match &args.action {
+        Action::Nodes => Call::new(Method::GET, "/v1/nodes"),
+        Action::Capacity => Call::new(Method::GET, "/v1/capacity"),
+        Action::Drain { node, deadline } => Call {
+            body: deadline.map(|deadline| json!({ "deadline_seconds": deadline.as_secs() })),
+            ..Call::new(Method::POST, node_path(node, "/drain"))
+        },
+        Action::Undrain { node } => Call::new(Method::POST, node_path(node, "/undrain")),
+        Action::Forget { node } => Call::new(Method::DELETE, node_path(node, "")),
     };
-    let answer = ask(args, path)?;
-    let text = match args.view {
+    let answer = ask(args, &call)?;
+    let text = match &args.action {
         _ if args.json => format!("{answer}\n"),
-        View::Nodes => aligned(&nodes(&answer)),
-        View::Capacity => aligned(&capacity(&answer)),
+        Action::Nodes => aligned(&nodes(&answer)),
+        Action::Capacity => aligned(&capacity(&answer)),
+        Action::Drain { node, .. } => format!("{node} is draining\n"),
+        Action::Undrain { node } => format!("{node} is not drained by the controller\n"),
+        Action::Forget { node } => format!("{node} is forgotten\n"),
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 
-fn ask(args: &FleetArgs, path: &str) -> anyhow::Result<Json> {
+fn ask(args: &FleetArgs, call: &Call) -> anyhow::Result<Json> {
     let mut config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false);
@@ -82,12 +132,15 @@ fn ask(args: &FleetArgs, path: &str) -> anyhow::Result<Json> {
         let roots = RootCerts::new_with_certs(&[certificate]);
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    let url = format!("{}{path}", args.controller.trim_end_matches('/'));
-    let mut request = config.build().new_agent().get(&url);
+    let url = format!("{}{}", args.controller.trim_end_matches('/'), call.path);
+    let mut request = Request::builder().method(call.method.clone()).uri(&url);
     if !args.token.is_empty() {
         request = request.header("Authorization", format!("Bearer {}", args.token));
     }
-    let response = request.call();
+    let body = call.body.as_ref().map_or_else(String::new, Json::to_string);
+    let request = request.body(body);
+    let request = request.with_context(|| format!("{url} is no URL (--controller)"))?;
+    let response = config.build().new_agent().run(request);
     let mut response = response.with_context(|| {
         format!(
             "cannot reach the controller at {} (--controller)",

@@ -31,7 +31,7 @@ use clap::{CommandFactory as _, Parser as _};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::cli::{Checked, Cli, Command};
-use crate::config::{Configuration, reference};
+use crate::config::reference;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -84,16 +84,15 @@ fn block_on(service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     result
 }
 
+/// Finds out all that can be known without starting anything.
 fn check(checked: Checked) -> anyhow::Result<()> {
-    fn service<C: Configuration>(args: &cli::ServiceArgs) -> anyhow::Result<()> {
-        let config: Result<C, _> = config::load(args.config.as_deref(), &args.set);
-        config.with_context(|| format!("the configuration of the {} is wrong", C::NAME))?;
-        Ok(())
-    }
-    match checked {
-        Checked::Relay(args) => service::<turnfleet_relay::config::Config>(&args)?,
-        Checked::Controller(args) => service::<turnfleet_controller::config::Config>(&args)?,
+    let warnings = match checked {
+        Checked::Relay(args) => relay::check(&args)?,
+        Checked::Controller(args) => controller::check(&args)?,
         Checked::Up(flags) => up::check(*flags)?,
+    };
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
     print("the configuration is good\n")
 }

@@ -3,13 +3,34 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use turnfleet_proto::ConfigWarning;
+use turnfleet_proto::certificate::Certificate;
 use turnfleet_relay::Node;
 use turnfleet_relay::config::{Config, LogFormat as ConfiguredFormat};
 
-use crate::cli::RelayArgs;
+use crate::cli::{RelayArgs, ServiceArgs};
 use crate::shutdown::Signals;
 use crate::telemetry::{LogArgs, LogFormat};
 use crate::{admin, config, notify, shutdown, telemetry};
+
+/// The title of a list of problems.
+const WRONG: &str = "the configuration of the relay is wrong";
+
+/// What is wrong with a configuration, and what is seldom meant, without starting anything.
+///
+/// # Errors
+/// When the relay would not start with it on this machine.
+pub(crate) fn check(args: &ServiceArgs) -> anyhow::Result<Vec<ConfigWarning>> {
+    let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
+    telemetry::check(&config.log.filter, "log.filter")?;
+    let mut warnings = config.warnings.clone();
+    warnings.extend(config.check_addresses().context(WRONG)?);
+    if let Some(files) = &config.tls {
+        let loaded = Certificate::load(&files.certificate, &files.key);
+        loaded.context("cannot use the certificate (tls.certificate, tls.key)")?;
+    }
+    Ok(warnings)
+}
 
 /// Serves until the first signal, then drains until the last allocation ends, the deadline passes or a second signal comes.
 ///
@@ -20,14 +41,16 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
         shutdown::end_with_standard_input()?;
     }
     let service = &args.service;
-    let config: Config = config::load(service.config.as_deref(), &service.set)
-        .context("the configuration of the relay is wrong")?;
+    let config: Config = config::load(service.config.as_deref(), &service.set).context(WRONG)?;
     let configured = match config.log.format {
         ConfiguredFormat::Text => LogFormat::Text,
         ConfiguredFormat::Json => LogFormat::Json,
     };
-    let filter = log.filter.as_deref().unwrap_or(&config.log.filter);
-    telemetry::start(filter, log.log_format.unwrap_or(configured))?;
+    let format = log.log_format.unwrap_or(configured);
+    match &log.filter {
+        Some(filter) => telemetry::start(filter, format)?,
+        None => telemetry::start_named(&config.log.filter, "log.filter", format)?,
+    }
     let mut signals = Signals::listen()?;
     let deadline = config.drain_deadline;
     let admin = match config.metrics_address {

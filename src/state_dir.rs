@@ -1,11 +1,11 @@
 //! The folder in which `turnfleet up` keeps what must outlive it. One process at a time uses it.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use turnfleet_proto::private_file;
 
 /// A folder that only its owner reads, locked while this value lives.
 #[derive(Debug)]
@@ -77,16 +77,8 @@ impl StateDir {
     /// When the folder cannot be written.
     pub(crate) fn write(&self, name: &str, contents: &str) -> anyhow::Result<PathBuf> {
         let path = self.join(name);
-        let half = self.join(&format!("{name}.half"));
-        let write = || {
-            let mut options = OpenOptions::new();
-            options.create(true).write(true).truncate(true).mode(0o600);
-            let mut file = options.open(&half)?;
-            file.write_all(contents.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&half, &path)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+        let written = private_file::write(&path, contents.as_bytes());
+        written.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
-use turnfleet_proto::credentials::{SharedSecret, mint};
+use anyhow::{Context as _, Result};
+use turnfleet_proto::credentials::mint;
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 use turnfleet_turn::Transport;
 
+use crate::credentials::SecretArgs;
 use crate::resolve::{self, Candidate};
 
 /// How long the credentials of a run are good for.
@@ -87,11 +88,12 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Ephemeral credentials for `users` users, or one static user.
-    pub(crate) fn new(secret: Option<&str>, user: Option<&str>, users: u32) -> Result<Self> {
-        let pairs = match (secret, user) {
-            (Some(secret), _) => {
-                let secret = SharedSecret::new(secret);
+    /// One static user where one is named, ephemeral credentials for `users` users otherwise.
+    pub(crate) fn new(secret: &SecretArgs, user: Option<&str>, users: u32) -> Result<Self> {
+        let pairs = match user {
+            None => {
+                let secret = secret.read()?;
+                let secret = secret.context("give --secret, or --user NAME:PASSWORD")?;
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
                 (0..users)
                     .map(|index| {
@@ -100,13 +102,12 @@ impl Credentials {
                     })
                     .collect()
             }
-            (None, Some(user)) => {
+            Some(user) => {
                 let (name, password) = user
                     .split_once(':')
                     .context("--user: expected NAME:PASSWORD")?;
                 vec![(name.to_owned(), password.to_owned())]
             }
-            (None, None) => bail!("give --secret, or --user NAME:PASSWORD"),
         };
         Ok(Self { pairs })
     }

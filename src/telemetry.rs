@@ -60,12 +60,32 @@ pub(crate) const DEFAULT_FILTER: &str = "info";
 /// # Errors
 /// When the filter cannot be read.
 pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    start_named(filter, "--log", format)
+}
+
+/// Finds out whether `filter`, which was written at `key`, can be read.
+///
+/// # Errors
+/// When it cannot.
+pub(crate) fn check(filter: &str, key: &str) -> anyhow::Result<()> {
+    parse(filter, key).map(drop)
+}
+
+fn parse(filter: &str, key: &str) -> anyhow::Result<EnvFilter> {
     let parsed = EnvFilter::builder().parse(filter);
-    let filter = parsed.with_context(|| {
+    parsed.with_context(|| {
         format!(
-            "--log {filter:?}: expected a level or directives, such as info,turnfleet_relay=debug"
+            "{key} = {filter}: expected a level or directives, such as info,turnfleet_relay=debug"
         )
-    })?;
+    })
+}
+
+/// As [`start`], with a filter that was written at `key`.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(crate) fn start_named(filter: &str, key: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = parse(filter, key)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -240,6 +240,116 @@ fn the_environment_stands_over_the_file_and_set_over_both() {
 }
 
 #[test]
+fn a_flag_stands_over_the_secret_of_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    fs::write(&file, " north\n").unwrap();
+    let file = file.to_str().unwrap();
+    let mint = |flags: &[&str], environment: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
+        command.args(["credentials", "mint"]).args(flags);
+        command.env_remove("TURNFLEET_SHARED_SECRET");
+        if let Some(secret) = environment {
+            command.env("TURNFLEET_SHARED_SECRET", secret);
+        }
+        let output = command.output().unwrap();
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    let verifies = |minted: Option<String>, secret: &str| {
+        let minted = minted.unwrap();
+        let line = |name: &str| {
+            minted
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+                .to_owned()
+        };
+        let (username, password) = (line("username: "), line("password: "));
+        let given = [
+            "--secret",
+            secret,
+            "--username",
+            &username,
+            "--password",
+            &password,
+        ];
+        turnfleet(&[&["credentials", "verify"], &given[..]].concat())
+            .status
+            .success()
+    };
+    assert!(verifies(
+        mint(&["--secret-file", file], Some("south")),
+        "north"
+    ));
+    assert!(verifies(
+        mint(&["--secret", "north"], Some("south")),
+        "north"
+    ));
+    assert!(verifies(mint(&[], Some("south")), "south"));
+    assert_eq!(mint(&[], None), None);
+    for command in ["bench", "conformance"] {
+        // A static user needs no secret, whatever the environment holds.
+        let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+            .args([command, "turn:127.0.0.1:9", "--user", "nobody"])
+            .env("TURNFLEET_SHARED_SECRET", "south")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("NAME:PASSWORD") && !said.contains("cannot be used with"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn check_config_finds_what_would_keep_a_service_from_starting() {
+    let relay = [
+        "check-config",
+        "relay",
+        "--set",
+        "node_id=a",
+        "--set",
+        "controller.endpoints=[\"http://127.0.0.1:8081\"]",
+    ];
+    let said = refused(&[&relay[..], &["--set", "log.filter=info,turnfleet=loud"]].concat());
+    assert!(
+        said.contains("log.filter = info,turnfleet=loud: expected"),
+        "{said}"
+    );
+    let two = "public_ips=[\"192.0.2.1/198.51.100.77\"]";
+    let said = refused(&[&relay[..], &["--set", two]].concat());
+    assert!(
+        said.contains("public_ips[0] = 192.0.2.1/198.51.100.77"),
+        "{said}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("no.pem");
+    fs::write(&file, "no certificate\n").unwrap();
+    let file = file.to_str().unwrap();
+    let set = |key: &str| format!("{key}={file}");
+    let keys = ["http.tls.certificate", "http.tls.key", "probe.ca"].map(set);
+    let mut controller = vec!["check-config", "controller"];
+    for key in &keys {
+        controller.extend(["--set", key]);
+    }
+    let said = refused(&controller);
+    for key in ["(http.tls)", "(probe.ca)"] {
+        assert!(said.contains(key), "{key:?} is missing from\n{said}");
+    }
+    let weak = turnfleet(&["check-config", "controller", "--set", "probe.enabled=false"]);
+    let said = String::from_utf8(weak.stderr).unwrap();
+    assert!(
+        weak.status.success() && said.contains("warning: probe.enabled"),
+        "{said}"
+    );
+}
+
+#[test]
 fn completions_are_there_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(

@@ -58,9 +58,17 @@ fn assert_good(page: &Path, block: &str) -> &'static str {
     // The paths and the addresses are those of another machine.
     const FILES: &str = "/etc/turnfleet/";
     let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["turn.example.org".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     for named in block.split(FILES).skip(1) {
         let name = named.split('"').next().unwrap();
-        fs::write(folder.path().join(name), "0123456789abcdef\n").unwrap();
+        let contents = match name.rsplit('.').next().unwrap() {
+            _ if name == "privkey.pem" => key.as_str(),
+            "pem" => &certificate,
+            "key" => &key,
+            _ => "0123456789abcdef\n",
+        };
+        fs::write(folder.path().join(name), contents).unwrap();
     }
     let here = format!("{}/", folder.path().display());
     let file = folder.path().join("config.toml");

@@ -3,13 +3,14 @@
 //! been checked.
 
 mod checked;
+mod warnings;
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use turnfleet_proto::{ConfigError, ConfigErrors};
+pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
     ApiTokenConfig, Config, ListenerConfig, Opaque, PortPlan, ProbeConfig, TlsFiles,
@@ -32,9 +33,10 @@ pub struct RawConfig {
     pub region: String,
     /// The secret that ephemeral credentials are made with, such as Synapse's `turn_shared_secret`. Without it, or
     /// `shared_secret_file`, one is made at the first start and kept. A change keeps credentials of the previous secret
-    /// alive until they end.
+    /// alive for 24 hours and two minutes: longer than any that the controller mints, and shorter than those of a
+    /// homeserver whose `turn_user_lifetime` is above a day.
     pub shared_secret: Option<String>,
-    /// A file that holds the shared secret; a line break at its end does not count.
+    /// A file that holds the shared secret; space around it does not count.
     pub shared_secret_file: Option<PathBuf>,
     /// Users with a password of their own. Exactly these are accepted; the store keeps their keys and no passwords.
     pub users: Vec<RawUser>,
@@ -161,8 +163,8 @@ impl Default for RawCredentials {
     }
 }
 
-/// Which peers clients may reach. Private, loopback, link-local, metadata and multicast addresses are refused unless they
-/// are allowed here.
+/// Which peers clients may reach. Private addresses are refused unless they are allowed here; loopback, link-local, metadata
+/// and multicast addresses are refused in any case.
 #[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPeers {
@@ -235,7 +237,7 @@ impl Default for RawProbe {
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawApiToken {
-    /// What logs call the bearer.
+    /// What the operator calls the bearer; nothing else refers to it.
     pub name: String,
     /// The token; at least 16 characters. The store keeps its SHA-256 only.
     pub token: Option<String>,

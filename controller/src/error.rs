@@ -43,8 +43,9 @@ pub enum FleetError {
     /// No ports of a public address are left for this node.
     #[error(
         "no relay ports are left on {public_ip} for node {node}: {holders} other nodes hold shares of {relay_ports}, \
-         which relays_per_address = {relays_per_address} divides; raise relays_per_address before the first relay of \
-         that address starts, widen relay_ports, or give the node an address of its own"
+         which relays_per_address = {relays_per_address} divides; forget those that are gone for good with \
+         `turnfleet fleet forget NODE`, raise relays_per_address before the first relay of that address starts, widen \
+         relay_ports, or give the node an address of its own"
     )]
     PortsExhausted {
         /// Who asked.
@@ -119,6 +120,15 @@ pub enum StartError {
         #[source]
         source: FleetError,
     },
+    /// A file of the state directory cannot be written.
+    #[error("cannot write {path} (state_dir)")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// A listener cannot be bound.
     #[error("cannot listen on {address} ({key})")]
     Bind {
@@ -130,6 +140,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The operating system refused a thread.
+    #[error("the operating system refused")]
+    System(#[source] std::io::Error),
     /// A certificate or key cannot be used.
     #[error("the file {path} ({key}) cannot be used: {reason}")]
     Tls {

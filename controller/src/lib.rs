@@ -27,12 +27,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
-use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
+use turnfleet_proto::private_file;
 
 use api::Api;
 use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, Setting, token_hash};
-use fleet::{FleetView, Settings, WEAK_SECRET_BYTES, Wishes};
+use fleet::{FleetView, Settings, Wishes};
 use metrics::Metrics;
 pub use metrics::{MetricReference, metric_reference};
 use probe::Prober;
@@ -43,6 +43,10 @@ pub use error::{FleetError, StartError};
 
 /// The key file in the state directory.
 const KEY_FILE: &str = "store.key";
+/// The file there with the API token that the controller made.
+const API_TOKEN_FILE: &str = "api-token";
+/// The file there with the join token.
+const JOIN_TOKEN_FILE: &str = "join-token";
 
 /// A running controller.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub struct Controller {
     reconciler: JoinHandle<()>,
     api_token: String,
     join_token: String,
-    key_file: PathBuf,
+    state_dir: PathBuf,
 }
 
 impl Controller {
@@ -79,8 +83,9 @@ impl Controller {
             ports: config.ports,
             probing: config.probe.enabled,
         };
-        warn_of_weak_secret(&config);
-        warn_of_vain_networks(&config);
+        for warning in config.warnings() {
+            tracing::warn!(key = warning.key, "{}", warning.message);
+        }
         let wishes = wishes(&config);
         let (reconciler, handle) = Reconciler::open(Arc::new(store), sealer, settings, &wishes)
             .await
@@ -99,6 +104,8 @@ impl Controller {
         let join_token = wishes
             .join_token
             .unwrap_or_else(|| kept(Setting::JoinToken));
+        hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
+        hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
         let metrics = Arc::new(Metrics::new());
         let api = Api::start(&config, handle.clone(), Arc::clone(&metrics)).await?;
@@ -112,8 +119,22 @@ impl Controller {
             reconciler,
             api_token,
             join_token,
-            key_file,
+            state_dir: config.state_dir,
         })
+    }
+
+    /// Reads the files that `config` names, as [`Self::start`] does, and starts nothing.
+    ///
+    /// # Errors
+    /// With every file that cannot be used.
+    pub fn check(config: &Config) -> Result<(), Vec<StartError>> {
+        let mut errors = api::check(config);
+        errors.extend(Prober::check(&config.probe));
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 
     /// Where HTTP is served.
@@ -148,8 +169,20 @@ impl Controller {
 
     /// The file whose key opens the secrets of the store.
     #[must_use]
-    pub fn key_file(&self) -> &Path {
-        &self.key_file
+    pub fn key_file(&self) -> PathBuf {
+        self.state_dir.join(KEY_FILE)
+    }
+
+    /// The file that holds [`Self::api_token`], for the operator's command.
+    #[must_use]
+    pub fn api_token_file(&self) -> PathBuf {
+        self.state_dir.join(API_TOKEN_FILE)
+    }
+
+    /// The file that holds [`Self::join_token`], to be brought to the relays.
+    #[must_use]
+    pub fn join_token_file(&self) -> PathBuf {
+        self.state_dir.join(JOIN_TOKEN_FILE)
     }
 
     /// What is known of the fleet.
@@ -180,6 +213,17 @@ impl Controller {
     }
 }
 
+/// Leaves a token where the operator finds it: the store holds it sealed, and nothing else tells it.
+fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
+    let written = private_file::write(path, format!("{token}\n").as_bytes());
+    written.map_err(|source| StartError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    tracing::info!(path = %path.display(), "{what} is in this file");
+    Ok(())
+}
+
 fn wishes(config: &Config) -> Wishes {
     let token = |given: &ApiTokenConfig| {
         let (name, scopes) = (given.name.clone(), given.scopes.clone());
@@ -194,39 +238,5 @@ fn wishes(config: &Config) -> Wishes {
             .as_ref()
             .map(|token| token.expose().to_owned()),
         api_tokens: config.api_tokens.iter().map(token).collect(),
-    }
-}
-
-fn warn_of_weak_secret(config: &Config) {
-    if let Some(secret) = &config.shared_secret
-        && secret.as_bytes().len() < WEAK_SECRET_BYTES
-    {
-        tracing::warn!(
-            bytes = secret.as_bytes().len(),
-            recommended = WEAK_SECRET_BYTES,
-            "the shared secret is short enough to be guessed from one captured credential",
-        );
-    }
-}
-
-/// Says which networks of `peers.allow` open nothing, because no operator can open them.
-fn warn_of_vain_networks(config: &Config) {
-    let filter = PeerFilter::new(PeerRules {
-        danger_allow_loopback: config.policy.danger_allow_loopback,
-        ..PeerRules::default()
-    });
-    let closed = |ip| {
-        let refused = filter.check_ip(ip).err();
-        refused.filter(|rule| rule.permitted_by(ip).is_none())
-    };
-    for network in &config.policy.allow_peers {
-        let (first, last) = (closed(network.network()), closed(network.broadcast()));
-        if let Some(rule) = first.filter(|_| first == last) {
-            tracing::warn!(
-                %network,
-                rule = rule.name(),
-                "peers.allow opens nothing here: such peers are always refused"
-            );
-        }
     }
 }

@@ -92,7 +92,7 @@ impl Metrics {
             ),
             connections_refused: make.counters(
                 "connections_refused_total",
-                "Connections closed because the listener had as many as it takes.",
+                "Connections closed because the listener had as many as it takes, at all or of their address.",
                 &["listener"],
             ),
             enrolments: make.counters(

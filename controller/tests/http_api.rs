@@ -263,7 +263,13 @@ fn a_token_opens_what_its_scopes_say() {
         scopes: vec![scope.to_owned()],
     };
     let (stage, _node) = staged_with(|raw| {
-        raw.api_tokens = vec![token("minter", "mint"), token("viewer", "viewer")];
+        raw.api_tokens = [
+            ("minter", "mint"),
+            ("viewer", "viewer"),
+            ("operator", "operator"),
+        ]
+        .map(|(name, scope)| token(name, scope))
+        .to_vec();
     });
     let status = |name: &str, method: &str, path: &str| {
         let bearer = format!("Bearer {name}-0123456789abcdef");
@@ -275,6 +281,10 @@ fn a_token_opens_what_its_scopes_say() {
     assert_eq!(status("viewer", "GET", "/v1/nodes"), 200);
     assert_eq!(status("viewer", "GET", "/v1/capacity"), 200);
     assert_eq!(status("nobody", "GET", "/v1/capacity"), 401);
+    assert_eq!(status("viewer", "POST", "/v1/nodes/relay-0/drain"), 403);
+    assert_eq!(status("viewer", "DELETE", "/v1/nodes/relay-0"), 403);
+    assert_eq!(status("operator", "POST", "/v1/nodes/relay-0/drain"), 200);
+    assert_eq!(status("operator", "POST", "/v1/ice-servers"), 403);
     let without = ask(&stage, "GET", "/v1/nodes", &[], "");
     assert_eq!(
         (without.status, without.header("www-authenticate")),
@@ -288,6 +298,94 @@ fn a_token_opens_what_its_scopes_say() {
         "",
     );
     assert_eq!(basic.status, 401);
+}
+
+#[test]
+fn an_operator_drains_a_node_takes_that_back_and_forgets_it_when_it_is_gone() {
+    let (stage, node) = staged();
+    let admin = stage.admin();
+    let call = |method: &str, path: &str, body: &str| {
+        ask(&stage, method, path, &[("authorization", &admin)], body)
+    };
+    let drain = call(
+        "POST",
+        "/v1/nodes/relay-0/drain",
+        r#"{"deadline_seconds":60}"#,
+    );
+    assert_eq!(
+        (drain.status, drain.json()),
+        (200, json!({ "node": "relay-0" }))
+    );
+    stage.wait_for("relay-0", |node| node.draining && !node.listed);
+    assert_eq!(call("POST", "/v1/nodes/relay-0/undrain", "").status, 200);
+    stage.wait_for("relay-0", |node| node.listed);
+    let live = ("DELETE", "/v1/nodes/relay-0", "");
+    assert_refused(&stage, live, (409, "conflict", "node"));
+    drop(node);
+    stage.wait_for("relay-0", |node| !node.connected);
+    assert_eq!(call("DELETE", "/v1/nodes/relay-0", "").status, 200);
+    assert_refused(&stage, live, (404, "unknown_node", "relay-0"));
+    assert_eq!(stage.controller().view().nodes.len(), 0);
+    let bad = (
+        "POST",
+        "/v1/nodes/relay-0/drain",
+        r#"{"deadline_seconds":"soon"}"#,
+    );
+    assert_refused(&stage, bad, (400, "bad_parameter", "body.deadline_seconds"));
+}
+
+#[test]
+fn a_place_of_a_node_that_is_gone_is_free_for_its_successor() {
+    let (stage, node) = staged();
+    drop(node);
+    stage.wait_for("relay-0", |node| !node.connected);
+    let open = || {
+        let credential = stage.enroll("relay-1").unwrap();
+        let mut next = stage.session(&credential, any_hello("relay-1"));
+        let heard = stage.runtime.block_on(next.hear());
+        heard.map(|_| next)
+    };
+    let refused = open().map(drop).unwrap_err();
+    assert!(
+        refused.message().contains("turnfleet fleet forget NODE"),
+        "{refused:?}"
+    );
+    let forget = [("authorization", &*stage.admin())];
+    assert_eq!(
+        ask(&stage, "DELETE", "/v1/nodes/relay-0", &forget, "").status,
+        200
+    );
+    open().unwrap();
+}
+
+#[test]
+fn the_turn_rest_api_counts_and_names_turn_uris_alone() {
+    let (stage, _node) = staged();
+    let uris = |query: &str| {
+        let answer = get(&stage, &format!("/turn?service=turn&{query}")).json();
+        answer["uris"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        [uris("count=1"), uris("count=2"), uris("count=3")],
+        [1, 2, 3]
+    );
+    let stun = ("GET", "/turn?service=turn&transports=stun", "");
+    assert_refused(&stage, stun, (400, "bad_parameter", "query.transports"));
+}
+
+#[test]
+fn tokens_are_in_files_of_their_owner() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new();
+    let controller = stage.controller();
+    for (file, token) in [
+        (controller.api_token_file(), controller.api_token()),
+        (controller.join_token_file(), controller.join_token()),
+    ] {
+        assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), token);
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
 }
 
 #[test]

@@ -66,6 +66,21 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// Something that is skipped, has no effect or weakens the whole: worth a line at start, no reason to refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigWarning {
+    /// The key.
+    pub key: String,
+    /// What was found and what follows from it.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
 /// Everything that is wrong with one configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);

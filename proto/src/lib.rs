@@ -1,12 +1,16 @@
 //! What relay nodes, the controller and callers agree on: the messages between them, node identities, port ranges, TURN
-//! URIs, how a mistake in a configuration is told, and the shared secret with the ephemeral credentials made from it.
+//! URIs, how a mistake in a configuration is told, how a private file is kept, the certificates that
+//! servers show, and the shared secret with the ephemeral
+//! credentials made from it.
 //!
 //! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
 
+pub mod certificate;
 mod config_error;
 pub mod credentials;
 mod node_id;
 mod port_range;
+pub mod private_file;
 mod turn_uri;
 
 /// Messages and services of `turnfleet.fleet.v1`: the control session between relay node and controller.
@@ -33,7 +37,7 @@ pub mod store {
     include!("generated/turnfleet.store.v1.rs");
 }
 
-pub use config_error::{ConfigError, ConfigErrors};
+pub use config_error::{ConfigError, ConfigErrors, ConfigWarning};
 pub use node_id::{NodeId, NodeIdError};
 pub use port_range::{PortRange, PortRangeError};
 pub use turn_uri::{Scheme, TurnUri, TurnUriError, UriTransport};

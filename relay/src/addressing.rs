@@ -1,14 +1,15 @@
 //! Which addresses of this machine the node listens and relays on, and what they look like from outside.
 //!
-//! Expands wildcard listen addresses and pairs external addresses of 1:1 NAT with local ones. What the machine has is
-//! read from `/proc/net`; everything else here is a function of it.
+//! Expands wildcard listen addresses and pairs external addresses of 1:1 NAT with local ones, as a function of the
+//! configuration and of what the machine has.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use turnfleet_turn::AddressFamily;
 use turnfleet_turn::policy::RelayedHost;
 
 use crate::config::{Config, ConfigErrors, ConfigWarning, Findings, Listener, PublicIp};
+use crate::machine::Machine;
 
 /// The concrete addresses of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,18 +29,20 @@ impl Config {
     /// # Errors
     /// When nothing is left to listen on, or external and local addresses do not pair.
     pub fn check_addresses(&self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
-        Addressing::resolve(self, &machine_addresses()).map(|found| found.warnings)
+        Addressing::resolve(self, &Machine::read()).map(|found| found.warnings)
     }
 }
 
 impl Addressing {
-    /// The addresses for `config` on a machine with the global addresses `machine`.
+    /// The addresses for `config` on `machine`.
     ///
     /// # Errors
     /// When nothing is left to listen on, or external and local addresses do not pair.
-    pub(crate) fn resolve(config: &Config, machine: &[IpAddr]) -> Result<Self, ConfigErrors> {
+    pub(crate) fn resolve(config: &Config, machine: &Machine) -> Result<Self, ConfigErrors> {
         let mut findings = Findings::default();
         let mut listeners: Vec<Listener> = Vec::new();
+        let paired = config.public_ips.iter().filter_map(|named| named.local);
+        let paired: Vec<IpAddr> = paired.collect();
         for (index, listener) in config.listeners.iter().enumerate() {
             let address = listener.address;
             let mut add = |address: SocketAddr| {
@@ -56,16 +59,11 @@ impl Addressing {
                 add(address);
                 continue;
             }
-            let family = AddressFamily::of(address.ip());
-            let mut any = false;
-            for &ip in machine
-                .iter()
-                .filter(|ip| AddressFamily::of(**ip) == family)
-            {
+            let meant = machine.wildcard(address.ip(), &paired);
+            for &ip in &meant {
                 add(SocketAddr::new(ip, address.port()));
-                any = true;
             }
-            if !any {
+            if meant.is_empty() {
                 let key = format!("listeners[{index}].address");
                 let message = format!(
                     "{address} is skipped: the machine has no global address of its family"
@@ -166,49 +164,6 @@ fn distinct(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     found
 }
 
-/// The global addresses of this machine, IPv4 first, each family in ascending order: what a wildcard stands for.
-#[must_use]
-pub fn machine_addresses() -> Vec<IpAddr> {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let mut v4 = parse_fib_trie(&read("/proc/net/fib_trie"));
-    let mut v6 = parse_if_inet6(&read("/proc/net/if_inet6"));
-    v4.sort_unstable();
-    v4.dedup();
-    v6.sort_unstable();
-    v6.dedup();
-    let v4 = v4.into_iter().map(IpAddr::V4);
-    v4.chain(v6.into_iter().map(IpAddr::V6)).collect()
-}
-
-/// Local addresses in the kernel's IPv4 routes: a line `|-- ADDRESS` with a line `/32 host LOCAL` below it.
-fn parse_fib_trie(text: &str) -> Vec<Ipv4Addr> {
-    let mut found = Vec::new();
-    let mut above = None;
-    for line in text.lines().map(str::trim) {
-        if let Some(address) = line.strip_prefix("|-- ") {
-            above = address.parse::<Ipv4Addr>().ok();
-        } else if line == "/32 host LOCAL" {
-            found.extend(above.filter(|ip| !ip.is_loopback() && !ip.is_link_local()));
-        }
-    }
-    found
-}
-
-/// Lines of address, interface, prefix length, scope, flags (all in hexadecimal) and interface name.
-fn parse_if_inet6(text: &str) -> Vec<Ipv6Addr> {
-    const GLOBAL: &str = "00";
-    // IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED and IFA_F_TENTATIVE: addresses that are soon gone, or not there.
-    const PASSING: u32 = 0x01 | 0x08 | 0x20 | 0x40;
-    let address = |line: &str| {
-        let mut fields = line.split_ascii_whitespace();
-        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
-        let scope = fields.nth(2)?;
-        let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
-        (scope == GLOBAL && flags & PASSING == 0).then(|| Ipv6Addr::from_bits(address))
-    };
-    text.lines().filter_map(address).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,8 +184,9 @@ mod tests {
         .unwrap()
     }
 
-    fn machine(addresses: &[&str]) -> Vec<IpAddr> {
-        addresses.iter().map(|ip| ip.parse().unwrap()).collect()
+    fn machine(addresses: &[&str]) -> Machine {
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap());
+        Machine::new(addresses.collect(), Vec::new())
     }
 
     fn hosts(addressing: &Addressing) -> Vec<String> {
@@ -253,7 +209,7 @@ mod tests {
                 public_ips: vec!["203.0.113.1".into()],
                 ..RawConfig::default()
             });
-            hosts(&Addressing::resolve(&config.unwrap(), &[]).unwrap())
+            hosts(&Addressing::resolve(&config.unwrap(), &Machine::default()).unwrap())
         };
         let direct = RawListener {
             proxy_protocol_from: Vec::new(),
@@ -292,12 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn one_external_address_is_enough_beside_a_bridge_of_containers() {
+        let addresses = ["10.0.0.7", "172.17.0.1"].map(|ip| ip.parse().unwrap());
+        let machine = Machine::new(addresses.to_vec(), vec![addresses[0]]);
+        let config = config(&[("udp", "0.0.0.0:3478")], &["203.0.113.8"]);
+        let addressing = Addressing::resolve(&config, &machine).unwrap();
+        assert_eq!(hosts(&addressing), ["203.0.113.8/10.0.0.7"]);
+    }
+
+    #[test]
     fn a_wildcard_without_addresses_is_skipped_with_a_warning() {
         let config = config(&[("udp", "0.0.0.0:1"), ("udp", "[::]:1")], &[]);
         let addressing = Addressing::resolve(&config, &machine(&["192.0.2.1"])).unwrap();
         assert_eq!(addressing.listeners.len(), 1);
         assert_eq!(addressing.warnings[0].key, "listeners[1].address");
-        let errors = Addressing::resolve(&config, &[]).unwrap_err();
+        let errors = Addressing::resolve(&config, &Machine::default()).unwrap_err();
         assert_eq!(errors.0[0].key(), "listeners");
     }
 
@@ -311,7 +276,7 @@ mod tests {
             ],
             &["203.0.113.1", "2001:db8::1", "203.0.113.2"],
         );
-        let addressing = Addressing::resolve(&config, &[]).unwrap();
+        let addressing = Addressing::resolve(&config, &Machine::default()).unwrap();
         assert_eq!(
             hosts(&addressing),
             [
@@ -325,7 +290,9 @@ mod tests {
     #[test]
     fn named_pairs_leave_the_rest_to_the_order() {
         let two = [("udp", "10.0.0.1:1"), ("udp", "10.0.1.1:1")];
-        let addressing = |public_ips: &[&str]| Addressing::resolve(&config(&two, public_ips), &[]);
+        let addressing = |public_ips: &[&str]| {
+            Addressing::resolve(&config(&two, public_ips), &Machine::default())
+        };
         let resolved = addressing(&["203.0.113.2/10.0.1.1", "203.0.113.1"]).unwrap();
         assert_eq!(
             hosts(&resolved),
@@ -347,21 +314,9 @@ mod tests {
             &["203.0.113.1/10.0.2.1"],
             &["2001:db8::1"],
         ] {
-            let errors = Addressing::resolve(&config(&two, public_ips), &[]).unwrap_err();
+            let errors =
+                Addressing::resolve(&config(&two, public_ips), &Machine::default()).unwrap_err();
             assert!(errors.0[0].key().starts_with("public_ips"), "{errors}");
         }
-    }
-
-    #[test]
-    fn the_kernels_tables_are_read() {
-        let v4 = "Local:\n  +-- 0.0.0.0/0 2 0 2\n     |-- 192.0.2.0\n        /24 link UNICAST\n     |-- 192.0.2.7\n        \
-                  /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 192.0.2.255\n        /32 link BROADCAST\n";
-        assert_eq!(parse_fib_trie(v4), [Ipv4Addr::new(192, 0, 2, 7)]);
-        let v6 = "20010db8000000000000000000000007 02 40 00 80     eth0\n\
-                  20010db8000000000000000000000008 02 40 00 01     eth0\n\
-                  fe800000000000000000000000000001 02 40 20 80     eth0\n\
-                  00000000000000000000000000000001 01 80 10 80       lo\n";
-        let expected: Ipv6Addr = "2001:db8::7".parse().unwrap();
-        assert_eq!(parse_if_inet6(v6), [expected]);
     }
 }

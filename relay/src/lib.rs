@@ -9,8 +9,10 @@ mod addressing;
 mod budget;
 pub mod config;
 mod control;
+mod controllers;
 mod driver;
 mod listeners;
+mod machine;
 pub mod metrics;
 mod node;
 mod policy;
@@ -18,12 +20,12 @@ mod process;
 mod serving;
 pub mod shard;
 
-pub use addressing::machine_addresses;
 /// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
 pub mod datagram {
     pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
     pub use crate::driver::ip_options::{Standing, prepare};
 }
 
+pub use machine::Machine;
 pub use node::{BoundListener, Node, NodeError, NodeStatus};
 pub use policy::{GrantedRange, RelayPolicy};

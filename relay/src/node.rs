@@ -10,22 +10,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use turnfleet_proto::NodeId;
+use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
 use turnfleet_turn::{Ledger, Transport};
 
-use crate::addressing::{Addressing, machine_addresses};
+use crate::addressing::Addressing;
 use crate::budget::DescriptorBudget;
 use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Session, SnapshotCache, StateDir,
     StateDirError,
 };
+use crate::machine::Machine;
 use crate::metrics::{self, Observed};
 use crate::policy::{GrantedRange, LocalPolicy};
 use crate::process::ProcessUsage;
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, Certificate, CertificateError, CertificateWatcher, EventLog, Listener, ShardSet,
-    ShardSettings, StreamLimits, raise_descriptor_limit,
+    BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
 };
 
 /// How often a drain looks whether it is over.
@@ -115,7 +116,7 @@ impl Node {
     /// When a listener cannot be opened, the state folder or the certificate cannot be used, or the configuration does not
     /// fit the machine.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let addressing = Addressing::resolve(&config, &machine_addresses())?;
+        let addressing = Addressing::resolve(&config, &Machine::read())?;
         for warning in config.warnings.iter().chain(&addressing.warnings) {
             tracing::warn!(key = warning.key, "{}", warning.message);
         }
@@ -152,6 +153,9 @@ impl Node {
         let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
         let serving = Arc::new(serving);
         let status = Arc::new(ControlStatus::new());
+        for endpoint in &config.controller.endpoints {
+            serving.close_controller(&endpoint.uri).await;
+        }
         serve_from_cache(&serving, &cache, &identity, &dir);
 
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
@@ -360,17 +364,6 @@ fn bound_listeners<'a>(
 }
 
 fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudget) -> LocalPolicy {
-    let literal = |uri: &http::Uri| {
-        let host = uri.host()?;
-        host.trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse()
-            .ok()
-    };
-    let endpoints = &config.controller.endpoints;
-    let controllers = endpoints
-        .iter()
-        .filter_map(|endpoint| literal(&endpoint.uri));
     let hosts = addressing.hosts.iter();
     let own = hosts.flat_map(|host| [host.local, host.public]);
     // Those of listeners that only balancers reach are no hosts.
@@ -378,7 +371,7 @@ fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudg
     let own = own.chain(listeners.map(|listener| listener.address.ip()));
     LocalPolicy {
         public_ips: addressing.public_ips(),
-        own_ips: own.chain(controllers).collect(),
+        own_ips: own.collect(),
         nonce_lifetime: config.nonce_lifetime,
         limits: config.limits,
         allocations: budget.allocations,

@@ -60,7 +60,7 @@ pub struct GrantedRange {
 pub(crate) struct LocalPolicy {
     /// The addresses that peers see: grants for any other are refused.
     pub(crate) public_ips: Vec<IpAddr>,
-    /// Addresses of the node itself and of its controllers, closed to clients except on ports that the fleet relays on.
+    /// Addresses of the node itself, closed to clients except on ports that the fleet relays on.
     pub(crate) own_ips: Vec<IpAddr>,
     /// How long a nonce is good for.
     pub(crate) nonce_lifetime: Duration,

@@ -17,6 +17,7 @@ use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
 
+use crate::controllers::{self, Controllers};
 use crate::policy::{self, GrantedRange, LocalPolicy, RelayPolicy, SnapshotError};
 use crate::process;
 use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
@@ -29,6 +30,7 @@ pub(crate) struct Serving {
     ledger: Arc<Ledger>,
     events: EventLog,
     shards: Mutex<Shards>,
+    controllers: Mutex<Controllers>,
     applied: watch::Sender<AppliedPolicy>,
     drain: watch::Sender<Drain>,
     alternates: ArcSwap<Alternates>,
@@ -91,6 +93,7 @@ impl Serving {
             ledger: Arc::new(ledger),
             events,
             shards: Mutex::new(Shards::Waiting(bound)),
+            controllers: Mutex::default(),
             applied: watch::Sender::default(),
             drain: watch::Sender::default(),
             alternates: ArcSwap::default(),
@@ -109,10 +112,14 @@ impl Serving {
                 running,
             });
         }
-        if running > 0 && snapshot.generation == running {
+        let moved = self.controllers().change();
+        if running > 0 && snapshot.generation == running && moved.is_none() {
             return Ok(Applied::Running);
         }
-        let compiled = policy::compile(snapshot, &self.local)?;
+        let controllers = moved.unwrap_or_else(|| self.controllers().addresses());
+        let mut local = self.local.clone();
+        local.own_ips.extend(&controllers);
+        let compiled = policy::compile(snapshot, &local)?;
         let ports = |grant: &GrantedRange| GrantedPorts {
             public: grant.public,
             first: grant.range.first(),
@@ -126,7 +133,15 @@ impl Serving {
             generation: compiled.generation,
             granted: compiled.granted,
         });
+        self.controllers().enforced(controllers);
         Ok(Applied::Changed)
+    }
+
+    /// Closes the controller at `uri` to clients, wherever its name leads to at the moment. The next snapshot that is applied
+    /// makes it so; there is one whenever a session begins.
+    pub(crate) async fn close_controller(&self, uri: &http::Uri) {
+        let addresses = controllers::resolve(uri).await;
+        self.controllers().found(controllers::host(uri), addresses);
     }
 
     fn run_by(&self, policy: RelayPolicy) -> Result<(), SnapshotError> {
@@ -339,6 +354,12 @@ impl Serving {
         if let Shards::Running { set, .. } = shards {
             set.stop();
         }
+    }
+
+    fn controllers(&self) -> MutexGuard<'_, Controllers> {
+        self.controllers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shards(&self) -> MutexGuard<'_, Shards> {

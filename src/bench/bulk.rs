@@ -60,7 +60,7 @@ struct Line {
 /// # Errors
 /// When the server cannot be used, stands still, or brings back other bytes.
 pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> {
-    let credentials = Credentials::new(args.secret.as_deref(), args.user.as_deref(), 1)?;
+    let credentials = Credentials::new(&args.secret, args.user.as_deref(), 1)?;
     let opener = Opener::new(&args.target, args.ca.as_deref())?;
     let open = || -> Result<Line> {
         let (username, password) = credentials.of(0);

@@ -17,8 +17,10 @@ mod traffic;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use turnfleet_relay::shard::raise_descriptor_limit;
 
+use crate::credentials::SecretArgs;
 use crate::target::{Credentials, Target};
 use load::Load;
 use process::Processes;
@@ -33,16 +35,10 @@ pub(crate) struct Args {
     /// A second server, measured in alternation with the first; ratios of the first to it are printed.
     #[arg(long, value_name = "URI")]
     versus: Option<Target>,
-    /// The shared secret that ephemeral credentials are made with.
-    #[arg(
-        long,
-        env = "TURNFLEET_SECRET",
-        hide_env_values = true,
-        conflicts_with = "user"
-    )]
-    secret: Option<String>,
+    #[command(flatten)]
+    secret: SecretArgs,
     /// A static user.
-    #[arg(long, value_name = "NAME:PASSWORD")]
+    #[arg(long, value_name = "NAME:PASSWORD", conflicts_with_all = ["secret", "secret_file"])]
     user: Option<String>,
     /// The CA that the certificate of a turns: server is checked against.
     #[arg(long, value_name = "FILE")]
@@ -136,8 +132,7 @@ impl Contestant {
     ) -> Result<Self> {
         let processes = Processes::new(pids)?;
         let before = processes.resident_bytes();
-        let credentials =
-            Credentials::new(args.secret.as_deref(), args.user.as_deref(), args.users());
+        let credentials = Credentials::new(&args.secret, args.user.as_deref(), args.users());
         let mut load = Load::new(args, target, peer, &credentials?)?;
         progress(&format!(
             "{target}: making {} allocations",
@@ -211,6 +206,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--allocations {} is odd: without --peer two allocations talk to each other, so an even number is needed",
         args.allocations
     );
+    raise_descriptor_limit().context("cannot raise the limit on open files")?;
     let mut contestants = vec![Contestant::prepare(
         args,
         &args.target,

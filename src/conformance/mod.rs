@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use crate::credentials::SecretArgs;
 use crate::target::Target;
 use report::{Finding, Report};
 use statement::{Outcome, Statement, Verdict};
@@ -46,16 +47,10 @@ const QUIET: Duration = Duration::from_millis(500);
 pub(crate) struct Args {
     /// The server: turn:HOST[:PORT][?transport=udp|tcp] or turns:HOST[:PORT]; without a port, where its SRV records say.
     target: Target,
-    /// The shared secret that ephemeral credentials are made with.
-    #[arg(
-        long,
-        env = "TURNFLEET_SECRET",
-        hide_env_values = true,
-        conflicts_with = "user"
-    )]
-    secret: Option<String>,
+    #[command(flatten)]
+    secret: SecretArgs,
     /// A static user; statements about two users are skipped.
-    #[arg(long, value_name = "NAME:PASSWORD")]
+    #[arg(long, value_name = "NAME:PASSWORD", conflicts_with_all = ["secret", "secret_file"])]
     user: Option<String>,
     /// The CA that the certificate of a turns: server is checked against.
     #[arg(long, value_name = "FILE")]

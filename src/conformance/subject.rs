@@ -36,7 +36,7 @@ pub(super) struct Subject {
 impl Subject {
     /// Reaches the server once, and finds out where its peers stand where nobody has said it.
     pub(super) fn new(args: &Args) -> Result<Self> {
-        let credentials = Credentials::new(args.secret.as_deref(), args.user.as_deref(), USERS)?;
+        let credentials = Credentials::new(&args.secret, args.user.as_deref(), USERS)?;
         let opener = Opener::new(&args.target, args.ca.as_deref())?;
         let local = opener.open()?.local_address()?.ip();
         let peers = match (args.peer.is_empty(), local.is_loopback()) {
@@ -51,7 +51,7 @@ impl Subject {
             transport: opener.transport(),
             opener,
             credentials,
-            has_many_users: args.secret.is_some(),
+            has_many_users: args.user.is_none(),
             peers,
             lines: Cell::new(0),
             batch: Rc::new(RefCell::new(ReceiveBatch::new(SLOTS))),

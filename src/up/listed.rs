@@ -61,7 +61,7 @@ pub(super) async fn all(plan: &Plan, controller: &Controller) {
 fn missing(plan: &Plan, view: &FleetView) -> Vec<String> {
     let relays = plan.relays.iter();
     let missing =
-        relays.filter_map(|relay| Some(format!("{} {}", relay.name, reason(relay, view)?)));
+        relays.filter_map(|relay| Some(format!("{}: {}", relay.name, reason(relay, view)?)));
     missing.collect()
 }
 
@@ -77,10 +77,6 @@ fn reason(relay: &Relay, view: &FleetView) -> Option<String> {
     if node.listed {
         return None;
     }
-    Some(match (&node.refusal, &node.probe) {
-        _ if !node.connected => "has no control session".to_owned(),
-        (Some(refusal), _) => format!("refused its policy: {refusal}"),
-        (None, Some(Err(failure))) => format!("fails its probe: {}", failure.name()),
-        (None, None | Some(Ok(()))) => "has not been probed".to_owned(),
-    })
+    let reason = view.reason(node).map(|reason| reason.to_string());
+    Some(reason.unwrap_or_else(|| "is not listed".to_owned()))
 }

@@ -20,8 +20,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::{Config as ControllerConfig, ListenerConfig};
+use turnfleet_proto::ConfigWarning;
+use turnfleet_proto::certificate::Certificate;
 use turnfleet_relay::Node;
 use turnfleet_relay::config::Config as RelayConfig;
+use turnfleet_relay::shard::raise_descriptor_limit;
 use turnfleet_turn::Transport;
 
 use crate::certificate::{Authority, Files};
@@ -50,6 +53,7 @@ pub(crate) async fn run(flags: Flags, log: &LogArgs) -> anyhow::Result<()> {
     let filter = log.filter.as_deref().unwrap_or(DEFAULT_FILTER);
     telemetry::start(filter, log.log_format.unwrap_or_default())?;
     let mut signals = Signals::listen()?;
+    raise_descriptor_limit().context("cannot raise the limit on open files")?;
     let mut fleet = Fleet::prepare(flags)?;
     let result = tokio::select! {
         result = fleet.serve(log) => result,
@@ -63,13 +67,19 @@ pub(crate) async fn run(flags: Flags, log: &LogArgs) -> anyhow::Result<()> {
     result
 }
 
-/// Reads the flags and the keys that they hold for the controller and the relays, and starts nothing.
+/// Reads the flags and the keys that they hold for the controller and the relays, and starts nothing. Returns what is
+/// seldom meant.
 ///
 /// # Errors
 /// With everything that is wrong.
-pub(crate) fn check(flags: Flags) -> anyhow::Result<()> {
+pub(crate) fn check(flags: Flags) -> anyhow::Result<Vec<ConfigWarning>> {
     let flags = flags.over_file().context(WRONG)?;
-    Plan::new(flags).context(WRONG).map(drop)
+    let plan = Plan::new(flags).context(WRONG)?;
+    if let Some(files) = &plan.given_certificate {
+        let loaded = Certificate::load(&files.certificate, &files.key);
+        loaded.context("cannot use the certificate (--tls-cert, --tls-key)")?;
+    }
+    Ok(plan.warnings())
 }
 
 /// The parts of a fleet, as far as they have started.
@@ -157,13 +167,6 @@ impl Fleet {
             config::finish(layers).context("the configuration of the controller is wrong")?;
         let secured = |listener: &ListenerConfig| listener.tls.is_some();
         let (https, grpcs) = (secured(&config.http), secured(&config.grpc));
-        let address = config.http.address;
-        if !https && !address.ip().is_loopback() {
-            tracing::warn!(%address, "API tokens cross the network in the clear (--http); see controller.http.tls");
-        }
-        if !config.probe.enabled {
-            tracing::warn!("relays are listed without a probe (controller.probe.enabled)");
-        }
         let ports = config.ports;
         let controller = Controller::start(config)
             .await
@@ -176,7 +179,7 @@ impl Fleet {
         let session = ControlSession {
             endpoint: urls.grpc.clone(),
             ca: grpcs.then(|| authority.certificate.clone()),
-            join_token: self.state.write("join-token", controller.join_token())?,
+            join_token: controller.join_token_file(),
             certificate: self
                 .plan
                 .given_certificate

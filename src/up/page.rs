@@ -1,7 +1,10 @@
 //! What `turnfleet up` prints when the fleet is ready: how to use it, for a person, and the ready line for a script.
+//!
+//! The page holds secrets. A terminal shows them; a journal or a file does not, and is told which file of the state folder
+//! holds them.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::IpAddr;
 
 use turnfleet_controller::Controller;
@@ -11,6 +14,9 @@ use super::plan::Plan;
 use super::ready::Ready;
 use crate::credentials::unix_now;
 use crate::state_dir::StateDir;
+
+/// What a terminal would show: a credential, the shared secret in a homeserver's configuration, and the API token.
+const FILE: &str = "secrets.txt";
 
 /// Prints the page, and with `--json` the ready line: the line is then alone on standard output, and the page goes to
 /// standard error. A reader that has gone stops no fleet.
@@ -23,9 +29,21 @@ pub(crate) fn print(
     state: &StateDir,
     controller: &Controller,
 ) -> anyhow::Result<()> {
+    let seen = if plan.flags().json {
+        std::io::stderr().is_terminal()
+    } else {
+        std::io::stdout().is_terminal()
+    };
     let mut page = String::new();
-    servers(&mut page, ready, controller)?;
-    homeserver(&mut page, ready)?;
+    servers(&mut page, ready)?;
+    if seen {
+        secrets(&mut page, ready, controller)?;
+    } else {
+        let mut whole = String::new();
+        secrets(&mut whole, ready, controller)?;
+        let file = state.write(FILE, &whole)?;
+        writeln!(page, "\nSecrets            {}", file.display())?;
+    }
     places(&mut page, ready, plan, state, controller)?;
     writeln!(page, "\nStop it with Ctrl-C.")?;
     if plan.flags().json {
@@ -40,7 +58,7 @@ pub(crate) fn print(
     Ok(())
 }
 
-fn servers(page: &mut String, ready: &Ready, controller: &Controller) -> anyhow::Result<()> {
+fn servers(page: &mut String, ready: &Ready) -> anyhow::Result<()> {
     let Ready { relays, realm, .. } = ready;
     writeln!(
         page,
@@ -51,10 +69,23 @@ fn servers(page: &mut String, ready: &Ready, controller: &Controller) -> anyhow:
     for uri in &ready.turn_uris {
         writeln!(page, "  {uri}")?;
     }
+    Ok(())
+}
+
+/// Whatever lets somebody in.
+fn secrets(page: &mut String, ready: &Ready, controller: &Controller) -> anyhow::Result<()> {
     let credential = mint(&controller.shared_secret(), "try-me", unix_now()? + 3600);
     writeln!(page, "\nA credential, good for an hour")?;
     writeln!(page, "  username  {}", credential.username)?;
     writeln!(page, "  password  {}", credential.password)?;
+    homeserver(page, ready)?;
+    // A browser keeps what stands behind the hash to itself.
+    writeln!(
+        page,
+        "\nDashboard          {}/#token={}",
+        ready.http, ready.api_token
+    )?;
+    writeln!(page, "API token          {}", ready.api_token)?;
     Ok(())
 }
 
@@ -79,14 +110,7 @@ fn places(
     state: &StateDir,
     controller: &Controller,
 ) -> anyhow::Result<()> {
-    // A browser keeps what stands behind the hash to itself.
-    writeln!(
-        page,
-        "\nDashboard          {}/#token={}",
-        ready.http, ready.api_token
-    )?;
     writeln!(page, "API                {}", ready.http)?;
-    writeln!(page, "API token          {}", ready.api_token)?;
     writeln!(page, "State folder       {}", state.path().display())?;
     writeln!(
         page,

@@ -47,7 +47,7 @@ impl Plan {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let plan = Self {
             relays,
-            listen_ips: listen_ips(&flags.listen_ip, &mut problems),
+            listen_ips: listen_ips(&flags, &mut problems),
             public_ips: flags
                 .public_ip
                 .iter()
@@ -158,7 +158,8 @@ fn given_certificate(flags: &Flags, problems: &mut ConfigErrors) -> Option<Files
 }
 
 /// The addresses to listen on, wildcards resolved. A default that the machine lacks is skipped; one that was asked for is a problem.
-fn listen_ips(asked: &[IpAddr], problems: &mut ConfigErrors) -> Vec<IpAddr> {
+fn listen_ips(flags: &Flags, problems: &mut ConfigErrors) -> Vec<IpAddr> {
+    let asked = &flags.listen_ip;
     let mut ips: Vec<IpAddr> = Vec::new();
     if asked.is_empty() {
         for ip in [
@@ -182,10 +183,12 @@ fn listen_ips(asked: &[IpAddr], problems: &mut ConfigErrors) -> Vec<IpAddr> {
     }
     for ip in asked {
         let meant = if ip.is_unspecified() {
-            let machine = turnfleet_relay::machine_addresses().into_iter();
-            machine
-                .filter(|other| other.is_ipv4() == ip.is_ipv4())
-                .collect()
+            let paired = flags
+                .public_ip
+                .iter()
+                .filter_map(|text| text.split_once('/'));
+            let paired: Vec<IpAddr> = paired.filter_map(|(_, ip)| ip.parse().ok()).collect();
+            turnfleet_relay::Machine::read().wildcard(*ip, &paired)
         } else {
             vec![*ip]
         };

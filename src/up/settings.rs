@@ -12,7 +12,7 @@ use super::Flags;
 use super::plan::{Plan, Relay};
 use crate::certificate::Files;
 use crate::config::{self, Configuration as _, Layers, Schema, insert};
-use turnfleet_proto::ConfigErrors;
+use turnfleet_proto::{ConfigErrors, ConfigWarning};
 
 /// How relays reach the controller, and what they show to clients.
 #[derive(Clone, Debug)]
@@ -135,6 +135,22 @@ impl Plan {
         if let Err(found) = judged {
             problems.append_named(found, |key| self.written("relay", key));
         }
+    }
+
+    /// What is seldom meant among the keys of the controller and of a relay.
+    pub(crate) fn warnings(&self) -> Vec<ConfigWarning> {
+        let nowhere = PathBuf::from("/dev/null");
+        let files = Files {
+            certificate: nowhere.clone(),
+            key: nowhere,
+        };
+        let controller = self.controller(Path::new("state"), &files);
+        let found = config::finish::<ControllerConfig>(controller);
+        let mut found = found.map_or_else(|_| Vec::new(), |config| config.warnings());
+        for warning in &mut found {
+            warning.key = self.written("controller", &warning.key);
+        }
+        found
     }
 
     /// Where the value of a key of the `part` was written.

@@ -92,7 +92,7 @@ fn a_killed_relay_leaves_the_lists_disturbs_no_other_call_and_comes_back_with_it
         // However this ends, the calls do too.
         let _end = End(&over);
         signal("KILL", fleet.pid(1));
-        let gone = within(Duration::from_secs(2), "lists forget the relay", || {
+        let gone = within(SOON, "lists forget the relay", || {
             !fleet.listed_ports().contains(&victim)
         });
         assert!(fleet.listed_ports().contains(&ports.0), "after {gone:?}");

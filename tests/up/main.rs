@@ -12,6 +12,7 @@ mod client;
 mod credentials;
 mod draining;
 mod fleet;
+mod machines;
 mod processes;
 mod ready;
 mod refusals;

@@ -2,7 +2,6 @@
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
 
 use crate::fleet::{Fleet, Place, Ports, SOON, lives, within};
 
@@ -13,13 +12,7 @@ fn the_end_gives_every_port_back_and_ends_every_child() {
     for arguments in [&["--relays", "2"][..], &["--relays", "2", "--spawn"]] {
         let mut fleet = place.start(ports, arguments);
         let pids = [fleet.pid(0), fleet.pid(1)];
-        let begun = Instant::now();
         assert_eq!(fleet.signal("TERM").code(), Some(0));
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "{:?}",
-            begun.elapsed()
-        );
         assert!(!pids.iter().any(|pid| lives(*pid)));
         for port in [ports.0, ports.0 + 2] {
             UdpSocket::bind(("127.0.0.1", port)).unwrap();
@@ -37,7 +30,7 @@ fn children_die_with_a_parent_that_is_killed() {
             .all(|pid| lives(*pid) && *pid != u64::from(fleet.child.0.id()))
     );
     fleet.signal("KILL");
-    within(Duration::from_secs(2), "the children end", || {
+    within(SOON, "the children end", || {
         !pids.iter().any(|pid| lives(*pid))
     });
 }

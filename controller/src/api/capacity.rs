@@ -100,8 +100,7 @@ pub(crate) async fn capacity(
 
 impl From<Totals> for TotalsBody {
     fn from(totals: Totals) -> Self {
-        let gauges = [totals.allocations, totals.ports, totals.file_descriptors];
-        let saturation = gauges.map(ratio).into_iter().fold(0.0, f64::max);
+        let saturation = totals.saturation();
         Self {
             nodes: totals.nodes,
             listed: totals.listed,
@@ -116,18 +115,6 @@ impl From<Totals> for TotalsBody {
                 _ => "critical",
             },
         }
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a ratio needs no more than 53 bits"
-)]
-fn ratio(gauge: Gauge) -> f64 {
-    if gauge.limit == 0 {
-        0.0
-    } else {
-        gauge.used as f64 / gauge.limit as f64
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct CredentialRequest {
     user: String,
     ttl: Option<u64>,
     kinds: Vec<UriKind>,
+    turn_only: bool,
     count: Option<usize>,
     region: Option<String>,
 }
@@ -67,6 +68,14 @@ impl CredentialRequest {
         Ok(())
     }
 
+    /// A request for TURN URIs alone: `stun` is no transport of it.
+    pub(crate) fn turn_only() -> Self {
+        Self {
+            turn_only: true,
+            ..Self::default()
+        }
+    }
+
     /// Sets the transports, in order of preference.
     pub(crate) fn transports<'a>(
         &mut self,
@@ -75,11 +84,11 @@ impl CredentialRequest {
     ) -> Result<(), ApiError> {
         for name in names {
             let kind = match name {
-                "stun" => UriKind::Stun,
+                "stun" if !self.turn_only => UriKind::Stun,
                 "udp" => UriKind::Udp,
                 "tcp" => UriKind::Tcp,
                 "tls" => UriKind::Tls,
-                _ => return Err(Self::bad_transports(place)),
+                _ => return Err(self.bad_transports(place)),
             };
             if !self.kinds.contains(&kind) {
                 self.kinds.push(kind);
@@ -89,9 +98,14 @@ impl CredentialRequest {
     }
 
     /// The error for transports that are no list of known names.
-    pub(crate) fn bad_transports(place: &str) -> ApiError {
+    pub(crate) fn bad_transports(&self, place: &str) -> ApiError {
         let what = "the transports hold something that is not a transport";
-        ApiError::bad_parameter(place.to_owned(), what, "some of stun, udp, tcp, tls")
+        let expected = if self.turn_only {
+            "some of udp, tcp, tls"
+        } else {
+            "some of stun, udp, tcp, tls"
+        };
+        ApiError::bad_parameter(place.to_owned(), what, expected)
     }
 
     /// Sets how many URIs there may be; `None` stands for what is no whole number.
@@ -134,6 +148,7 @@ impl CredentialRequest {
             client: caller,
             region: self.region.as_deref(),
             kinds: &self.kinds,
+            turn_only: self.turn_only,
             count: self.count,
         });
         if uris.is_empty() {

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Uri};
 
@@ -14,7 +14,7 @@ use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::cors::{Origins, cors};
 use super::status::ApiError;
-use super::{capacity, dashboard, ice_servers, nodes, turn_rest};
+use super::{capacity, dashboard, ice_servers, node_actions, nodes, turn_rest};
 use crate::fleet::record::Scope;
 
 /// The whole API.
@@ -24,6 +24,9 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .route("/turn", get(turn_rest::turn).post(turn_rest::turn))
         .route("/v1/ice-servers", post(ice_servers::ice_servers))
         .route("/v1/nodes", get(nodes::nodes))
+        .route("/v1/nodes/{node}", delete(node_actions::forget))
+        .route("/v1/nodes/{node}/drain", post(node_actions::drain))
+        .route("/v1/nodes/{node}/undrain", post(node_actions::undrain))
         .route("/v1/capacity", get(capacity::capacity))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))

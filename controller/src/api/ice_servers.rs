@@ -72,7 +72,7 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
                 let names = value
                     .as_array()
                     .and_then(|all| all.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-                let names = names.ok_or_else(|| CredentialRequest::bad_transports(&place))?;
+                let names = names.ok_or_else(|| asked.bad_transports(&place))?;
                 asked.transports(names.into_iter(), &place)?;
             }
             ("count", value) => asked.count(value.as_u64(), &place)?,

@@ -12,9 +12,11 @@ mod dashboard;
 mod fleet_service;
 mod http;
 mod ice_servers;
+mod node_actions;
 mod nodes;
 mod parameters;
 mod rate;
+mod seats;
 mod serve;
 mod status;
 mod tls;
@@ -26,12 +28,14 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use turnfleet_proto::certificate::CertificateWatcher;
 
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
 use serve::{Endpoint, Protocols, serve};
+use tls::Tls;
 
 /// The running listeners.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Api {
     grpc_address: SocketAddr,
     stop: watch::Sender<bool>,
     servers: [JoinHandle<()>; 2],
+    /// Replace the certificates of the listeners.
+    _watchers: [Option<CertificateWatcher>; 2],
 }
 
 impl Api {
@@ -54,15 +60,12 @@ impl Api {
     ) -> Result<Self, StartError> {
         let (http, http_address) = bind(&config.http, "http.address").await?;
         let (grpc, grpc_address) = bind(&config.grpc, "grpc.address").await?;
-        let http_tls =
-            config.http.tls.as_ref().map(|files| {
-                tls::server_config(files, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])
-            });
-        let grpc_tls = config
-            .grpc
-            .tls
-            .as_ref()
-            .map(|files| tls::server_config(files, "grpc.tls", &[tls::ALPN_H2]));
+        let secure = |listener: &ListenerConfig, key, alpn: &[&[u8]]| {
+            let files = listener.tls.as_ref();
+            files.map(|files| Tls::new(files, key, alpn)).transpose()
+        };
+        let http_tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
+        let grpc_tls = secure(&config.grpc, "grpc.tls", &[tls::ALPN_H2])?;
         let app = app::App {
             handle: handle.clone(),
             metrics: Arc::clone(&metrics),
@@ -73,14 +76,14 @@ impl Api {
         let (stop, stopped) = watch::channel(false);
         let http = Endpoint {
             listener: http,
-            tls: http_tls.transpose()?,
+            tls: http_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Http,
             router: http::router(app, cors::Origins::new(&config.cors_origins)),
             metrics: Arc::clone(&metrics),
         };
         let grpc = Endpoint {
             listener: grpc,
-            tls: grpc_tls.transpose()?,
+            tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Grpc,
             router: fleet_service::FleetService::router(handle, Arc::clone(&metrics)),
             metrics,
@@ -94,6 +97,7 @@ impl Api {
             grpc_address,
             stop,
             servers,
+            _watchers: [http_tls, grpc_tls].map(|tls| tls.map(|tls| tls.watcher)),
         })
     }
 
@@ -115,6 +119,17 @@ impl Api {
             drop(server.await);
         }
     }
+}
+
+/// The files of the listeners that cannot be used.
+pub(crate) fn check(config: &Config) -> Vec<StartError> {
+    let listeners = [(&config.http, "http.tls"), (&config.grpc, "grpc.tls")];
+    let files = listeners
+        .into_iter()
+        .filter_map(|(listener, key)| Some((listener.tls.as_ref()?, key)));
+    files
+        .filter_map(|(files, key)| tls::load(files, key).err())
+        .collect()
 }
 
 async fn bind(

@@ -9,7 +9,7 @@ use super::auth::bearer_token;
 use super::capacity::RatesBody;
 use super::status::ApiError;
 use crate::fleet::record::Scope;
-use crate::fleet::{FleetView, Health, Load, NodeView, ProbeFailure};
+use crate::fleet::{FleetView, Load, NodeView};
 
 #[derive(Serialize)]
 struct Answer<'v> {
@@ -97,7 +97,7 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         listed: node.listed,
         connected: node.connected,
         draining: node.draining,
-        reason: reason(node, view),
+        reason: view.reason(node).map(|reason| reason.to_string()),
         listeners: identity
             .listeners
             .iter()
@@ -126,51 +126,6 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         load: load(&node.load),
         rates: RatesBody::from(node.rates),
         saturation: node.saturation.instant,
-    }
-}
-
-/// The first thing that keeps the node, or one of its transports, out of lists.
-fn reason(node: &NodeView, view: &FleetView) -> Option<String> {
-    if let Some(refusal) = &node.refusal {
-        return Some(format!("refused the policy snapshot: {refusal}"));
-    }
-    if let Some(Err(failure)) = node.probe {
-        return Some(format!("probe: {}", probe_failure(failure)));
-    }
-    if !node.connected {
-        return Some("no control session".to_owned());
-    }
-    if node.draining {
-        return Some("draining".to_owned());
-    }
-    if node.health == Health::Starting {
-        return Some("no probe has succeeded yet".to_owned());
-    }
-    if !node.listed {
-        return Some(if node.applied_generation == view.generation {
-            "saturated".to_owned()
-        } else {
-            format!(
-                "runs generation {} of {}",
-                node.applied_generation, view.generation
-            )
-        });
-    }
-    let broken: Vec<_> = node
-        .broken
-        .iter()
-        .map(|transport| transport.name())
-        .collect();
-    (!broken.is_empty()).then(|| format!("probe: {} does not work", broken.join(", ")))
-}
-
-fn probe_failure(failure: ProbeFailure) -> String {
-    match failure {
-        ProbeFailure::NoListener => "the node has no listener by UDP, TCP or TLS".to_owned(),
-        ProbeFailure::NoAnswer => "no answer in time".to_owned(),
-        ProbeFailure::Connection => "the connection or its TLS handshake failed".to_owned(),
-        ProbeFailure::Refused(code) => format!("the relay refused a request with {code}"),
-        ProbeFailure::DataLost => "data between two allocations was lost".to_owned(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The accept loop that the HTTP and the gRPC listener share: TLS, HTTP/1.1 and HTTP/2, and the bounds that keep slow or
-//! idle strangers from holding the controller.
+//! The accept loop that the HTTP and the gRPC listener share: TLS, HTTP/1.1 and HTTP/2, and the bounds that keep slow, idle
+//! or many strangers from holding the controller.
 //!
 //! It owns connections, not their meaning: a request goes to the router as it is, with the caller's address as an
 //! extension.
@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
+use super::seats::Seats;
 use super::tls::ALPN_H2;
 use crate::metrics::Metrics;
 
@@ -30,8 +31,10 @@ use crate::metrics::Metrics;
 const MAX_CONNECTIONS: usize = 8192;
 /// From the acceptance of a connection to the end of its TLS handshake, or to its first bytes.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the header of an HTTP/1.1 request, and the longest rest between two of them.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Of these, one address may have so many.
+const MAX_OF_ONE_ADDRESS: usize = MAX_CONNECTIONS / 8;
+/// For the header of an HTTP/1.1 request, and the longest rest between two requests of callers, by either version.
+const REST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a request's header.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// The loop's rest after a failed accept (descriptors are used up), so that it does not spin.
@@ -104,6 +107,7 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
         metrics,
     } = endpoint;
     let acceptor = tls.map(TlsAcceptor::from);
+    let seats = Seats::new(MAX_OF_ONE_ADDRESS);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -119,7 +123,8 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
                 continue;
             }
         };
-        if connections.len() >= MAX_CONNECTIONS {
+        let seat = seats.take(from.ip());
+        if connections.len() >= MAX_CONNECTIONS || seat.is_none() {
             metrics.connection_refused(protocols.name());
             continue;
         }
@@ -130,7 +135,11 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
             router: router.clone(),
             stop: stop.clone(),
         };
-        connections.spawn(connection.run(stream, acceptor.clone()));
+        let run = connection.run(stream, acceptor.clone());
+        connections.spawn(async move {
+            run.await;
+            drop(seat);
+        });
     }
     drop(listener);
     let all_ended = async { while connections.join_next().await.is_some() {} };
@@ -210,10 +219,16 @@ impl Connection {
     {
         let builder = builder(self.protocols, version);
         let (caller, router) = (self.caller, self.router);
+        let (open, requests) = watch::channel(0);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(caller);
             let answer = router.clone().call(request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            let open = OpenRequest::count(&open);
+            async move {
+                let answer = answer.await.unwrap_or_else(|never| match never {});
+                drop(open);
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
@@ -222,9 +237,43 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            // HTTP/1.1 has its own limit, and the sessions of relays rest as long as they like.
+            () = rested(requests, REST_TIMEOUT), if (self.protocols, version) == (Protocols::Http, Version::Http2) => {
+                connection.as_mut().graceful_shutdown();
+                // Answers that nobody reads go with the connection.
+                tokio::time::timeout(REST_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(listener = self.protocols.name(), from = %self.from, %error, "connection ended");
+        }
+    }
+}
+
+/// A request that is being answered.
+struct OpenRequest(watch::Sender<usize>);
+
+impl OpenRequest {
+    fn count(open: &watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Waits until no request has been open for `rest`.
+async fn rested(mut open: watch::Receiver<usize>, rest: Duration) {
+    loop {
+        match tokio::time::timeout(rest, open.changed()).await {
+            Err(_) if *open.borrow() == 0 => return,
+            Ok(Ok(())) | Err(_) => {}
+            // The service has gone, and the connection with it.
+            Ok(Err(_)) => std::future::pending().await,
         }
     }
 }
@@ -241,7 +290,7 @@ fn builder(protocols: Protocols, version: Version) -> auto::Builder<TokioExecuto
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(REST_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES);
     builder
         .http2()
@@ -253,5 +302,28 @@ fn builder(protocols: Protocols, version: Version) -> auto::Builder<TokioExecuto
     match version {
         Version::Http1 => builder.http1_only(),
         Version::Http2 => builder.http2_only(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_rests_when_no_request_is_open() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            const REST: Duration = Duration::from_millis(1);
+            let (open, requests) = watch::channel(0);
+            let request = OpenRequest::count(&open);
+            let busy = rested(requests.clone(), REST);
+            let ended = tokio::time::timeout(REST * 50, busy).await;
+            assert!(ended.is_err(), "a request is open");
+            drop(request);
+            rested(requests, REST).await;
+        });
     }
 }

@@ -145,8 +145,32 @@ impl ApiError {
             "unknown_path",
             excerpt(path),
             "there is nothing at this path",
-            "one of /turn, /v1/ice-servers, /v1/nodes, /v1/capacity, /metrics, /livez, /readyz, /",
+            "one of /turn, /v1/ice-servers, /v1/nodes, /v1/nodes/NODE, /v1/nodes/NODE/drain, /v1/nodes/NODE/undrain, \
+             /v1/capacity, /metrics, /livez, /readyz, /",
         )
+    }
+
+    /// 404 for a node that is none.
+    pub(crate) fn unknown_node(node: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_node",
+            node,
+            "there is no such node",
+            "a node that /v1/nodes names",
+        )
+    }
+
+    /// 409 for what the state of a node forbids.
+    fn conflict(what: String, expected: &'static str) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "node", what, expected)
+    }
+
+    /// 503 for a change that may go through later.
+    fn unavailable(what: String) -> Self {
+        let expected = "another try after the seconds in the Retry-After header";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "unavailable", "controller", what, expected).retry_after(1)
     }
 
     /// 405; the `Allow` header is the router's.
@@ -226,6 +250,34 @@ impl IntoResponse for ApiError {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+/// What an operator hears of `error`.
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        match &error {
+            FleetError::UnknownNode(node) => Self::unknown_node(node.to_string()),
+            FleetError::Live(_) => Self::conflict(
+                error.to_string(),
+                "a node without a control session: stop its process first",
+            ),
+            FleetError::Contended { .. } | FleetError::Stopping => {
+                Self::unavailable(error.to_string())
+            }
+            FleetError::Store(cause) if cause.is_retryable() => {
+                tracing::warn!(%cause, "the store failed");
+                Self::unavailable(error.to_string())
+            }
+            FleetError::Store(_)
+            | FleetError::JoinToken
+            | FleetError::Credential
+            | FleetError::NotYours { .. }
+            | FleetError::SessionReplaced
+            | FleetError::Registration(_)
+            | FleetError::PortsExhausted { .. }
+            | FleetError::TooManyNodes { .. } => Self::internal(&error),
+        }
     }
 }
 

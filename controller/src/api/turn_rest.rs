@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use serde::Serialize;
-use turnfleet_proto::Scheme;
 
 use super::app::{App, answer_json, body_bytes, caller};
 use super::auth::bearer_token;
@@ -45,15 +44,11 @@ pub(crate) async fn turn(State(app): State<App>, request: Request) -> Result<Res
     let asked = credential_request(&parameters)?;
     let minted = asked.mint(&view, app.default_ttl, caller)?;
     app.metrics.credentials_minted.inc();
-    let uris = minted.uris.iter().filter(|uri| match uri.scheme {
-        Scheme::Turn | Scheme::Turns => true,
-        Scheme::Stun | Scheme::Stuns => false,
-    });
     Ok(answer_json(&Answer {
         username: minted.credential.username,
         password: minted.credential.password,
         ttl: minted.ttl,
-        uris: uris.map(ToString::to_string).collect(),
+        uris: minted.uris.iter().map(ToString::to_string).collect(),
     })
     .into_response())
 }
@@ -77,7 +72,7 @@ fn form(headers: &HeaderMap, body: &Bytes) -> Result<Parameters, ApiError> {
 }
 
 fn credential_request(parameters: &Parameters) -> Result<CredentialRequest, ApiError> {
-    let mut asked = CredentialRequest::default();
+    let mut asked = CredentialRequest::turn_only();
     match parameters.value("service")? {
         Some("turn") => {}
         Some(_) | None => {

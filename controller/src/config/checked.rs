@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
-use turnfleet_proto::{ConfigError, ConfigErrors, PortRange};
+use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
 use super::{RawApiToken, RawConfig, RawTls, RawUser};
 use crate::fleet::record::{Policy, Scope, StaticUser};
@@ -95,7 +95,7 @@ pub struct ProbeConfig {
 /// An API token that the operator gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiTokenConfig {
-    /// What logs call the bearer.
+    /// What the operator calls the bearer.
     pub name: String,
     /// The token.
     pub token: Opaque,
@@ -383,8 +383,8 @@ impl Check {
     }
 
     fn file(&mut self, key: &str, path: &Path) -> Option<String> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+        match private_file::read_secret(path) {
+            Ok(text) => Some(text),
             Err(error) => {
                 let value = Some(path.display().to_string());
                 self.fail(key, value, format!("a readable text file ({error})"));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use turnfleet_turn::Instant;
 
 use super::health::Health;
-use super::node::{Counters, Load};
+use super::node::{Capacity, Counters, Load};
+use super::record::PortGrant;
 use super::view::{FleetView, NodeView};
 
 /// What a node does a second.
@@ -169,7 +170,8 @@ impl Totals {
         if node.health == Health::Gone {
             return gone;
         }
-        let [allocations, ports, file_descriptors] = gauges(&node.load, node);
+        let granted = granted_ports(&node.grants);
+        let [allocations, ports, file_descriptors] = gauges(&node.load, node.capacity(), granted);
         let listed = usize::from(node.listed);
         Self {
             listed,
@@ -179,6 +181,12 @@ impl Totals {
             rates: node.rates,
             ..gone
         }
+    }
+
+    /// The largest of the ratios of used to limit, from 0 to 1.
+    #[must_use]
+    pub fn saturation(&self) -> f64 {
+        fullest([self.allocations, self.ports, self.file_descriptors])
     }
 
     fn add(&mut self, other: &Self) {
@@ -199,13 +207,8 @@ impl Totals {
     }
 }
 
-fn gauges(load: &Load, node: &NodeView) -> [Gauge; 3] {
-    let capacity = node.capacity();
-    let granted: u64 = node
-        .grants
-        .iter()
-        .map(|grant| u64::from(grant.range.len()))
-        .sum();
+/// Allocations, relayed ports and file descriptors of a node that has so many ports.
+fn gauges(load: &Load, capacity: Capacity, granted: u64) -> [Gauge; 3] {
     [
         Gauge {
             used: load.allocations,
@@ -222,6 +225,14 @@ fn gauges(load: &Load, node: &NodeView) -> [Gauge; 3] {
     ]
 }
 
+/// The ports of all `grants`.
+pub(super) fn granted_ports(grants: &[PortGrant]) -> u64 {
+    grants
+        .iter()
+        .map(|grant| u64::from(grant.range.len()))
+        .sum()
+}
+
 /// The allocations that a node can hold: what it says, and no more than it has ports for. Zero is unknown.
 pub(super) fn allocation_limit(said: u64, granted_ports: u64) -> u64 {
     match (said, granted_ports) {
@@ -231,26 +242,14 @@ pub(super) fn allocation_limit(said: u64, granted_ports: u64) -> u64 {
     }
 }
 
-/// The largest ratio of used to limit under `load`.
-pub(super) fn saturation(load: &Load, limits: [u64; 3]) -> f64 {
-    let [allocations, ports, file_descriptors] = limits;
-    [
-        Gauge {
-            used: load.allocations,
-            limit: allocations,
-        },
-        Gauge {
-            used: load.relayed_ports_used,
-            limit: ports,
-        },
-        Gauge {
-            used: load.file_descriptors_used,
-            limit: file_descriptors,
-        },
-    ]
-    .into_iter()
-    .map(Gauge::ratio)
-    .fold(0.0, f64::max)
+/// How full a node with these ports is under `load`.
+pub(super) fn saturation(load: &Load, capacity: Capacity, granted: u64) -> f64 {
+    fullest(gauges(load, capacity, granted))
+}
+
+/// The largest ratio of used to limit.
+fn fullest(gauges: [Gauge; 3]) -> f64 {
+    gauges.into_iter().map(Gauge::ratio).fold(0.0, f64::max)
 }
 
 /// The capacity of the fleet: of every zone and region, and of all together.

@@ -117,7 +117,7 @@ impl Liveness {
         self.round += 1;
     }
 
-    /// A session opened, of the incarnation that was known or of a later one.
+    /// A session opened, of the incarnation that was known, if any was, or of a later one.
     pub(super) fn opened(&mut self, now: Instant, same_incarnation: bool) {
         if !same_incarnation || self.contact == Contact::Left {
             self.standing = Standing::Unproven;

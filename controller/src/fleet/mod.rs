@@ -14,6 +14,7 @@ pub(crate) mod node;
 mod placement;
 mod plan;
 mod port_grants;
+mod reason;
 pub mod record;
 mod registry;
 mod secrets;
@@ -42,6 +43,7 @@ pub use node::{
 };
 pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
+pub use reason::Reason;
 pub use secrets::WEAK_SECRET_BYTES;
 pub use start::{Fresh, Wishes};
 pub use view::{FleetView, NodeView, Probing};

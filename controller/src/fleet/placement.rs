@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 
-use super::capacity::allocation_limit;
+use super::capacity::{allocation_limit, granted_ports};
 use super::health::Health;
 use super::node::Transport;
 use super::view::{FleetView, NodeView};
@@ -22,12 +22,15 @@ pub const MAX_URIS: usize = 8;
 pub struct Ask<'a> {
     /// Whose list it is; the same user gets the same relays while the fleet is the same. May be empty.
     pub user: &'a str,
-    /// Where the caller comes from; stands for an empty user, by its /24 or /56.
+    /// Where the caller comes from; stands for an empty user, by its /24 or /56. Relays with both families show it the
+    /// one that it came by first.
     pub client: Option<IpAddr>,
     /// The region to prefer; the controller's own where it is not named.
     pub region: Option<&'a str>,
     /// The kinds of URIs, in order of preference; empty for the default list.
     pub kinds: &'a [UriKind],
+    /// Leaves `stun:` out of the default list.
+    pub turn_only: bool,
     /// How many URIs, 1 to [`MAX_URIS`]; four where it is not said.
     pub count: Option<usize>,
 }
@@ -114,11 +117,7 @@ impl Candidate {
 
 /// Capacity times headroom, halved for a node that the controller cannot hear.
 fn weight(node: &NodeView) -> f64 {
-    let ports: u64 = node
-        .grants
-        .iter()
-        .map(|grant| u64::from(grant.range.len()))
-        .sum();
+    let ports = granted_ports(&node.grants);
     let capacity = allocation_limit(node.capacity().allocations, ports).max(1) as f64;
     let headroom = f64::from(8 - node.saturation.eighths.min(7)) / 8.0;
     let heard = if node.health == Health::Unmanaged {
@@ -170,68 +169,112 @@ impl FleetView {
             count
         };
         let nodes = self.candidates.pick(ask.user_hash(), region, relays);
+        let mut list = List::new(ask, count);
         if default {
-            default_list(&nodes, count)
+            list.fill_by_default(&nodes, ask.turn_only);
         } else {
-            asked_list(&nodes, ask.kinds, count)
+            list.fill(&nodes, ask.kinds);
         }
+        list.uris
     }
 }
 
-/// `stun:` and `turn:` by UDP of the first relay, `turn:` by UDP of the second, and a way through firewalls that let only TCP
-/// pass; then whatever else there is. A list of one has no use for `stun:`.
-fn default_list(nodes: &[&NodeView], count: usize) -> Vec<TurnUri> {
-    let of = |place: usize, kind| nodes.get(place).and_then(|node| uri(node, kind));
-    let mut list = Vec::with_capacity(count);
-    let mut add = |uri: Option<TurnUri>| {
-        if let Some(uri) = uri
-            && list.len() < count
-            && !list.contains(&uri)
-        {
-            list.push(uri);
-        }
-    };
-    if count > 1 {
-        add(of(0, UriKind::Stun));
-    }
-    add(of(0, UriKind::Udp));
-    add(of(1, UriKind::Udp));
-    add(of(0, UriKind::Tls).or_else(|| of(0, UriKind::Tcp)));
-    for kind in [UriKind::Tcp, UriKind::Tls, UriKind::Udp] {
-        for node in nodes {
-            add(uri(node, kind));
-        }
-    }
-    list
+/// A list in the making: no URI twice, and no more than were asked for.
+struct List {
+    uris: Vec<TurnUri>,
+    count: usize,
+    families: [Family; 2],
 }
 
-/// The kinds in the caller's order, each of two relays before the next kind, then those of further relays.
-fn asked_list(nodes: &[&NodeView], kinds: &[UriKind], count: usize) -> Vec<TurnUri> {
-    let mut list = Vec::with_capacity(count);
-    for pair in nodes.chunks(2) {
-        for kind in kinds {
-            for uri in pair.iter().filter_map(|node| uri(node, *kind)) {
-                if list.len() < count && !list.contains(&uri) {
-                    list.push(uri);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl List {
+    fn new(ask: &Ask<'_>, count: usize) -> Self {
+        let by_v6 = ask.client.is_some_and(|ip| ip.to_canonical().is_ipv6());
+        Self {
+            uris: Vec::with_capacity(count),
+            count,
+            families: if by_v6 {
+                [Family::V6, Family::V4]
+            } else {
+                [Family::V4, Family::V6]
+            },
+        }
+    }
+
+    /// `stun:` and `turn:` by UDP of the first relay, `turn:` by UDP of the second, and a way through firewalls that let only
+    /// TCP pass; then whatever else there is. A list of one has no use for `stun:`.
+    fn fill_by_default(&mut self, nodes: &[&NodeView], turn_only: bool) {
+        let of = |list: &Self, place: usize, kind| {
+            let node = nodes.get(place)?;
+            list.preferred(node, kind)
+        };
+        if self.count > 1 && !turn_only {
+            self.add(of(self, 0, UriKind::Stun));
+        }
+        self.add(of(self, 0, UriKind::Udp));
+        self.add(of(self, 1, UriKind::Udp));
+        self.add(of(self, 0, UriKind::Tls).or_else(|| of(self, 0, UriKind::Tcp)));
+        for family in self.families {
+            for kind in [UriKind::Tcp, UriKind::Tls, UriKind::Udp] {
+                for node in nodes {
+                    self.add(uri(node, kind, family));
                 }
             }
         }
     }
-    list
+
+    /// The kinds in the caller's order, each of two relays before the next kind, then those of further relays; at last what
+    /// the same relays have by the other family.
+    fn fill(&mut self, nodes: &[&NodeView], kinds: &[UriKind]) {
+        let places = || {
+            let pairs = nodes.chunks(2);
+            pairs.flat_map(|pair| {
+                kinds
+                    .iter()
+                    .flat_map(move |kind| pair.iter().map(move |node| (node, *kind)))
+            })
+        };
+        for (node, kind) in places() {
+            self.add(self.preferred(node, kind));
+        }
+        for (node, kind) in places() {
+            self.add(uri(node, kind, self.families[1]));
+        }
+    }
+
+    fn preferred(&self, node: &NodeView, kind: UriKind) -> Option<TurnUri> {
+        let [first, second] = self.families;
+        uri(node, kind, first).or_else(|| uri(node, kind, second))
+    }
+
+    fn add(&mut self, uri: Option<TurnUri>) {
+        if let Some(uri) = uri
+            && self.uris.len() < self.count
+            && !self.uris.contains(&uri)
+        {
+            self.uris.push(uri);
+        }
+    }
 }
 
 /// The URI of `node` for `kind`, where it has a listener for it that works.
 ///
 /// `turns:` carries the node's DNS name, which its certificate is made out to. The others carry an address: it needs no
 /// resolver, and the name of a certificate that several relays share would lead to another one.
-fn uri(node: &NodeView, kind: UriKind) -> Option<TurnUri> {
+fn uri(node: &NodeView, kind: UriKind, family: Family) -> Option<TurnUri> {
     let (scheme, listener, transport) = match kind {
         UriKind::Stun => (Scheme::Stun, Transport::Udp, None),
         UriKind::Udp => (Scheme::Turn, Transport::Udp, Some(UriTransport::Udp)),
         UriKind::Tcp => (Scheme::Turn, Transport::Tcp, Some(UriTransport::Tcp)),
         UriKind::Tls => (Scheme::Turns, Transport::Tls, Some(UriTransport::Tcp)),
     };
-    let address = node.listeners(listener).next()?.address;
+    let mut addresses = node.listeners(listener).map(|listener| listener.address);
+    let address = addresses.find(|address| address.is_ipv4() == (family == Family::V4))?;
     let name = node
         .identity
         .hostname

@@ -249,7 +249,7 @@ pub enum Scope {
     Mint,
     /// See nodes and capacity.
     Viewer,
-    /// Drain nodes.
+    /// Drain and forget nodes.
     Operator,
     /// Everything.
     Admin,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::Now;
 
-use super::capacity::{RateMeter, SaturationMeter, allocation_limit, saturation};
+use super::capacity::{RateMeter, SaturationMeter, granted_ports, saturation};
 use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
 use super::liveness::Liveness;
 use super::node::{Identity, Incarnation, Load, Registration, Transport};
@@ -73,7 +73,9 @@ impl NodeState {
     }
 
     pub(super) fn opened(&mut self, now: Now, number: u64, registration: Registration) {
-        let same = self.incarnation == Some(registration.incarnation);
+        // Incarnations are not kept: after a restart of the controller it is the probe that knows the process.
+        let known = self.incarnation.unwrap_or(registration.incarnation);
+        let same = known == registration.incarnation;
         self.liveness.opened(now.instant, same);
         if !same {
             self.load = Load::default();
@@ -104,19 +106,9 @@ impl NodeState {
         if let Some(load) = load {
             self.load = load;
             self.rates.update(now.instant, load.counters);
-            let ports: u64 = self
-                .grants
-                .iter()
-                .map(|grant| u64::from(grant.range.len()))
-                .sum();
-            let capacity = self.identity.capacity;
-            let limits = [
-                allocation_limit(capacity.allocations, ports),
-                ports,
-                capacity.file_descriptors,
-            ];
-            self.saturation
-                .update(now.instant, saturation(&load, limits));
+            let granted = granted_ports(&self.grants);
+            let instant = saturation(&load, self.identity.capacity, granted);
+            self.saturation.update(now.instant, instant);
         }
     }
 

@@ -1,13 +1,15 @@
 //! One examination of a node: which trial is made on which listener, and what its outcome says about node and transport.
 //!
 //! A node whose session lives is tried on its listeners in turn, by UDP first, with a full round trip every fifth time and a
-//! Binding otherwise; a node whose session broke gets two quick Bindings, because all that is asked is whether it is there.
+//! Binding otherwise; a node whose session broke gets quick Bindings by two transports at once, because all that is asked is
+//! whether it is there.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::ServerName;
+use tokio::task::JoinSet;
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
 use turnfleet_turn::wire::ErrorCode;
 use turnfleet_turn::{AddressFamily, Transport as CoreTransport};
@@ -16,17 +18,20 @@ use super::link::Place;
 use super::trial::{Kind, Step, Trial, TrialError};
 use crate::fleet::{FleetView, Listener, NodeView, ProbeFailure, Transport};
 
-/// The user part of the probe's credentials.
-const USER: &str = "turnfleet-probe";
+/// The probe's credentials name no user, and so no quota that others could use up.
+const NOBODY: &str = "";
 /// How long they are good for, in seconds: clocks may differ by that much.
 const CREDENTIAL_TTL: u64 = 120;
 /// For each step of a trial.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// For a step of the trial that tells a broken transport from a dead node.
 const CROSS_CHECK_TIMEOUT: Duration = Duration::from_millis(500);
-/// For each quick Binding.
-const QUICK_TIMEOUT: Duration = Duration::from_millis(200);
-const QUICK_TRIES: usize = 2;
+/// For quick Bindings together, on a node that is near, and on one that is far or has not been measured. A broken session
+/// waits no longer than 1.5 s for their word.
+const QUICK_LIMITS: (Duration, Duration) =
+    (Duration::from_millis(400), Duration::from_millis(1200));
+/// The limit in terms of what an earlier trial took.
+const QUICK_FACTOR: u32 = 4;
 /// Every so many trials, the first among them, are round trips.
 const ROUND_TRIP_EVERY: u64 = 5;
 
@@ -37,10 +42,21 @@ pub(super) struct Examination {
     credential: EphemeralCredential,
     family: AddressFamily,
     turn: u64,
-    quick: bool,
+    /// The time for quick Bindings, of a node that has no session.
+    quick: Option<Duration>,
     /// A draining node opens no allocations.
     draining: bool,
     broken: Vec<Transport>,
+}
+
+/// What is known of a node from earlier examinations.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct History<'a> {
+    /// Which listener and kind of trial is next.
+    pub(super) turn: u64,
+    /// What its last good trial took.
+    pub(super) took: Option<Duration>,
+    pub(super) broken: &'a [Transport],
 }
 
 /// What an examination found.
@@ -58,8 +74,7 @@ impl Examination {
     pub(super) fn new(
         node: &NodeView,
         view: &FleetView,
-        turn: u64,
-        broken: &[Transport],
+        history: History<'_>,
         tls: &Arc<rustls::ClientConfig>,
     ) -> Self {
         let mut places: Vec<Place> = node
@@ -76,42 +91,44 @@ impl Examination {
         Self {
             places,
             tls: Arc::clone(tls),
-            credential: mint(view.minting_secret(), USER, now + CREDENTIAL_TTL),
+            credential: mint(view.minting_secret(), NOBODY, now + CREDENTIAL_TTL),
             family: if has_v4 {
                 AddressFamily::V4
             } else {
                 AddressFamily::V6
             },
-            turn,
-            quick: !node.connected,
+            turn: history.turn,
+            quick: (!node.connected).then(|| quick_limit(history.took)),
             draining: node.draining,
-            broken: broken.to_vec(),
+            broken: history.broken.to_vec(),
         }
     }
 
-    pub(super) async fn run(self) -> Finding {
+    /// Carries it out. Nothing is found where the controller's own machine had no room for a trial.
+    pub(super) async fn run(self) -> Option<Finding> {
         let Some(first) = self.places.first() else {
-            return Finding::failure(ProbeFailure::NoListener);
+            return Some(Finding::failure(ProbeFailure::NoListener));
         };
-        if self.quick {
-            return self.run_quick(first).await;
+        if let Some(limit) = self.quick {
+            return self.run_quick(first, limit).await;
         }
         let (index, kind) = self.plan();
         let place = &self.places[index];
-        match self.try_once(place, kind, TIMEOUT).await {
-            Ok(duration) => Finding {
+        match self.trial(place, kind, TIMEOUT).run_timed().await {
+            Ok(duration) => Some(Finding {
                 result: Ok(duration),
                 worked: Some(ours(place.transport)),
                 failed: None,
-            },
-            Err(failure @ (ProbeFailure::NoAnswer | ProbeFailure::Connection)) => {
+            }),
+            Err(Found::Nothing) => None,
+            Err(Found::Failure(failure @ (ProbeFailure::NoAnswer | ProbeFailure::Connection))) => {
                 self.cross_check(place.transport, failure).await
             }
-            Err(
+            Err(Found::Failure(
                 failure @ (ProbeFailure::NoListener
                 | ProbeFailure::Refused(_)
                 | ProbeFailure::DataLost),
-            ) => Finding::failure(failure),
+            )) => Some(Finding::failure(failure)),
         }
     }
 
@@ -136,67 +153,101 @@ impl Examination {
         (index, kind)
     }
 
-    async fn run_quick(&self, place: &Place) -> Finding {
-        let mut finding = Finding::failure(ProbeFailure::NoAnswer);
-        for _ in 0..QUICK_TRIES {
-            match self.try_once(place, Kind::Binding, QUICK_TIMEOUT).await {
-                Ok(duration) => {
-                    finding.result = Ok(duration);
-                    break;
+    /// Bindings on the first listener, once more after half the time, and on one of another transport. The first answer of
+    /// any is enough.
+    async fn run_quick(&self, first: &Place, limit: Duration) -> Option<Finding> {
+        let mut running = JoinSet::new();
+        let mut begin = |place: &Place, after: Duration| {
+            let trial = self.trial(place, Kind::Binding, limit);
+            running.spawn(async move {
+                tokio::time::sleep(after).await;
+                tokio::time::timeout(limit.saturating_sub(after), trial.run_timed())
+                    .await
+                    .unwrap_or(Err(Found::Failure(ProbeFailure::NoAnswer)))
+            });
+        };
+        begin(first, Duration::ZERO);
+        begin(first, limit / 2);
+        if let Some(other) = self.other_than(first.transport) {
+            begin(other, Duration::ZERO);
+        }
+        let mut found = None;
+        // Dropping the set ends what is still running.
+        while let Some(ended) = running.join_next().await {
+            match ended {
+                Ok(Ok(duration)) => {
+                    return Some(Finding {
+                        result: Ok(duration),
+                        worked: None,
+                        failed: None,
+                    });
                 }
-                Err(failure) => finding.result = Err(failure),
+                Ok(Err(Found::Failure(failure))) => found = Some(Finding::failure(failure)),
+                Ok(Err(Found::Nothing)) | Err(_) => {}
             }
         }
-        finding
+        found
     }
 
     /// Whether `failure` is the node's, or only that of `transport`.
-    async fn cross_check(&self, transport: CoreTransport, failure: ProbeFailure) -> Finding {
-        let other = self.places.iter().find(|place| {
-            place.transport != transport && !self.broken.contains(&ours(place.transport))
-        });
-        let Some(other) = other else {
-            return Finding::failure(failure);
+    async fn cross_check(
+        &self,
+        transport: CoreTransport,
+        failure: ProbeFailure,
+    ) -> Option<Finding> {
+        let Some(other) = self.other_than(transport) else {
+            return Some(Finding::failure(failure));
         };
-        match self
-            .try_once(other, Kind::Binding, CROSS_CHECK_TIMEOUT)
-            .await
-        {
-            Ok(duration) => Finding {
+        let trial = self.trial(other, Kind::Binding, CROSS_CHECK_TIMEOUT);
+        match trial.run_timed().await {
+            Ok(duration) => Some(Finding {
                 result: Ok(duration),
                 worked: None,
                 failed: Some(ours(transport)),
-            },
-            Err(_) => Finding::failure(failure),
+            }),
+            Err(Found::Failure(_)) => Some(Finding::failure(failure)),
+            Err(Found::Nothing) => None,
         }
     }
 
-    async fn try_once(
-        &self,
-        place: &Place,
-        kind: Kind,
-        timeout: Duration,
-    ) -> Result<Duration, ProbeFailure> {
-        let trial = Trial {
+    /// A listener of another transport, which is not known to be broken.
+    fn other_than(&self, transport: CoreTransport) -> Option<&Place> {
+        self.places.iter().find(|place| {
+            place.transport != transport && !self.broken.contains(&ours(place.transport))
+        })
+    }
+
+    fn trial(&self, place: &Place, kind: Kind, timeout: Duration) -> Trial {
+        Trial {
             place: place.clone(),
             tls: Arc::clone(&self.tls),
             timeout,
             kind,
-        };
-        let began = Instant::now();
-        match trial.run().await {
-            Ok(()) => Ok(began.elapsed()),
-            // A full relay is alive, and so is one that names another; that it is full is seen from its load.
-            Err(TrialError::Refused(
-                _,
-                ErrorCode::INSUFFICIENT_CAPACITY | ErrorCode::TRY_ALTERNATE,
-            )) => Ok(began.elapsed()),
-            Err(error) => {
-                let (transport, address) = (place.transport, place.address);
-                tracing::debug!(%transport, %address, %error, "probe failed");
-                Err(failure(&error))
-            }
         }
+    }
+}
+
+/// What a trial that did not work says of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Failure(ProbeFailure),
+    /// It is the controller's own machine that failed.
+    Nothing,
+}
+
+impl Trial {
+    /// What it took, or what its failure says of the node.
+    async fn run_timed(&self) -> Result<Duration, Found> {
+        let began = Instant::now();
+        let Err(error) = self.run().await else {
+            return Ok(began.elapsed());
+        };
+        let judged = judge(&error);
+        if judged.is_err() {
+            let (transport, address) = (self.place.transport, self.place.address);
+            tracing::debug!(%transport, %address, %error, "probe failed");
+        }
+        judged.map(|()| began.elapsed())
     }
 }
 
@@ -210,15 +261,30 @@ impl Finding {
     }
 }
 
-fn failure(error: &TrialError) -> ProbeFailure {
-    match error {
+/// A relay that is full, or whose quotas are, is alive, and so is one that names another; that it is full is seen from its
+/// load.
+fn judge(error: &TrialError) -> Result<(), Found> {
+    Err(Found::Failure(match error {
+        TrialError::Refused(
+            _,
+            ErrorCode::INSUFFICIENT_CAPACITY
+            | ErrorCode::ALLOCATION_QUOTA_REACHED
+            | ErrorCode::TRY_ALTERNATE,
+        ) => return Ok(()),
+        TrialError::Exhausted(..) => return Err(Found::Nothing),
         TrialError::Timeout(Step::Data) => ProbeFailure::DataLost,
         TrialError::Timeout(Step::Connect | Step::Request(_)) | TrialError::Answer(_) => {
             ProbeFailure::NoAnswer
         }
         TrialError::Io(..) => ProbeFailure::Connection,
         TrialError::Refused(_, code) => ProbeFailure::Refused(code.code()),
-    }
+    }))
+}
+
+/// The time for quick Bindings on a node whose last good trial took that long.
+fn quick_limit(took: Option<Duration>) -> Duration {
+    let (near, far) = QUICK_LIMITS;
+    took.map_or(far, |took| (took * QUICK_FACTOR).clamp(near, far))
 }
 
 /// Where and how `listener` is tried; `None` for a transport that the probe does not speak.
@@ -245,5 +311,44 @@ fn ours(transport: CoreTransport) -> Transport {
         CoreTransport::Udp => Transport::Udp,
         CoreTransport::Tcp => Transport::Tcp,
         CoreTransport::Tls => Transport::Tls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use turnfleet_turn::wire::Method;
+
+    use super::*;
+
+    #[test]
+    fn a_relay_whose_quotas_are_used_up_is_alive() {
+        let allocate = Step::Request(Method::Allocate);
+        for code in [
+            ErrorCode::ALLOCATION_QUOTA_REACHED,
+            ErrorCode::INSUFFICIENT_CAPACITY,
+            ErrorCode::TRY_ALTERNATE,
+        ] {
+            assert_eq!(judge(&TrialError::Refused(allocate, code)), Ok(()));
+        }
+        let refused = judge(&TrialError::Refused(allocate, ErrorCode::UNAUTHENTICATED));
+        assert_eq!(refused, Err(Found::Failure(ProbeFailure::Refused(401))));
+    }
+
+    #[test]
+    fn a_controller_without_descriptors_finds_nothing() {
+        let error = io::Error::from_raw_os_error(libc::EMFILE);
+        let found = judge(&TrialError::Exhausted(Step::Connect, error));
+        assert_eq!(found, Err(Found::Nothing));
+    }
+
+    #[test]
+    fn a_far_node_has_more_time_to_answer_quickly() {
+        let limit = |millis| quick_limit(Some(Duration::from_millis(millis)));
+        assert_eq!(limit(2), Duration::from_millis(400));
+        assert_eq!(limit(250), Duration::from_millis(1000));
+        assert_eq!(limit(900), Duration::from_millis(1200));
+        assert_eq!(quick_limit(None), Duration::from_millis(1200));
     }
 }

@@ -22,15 +22,18 @@ use turnfleet_proto::NodeId;
 
 use crate::StartError;
 use crate::config::ProbeConfig;
-use crate::fleet::{FleetView, Incarnation, NodeView, ProbeOutcome, Probing, Transport};
+use crate::fleet::{FleetView, Health, Incarnation, NodeView, ProbeOutcome, Probing, Transport};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
-use examination::{Examination, Finding};
+use examination::{Examination, Finding, History};
 
 /// Examinations at a time.
 const MAX_RUNNING: usize = 64;
 /// After a failure the next examination comes in this part of the interval.
 const RETRY_DIVISOR: u32 = 4;
+/// A node that is gone is looked for ever more seldom, and at least this often. When it comes back it registers, and is
+/// examined at once.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// The running probe.
 #[derive(Debug)]
@@ -61,6 +64,12 @@ impl Prober {
         Ok(Self(Some(tokio::spawn(schedule.run()))))
     }
 
+    /// The file of the probe's authority, if it cannot be used.
+    pub(crate) fn check(config: &ProbeConfig) -> Option<StartError> {
+        let ca = config.ca.as_deref().filter(|_| config.enabled);
+        trust::client_config(ca).err()
+    }
+
     /// Ends every examination.
     pub(crate) fn stop(self) {
         if let Some(task) = self.0 {
@@ -88,6 +97,12 @@ struct Watched {
     turn: u64,
     due: Instant,
     running: Option<AbortHandle>,
+    /// Without a session, and failing.
+    is_gone: bool,
+    /// Examinations in a row that failed, while it was gone.
+    failures: u32,
+    /// What the last good trial took.
+    took: Option<Duration>,
     /// Failed in its last trial while another transport worked.
     suspect: Option<Transport>,
     /// Failed twice running.
@@ -97,7 +112,8 @@ struct Watched {
 struct Done {
     node: NodeId,
     round: u64,
-    finding: Finding,
+    /// Nothing where the controller's own machine failed.
+    finding: Option<Finding>,
 }
 
 impl Schedule {
@@ -142,6 +158,7 @@ impl Schedule {
                 .entry(node.id.clone())
                 .or_insert_with(|| Watched::new(now));
             watched.notice_restart(node.incarnation);
+            watched.is_gone = node.health == Health::Gone;
             let urgent = watched.round != Some(round);
             let running = watched.running.as_ref().is_some_and(|it| !it.is_finished());
             if urgent || (!running && watched.due <= now) {
@@ -167,7 +184,7 @@ impl Schedule {
         if let Some(earlier) = watched.running.take() {
             earlier.abort();
         }
-        let examination = Examination::new(node, view, watched.turn, &watched.broken, &self.tls);
+        let examination = Examination::new(node, view, watched.history(), &self.tls);
         let id = node.id.clone();
         let running = self.running.spawn(async move {
             let finding = examination.run().await;
@@ -194,7 +211,13 @@ impl Schedule {
         if watched.round != Some(round) {
             return;
         }
-        watched.learn(&finding, Instant::now() + self.interval / RETRY_DIVISOR);
+        let now = Instant::now();
+        let Some(finding) = finding else {
+            self.metrics.probed(Err("local"));
+            watched.due = now + self.interval / RETRY_DIVISOR;
+            return;
+        };
+        watched.learn(&finding, now, self.interval);
         self.metrics
             .probed(finding.result.map_err(|failure| failure.name()));
         let outcome = ProbeOutcome {
@@ -214,6 +237,9 @@ impl Watched {
             turn: 0,
             due: now,
             running: None,
+            is_gone: false,
+            failures: 0,
+            took: None,
             suspect: None,
             broken: Vec::new(),
         }
@@ -229,12 +255,28 @@ impl Watched {
         }
     }
 
-    /// Draws what follows from a finding: whose turn is next, when, and what is broken.
-    fn learn(&mut self, finding: &Finding, retry_at: Instant) {
-        if finding.result.is_err() {
-            self.due = self.due.min(retry_at);
-            return;
+    fn history(&self) -> History<'_> {
+        History {
+            turn: self.turn,
+            took: self.took,
+            broken: &self.broken,
         }
+    }
+
+    /// Draws what follows from a finding: whose turn is next, when, and what is broken.
+    fn learn(&mut self, finding: &Finding, now: Instant, interval: Duration) {
+        let soon = interval / RETRY_DIVISOR;
+        let Ok(took) = finding.result else {
+            if !self.is_gone {
+                self.failures = 0;
+            }
+            let longest = LONGEST_RETRY.max(interval);
+            self.due = now + (soon * (1 << self.failures.min(16))).min(longest);
+            self.failures += 1;
+            return;
+        };
+        self.failures = 0;
+        self.took = Some(took);
         match finding.failed {
             None => {
                 self.suspect = None;
@@ -249,7 +291,7 @@ impl Watched {
             }
             Some(failed) => {
                 self.suspect = Some(failed);
-                self.due = self.due.min(retry_at);
+                self.due = self.due.min(now + soon);
             }
         }
     }
@@ -285,35 +327,56 @@ mod tests {
         }
     }
 
+    const INTERVAL: Duration = Duration::from_secs(2);
+
     #[test]
     fn a_transport_is_broken_after_two_failures_and_whole_after_one_success() {
         let now = Instant::now();
         let mut watched = Watched::new(now);
-        watched.learn(&only_failed(Transport::Tcp), now);
-        assert_eq!((watched.broken.as_slice(), watched.turn), (&[][..], 0));
-        watched.learn(&only_failed(Transport::Tcp), now);
-        assert_eq!(
-            (watched.broken.as_slice(), watched.turn),
-            (&[Transport::Tcp][..], 1)
-        );
-        watched.learn(&good(Transport::Udp), now);
-        assert_eq!(watched.broken, [Transport::Tcp]);
-        watched.learn(&good(Transport::Tcp), now);
-        assert_eq!((watched.broken.as_slice(), watched.turn), (&[][..], 3));
+        let mut learn = |finding| {
+            watched.learn(&finding, now, INTERVAL);
+            (watched.broken.clone(), watched.turn)
+        };
+        let broken = vec![Transport::Tcp];
+        assert_eq!(learn(only_failed(Transport::Tcp)), (Vec::new(), 0));
+        assert_eq!(learn(only_failed(Transport::Tcp)), (broken.clone(), 1));
+        assert_eq!(learn(good(Transport::Udp)), (broken, 2));
+        assert_eq!(learn(good(Transport::Tcp)), (Vec::new(), 3));
+    }
+
+    fn failed() -> Finding {
+        Finding {
+            result: Err(ProbeFailure::NoAnswer),
+            worked: None,
+            failed: None,
+        }
     }
 
     #[test]
     fn a_failed_examination_is_repeated_soon() {
         let now = Instant::now();
-        let mut watched = Watched::new(now + Duration::from_secs(2));
-        let failed = Finding {
-            result: Err(ProbeFailure::NoAnswer),
-            worked: None,
-            failed: None,
-        };
-        let soon = now + Duration::from_millis(500);
-        watched.learn(&failed, soon);
-        assert_eq!((watched.due, watched.turn), (soon, 0));
+        let mut watched = Watched::new(now);
+        for _ in 0..20 {
+            watched.learn(&failed(), now, INTERVAL);
+            assert_eq!((watched.due, watched.turn), (now + INTERVAL / 4, 0));
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_looked_for_ever_more_seldom() {
+        let now = Instant::now();
+        let mut watched = Watched::new(now);
+        watched.is_gone = true;
+        let mut waits = Vec::new();
+        for _ in 0..40 {
+            watched.learn(&failed(), now, INTERVAL);
+            waits.push((watched.due - now).as_millis());
+        }
+        assert_eq!(waits[..4], [500, 1000, 2000, 4000]);
+        assert_eq!(waits[39], 60_000);
+        watched.learn(&good(Transport::Udp), now, INTERVAL);
+        watched.learn(&failed(), now, INTERVAL);
+        assert_eq!(watched.due, now + INTERVAL / 4);
     }
 
     #[test]

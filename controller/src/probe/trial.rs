@@ -70,6 +70,9 @@ pub(super) enum TrialError {
     Timeout(Step),
     #[error("{0}: {1}")]
     Io(Step, io::ErrorKind),
+    /// The controller's own machine has no room for the trial, which says nothing of the relay.
+    #[error("{0}: this machine: {1}")]
+    Exhausted(Step, io::Error),
     #[error("{0}: refused with {code}", code = .1.code())]
     Refused(Step, ErrorCode),
     #[error("{0}: the answer is not authentic or not well-formed")]
@@ -171,6 +174,9 @@ impl Trial {
         match tokio::time::timeout(self.timeout, work).await {
             Err(_) | Ok(Err(Trouble::Failed(Failure::Timeout))) => Err(TrialError::Timeout(step)),
             Ok(Ok(done)) => Ok(done),
+            Ok(Err(Trouble::Io(error))) if is_exhaustion(&error) => {
+                Err(TrialError::Exhausted(step, error))
+            }
             Ok(Err(Trouble::Io(error))) => Err(TrialError::Io(step, error.kind())),
             Ok(Err(Trouble::Failed(Failure::Refused(code)))) => {
                 Err(TrialError::Refused(step, code))
@@ -180,6 +186,14 @@ impl Trial {
             ))) => Err(TrialError::Answer(step)),
         }
     }
+}
+
+/// Whether `error` says that this process or machine has no room for another socket or packet.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
 }
 
 /// What a step can run into, before it is known which one it was.
@@ -305,4 +319,16 @@ fn fill(bytes: &mut [u8]) {
     SystemRandom::new()
         .fill(bytes)
         .expect("the system's random source works once it has started");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_this_machines_and_a_refused_connection_is_not() {
+        let is = |errno| is_exhaustion(&io::Error::from_raw_os_error(errno));
+        assert!(is(libc::EMFILE) && is(libc::ENFILE) && is(libc::ENOBUFS));
+        assert!(!is(libc::ECONNREFUSED) && !is(libc::EHOSTUNREACH));
+    }
 }

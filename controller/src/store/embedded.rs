@@ -303,7 +303,8 @@ fn read_meta(
 
 fn check_bounds(txn: &Txn) -> Result<(), StoreError> {
     let too_large = |what, limit| Err(StoreError::TooLarge { what, limit });
-    if txn.compares.len() + txn.puts.len() + txn.deletes.len() > MAX_OPERATIONS {
+    let operations = txn.compares.len().max(txn.puts.len() + txn.deletes.len());
+    if operations > MAX_OPERATIONS {
         return too_large("the number of operations of a transaction", MAX_OPERATIONS);
     }
     let compared = txn.compares.iter().map(|compare| &compare.key);

@@ -1,5 +1,5 @@
-//! The keys of the store: the place of every record, as text below one prefix. `docs/operations` and backups may rely on
-//! them, so a change here is a change of the schema.
+//! The keys of the store: the place of every record, as text below one prefix. Backups rely on them, so a change here is a
+//! change of the schema.
 //!
 //! | key below `/tf/v1/` | value |
 //! |---|---|

@@ -19,8 +19,9 @@ pub use seal::{SealError, Sealer};
 pub const MAX_KEY: usize = 512;
 /// The largest value, in bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
-/// The most compares, puts and deletes of one transaction together.
-pub const MAX_OPERATIONS: usize = 4096;
+/// The most compares of one transaction, and the most puts and deletes: enough for a start at which every user and every API
+/// token is replaced.
+pub const MAX_OPERATIONS: usize = 6 * 1024;
 
 /// Counts the commits that changed something; zero is the empty store.
 pub type Revision = u64;

@@ -4,9 +4,9 @@
 //! The key that seals lives beside the store in a file of its own, readable by its owner only. Whoever copies the store
 //! without it copies no secret.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use turnfleet_proto::private_file;
 use turnfleet_proto::store::SealedRecord;
 use zeroize::Zeroizing;
 
@@ -160,30 +161,14 @@ fn parse(path: &Path, text: &str) -> Result<Key, SealError> {
     Ok(Zeroizing::new(key))
 }
 
-/// Writes a fresh key beside its place and renames it there, so that a crash leaves a whole key or none.
+/// Makes a key, and keeps it at `path`.
 fn make(path: &Path, random: &SystemRandom) -> Result<Key, SealError> {
     let mut key = Zeroizing::new([0; KEY_LEN]);
     random
         .fill(key.as_mut_slice())
         .map_err(|_| SealError::Random)?;
     let text = Zeroizing::new(format!("{}\n", STANDARD.encode(key.as_slice())));
-    let write = || -> io::Result<()> {
-        let draft = path.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        match path.parent() {
-            Some(parent) => File::open(parent)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(|source| SealError::File {
+    private_file::write(path, text.as_bytes()).map_err(|source| SealError::File {
         path: path.to_owned(),
         source,
     })?;

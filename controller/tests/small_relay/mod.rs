@@ -32,11 +32,14 @@ impl KeySource for Keys {
         let Some(parsed) = EphemeralUsername::parse(username) else {
             return;
         };
+        let user = parsed
+            .user
+            .map(|user| username.len() - user.len()..username.len());
         for secret in &self.secrets {
             let password = secret.password(username);
             out.push(Candidate {
                 key: LongTermKey::derive(username, &self.realm, &password),
-                user: None,
+                user: user.clone(),
                 expires_at: Some(parsed.expires_at),
             });
         }
@@ -116,6 +119,7 @@ fn server(snapshot: &Snapshot) -> Server {
         dont_fragment: false,
         trusted_sources: Vec::new(),
     };
+    let quota = snapshot.limits.as_ref().unwrap().allocations_per_user;
     let nonce_key = |key: &turnfleet_proto::fleet::NonceKey| key.key.as_slice().try_into().unwrap();
     let policy = Policy {
         realm: snapshot.realm.as_str().into(),
@@ -125,7 +129,10 @@ fn server(snapshot: &Snapshot) -> Server {
             fleet: ports.iter().map(own).collect(),
             ..PeerRules::default()
         }),
-        limits: Limits::default(),
+        limits: Limits {
+            allocations_per_user: quota.try_into().unwrap(),
+            ..Limits::default()
+        },
         tcp_relaying: TcpRelaying::Off,
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])

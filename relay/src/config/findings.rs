@@ -1,24 +1,8 @@
 //! What is found while a configuration is checked: every mistake at once, and what has no effect.
 
-use std::fmt;
 use std::str::FromStr;
 
-use turnfleet_proto::{ConfigError, ConfigErrors};
-
-/// Something that is skipped or has no effect: worth a line at start, no reason to refuse.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigWarning {
-    /// The key.
-    pub key: String,
-    /// What was found and what follows from it.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
-    }
-}
+use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 /// Collects mistakes while the rest is read on.
 #[derive(Debug, Default)]

@@ -18,13 +18,12 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::peer_filter::Cidr;
 
 pub use crate::listeners::{Front, Listener};
-pub use findings::ConfigWarning;
 pub(crate) use findings::Findings;
 pub use raw::{
     RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
     RawTcpRelaying, RawTls, Secret,
 };
-pub use turnfleet_proto::{ConfigError, ConfigErrors};
+pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 /// A configuration without mistakes. Made from a [`RawConfig`].
 #[derive(Clone, Debug)]

@@ -25,7 +25,8 @@ pub struct RawConfig {
     pub state_dir: String,
     /// How the node reaches its controller.
     pub controller: RawController,
-    /// Where clients reach the node. A wildcard address stands for every global address of the machine.
+    /// Where clients reach the node. A wildcard address stands for the machine's public addresses of its
+    /// family; where it has none, for the private one of its default route and those named in `public_ips`.
     pub listeners: Vec<RawListener>,
     /// The addresses that peers and clients see, where they differ from the listen addresses (1:1 NAT): `EXTERNAL/LOCAL`
     /// pairs, or bare external addresses, of which the n-th of a family belongs to the n-th listen address of that family.

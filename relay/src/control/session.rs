@@ -17,6 +17,7 @@ use tonic::Streaming;
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
+use turnfleet_proto::private_file;
 
 use super::alternates;
 use super::client::{Client, ClientError};
@@ -121,8 +122,12 @@ impl Session {
         let endpoint = self.controller.endpoints[index].clone();
         let mut stopping = stop.clone();
         let ca = self.controller.ca.clone();
+        let connect = async {
+            self.serving.close_controller(&endpoint.uri).await;
+            Client::connect(&endpoint, ca.as_deref()).await
+        };
         let mut client = tokio::select! {
-            client = Client::connect(&endpoint, ca.as_deref()) => client?,
+            client = connect => client?,
             () = stopped(&mut stopping) => return Ok(Stopped),
         };
         let credential = match self.identity.credential.clone() {
@@ -147,7 +152,7 @@ impl Session {
     }
 
     async fn enrol(&mut self, client: &mut Client) -> Result<NodeCredential, SessionError> {
-        let token = self.join_token().await?;
+        let token = self.join_token()?;
         let credential = client.enrol(&self.identity.node_id, &token).await?;
         self.serving.forget_generation();
         if let Err(error) = self.identity.keep(credential.clone(), &self.dir) {
@@ -157,7 +162,7 @@ impl Session {
         Ok(credential)
     }
 
-    async fn join_token(&self) -> Result<String, SessionError> {
+    fn join_token(&self) -> Result<String, SessionError> {
         let unreadable = |path: &Path, error: std::io::Error| {
             SessionError::JoinToken(format!(
                 "cannot read {} (controller.join_token_file): {error}",
@@ -166,10 +171,9 @@ impl Session {
         };
         match &self.controller.join_token {
             Some(JoinToken::Value(token)) => Ok(token.0.clone()),
-            Some(JoinToken::File(path)) => tokio::fs::read_to_string(path)
-                .await
-                .map(|token| token.trim().to_owned())
-                .map_err(|error| unreadable(path, error)),
+            Some(JoinToken::File(path)) => {
+                private_file::read_secret(path).map_err(|error| unreadable(path, error))
+            }
             None => Err(SessionError::JoinToken("there is no join token".into())),
         }
     }

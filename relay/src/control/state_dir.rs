@@ -1,9 +1,11 @@
 //! The folder that outlives the process: files for the owner alone, replaced whole or not at all, used by one process.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use turnfleet_proto::private_file;
 
 /// Held while the process lives: a second node with the same name and ports would take this one's calls apart.
 const LOCK: &str = "lock";
@@ -36,7 +38,9 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(fail)?;
-        let lock = private().open(path.join(LOCK)).map_err(fail)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).mode(0o600);
+        let lock = options.open(path.join(LOCK)).map_err(fail)?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => {
                 fail(io::Error::other("another process uses it already"))
@@ -60,20 +64,8 @@ impl StateDir {
 
     /// Replaces a file. After a crash at any moment it has the old contents or the new ones.
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> io::Result<()> {
-        let temporary = self.path.join(format!("{name}.tmp"));
-        let mut file = private().truncate(true).open(&temporary)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.path.join(name))?;
-        File::open(&self.path)?.sync_all()
+        private_file::write(&self.path.join(name), contents)
     }
-}
-
-/// Files that only their owner may read.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).mode(0o600);
-    options
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! ([`turnfleet_turn::Server`]), and which call follows which event is the shard's.
 
 pub(crate) mod batch;
-pub(crate) mod certificate;
 pub(crate) mod clock;
 mod control;
 pub(crate) mod counters;

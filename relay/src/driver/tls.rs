@@ -5,8 +5,7 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, ServerConnection};
-
-use super::certificate::Certificate;
+use turnfleet_proto::certificate::Certificate;
 
 /// The settings that all TLS streams of a relay share.
 #[derive(Clone)]

@@ -30,13 +30,13 @@ use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::{Config, RelayedHost};
 use turnfleet_turn::{Counters, Ledger, ShardId};
 
-pub use crate::driver::certificate::{Certificate, CertificateError, CertificateWatcher};
 pub use crate::driver::counters::DriverCounters;
 pub use crate::driver::descriptors::raise_limit as raise_descriptor_limit;
 pub use crate::driver::stream::StreamLimits;
 pub use crate::listeners::{BindError, Front, Listener};
 pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
+pub use turnfleet_proto::certificate::Certificate;
 
 use crate::driver::directory::Directory;
 use crate::driver::ip_options;

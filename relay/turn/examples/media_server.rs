@@ -1,9 +1,7 @@
 //! A media server that is its own TURN server: one UDP port for both, one thread, its own event loop.
 //!
-//! `media_server IP:PORT NAME PASSWORD` echoes RTP, which stands for its own work, and serves TURN beside it. All that the
-//! core asks of a program is here: a clock, random seeds, keys, sockets for its commands, and a timer.
+//! `media_server IP:PORT NAME PASSWORD` echoes RTP, its own work; all that the core asks of a program stands here.
 
-use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant as Clock, UNIX_EPOCH};
@@ -54,7 +52,7 @@ fn turn_server(ip: IpAddr) -> io::Result<Server> {
 struct Sockets {
     poll: Poll,
     own: UdpSocket,
-    relayed: HashMap<usize, (RelayedId, UdpSocket)>,
+    relayed: std::collections::HashMap<usize, (RelayedId, UdpSocket)>,
 }
 
 impl Sockets {
@@ -90,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (poll, mut own) = (Poll::new()?, UdpSocket::bind(server)?);
     poll.registry()
         .register(&mut own, OWN, Interest::READABLE)?;
-    let relayed = HashMap::new();
+    let relayed = Default::default();
     let mut sockets = Sockets { poll, own, relayed };
     let (mut events, began) = (Events::with_capacity(256), Clock::now());
     let (mut buffer, mut reply) = (vec![0; ClientHeader::MAX_LEN + 65_536], Vec::new());

@@ -1,4 +1,4 @@
-//! The certificate that TLS listeners show, replaced when its files change.
+//! The certificate that TLS listeners of relays and of the controller show, replaced when its files change.
 //!
 //! A replacement is used by handshakes that begin after it; live connections never notice. A pair of files that does not
 //! fit (one is replaced before the other) is logged and counted, and the old pair stays in use until a good one is there.

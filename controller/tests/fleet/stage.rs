@@ -1,0 +1,230 @@
+//! A fleet in virtual time, whose nodes are numbered.
+
+use std::time::Duration;
+
+use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::fleet::record::{
+    NodeRecord, Policy, Record, SecretGeneration, SecretState,
+};
+use turnfleet_controller::fleet::{
+    Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, Listener, Load, ProbeFailure,
+    ProbeOutcome, Probing, Registration, Settings, Transport, UriKind,
+};
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::{NodeId, PortRange};
+use turnfleet_turn::Now;
+
+/// A fleet whose nodes are numbered from zero, with a clock.
+pub(crate) struct Stage {
+    pub(crate) fleet: Fleet,
+    pub(crate) now: Now,
+    sessions: u64,
+    revision: u64,
+}
+
+pub(crate) fn id(number: u8) -> NodeId {
+    format!("relay-{number}").parse().unwrap()
+}
+
+pub(crate) fn identity(number: u8) -> Identity {
+    let listener = |transport, port| Listener {
+        transport,
+        address: ([192, 0, 2, number], port).into(),
+        local: None,
+    };
+    Identity {
+        region: "north".into(),
+        zone: format!("zone-{}", number % 2),
+        listeners: vec![
+            listener(Transport::Udp, 3478),
+            listener(Transport::Tcp, 3478),
+            listener(Transport::Tls, 5349),
+        ],
+        public_ips: vec![[192, 0, 2, number].into()],
+        capacity: Capacity {
+            allocations: 1000,
+            file_descriptors: 10_000,
+        },
+        ..Identity::default()
+    }
+}
+
+impl Stage {
+    pub(crate) fn empty() -> Self {
+        let settings = Settings {
+            region: "north".into(),
+            ports: PortPlan {
+                range: PortRange::DYNAMIC,
+                relays_per_address: 1,
+            },
+            probing: true,
+        };
+        let mut stage = Self {
+            fleet: Fleet::new(settings),
+            now: Now::default(),
+            sessions: 0,
+            revision: 0,
+        };
+        stage.now.unix = 1_700_000_000;
+        stage.store(Record::Generation(7));
+        stage.store(Record::Policy(Policy {
+            realm: "example.org".into(),
+            allow_peers: Vec::new(),
+            deny_peers: Vec::new(),
+            danger_allow_loopback: false,
+            allocations_per_user: 100,
+            max_lifetime_seconds: 3600,
+            max_session_seconds: 0,
+            strict_expiry: false,
+            tcp_relaying: false,
+        }));
+        stage.store(Record::Secret(SecretGeneration {
+            id: 1,
+            secret: SharedSecret::new("north"),
+            state: SecretState::Active,
+        }));
+        stage
+    }
+
+    /// A fleet of `count` healthy nodes.
+    pub(crate) fn of(count: u8) -> Self {
+        let mut stage = Self::empty();
+        for number in 0..count {
+            stage.join(number, identity(number));
+        }
+        stage
+    }
+
+    pub(crate) fn store(&mut self, record: Record) {
+        self.revision += 1;
+        let (key, revision) = (record.key(), self.revision);
+        self.fleet.apply(
+            self.now,
+            Event::Stored {
+                key,
+                record: Some(Box::new(record)),
+                revision,
+            },
+        );
+    }
+
+    /// Registers a node and lets it become healthy.
+    pub(crate) fn join(&mut self, number: u8, identity: Identity) {
+        self.register(number, identity, 1);
+        self.probe(number, true);
+    }
+
+    pub(crate) fn register(&mut self, number: u8, identity: Identity, incarnation: u8) {
+        let record = NodeRecord {
+            id: id(number),
+            credential: [number; 32],
+            identity: Some(identity.clone()),
+        };
+        self.store(Record::Node(record));
+        self.sessions += 1;
+        let registration = Box::new(Registration {
+            id: id(number),
+            incarnation: [incarnation; 16],
+            identity,
+            applied_generation: self.fleet.generation(),
+            allocations: 0,
+        });
+        let event = Event::SessionOpened {
+            number: self.sessions,
+            registration,
+        };
+        self.fleet.apply(self.now, event);
+    }
+
+    pub(crate) fn probe(&mut self, number: u8, good: bool) {
+        let Some(Probing::Yes { round }) = self.view().node(&id(number)).map(|node| node.probing)
+        else {
+            return;
+        };
+        let result = if good {
+            Ok(Duration::ZERO)
+        } else {
+            Err(ProbeFailure::NoAnswer)
+        };
+        let outcome = ProbeOutcome {
+            round,
+            result,
+            broken: Vec::new(),
+        };
+        self.fleet.apply(
+            self.now,
+            Event::Probed {
+                node: id(number),
+                outcome,
+            },
+        );
+    }
+
+    pub(crate) fn heartbeat(&mut self, number: u8, applied_generation: u64, load: Load) {
+        let session = self.session(number);
+        let load = Some(load);
+        let draining = false;
+        self.fleet.apply(
+            self.now,
+            Event::Heartbeat {
+                session,
+                applied_generation,
+                load,
+                draining,
+            },
+        );
+    }
+
+    /// The session of a node that is the only one it ever had.
+    pub(crate) fn session(&self, number: u8) -> (NodeId, u64) {
+        let current = |session: &u64| self.fleet.is_current(&(id(number), *session));
+        let session = (1..=self.sessions).rev().find(current).unwrap_or(0);
+        (id(number), session)
+    }
+
+    pub(crate) fn end(&mut self, number: u8, ended: Ended) {
+        let session = self.session(number);
+        self.fleet
+            .apply(self.now, Event::SessionEnded { session, ended });
+    }
+
+    pub(crate) fn wait(&mut self, millis: u64) {
+        for _ in 0..millis.div_ceil(100) {
+            self.now.instant = self.now.instant.after(Duration::from_millis(100));
+            self.fleet.tick(self.now);
+        }
+        self.now.unix += millis / 1000;
+    }
+
+    pub(crate) fn view(&self) -> FleetView {
+        self.fleet.view(self.now)
+    }
+
+    pub(crate) fn list(&self, ask: &Ask<'_>) -> Vec<String> {
+        self.view()
+            .list(ask)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    pub(crate) fn listed(&self) -> Vec<String> {
+        let view = self.view();
+        view.nodes
+            .iter()
+            .filter(|node| node.listed)
+            .map(|node| node.id.to_string())
+            .collect()
+    }
+}
+
+/// The host of the first `turn:` URI by UDP.
+pub(crate) fn first_choice(view: &FleetView, user: &str) -> String {
+    let ask = Ask {
+        user,
+        kinds: &[UriKind::Udp],
+        count: Some(1),
+        ..Ask::default()
+    };
+    view.list(&ask)[0].host.clone()
+}
