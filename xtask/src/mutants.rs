@@ -53,7 +53,7 @@ mutants! {
     "no answer has a fingerprint": "server/request.rs",
         "if self.closing.fingerprint {" => "if false {";
     "unknown attributes are not listed": "server/refusing.rs",
-        "writer.unknown_attributes(request.message.unknown_required());" => "";
+        "writer.unknown_attributes(self.unknown_in_request(request));" => "";
     "a wrong fingerprint is good": "server/mod.rs",
         "if message.fingerprint() == Fingerprint::Invalid {" => "if false {";
     "no allocation gets 400": "server/mod.rs",
@@ -85,15 +85,16 @@ mutants! {
     "a channel permits nobody": "server/channel.rs",
         "self.install_permissions(id, &[peer.ip()], now)?;" => "";
     "data needs no permission": "server/relaying.rs",
-        "if !allocation.permissions.allow(peer.ip(), now) {\n            return Decision::Drop(DropReason::NoPermission);\n        }\n        allocation.to_peers" =>
-        "if false {\n            return Decision::Drop(DropReason::NoPermission);\n        }\n        allocation.to_peers";
+        "let via = relayed.id;\n        if !allocation.permissions.allow(peer.ip(), now) {" =>
+        "let via = relayed.id;\n        if false {";
     "peers need no permission": "server/relaying.rs",
         "// §9: the permission is the peer's IP address, whatever its port.\n        if !allocation.permissions.allow(peer.ip(), now) {" =>
         "if false {";
     "a bound peer's data comes as an indication": "server/relaying.rs",
         "match allocation.channels.number(peer, now) {" => "match allocation.channels.number(peer, now).filter(|_| false) {";
-    "a reservation is never used up": "server/reservation.rs",
-        "self.reservations.remove(token)" => "None";
+    "no reservation is redeemed": "server/reservation.rs",
+        "self.counters.reservations -= 1;\n        self.reservations.remove(token)" =>
+        "self.counters.reservations -= 1;\n        None";
 }
 
 #[derive(clap::Args)]
