@@ -4,6 +4,7 @@
 //! header written into the headroom of its slot and leaves from there; an answer is put into the slot of its request.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use turnfleet_turn::wire::ConnectionId;
@@ -91,16 +92,7 @@ impl Shard {
                     start: start + payload.start,
                     ..payload
                 };
-                let to = (to.0, ip);
-                if !self.short_cut(&Packet::Datagram, via, to, payload) {
-                    self.counters.peer_datagrams_refused += self.to_peers.push(
-                        &mut self.relayed,
-                        via,
-                        payload.range(),
-                        to,
-                        self.from_clients.bytes(),
-                    );
-                }
+                self.relay(&Packet::Datagram, via, (to.0, ip), payload);
             }
             Decision::Reply => {
                 self.flush_datagrams();
@@ -121,6 +113,17 @@ impl Shard {
             Decision::Splice { .. } | Decision::ToShard { .. } => {}
             Decision::Drop(_) | Decision::ToClient { .. } => {}
         }
+    }
+
+    /// Gives a payload to the client of this relay whose relayed transport address `to` is, or queues it for the peer there.
+    fn relay(&mut self, packet: &Packet, via: RelayedId, to: (SocketAddr, IpMeta), payload: Span) {
+        if self.short_cut(packet, via, to, payload) {
+            return;
+        }
+        let bytes = packet.bytes(&self.from_clients, &self.unread);
+        self.counters.peer_datagrams_refused +=
+            self.to_peers
+                .push(&mut self.relayed, via, payload.range(), to, bytes);
     }
 
     /// Sends what clients' datagrams brought for peers and for other shards.
@@ -271,16 +274,7 @@ impl Shard {
                     start: start + payload.start,
                     ..payload
                 };
-                let to = (to.0, ip);
-                if !self.short_cut(&Packet::Message(range), via, to, payload) {
-                    self.counters.peer_datagrams_refused += self.to_peers.push(
-                        &mut self.relayed,
-                        via,
-                        payload.range(),
-                        to,
-                        &self.unread,
-                    );
-                }
+                self.relay(&Packet::Message(range), via, (to.0, ip), payload);
             }
             Decision::Reply => {
                 self.flush_messages();
@@ -317,8 +311,8 @@ impl Shard {
     }
 }
 
-/// Queues the framed data at `message` of `bytes` for a client, to leave with that header. A datagram leaves with the next flush of the listeners,
-/// which is given the same bytes.
+/// Queues the framed data at `message` of `bytes` for a client, to leave with that header. A datagram leaves with the next
+/// flush of the listeners, which is given the same bytes.
 pub(super) fn deliver(
     listeners: &mut UdpListeners,
     streams: &mut Streams,

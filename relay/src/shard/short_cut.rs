@@ -16,6 +16,7 @@ use turnfleet_turn::{ClientHeader, Decision, FiveTuple, IpMeta, PeerAddr, Relaye
 use super::crossings::Crossing;
 use super::relaying::deliver;
 use super::worker::Shard;
+use crate::driver::batch::ReceiveBatch;
 
 /// Where the packet stands that a payload came in. What is in front of the payload has been read, and may be written over.
 #[derive(Clone, Debug)]
@@ -26,10 +27,19 @@ pub(super) enum Packet {
     Message(Range<usize>),
 }
 
+impl Packet {
+    /// The bytes that it stands in, of the `datagrams` and `messages` of its shard.
+    pub(super) fn bytes<'a>(&self, datagrams: &'a ReceiveBatch, messages: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Datagram => datagrams.bytes(),
+            Self::Message(_) => messages,
+        }
+    }
+}
+
 impl Shard {
     /// Passes a payload, with the header that it would leave with, on to the client whose relayed transport address `to` is;
-    /// `false` where that is none of this
-    /// relay's, and the payload is to be sent.
+    /// `false` where that is none of this relay's, and the payload is to be sent.
     pub(super) fn short_cut(
         &mut self,
         packet: &Packet,
@@ -47,10 +57,7 @@ impl Shard {
             self.counters.count_short_cut(payload.len);
             self.pass_on(packet, owner.id, (from, ip), payload);
         } else {
-            let bytes = match packet {
-                Packet::Datagram => self.from_clients.bytes(),
-                Packet::Message(_) => &self.unread,
-            };
+            let bytes = packet.bytes(&self.from_clients, &self.unread);
             let payload = &bytes[payload.range()];
             self.counters.crossings_dropped += self.crossings.push(owner, (from, ip), payload);
         }

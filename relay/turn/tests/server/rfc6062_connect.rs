@@ -10,7 +10,7 @@ use crate::support::tcp::{
     ALICE, ALICE_DATA, PEER, PEER6, TCP, allocate, allocated, caller, connect, connected, net,
     net_with, refused_bind, refused_connect, sent, spliced,
 };
-use crate::support::{Caller, Net, Outcome, Setup, V4, addr};
+use crate::support::{Caller, Net, Setup, V4, addr};
 
 // RFC 6062 §5.1
 #[test]
@@ -20,8 +20,7 @@ fn where_tcp_is_not_relayed_it_is_as_if_the_rfc_did_not_exist() {
     assert_eq!(allocate(&mut net, &mut caller).code(), 442);
     for method in [Method::Connect, Method::ConnectionBind] {
         let packet = caller.signed(method, |_| {});
-        let outcome = net.client_sends(caller.five_tuple, &packet);
-        assert_eq!(outcome, Outcome::Dropped(DropReason::Unexpected));
+        caller.assert_dropped(&mut net, &packet, DropReason::Unexpected);
     }
 }
 

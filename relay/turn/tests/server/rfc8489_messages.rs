@@ -14,8 +14,7 @@ fn a_message_whose_first_bits_are_not_zero_is_discarded() {
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     let mut packet = caller.unsigned(Method::Binding, |_| {});
     packet[0] |= 0x80;
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::Malformed));
+    caller.assert_dropped(&mut net, &packet, DropReason::Malformed);
 }
 
 // RFC 8489 §6.3
@@ -25,8 +24,7 @@ fn a_message_without_the_magic_cookie_is_discarded() {
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     let mut packet = caller.unsigned(Method::Binding, |_| {});
     packet[4] ^= 1;
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::Malformed));
+    caller.assert_dropped(&mut net, &packet, DropReason::Malformed);
 }
 
 // RFC 8489 §6.3
@@ -80,8 +78,7 @@ fn a_request_of_a_method_that_has_only_indications_is_discarded() {
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     for method in [Method::Send, Method::Data] {
         let packet = caller.unsigned(method, |_| {});
-        let outcome = net.client_sends(caller.five_tuple, &packet);
-        assert_eq!(outcome, Outcome::Dropped(DropReason::Unexpected));
+        caller.assert_dropped(&mut net, &packet, DropReason::Unexpected);
     }
 }
 
@@ -98,8 +95,7 @@ fn an_indication_of_a_method_that_has_only_requests_is_discarded() {
         Method::Data,
     ] {
         let packet = caller.indication(method, |_| {});
-        let outcome = net.client_sends(caller.five_tuple, &packet);
-        assert_eq!(outcome, Outcome::Dropped(DropReason::Unexpected));
+        caller.assert_dropped(&mut net, &packet, DropReason::Unexpected);
     }
 }
 
@@ -111,8 +107,7 @@ fn a_response_to_nothing_is_discarded() {
     for class in [Class::SuccessResponse, Class::ErrorResponse] {
         let mut packet = Vec::new();
         MessageWriter::new(&mut packet, class, Method::Binding, caller.next_id()).finish();
-        let outcome = net.client_sends(caller.five_tuple, &packet);
-        assert_eq!(outcome, Outcome::Dropped(DropReason::Unexpected));
+        caller.assert_dropped(&mut net, &packet, DropReason::Unexpected);
     }
 }
 
@@ -132,8 +127,7 @@ fn a_message_with_a_wrong_fingerprint_is_discarded() {
     writer.finish();
     let last = packet.len() - 1;
     packet[last] ^= 1;
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::BadFingerprint));
+    caller.assert_dropped(&mut net, &packet, DropReason::BadFingerprint);
 }
 
 // RFC 8489 §14.7
@@ -147,8 +141,7 @@ fn a_message_whose_fingerprint_is_not_its_last_attribute_is_discarded() {
     packet.extend_from_slice(&[0x80, 0x22, 0, 0]);
     let len = u16::try_from(packet.len() - 20).unwrap();
     packet[2..4].copy_from_slice(&len.to_be_bytes());
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::BadFingerprint));
+    caller.assert_dropped(&mut net, &packet, DropReason::BadFingerprint);
 }
 
 // RFC 8489 §14
@@ -308,8 +301,7 @@ fn an_indication_with_an_unknown_required_attribute_is_discarded() {
             .data(b"hi");
         writer.attribute(AttributeType(0x7ABC), b"what?");
     });
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::UnknownAttributes));
+    caller.assert_dropped(&mut net, &packet, DropReason::UnknownAttributes);
 }
 
 // RFC 8489 §6.3.2
@@ -318,8 +310,7 @@ fn a_binding_indication_gets_no_answer() {
     let mut net = Net::new();
     let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
     let packet = caller.indication(Method::Binding, |_| {});
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::Keepalive));
+    caller.assert_dropped(&mut net, &packet, DropReason::Keepalive);
 }
 
 // RFC 8489 §6.3.1.1

@@ -53,8 +53,7 @@ fn a_send_indication_without_peer_or_data_is_discarded() {
             .data(b"hi");
     });
     for packet in [no_data, no_peer, bad_peer] {
-        let outcome = net.client_sends(caller.five_tuple, &packet);
-        assert_eq!(outcome, Outcome::Dropped(DropReason::Malformed));
+        caller.assert_dropped(&mut net, &packet, DropReason::Malformed);
     }
 }
 
@@ -85,8 +84,7 @@ fn a_send_indication_with_dont_fragment_is_discarded() {
         writer.xor_peer_address(PeerAddr(addr(PEER))).data(b"hi");
         writer.attribute(AttributeType::DONT_FRAGMENT, &[]);
     });
-    let outcome = net.client_sends(caller.five_tuple, &packet);
-    assert_eq!(outcome, Outcome::Dropped(DropReason::UnknownAttributes));
+    caller.assert_dropped(&mut net, &packet, DropReason::UnknownAttributes);
 }
 
 // RFC 8656 §11.2

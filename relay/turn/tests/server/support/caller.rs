@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use turnfleet_turn::wire::{
     ChannelData, ChannelNumber, Class, LongTermKey, MessageWriter, Method, TransactionId,
 };
-use turnfleet_turn::{AddressFamily, FiveTuple, PeerAddr, Transport};
+use turnfleet_turn::{AddressFamily, DropReason, FiveTuple, PeerAddr, Transport};
 
 use super::{Answer, Net, Outcome, REALM, V4, V6, addr};
 
@@ -74,8 +74,18 @@ impl Caller {
         method: Method,
         write: impl FnOnce(&mut MessageWriter<'_>),
     ) -> Vec<u8> {
+        self.message(Class::Request, method, write)
+    }
+
+    /// A message that nobody has signed.
+    pub(crate) fn message(
+        &mut self,
+        class: Class,
+        method: Method,
+        write: impl FnOnce(&mut MessageWriter<'_>),
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut writer = MessageWriter::new(&mut bytes, Class::Request, method, self.next_id());
+        let mut writer = MessageWriter::new(&mut bytes, class, method, self.next_id());
         write(&mut writer);
         writer.finish();
         bytes
@@ -95,6 +105,13 @@ impl Caller {
             .nonce(&self.nonce);
         writer.finish_signed(&self.key());
         bytes
+    }
+
+    /// Sends a packet that must be dropped for that reason.
+    #[track_caller]
+    pub(crate) fn assert_dropped(&self, net: &mut Net, packet: &[u8], reason: DropReason) {
+        let outcome = net.client_sends(self.five_tuple, packet);
+        assert_eq!(outcome, Outcome::Dropped(reason));
     }
 
     /// Sends a packet that must be answered.
@@ -178,11 +195,7 @@ impl Caller {
         method: Method,
         write: impl FnOnce(&mut MessageWriter<'_>),
     ) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut writer = MessageWriter::new(&mut bytes, Class::Indication, method, self.next_id());
-        write(&mut writer);
-        writer.finish();
-        bytes
+        self.message(Class::Indication, method, write)
     }
 
     pub(crate) fn channel_data(&mut self, net: &mut Net, number: u16, payload: &[u8]) -> Outcome {
