@@ -13,14 +13,15 @@ use turnfleet_turn::wire::{
     Class, LongTermKey, Message, Method, PasswordAlgorithm, ReservationToken,
 };
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
-    KeySource, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
+    Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
 };
 
 use super::Bytes;
 use connections::Connections;
 
 mod connections;
+mod network;
 
 pub(super) const REALM: &str = "example.org";
 
@@ -219,7 +220,7 @@ impl World {
         let decision = self.server.handle_client(
             self.now,
             from,
-            IpMeta::default(),
+            network::header(packet.len()),
             packet,
             &context,
             &mut reply,
@@ -260,7 +261,7 @@ impl World {
         if self.connections.listening.contains(&on) {
             return;
         }
-        let ip = IpMeta::default();
+        let ip = network::header(len);
         let decision = self.server.handle_peer(self.now, on, from, ip, len);
         match decision {
             Decision::ToClient { to, header, .. } => {
