@@ -201,8 +201,9 @@ impl PeerQueue {
         }
     }
 
-    /// Queues the datagram at `span` of `bytes` to go where and as the pair says, after sending what waits for another socket. Returns how many
-    /// datagrams were refused on that occasion. All pushes up to a flush name parts of the same buffer.
+    /// Queues the datagram at `span` of `bytes` to go where and as the pair says, after sending what waits for another
+    /// socket. Returns how many datagrams were refused on that occasion. All pushes up to a flush name parts of the same
+    /// buffer.
     pub(crate) fn push(
         &mut self,
         sockets: &mut RelayedSockets,

@@ -5,25 +5,13 @@
 use std::net::SocketAddr;
 use std::time::Instant as Clock;
 
-use crate::support::{DEADLINE, Driver, Received, Relay, certificate, settings};
+use crate::support::{DEADLINE, Driver, Received, Relay, certificate, of_family, settings};
 use turnfleet_relay::shard::{DriverCounters, ShardSettings};
 use turnfleet_turn::client::{AllocateOptions, Event};
-use turnfleet_turn::{AddressFamily, Counters, DropReason, Flow, Transport};
+use turnfleet_turn::{Counters, DropReason, Flow, Transport};
 
 /// Payloads of every kind: empty, of each padding, of a call's size, in fragments, the longest.
 const LENGTHS: [usize; 10] = [0, 1, 2, 3, 4, 160, 1200, 1472, 20_001, 65_000];
-
-fn family(v4: bool) -> AllocateOptions {
-    let family = if v4 {
-        AddressFamily::V4
-    } else {
-        AddressFamily::V6
-    };
-    AllocateOptions {
-        family: Some(family),
-        ..AllocateOptions::default()
-    }
-}
 
 /// Data of clients and to clients, over all transports.
 pub(crate) fn flows(counters: &Counters) -> [Flow; 2] {
@@ -81,8 +69,8 @@ pub(crate) fn settle(driver: &mut Driver) -> Vec<Received> {
 #[track_caller]
 fn assert_reaches(from: &mut Driver, to: &mut Driver, v4: bool) -> Flow {
     let mut sent = Flow::default();
-    let from_relayed = from.allocate(family(v4)).relayed;
-    let to_relayed = to.allocate(family(v4)).relayed;
+    let from_relayed = from.allocate(of_family(v4)).relayed;
+    let to_relayed = to.allocate(of_family(v4)).relayed;
     from.permit(to_relayed);
     to.permit(from_relayed);
     for channels in 0..3 {

@@ -14,9 +14,9 @@ use socket2::SockRef;
 use turnfleet_relay::datagram::{ReceiveBatch, prepare};
 use turnfleet_turn::client::{AllocateOptions, Event};
 use turnfleet_turn::wire::{Class, Icmp, MessageWriter, Method, TransactionId};
-use turnfleet_turn::{AddressFamily, DropReason, IpMeta, PeerAddr, Transport};
+use turnfleet_turn::{DropReason, IpMeta, PeerAddr, Transport};
 
-use crate::support::{DEADLINE, Driver, Relay, Socket, settings};
+use crate::support::{DEADLINE, Driver, Relay, Socket, of_family, settings};
 
 /// Whether the client, and its peer, are on IPv4.
 const PAIRS: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (false, false)];
@@ -67,18 +67,6 @@ fn header(ttl: u8, tos: u8) -> IpMeta {
         ttl: Some(ttl),
         tos: Some(tos),
         dont_fragment: false,
-    }
-}
-
-fn of_family(v4: bool) -> AllocateOptions {
-    let family = if v4 {
-        AddressFamily::V4
-    } else {
-        AddressFamily::V6
-    };
-    AllocateOptions {
-        family: Some(family),
-        ..AllocateOptions::default()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Ports, descriptors and shards: what happens when they are taken, run out, or are somebody else's.
 
 use std::io::Read as _;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Driver, Relay, connect, echo_peer, is_timeout, settings, wait_until};
+use crate::support::{
+    Driver, Relay, connect, echo_peer, has_scarce_descriptors, is_timeout,
+    run_with_scarce_descriptors, settings, wait_until,
+};
 use turnfleet_relay::shard::{BindError, ShardSet};
 use turnfleet_turn::Transport;
 use turnfleet_turn::client::AllocateOptions;
@@ -63,25 +65,14 @@ fn a_reservation_is_redeemed_on_any_shard() {
     wait_until("no port in use", || relay.ledger.usage().ports_used == 0);
 }
 
-/// Runs in a process of its own, because the limit is the process's.
 #[test]
 fn without_descriptors_requests_are_refused_and_the_relay_recovers() {
-    let this = std::env::current_exe().unwrap();
-    let status = Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 96; exec \"$0\" --exact sockets::scarce_descriptors",
-        ])
-        .arg(this)
-        .env("TURNFLEET_SCARCE_DESCRIPTORS", "1")
-        .status()
-        .unwrap();
-    assert!(status.success());
+    run_with_scarce_descriptors("sockets::scarce_descriptors");
 }
 
 #[test]
 fn scarce_descriptors() {
-    if std::env::var_os("TURNFLEET_SCARCE_DESCRIPTORS").is_none() {
+    if !has_scarce_descriptors() {
         return;
     }
     let relay = Relay::start(settings(1, None));

@@ -27,7 +27,8 @@ use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Instant, KeySource, Now, PeerAddr, Span, Transport,
+    AddressFamily, Candidate, Candidates, ClientHeader, Instant, KeySource, Now, PeerAddr, Span,
+    Transport,
 };
 
 pub(crate) const REALM: &str = "turnfleet.local";
@@ -540,4 +541,38 @@ pub(crate) fn echo_peer(v4: bool) -> SocketAddr {
         }
     });
     local
+}
+
+/// Set in a process that has few descriptors.
+const SCARCE: &str = "TURNFLEET_SCARCE_DESCRIPTORS";
+
+/// Runs `test` again in a process of its own with few descriptors, because the limit is the process's.
+#[track_caller]
+pub(crate) fn run_with_scarce_descriptors(test: &str) {
+    let status = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 96; exec \"$0\" --exact \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .env(SCARCE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Whether this process is the one that [`run_with_scarce_descriptors`] started.
+pub(crate) fn has_scarce_descriptors() -> bool {
+    std::env::var_os(SCARCE).is_some()
+}
+
+/// An allocation of one family.
+pub(crate) fn of_family(v4: bool) -> AllocateOptions {
+    let family = if v4 {
+        AddressFamily::V4
+    } else {
+        AddressFamily::V6
+    };
+    AllocateOptions {
+        family: Some(family),
+        ..AllocateOptions::default()
+    }
 }

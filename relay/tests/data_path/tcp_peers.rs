@@ -7,13 +7,12 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 use turnfleet_turn::client::Event;
 
-use crate::support::Driver;
+use crate::support::{Driver, has_scarce_descriptors, run_with_scarce_descriptors};
 use crate::tcp::{allocated, connect, listen};
 
 /// Waits for the word that the peer at `wanted` has connected.
@@ -45,25 +44,14 @@ fn the_place_of_a_peer_that_is_gone_is_free_again() {
     connect(&mut control, &listener);
 }
 
-/// Runs in a process of its own, because the limit is the process's.
 #[test]
 fn a_peer_that_finds_no_descriptor_is_announced_when_there_is_one() {
-    let this = std::env::current_exe().unwrap();
-    let status = Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 96; exec \"$0\" --exact tcp_peers::scarce_descriptors",
-        ])
-        .arg(this)
-        .env("TURNFLEET_SCARCE_DESCRIPTORS", "1")
-        .status()
-        .unwrap();
-    assert!(status.success());
+    run_with_scarce_descriptors("tcp_peers::scarce_descriptors");
 }
 
 #[test]
 fn scarce_descriptors() {
-    if std::env::var_os("TURNFLEET_SCARCE_DESCRIPTORS").is_none() {
+    if !has_scarce_descriptors() {
         return;
     }
     let (relay, mut control, allocation, _) = allocated();

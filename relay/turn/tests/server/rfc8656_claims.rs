@@ -1,27 +1,12 @@
 //! Reserved ports (RFC 8656 §7.2) whose sockets change their shard, and do not arrive.
 
-use super::support::{ALICE, Answer, BOB, Caller, Net, Outcome, Setup, reserve};
-use turnfleet_turn::wire::Method;
+use crate::support::{Answer, claimed};
 
 // RFC 8656 §7.2 (5)
 #[test]
 fn a_reserved_socket_that_is_lost_on_its_way_gets_508_and_gives_its_port_back() {
     for client_stays in [true, false] {
-        let mut owner = Net::new();
-        let first = reserve(&mut owner, ALICE);
-        let mut asker = Net::with(Setup {
-            shard: 1,
-            ledger: Some(owner.ledger.clone()),
-            ..Setup::default()
-        });
-        let mut other = Caller::new(&mut asker, BOB);
-        let packet = other.signed(Method::Allocate, |writer| {
-            writer
-                .requested_transport(17)
-                .reservation_token(first.token());
-        });
-        let outcome = asker.client_sends(other.five_tuple, &packet);
-        assert_eq!(outcome, Outcome::Pending);
+        let (mut owner, _, mut asker, other) = claimed();
         let (id, _, token) = asker.claims.pop().unwrap();
         let (held, local) = owner.server.release_reserved(owner.now, token).unwrap();
         assert_eq!(owner.sockets.remove(&local), Some(held));

@@ -3,7 +3,9 @@
 use turnfleet_turn::wire::{AttributeType, MessageWriter, Method, ReservationToken};
 use turnfleet_turn::{AddressFamily, DropReason, OpenError, Transport};
 
-use crate::support::{ALICE, ALICE_AGAIN, Answer, BOB, Caller, Net, Outcome, PEER, Setup, reserve};
+use crate::support::{
+    ALICE, ALICE_AGAIN, Answer, BOB, Caller, Net, Outcome, PEER, claimed, reserve,
+};
 
 // RFC 8656 §7.2 (5)
 #[test]
@@ -110,23 +112,7 @@ fn data_for_a_reserved_port_is_dropped() {
 // RFC 8656 §7.2
 #[test]
 fn a_token_of_another_shard_brings_its_socket_over() {
-    let mut owner = Net::new();
-    let first = reserve(&mut owner, ALICE);
-    let mut asker = Net::with(Setup {
-        shard: 1,
-        ledger: Some(owner.ledger.clone()),
-        ..Setup::default()
-    });
-    let mut other = Caller::new(&mut asker, BOB);
-    let packet = other.signed(Method::Allocate, |writer| {
-        writer
-            .requested_transport(17)
-            .reservation_token(first.token());
-    });
-    assert_eq!(
-        asker.client_sends(other.five_tuple, &packet),
-        Outcome::Pending
-    );
+    let (mut owner, first, mut asker, mut other) = claimed();
     let (id, shard, token) = asker.claims.pop().unwrap();
     assert_eq!((shard.0, token), (0, first.token()));
 

@@ -12,6 +12,6 @@ pub(crate) use caller::Caller;
 pub(crate) use net::{Net, Outcome};
 pub(crate) use setup::{OFFERED, PEER, PEER6, PORTS, REALM, START_UNIX, Setup, V4, V6, addr, host};
 pub(crate) use worlds::{
-    ALICE, ALICE_AGAIN, BOB, allocated, assert_challenge, dual, limited, refresh_family, reserve,
-    signed_allocate, v4_only, v6_only,
+    ALICE, ALICE_AGAIN, BOB, allocated, assert_challenge, claimed, dual, limited, refresh_family,
+    reserve, signed_allocate, v4_only, v6_only,
 };

@@ -4,7 +4,7 @@ use turnfleet_turn::AddressFamily;
 use turnfleet_turn::policy::Limits;
 use turnfleet_turn::wire::{AttributeType, Class, LongTermKey, MessageWriter, Method};
 
-use super::{Answer, Caller, Net, OFFERED, REALM, Setup, V4, V6, host};
+use super::{Answer, Caller, Net, OFFERED, Outcome, REALM, Setup, V4, V6, host};
 
 pub(crate) const ALICE: &str = "192.0.2.1:5000";
 
@@ -108,4 +108,25 @@ pub(crate) fn reserve(net: &mut Net, client: &str) -> Answer {
     });
     assert_eq!(answer.code(), 200);
     answer
+}
+
+/// A port that one shard holds in reserve, and another shard whose client, Bob, has asked for it.
+#[track_caller]
+pub(crate) fn claimed() -> (Net, Answer, Net, Caller) {
+    let mut owner = Net::new();
+    let first = reserve(&mut owner, ALICE);
+    let mut asker = Net::with(Setup {
+        shard: 1,
+        ledger: Some(owner.ledger.clone()),
+        ..Setup::default()
+    });
+    let mut other = Caller::new(&mut asker, BOB);
+    let packet = other.signed(Method::Allocate, |writer| {
+        writer
+            .requested_transport(17)
+            .reservation_token(first.token());
+    });
+    let outcome = asker.client_sends(other.five_tuple, &packet);
+    assert_eq!(outcome, Outcome::Pending);
+    (owner, first, asker, other)
 }
