@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_turn::Now;
 
 use crate::error::FleetError;
-use crate::fleet::{Ended, FleetView, Incarnation, ProbeOutcome};
+use crate::fleet::record::Desired;
+use crate::fleet::{Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome};
 
 pub use task::Reconciler;
 
@@ -83,20 +85,14 @@ enum Request {
         node: NodeId,
         outcome: ProbeOutcome,
     },
-    Drain {
-        node: NodeId,
-        deadline: Option<Duration>,
-        answer: Answer<()>,
-    },
-    Undrain {
-        node: NodeId,
-        answer: Answer<()>,
-    },
-    Forget {
-        node: NodeId,
+    Change {
+        planner: Planner,
         answer: Answer<()>,
     },
 }
+
+/// What has to be written for an operator's wish to come true. It may be asked again, when a concurrent change came first.
+type Planner = Box<dyn Fn(&Fleet, Now) -> Result<Plan, FleetError> + Send + Sync>;
 
 impl Handle {
     /// Turns a join token into the credential of `node`, which its sessions carry.
@@ -189,10 +185,13 @@ impl Handle {
     /// When there is no such node, or the store fails.
     pub async fn drain(&self, node: &NodeId, deadline: Option<Duration>) -> Result<(), FleetError> {
         let node = node.clone();
-        self.ask(|answer| Request::Drain {
-            node,
-            deadline,
-            answer,
+        self.change(move |fleet, now| {
+            let until = |wait: Duration| now.unix.saturating_add(wait.as_secs());
+            let desired = Desired {
+                draining: true,
+                drain_deadline: deadline.map(until),
+            };
+            fleet.plan_desired(&node, desired)
         })
         .await
     }
@@ -203,7 +202,8 @@ impl Handle {
     /// As [`Self::drain`].
     pub async fn undrain(&self, node: &NodeId) -> Result<(), FleetError> {
         let node = node.clone();
-        self.ask(|answer| Request::Undrain { node, answer }).await
+        self.change(move |fleet, _| fleet.plan_desired(&node, Desired::default()))
+            .await
     }
 
     /// Forgets a node that is gone for good, and frees its ports for others. It may enrol again.
@@ -212,7 +212,19 @@ impl Handle {
     /// When there is no such node, its session is live, or the store fails.
     pub async fn forget(&self, node: &NodeId) -> Result<(), FleetError> {
         let node = node.clone();
-        self.ask(|answer| Request::Forget { node, answer }).await
+        self.change(move |fleet, _| fleet.plan_forget(&node)).await
+    }
+
+    /// Writes what `planner` makes of the fleet, and returns when the fleet holds it: every change that an operator asks for.
+    ///
+    /// # Errors
+    /// The planner's own, the store's, or [`FleetError::Contended`].
+    pub async fn change(
+        &self,
+        planner: impl Fn(&Fleet, Now) -> Result<Plan, FleetError> + Send + Sync + 'static,
+    ) -> Result<(), FleetError> {
+        let planner = Box::new(planner);
+        self.ask(|answer| Request::Change { planner, answer }).await
     }
 
     /// What is known of the fleet.

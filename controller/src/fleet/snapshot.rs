@@ -3,7 +3,7 @@
 use turnfleet_proto::{NodeId, fleet as wire};
 
 use super::Fleet;
-use super::record::{PortGrant, SecretState};
+use super::record::{Desired, PortGrant, SecretState};
 use super::secrets;
 
 impl Fleet {
@@ -56,14 +56,16 @@ impl Fleet {
         })
     }
 
+    /// What the operator wants of `node`.
+    #[must_use]
+    pub fn desired(&self, node: &NodeId) -> Desired {
+        self.desired.get(node).copied().unwrap_or_default()
+    }
+
     /// What the operator wants of `node`, in its own terms: a deadline in seconds from `unix`.
     #[must_use]
     pub fn drain_order(&self, node: &NodeId, unix: u64) -> wire::Drain {
-        let desired = self
-            .nodes
-            .get(node)
-            .map(|node| node.desired)
-            .unwrap_or_default();
+        let desired = self.desired(node);
         let left = |deadline: u64| deadline.saturating_sub(unix).max(1);
         wire::Drain {
             draining: desired.draining,

@@ -15,12 +15,12 @@ use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::{Instant, Now};
 
 use super::mirror::Mirror;
-use super::{Handle, MAILBOX, Request, Session, SessionKey};
+use super::{Handle, MAILBOX, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::record::{Desired, token_hash};
 use crate::fleet::{
-    AlternatePool, Ended, Event, FleetView, Fresh, Load, ProbeOutcome, Registration, Settings,
-    Wishes,
+    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Load, ProbeOutcome, Registration,
+    Settings, Wishes,
 };
 use crate::store::{SealError, Sealer, Store, StoreError};
 
@@ -59,6 +59,8 @@ pub struct Reconciler {
 
 struct Channels {
     snapshots: watch::Sender<Arc<wire::Snapshot>>,
+    /// What the operator wants of the node, as the session has been told.
+    desired: Desired,
     drain: watch::Sender<wire::Drain>,
     alternates: watch::Sender<wire::Alternates>,
 }
@@ -92,8 +94,7 @@ impl Reconciler {
             join_token: random_text(&random)?,
             nonce_key: random_bytes(&random)?,
         };
-        let plan =
-            |fleet: &crate::fleet::Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
+        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
         mirror.carry_out(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
@@ -123,7 +124,7 @@ impl Reconciler {
 
     /// What is known of the fleet, with what only its owner sees.
     #[must_use]
-    pub fn fleet(&self) -> &crate::fleet::Fleet {
+    pub fn fleet(&self) -> &Fleet {
         self.mirror.fleet()
     }
 
@@ -208,22 +209,9 @@ impl Reconciler {
             }
             Request::SessionEnded { session, ended } => self.session_ended(&session, ended),
             Request::Probed { node, outcome } => self.probed(node, outcome),
-            Request::Drain {
-                node,
-                deadline,
-                answer,
-            } => {
-                let until = |wait: Duration| self.clock.now().unix.saturating_add(wait.as_secs());
-                let desired = Desired {
-                    draining: true,
-                    drain_deadline: deadline.map(until),
-                };
-                drop(answer.send(self.desire(node, desired).await));
+            Request::Change { planner, answer } => {
+                drop(answer.send(self.change(&planner).await));
             }
-            Request::Undrain { node, answer } => {
-                drop(answer.send(self.desire(node, Desired::default()).await));
-            }
-            Request::Forget { node, answer } => drop(answer.send(self.forget(&node).await)),
         }
     }
 
@@ -272,6 +260,7 @@ impl Reconciler {
         let (alternates, alternate_updates) = watch::channel(alternates);
         let channels = Channels {
             snapshots,
+            desired: fleet.desired(&node),
             drain,
             alternates,
         };
@@ -365,27 +354,11 @@ impl Reconciler {
         self.urgent |= self.mirror.fleet().health(&node) != before;
     }
 
-    async fn desire(&mut self, node: NodeId, desired: Desired) -> Result<(), FleetError> {
+    async fn change(&mut self, planner: &Planner) -> Result<(), FleetError> {
         let now = self.clock.now();
         self.mirror
-            .carry_out(now, |fleet| fleet.plan_desired(&node, desired))
+            .carry_out(now, |fleet| planner(fleet, now))
             .await?;
-        if let Some(channels) = self.sessions.get(&node) {
-            channels
-                .drain
-                .send_replace(self.mirror.fleet().drain_order(&node, now.unix));
-        }
-        tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
-        self.urgent = true;
-        Ok(())
-    }
-
-    async fn forget(&mut self, node: &NodeId) -> Result<(), FleetError> {
-        let now = self.clock.now();
-        self.mirror
-            .carry_out(now, |fleet| fleet.plan_forget(node))
-            .await?;
-        tracing::info!(%node, "node forgotten");
         self.urgent = true;
         Ok(())
     }
@@ -430,7 +403,9 @@ impl Reconciler {
 
     fn publish(&mut self) {
         (self.stale, self.urgent) = (false, false);
+        let now = self.clock.now();
         let fleet = self.mirror.fleet();
+        tell_desires(fleet, &mut self.sessions, now.unix);
         if fleet.generation() != self.sent_generation {
             self.sent_generation = fleet.generation();
             for (node, channels) in &self.sessions {
@@ -442,7 +417,7 @@ impl Reconciler {
                 }
             }
         }
-        let view = Arc::new(fleet.view(self.clock.now()));
+        let view = Arc::new(fleet.view(now));
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }
@@ -459,6 +434,18 @@ impl Reconciler {
                 *known = alternates;
                 changed
             });
+        }
+    }
+}
+
+/// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
+fn tell_desires(fleet: &Fleet, sessions: &mut HashMap<NodeId, Channels>, unix: u64) {
+    for (node, channels) in sessions {
+        let desired = fleet.desired(node);
+        if channels.desired != desired {
+            channels.desired = desired;
+            channels.drain.send_replace(fleet.drain_order(node, unix));
+            tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
         }
     }
 }
