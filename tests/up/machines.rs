@@ -65,6 +65,11 @@ impl Files<'_> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
         command
             .args([what, "--config", file])
+            // The page leaves the address of the metrics at its default, which another relay of this machine may have.
+            .env(
+                "TURNFLEET_RELAY__METRICS__ADDRESS",
+                format!("127.0.0.1:{}", self.ports.0 + 32),
+            )
             .stdin(Stdio::null())
             .stderr(log);
         Running(command.spawn().unwrap())
