@@ -3,6 +3,7 @@
 //! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
 
 mod mirror;
+mod surroundings;
 mod task;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::error::FleetError;
 use crate::fleet::record::Desired;
 use crate::fleet::{Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome};
 
+pub use surroundings::{Clock, Random, Surroundings};
 pub use task::Reconciler;
 
 /// Speaks to the task that owns the fleet. Cheap to clone.

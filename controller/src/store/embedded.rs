@@ -18,8 +18,8 @@ use redb::{
 use tokio::sync::watch;
 
 use super::{
-    Change, Commit, Compare, Entry, MAX_KEY, MAX_OPERATIONS, MAX_VALUE, Outcome, Range, Revision,
-    Store, StoreError, Txn, Watch,
+    Change, Commit, Compare, Entry, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
+    check_bounds,
 };
 
 /// The file in the state directory.
@@ -299,23 +299,6 @@ fn read_meta(
     name: &str,
 ) -> Result<Revision, Failure> {
     Ok(meta.get(name)?.map_or(0, |value| value.value()))
-}
-
-fn check_bounds(txn: &Txn) -> Result<(), StoreError> {
-    let too_large = |what, limit| Err(StoreError::TooLarge { what, limit });
-    let operations = txn.compares.len().max(txn.puts.len() + txn.deletes.len());
-    if operations > MAX_OPERATIONS {
-        return too_large("the number of operations of a transaction", MAX_OPERATIONS);
-    }
-    let compared = txn.compares.iter().map(|compare| &compare.key);
-    let written = txn.puts.iter().map(|(key, _)| key).chain(&txn.deletes);
-    if compared.chain(written).any(|key| key.len() > MAX_KEY) {
-        return too_large("the length of a key", MAX_KEY);
-    }
-    if txn.puts.iter().any(|(_, value)| value.len() > MAX_VALUE) {
-        return too_large("the length of a value", MAX_VALUE);
-    }
-    Ok(())
 }
 
 fn open_file(path: &Path) -> Result<(Database, Revision), Failure> {

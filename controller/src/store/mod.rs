@@ -8,11 +8,13 @@
 pub mod codec;
 mod embedded;
 pub mod keys;
+mod memory;
 mod seal;
 
 use async_trait::async_trait;
 
 pub use embedded::{EmbeddedStore, exists, make_state_dir};
+pub use memory::{Backup, MemoryStore};
 pub use seal::{SealError, Sealer};
 
 /// The longest key, in bytes.
@@ -184,4 +186,22 @@ impl StoreError {
             }
         }
     }
+}
+
+/// Refuses what no back end takes.
+fn check_bounds(txn: &Txn) -> Result<(), StoreError> {
+    let too_large = |what, limit| Err(StoreError::TooLarge { what, limit });
+    let operations = txn.compares.len().max(txn.puts.len() + txn.deletes.len());
+    if operations > MAX_OPERATIONS {
+        return too_large("the number of operations of a transaction", MAX_OPERATIONS);
+    }
+    let compared = txn.compares.iter().map(|compare| &compare.key);
+    let written = txn.puts.iter().map(|(key, _)| key).chain(&txn.deletes);
+    if compared.chain(written).any(|key| key.len() > MAX_KEY) {
+        return too_large("the length of a key", MAX_KEY);
+    }
+    if txn.puts.iter().any(|(_, value)| value.len() > MAX_VALUE) {
+        return too_large("the length of a value", MAX_VALUE);
+    }
+    Ok(())
 }
