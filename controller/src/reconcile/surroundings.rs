@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant as TokioInstant;
 use turnfleet_turn::{Instant, Now};
 
@@ -15,8 +15,8 @@ pub trait Clock: Send + Sync + 'static {
 
 /// Gives random bytes.
 pub trait Random: Send + Sync + 'static {
-    /// 256 bits that nobody can guess; `None` where the system gives none.
-    fn bytes(&self) -> Option<[u8; 32]>;
+    /// Fills `bytes` with what nobody can guess; `None` where the system gives nothing.
+    fn fill(&self, bytes: &mut [u8]) -> Option<()>;
 }
 
 /// Where the reconciler has its time and its random bytes from.
@@ -42,9 +42,8 @@ impl Surroundings {
 }
 
 impl Random for SystemRandom {
-    fn bytes(&self) -> Option<[u8; 32]> {
-        let mut bytes = [0; 32];
-        self.fill(&mut bytes).ok().map(|()| bytes)
+    fn fill(&self, bytes: &mut [u8]) -> Option<()> {
+        SecureRandom::fill(self, bytes).ok()
     }
 }
 

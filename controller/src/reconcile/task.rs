@@ -99,7 +99,8 @@ impl Reconciler {
     ) -> Result<(Self, Handle), FleetError> {
         let Surroundings { clock, random } = surroundings;
         let now = clock.now();
-        let mut mirror = Mirror::open(store, sealer, settings, now).await?;
+        let epoch = random_bytes(&*random)?;
+        let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh {
             shared_secret: SharedSecret::new(random_text(&*random)?),
             api_token: random_text(&*random)?,
@@ -479,13 +480,15 @@ fn log_changes(before: &FleetView, after: &FleetView) {
     }
 }
 
-/// 256 random bits.
-fn random_bytes(random: &dyn Random) -> Result<[u8; 32], FleetError> {
-    let missing = || StoreError::from(SealError::Random);
-    Ok(random.bytes().ok_or_else(missing)?)
+/// Random bytes: 32 of them are 256 bits.
+fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
+    let mut bytes = [0; N];
+    let filled = random.fill(&mut bytes);
+    filled.ok_or_else(|| StoreError::from(SealError::Random))?;
+    Ok(bytes)
 }
 
 /// 256 random bits in base64url.
 fn random_text(random: &dyn Random) -> Result<String, FleetError> {
-    Ok(URL_SAFE_NO_PAD.encode(random_bytes(random)?))
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
 }

@@ -338,7 +338,9 @@ impl Clock for SkewedClock {
 struct SeededRandom(std::sync::Mutex<Chance>);
 
 impl Random for SeededRandom {
-    fn bytes(&self) -> Option<[u8; 32]> {
-        Some(self.0.lock().unwrap().bytes())
+    fn fill(&self, bytes: &mut [u8]) -> Option<()> {
+        let mut chance = self.0.lock().unwrap();
+        bytes.fill_with(|| chance.number().to_le_bytes()[0]);
+        Some(())
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use turnfleet_controller::store::{
-    Commit, MemoryStore, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
+    Commit, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
 };
 
 use crate::chance::Chance;
@@ -139,6 +139,30 @@ impl Store for StoreWay {
             breaks,
             waiting: None,
         }))
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.travel().await?;
+        let lease = self.store.grant_lease(ttl).await?;
+        self.travel().await?;
+        Ok(lease)
+    }
+
+    async fn keep_lease(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.travel().await?;
+        let kept = self.store.keep_lease(lease).await?;
+        self.travel().await?;
+        Ok(kept)
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.travel().await?;
+        self.store.revoke_lease(lease).await?;
+        self.travel().await
+    }
+
+    fn max_operations(&self) -> usize {
+        self.store.max_operations()
     }
 }
 
