@@ -32,8 +32,9 @@ fn small(seed: u64) -> Plan {
         relays: 12,
         controllers: 3,
         sharing: 3,
+        warm: seed.is_multiple_of(2),
         stormy: Duration::from_secs(60),
-        calm: Duration::from_secs(60),
+        calm: Duration::from_secs(40),
         fault_gap: 2_000,
         client_gap: 200,
     }
@@ -43,6 +44,7 @@ fn large(seed: u64) -> Plan {
     Plan {
         relays: 1_000,
         sharing: 4,
+        warm: true,
         stormy: Duration::from_secs(20),
         fault_gap: 200,
         client_gap: 20,

@@ -92,6 +92,24 @@ pub(crate) enum Answer {
     Silence,
 }
 
+impl Run {
+    pub(crate) fn new(process: Process, chance: &mut Chance) -> Self {
+        Self {
+            process,
+            incarnation: chance.bytes(),
+            generation: 0,
+            policy: None,
+            granted: Vec::new(),
+            ledger: Ledger::new(chance.bytes()),
+            allocations: BTreeMap::new(),
+            opened: 0,
+            draining: false,
+            session: None,
+            serves_since: None,
+        }
+    }
+}
+
 impl Relay {
     pub(crate) fn new(index: usize, sharing: usize, controllers: usize, chance: Chance) -> Self {
         let [high, low] = u16::try_from(index).unwrap().to_be_bytes();
@@ -141,19 +159,7 @@ impl Relay {
             if state.run.is_some() {
                 return;
             }
-            state.run = Some(Run {
-                process: process.clone(),
-                incarnation: state.chance.bytes(),
-                generation: 0,
-                policy: None,
-                granted: Vec::new(),
-                ledger: Ledger::new(state.chance.bytes()),
-                allocations: BTreeMap::new(),
-                opened: 0,
-                draining: false,
-                session: None,
-                serves_since: None,
-            });
+            state.run = Some(Run::new(process.clone(), &mut state.chance));
             let credential = state.disk.credential.as_ref();
             let fits = |(owner, _): &&(String, _)| Some(owner) == credential;
             state.disk.snapshot.as_ref().filter(fits).cloned()

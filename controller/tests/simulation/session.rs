@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use turnfleet_controller::FleetError;
+use turnfleet_controller::fleet::Ended;
+use turnfleet_controller::reconcile::Handle;
 use turnfleet_proto::fleet as wire;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
 
-use crate::relay::Relay;
+use crate::process::Process;
+use crate::relay::{Disk, Relay, Run};
 use crate::site::{Live, Site};
 use crate::wire::{Closed, Pipe};
 use crate::world::{JOIN_TOKEN, World};
@@ -136,8 +139,13 @@ async fn converse(
         dial.down.clone(),
         credential.clone(),
     );
-    let hello = hello(relay).ok_or(Failure::Ended)?;
-    say(&dial, FromNode::Hello(hello))?;
+    let hello = relay
+        .state
+        .borrow()
+        .run
+        .as_ref()
+        .map(|run| hello(relay, run));
+    say(&dial, FromNode::Hello(hello.ok_or(Failure::Ended)?))?;
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
@@ -231,10 +239,9 @@ async fn take(
     }
 }
 
-fn hello(relay: &Relay) -> Option<wire::Hello> {
-    let state = relay.state.borrow();
-    let run = state.run.as_ref()?;
-    Some(wire::Hello {
+/// What a run of `relay` says of itself when a session begins.
+fn hello(relay: &Relay, run: &Run) -> wire::Hello {
+    wire::Hello {
         node_id: relay.id.to_string(),
         incarnation: run.incarnation.to_vec(),
         version: "simulated".into(),
@@ -253,7 +260,23 @@ fn hello(relay: &Relay) -> Option<wire::Hello> {
         applied_generation: run.generation,
         allocations: u64::try_from(run.allocations.len()).unwrap(),
         ..wire::Hello::default()
-    })
+    }
+}
+
+/// Makes `relay` a member that the fleet has known for long, before anything begins.
+pub(crate) async fn join(relay: &Relay, handle: &Handle) {
+    let credential = handle.enroll(JOIN_TOKEN, &relay.id).await.unwrap();
+    let mut state = relay.state.borrow_mut();
+    let run = Run::new(Process::default(), &mut state.chance);
+    drop(state);
+    let opened = handle.open_session(&credential, hello(relay, &run)).await;
+    let session = opened.unwrap();
+    let snapshot = session.snapshots.borrow().as_ref().clone();
+    handle.session_ended(session.key, Ended::Goodbye).await;
+    relay.state.borrow_mut().disk = Disk {
+        snapshot: Some((credential.clone(), snapshot)),
+        credential: Some(credential),
+    };
 }
 
 fn heartbeat_of(relay: &Relay) -> FromNode {

@@ -23,7 +23,7 @@ use crate::relay::Relay;
 use crate::site::Site;
 use crate::storage::StoreWay;
 use crate::trace::Trace;
-use crate::{clients, faults, invariants};
+use crate::{clients, faults, invariants, session};
 
 /// Unix seconds at which every run begins.
 pub(crate) const EPOCH: u64 = 1_800_000_000;
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) controllers: usize,
     /// Relays behind one public address.
     pub(crate) sharing: usize,
+    /// Whether every relay is a member from the start.
+    pub(crate) warm: bool,
     /// Virtual time with faults.
     pub(crate) stormy: Duration,
     /// Virtual time without any, after which everything must be well.
@@ -150,7 +152,26 @@ impl World {
         }
     }
 
+    /// Lets every relay be a member before anything begins, as in a fleet that has run for long.
+    async fn join_all(self: &Rc<Self>) {
+        let first = &self.sites[0];
+        first.start(self);
+        let live = loop {
+            match first.live() {
+                Some(live) => break live,
+                None => sleep(Duration::from_millis(10)).await,
+            }
+        };
+        for relay in &self.relays {
+            session::join(relay, &live.handle).await;
+        }
+        first.kill(self);
+    }
+
     async fn live(self: &Rc<Self>, chance: &mut Chance) {
+        if self.plan.warm {
+            self.join_all().await;
+        }
         for site in &self.sites {
             site.start(self);
         }
