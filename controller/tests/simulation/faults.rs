@@ -18,6 +18,8 @@ enum Fault {
     Cut(Cut),
     Controller(OfController),
     Store(OfStore),
+    /// One controller does not hear another one, which may well hear it.
+    Deaf,
     /// An operator drains a relay for a while.
     Drain,
 }
@@ -63,7 +65,7 @@ enum OfStore {
 }
 
 /// Each as likely as it is often named.
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 22] = [
     Fault::Relay(OfRelay::Crash),
     Fault::Relay(OfRelay::Crash),
     Fault::Relay(OfRelay::Crash),
@@ -83,6 +85,8 @@ const FAULTS: [Fault; 20] = [
     Fault::Store(OfStore::AnswersLost),
     Fault::Store(OfStore::WatchBroken),
     Fault::Store(OfStore::Compaction),
+    Fault::Deaf,
+    Fault::Deaf,
     Fault::Drain,
 ];
 
@@ -126,6 +130,7 @@ impl Storm {
             Fault::Cut(cut) => self.cut(cut).await,
             Fault::Controller(fault) => self.controller(fault).await,
             Fault::Store(fault) => self.store(fault).await,
+            Fault::Deaf => self.deaf().await,
             Fault::Drain => self.drain().await,
         }
     }
@@ -226,6 +231,18 @@ impl Storm {
             .for_each(|wire| wire.heal());
         process.resume();
         self.world.note(format_args!("{} goes on", site.name));
+    }
+
+    async fn deaf(&mut self) {
+        let (from, to) = (self.any_site(), self.any_site());
+        let wire = self.world.between[from.index][to.index].clone();
+        self.world
+            .note(format_args!("{} does not hear {}", to.name, from.name));
+        wire.cut();
+        self.last(500, 40_000).await;
+        wire.heal();
+        self.world
+            .note(format_args!("{} hears {} again", to.name, from.name));
     }
 
     async fn store(&mut self, fault: OfStore) {

@@ -7,6 +7,7 @@ mod chance;
 mod clients;
 mod faults;
 mod invariants;
+mod peers;
 mod process;
 mod relay;
 mod session;

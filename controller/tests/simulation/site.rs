@@ -1,6 +1,6 @@
 //! A controller: its reconciler on its own way to the store, its side of sessions, and its probe.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,11 +13,13 @@ use turnfleet_controller::fleet::{Ended, FleetView, ProbeFailure, ProbeOutcome, 
 use turnfleet_controller::reconcile::{Clock, Handle, Random, Reconciler, Session, Surroundings};
 use turnfleet_proto::NodeId;
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
+use turnfleet_proto::fleet::Sightings;
 use turnfleet_proto::fleet::controller_message::Message as ToRelay;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
 use turnfleet_turn::{Instant as Moment, Now};
 
 use crate::chance::Chance;
+use crate::peers;
 use crate::process::Process;
 use crate::session::{Down, is_unknown};
 use crate::storage::StoreWay;
@@ -37,7 +39,8 @@ pub(crate) struct Site {
     chance: RefCell<Chance>,
     process: RefCell<Option<Process>>,
     live: RefCell<Option<Live>>,
-    lives: Cell<u64>,
+    /// Controllers that follow this one.
+    pub(crate) followers: RefCell<Vec<Pipe<Sightings>>>,
 }
 
 /// A controller that serves.
@@ -58,7 +61,7 @@ impl Site {
             chance: RefCell::new(chance),
             process: RefCell::default(),
             live: RefCell::default(),
-            lives: Cell::default(),
+            followers: RefCell::default(),
         }
     }
 
@@ -87,6 +90,9 @@ impl Site {
             world.note(format_args!("{} dies", self.name));
             self.live.borrow_mut().take();
             process.kill();
+            for follower in self.followers.take() {
+                follower.close();
+            }
         }
     }
 
@@ -97,7 +103,6 @@ impl Site {
         }
         let process = Process::default();
         self.process.borrow_mut().replace(process.clone());
-        self.lives.set(self.lives.get() + 1);
         world.note(format_args!("{} starts", self.name));
         let (site, world, inner) = (Rc::clone(self), Rc::clone(world), process.clone());
         process.spawn(async move { site.run(world, inner).await });
@@ -134,6 +139,19 @@ impl Site {
         };
         world.note(format_args!("{} serves", self.name));
         self.live.borrow_mut().replace(live);
+        process.spawn(peers::tell(Rc::clone(&self), handle.clone()));
+        for other in world.sites.iter().filter(|it| it.index != self.index) {
+            let (world, other) = (Rc::clone(&world), Rc::clone(other));
+            let chance = self.chance.borrow_mut().fork();
+            let handle = handle.clone();
+            process.spawn(peers::follow(
+                world,
+                Rc::clone(&self),
+                other,
+                handle,
+                chance,
+            ));
+        }
         let (site, probing) = (Rc::clone(&self), Rc::clone(&world));
         let prober = process.clone();
         process.spawn(async move { site.probe(probing, prober, handle).await });

@@ -117,6 +117,10 @@ impl<T> Pipe<T> {
         self.0.changed.notify_waiters();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.closed.get()
+    }
+
     /// Messages on their way.
     pub(crate) fn len(&self) -> usize {
         self.0.queue.borrow().len()

@@ -23,6 +23,7 @@ use crate::relay::Relay;
 use crate::site::Site;
 use crate::storage::StoreWay;
 use crate::trace::Trace;
+use crate::wire::Wire;
 use crate::{clients, faults, invariants, session};
 
 /// Unix seconds at which every run begins.
@@ -66,6 +67,8 @@ pub(crate) struct World {
     pub(crate) store: MemoryStore,
     pub(crate) sites: Vec<Rc<Site>>,
     pub(crate) relays: Vec<Rc<Relay>>,
+    /// The way from one controller to another.
+    pub(crate) between: Vec<Vec<Wire>>,
     pub(crate) settings: Settings,
     pub(crate) wishes: Wishes,
     /// The relay that holds each relayed port.
@@ -90,11 +93,13 @@ impl World {
             let chance = chance.fork();
             Rc::new(Relay::new(index, plan.sharing, plan.controllers, chance))
         };
+        let wires = || (0..plan.controllers).map(|_| Wire::new()).collect();
         Rc::new(Self {
             plan,
             start: Instant::now(),
             sites,
             relays: (0..plan.relays).map(relay).collect(),
+            between: (0..plan.controllers).map(|_| wires()).collect(),
             store,
             settings: settings(plan),
             wishes: wishes(),
