@@ -83,7 +83,7 @@ fn all(name: &str, seeds: std::ops::Range<u64>, plan: fn(u64) -> Plan) {
                     }
                     match run(plan(seed)) {
                         Ok(report) => {
-                            drop(allocations.fetch_add(report.allocations, Ordering::Relaxed))
+                            allocations.fetch_add(report.allocations, Ordering::Relaxed);
                         }
                         Err(failure) => {
                             broken.lock().unwrap().get_or_insert((seed, failure));

@@ -266,9 +266,7 @@ fn hello(relay: &Relay, run: &Run) -> wire::Hello {
 /// Makes `relay` a member that the fleet has known for long, before anything begins.
 pub(crate) async fn join(relay: &Relay, handle: &Handle) {
     let credential = handle.enroll(JOIN_TOKEN, &relay.id).await.unwrap();
-    let mut state = relay.state.borrow_mut();
-    let run = Run::new(Process::default(), &mut state.chance);
-    drop(state);
+    let run = Run::new(Process::default(), &mut relay.state.borrow_mut().chance);
     let opened = handle.open_session(&credential, hello(relay, &run)).await;
     let session = opened.unwrap();
     let snapshot = session.snapshots.borrow().as_ref().clone();
