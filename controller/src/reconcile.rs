@@ -261,8 +261,8 @@ impl Handle {
         Arc::clone(&self.view.borrow())
     }
 
-    /// The same, for waiting: it changes at least when health, lists, grants or the generation change, and for load at most
-    /// ten times a second. Closed when the controller stops.
+    /// The same, for waiting: it changes at least when health, lists, grants or the generation change, and once a
+    /// second for load. Closed when the controller stops.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.clone()

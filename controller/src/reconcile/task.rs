@@ -18,7 +18,7 @@ use super::{Handle, MAILBOX, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::record::{Desired, token_hash};
 use crate::fleet::{
-    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Load, ProbeOutcome, Registration,
+    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
     Settings, Wishes,
 };
 use crate::store::{SealError, Sealer, Store, StoreError};
@@ -51,7 +51,7 @@ pub struct Reconciler {
     sent_generation: u64,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    /// What is published is no longer what is known.
+    /// What is published is no longer what others say.
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
@@ -318,7 +318,8 @@ impl Reconciler {
         heartbeat: wire::Heartbeat,
     ) -> Result<(), FleetError> {
         let session = self.current(session)?;
-        self.stale = true;
+        let before = self.standing(&session.0);
+        let node = session.0.clone();
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -328,6 +329,7 @@ impl Reconciler {
                 draining: heartbeat.draining,
             },
         );
+        self.urgent |= self.standing(&node) != before;
         Ok(())
     }
 
@@ -378,14 +380,19 @@ impl Reconciler {
     }
 
     fn probed(&mut self, node: NodeId, outcome: ProbeOutcome) {
-        let before = self.mirror.fleet().health(&node);
+        let before = self.standing(&node);
         let event = Event::Probed {
             node: node.clone(),
             outcome,
         };
         self.mirror.apply(self.clock.now(), event);
-        self.stale = true;
-        self.urgent |= self.mirror.fleet().health(&node) != before;
+        self.urgent |= self.standing(&node) != before;
+    }
+
+    /// What of a node somebody should know at once.
+    fn standing(&self, node: &NodeId) -> (Option<Health>, bool) {
+        let fleet = self.mirror.fleet();
+        (fleet.health(node), fleet.serves(node))
     }
 
     async fn change(&mut self, planner: &Planner) -> Result<(), FleetError> {
