@@ -15,6 +15,7 @@ pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 pub use checked::{
     ApiTokenConfig, Config, ListenerConfig, Opaque, PortPlan, ProbeConfig, TlsFiles,
 };
+pub(crate) use checked::{NAME, is_name};
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
@@ -245,4 +246,7 @@ pub struct RawApiToken {
     pub token_file: Option<PathBuf>,
     /// What it opens: `mint`, `viewer`, `operator`, `admin`.
     pub scopes: Vec<String>,
+    /// The tenant that it is bound to: it then mints for that tenant's users, and opens nothing else.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }

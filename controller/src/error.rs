@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use turnfleet_proto::{NodeId, PortRange};
 
 use crate::fleet::node::RegistrationError;
+use crate::fleet::tokens::TokenError;
 use crate::store::StoreError;
 
 /// Why the fleet refuses a request.
@@ -65,6 +66,9 @@ pub enum FleetError {
         /// The bound.
         limit: usize,
     },
+    /// A token cannot be made or revoked.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Others changed the same state again and again.
     #[error("the change lost against {attempts} concurrent ones; try again")]
     Contended {
@@ -94,7 +98,8 @@ impl FleetError {
             | Self::SessionReplaced
             | Self::Registration(_)
             | Self::PortsExhausted { .. }
-            | Self::TooManyNodes { .. } => false,
+            | Self::TooManyNodes { .. }
+            | Self::Token(_) => false,
         }
     }
 }

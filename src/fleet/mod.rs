@@ -3,11 +3,13 @@
 //!
 //! It knows the HTTP API and nothing else of a controller.
 
+mod audit;
 mod call;
 mod capacity;
 mod console;
 mod nodes;
 mod table;
+mod tokens;
 
 use clap::{Args, Subcommand};
 use turnfleet_proto::NodeId;
@@ -32,6 +34,11 @@ enum Action {
     Nodes,
     /// What the fleet, its regions and zones can hold, and what they hold
     Capacity,
+    /// Who changed what, the latest first
+    Audit(audit::Audit),
+    /// The API tokens: who may use the controller
+    #[command(subcommand)]
+    Tokens(tokens::Action),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -55,6 +62,8 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Audit(audit) => audit.run(&console),
+        Action::Tokens(action) => action.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Forget { node } => nodes::forget(&console, node),

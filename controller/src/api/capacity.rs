@@ -1,30 +1,30 @@
 //! `GET /v1/capacity`: what the fleet, each region and each zone can hold, and what they hold.
 
-use axum::extract::{Request, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::app::{App, answer_json};
-use super::auth::bearer_token;
+use super::app::answer_json;
+use super::route::Call;
 use super::status::ApiError;
-use crate::fleet::record::Scope;
 use crate::fleet::{Gauge, Rates, Totals};
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Capacity")]
+pub(super) struct Answer {
     total: TotalsBody,
     regions: Vec<Region>,
     zones: Vec<Zone>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Region {
     region: String,
     #[serde(flatten)]
     totals: TotalsBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Zone {
     region: String,
     zone: String,
@@ -32,7 +32,8 @@ struct Zone {
     totals: TotalsBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Totals")]
 struct TotalsBody {
     nodes: usize,
     listed: usize,
@@ -46,7 +47,8 @@ struct TotalsBody {
     state: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Gauge")]
 struct GaugeBody {
     used: u64,
     /// `null` where it is not known.
@@ -55,7 +57,8 @@ struct GaugeBody {
     headroom: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rates")]
 pub(super) struct RatesBody {
     bytes_from_clients: f64,
     bytes_to_clients: f64,
@@ -68,14 +71,8 @@ pub(super) struct RatesBody {
 }
 
 /// `GET /v1/capacity`.
-pub(crate) async fn capacity(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let view = app.handle.view();
-    app.guard
-        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
-    let capacity = view.capacity();
+pub(crate) async fn capacity(call: Call) -> Result<Response, ApiError> {
+    let capacity = call.view.capacity();
     Ok(answer_json(&Answer {
         total: capacity.total.into(),
         regions: capacity

@@ -55,6 +55,16 @@ impl CredentialRequest {
         Ok(())
     }
 
+    /// Makes the user one of `tenant`, as `tenant/user`: what a token that is bound to one may mint.
+    pub(crate) fn of_tenant(&mut self, tenant: Option<&str>) -> Result<(), ApiError> {
+        let Some(tenant) = tenant else { return Ok(()) };
+        let user = format!("{tenant}/{}", self.user);
+        self.user(
+            &user,
+            "user, behind the tenant of the API token and a slash",
+        )
+    }
+
     /// Sets the ttl in seconds; `None` stands for what is no whole number.
     pub(crate) fn ttl(&mut self, ttl: Option<u64>, place: &str) -> Result<(), ApiError> {
         let Some(ttl) = ttl.filter(|ttl| *ttl > 0) else {

@@ -3,7 +3,9 @@
 //! It reads the fleet's view and speaks to [`Handle`]; it never touches the store. A read or a credential is answered from
 //! memory.
 
+mod actor;
 mod app;
+mod audit;
 mod auth;
 mod capacity;
 mod cors;
@@ -14,13 +16,19 @@ mod http;
 mod ice_servers;
 mod node_actions;
 mod nodes;
+mod openapi;
+mod operator;
 mod parameters;
 mod rate;
+mod route;
+mod routes;
 mod seats;
 mod serve;
 mod status;
 mod tls;
+mod tokens;
 mod turn_rest;
+mod values;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +37,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_proto::certificate::CertificateWatcher;
+
+pub use openapi::document as openapi_document;
 
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
@@ -69,10 +79,11 @@ impl Api {
         };
         let http_tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
         let grpc_tls = secure(&config.grpc, "grpc.tls", &[tls::ALPN_H2])?;
+        let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
         let app = app::App {
             handle: handle.clone(),
             metrics: Arc::clone(&metrics),
-            guard: Arc::new(auth::Guard::new(Arc::clone(&metrics))),
+            guard: Arc::clone(&guard),
             default_ttl: config.credential_ttl.as_secs(),
             open_metrics: http_address.ip().is_loopback(),
         };
@@ -88,7 +99,7 @@ impl Api {
             listener: grpc,
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Grpc,
-            router: grpc_router(handle, peer_token, &metrics),
+            router: grpc_router(handle, guard, peer_token, &metrics),
             metrics,
         };
         let servers = [
@@ -124,12 +135,19 @@ impl Api {
     }
 }
 
-/// What relay nodes and other controllers speak to.
-fn grpc_router(handle: Handle, peer_token: PeerToken, metrics: &Arc<Metrics>) -> axum::Router {
+/// What relay nodes, other controllers and operators' programs speak to.
+fn grpc_router(
+    handle: Handle,
+    guard: Arc<auth::Guard>,
+    peer_token: PeerToken,
+    metrics: &Arc<Metrics>,
+) -> axum::Router {
+    let operators = operator::OperatorService::server(handle.clone(), guard);
     let nodes = fleet_service::FleetService::server(handle.clone(), Arc::clone(metrics));
     let peers = PeerService::server(handle, peer_token);
     tonic::service::Routes::new(nodes)
         .add_service(peers)
+        .add_service(operators)
         .prepare()
         .into_axum_router()
 }

@@ -9,10 +9,12 @@ use std::borrow::Cow;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::FleetError;
+use crate::fleet::tokens::TokenError;
 
 type Text = Cow<'static, str>;
 
@@ -24,11 +26,17 @@ pub(crate) struct ApiError {
     retry_after_seconds: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What was wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 struct Body {
+    /// A word that stays the same.
     code: &'static str,
+    /// What was wrong.
     what: Text,
+    /// Where in the request, or in the fleet.
     r#where: Text,
+    /// What would have been right.
     expected: Text,
 }
 
@@ -50,6 +58,11 @@ impl ApiError {
             },
             retry_after_seconds: None,
         }
+    }
+
+    /// The word that stays the same.
+    pub(crate) fn code(&self) -> &'static str {
+        self.body.code
     }
 
     fn retry_after(mut self, seconds: u64) -> Self {
@@ -138,6 +151,17 @@ impl ApiError {
         )
     }
 
+    /// 403: a token that is bound to a tenant, for what concerns the whole fleet.
+    pub(crate) fn bound_to_tenant() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "bound_to_tenant",
+            "header authorization",
+            "the API token is bound to a tenant, for whose users alone it mints",
+            "a token that is bound to no tenant",
+        )
+    }
+
     /// 404.
     pub(crate) fn unknown_path(path: &str) -> Self {
         Self::new(
@@ -145,8 +169,7 @@ impl ApiError {
             "unknown_path",
             excerpt(path),
             "there is nothing at this path",
-            "one of /turn, /v1/ice-servers, /v1/nodes, /v1/nodes/NODE, /v1/nodes/NODE/drain, /v1/nodes/NODE/undrain, \
-             /v1/capacity, /metrics, /livez, /readyz, /",
+            "a path of /openapi.json",
         )
     }
 
@@ -161,9 +184,27 @@ impl ApiError {
         )
     }
 
-    /// 409 for what the state of a node forbids.
-    fn conflict(what: String, expected: &'static str) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "node", what, expected)
+    /// 409 for what the state of the fleet forbids; `place` is what stands in the way.
+    fn conflict(place: &'static str, what: String, expected: &'static str) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", place, what, expected)
+    }
+
+    fn token(error: &TokenError) -> Self {
+        let expected = match error {
+            TokenError::Unknown(name) => {
+                return Self::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown_token",
+                    name.clone(),
+                    "there is no such token",
+                    "a token that /v1/tokens names",
+                );
+            }
+            TokenError::Taken(_) => "a name that no token has",
+            TokenError::Configured(_) => "a token that was made by the API",
+            TokenError::TooMany { .. } => "fewer tokens: revoke those that are not used",
+        };
+        Self::conflict("token", error.to_string(), expected)
     }
 
     /// 503 for a change that may go through later.
@@ -232,12 +273,15 @@ impl ApiError {
     }
 }
 
+/// The body of every answer that is no success.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Refusal")]
+pub(crate) struct Envelope<'a> {
+    error: &'a Body,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            error: &'a Body,
-        }
         let text = serde_json::to_vec(&Envelope { error: &self.body })
             .expect("a struct of texts can be written as JSON");
         let mut response = (self.status, text).into_response();
@@ -259,9 +303,11 @@ impl From<FleetError> for ApiError {
         match &error {
             FleetError::UnknownNode(node) => Self::unknown_node(node.to_string()),
             FleetError::Live(_) => Self::conflict(
+                "node",
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
+            FleetError::Token(token) => Self::token(token),
             FleetError::Contended { .. } | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
@@ -281,6 +327,29 @@ impl From<FleetError> for ApiError {
     }
 }
 
+/// What a program that speaks gRPC hears of a refusal: the same words.
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let code = match error.status.as_u16() {
+            400 | 408 | 413 | 415 => Code::InvalidArgument,
+            401 => Code::Unauthenticated,
+            403 => Code::PermissionDenied,
+            404 => Code::NotFound,
+            409 => Code::FailedPrecondition,
+            429 => Code::ResourceExhausted,
+            503 => Code::Unavailable,
+            _ => Code::Internal,
+        };
+        let Body {
+            what,
+            r#where: place,
+            expected,
+            ..
+        } = error.body;
+        Self::new(code, format!("{what} ({place}); expected {expected}"))
+    }
+}
+
 /// The beginning of what a caller gave, safe to show in an error.
 pub(crate) fn excerpt(text: &str) -> String {
     text.chars().take(40).flat_map(char::escape_debug).collect()
@@ -296,9 +365,12 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::UnknownNode(_) => Code::NotFound,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
-        FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
-            Code::ResourceExhausted
-        }
+        FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,
+        FleetError::Token(TokenError::Taken(_)) => Code::AlreadyExists,
+        FleetError::Token(TokenError::Configured(_)) => Code::FailedPrecondition,
+        FleetError::PortsExhausted { .. }
+        | FleetError::TooManyNodes { .. }
+        | FleetError::Token(TokenError::TooMany { .. }) => Code::ResourceExhausted,
         FleetError::Contended { .. } | FleetError::Stopping => Code::Unavailable,
         FleetError::Store(cause) => {
             tracing::warn!(%cause, "the store failed");

@@ -7,6 +7,7 @@
 //! rest of the controller and the relays see.
 
 mod alternates;
+pub mod audit;
 mod capacity;
 mod health;
 mod liveness;
@@ -21,6 +22,7 @@ mod secrets;
 mod sightings;
 mod snapshot;
 mod start;
+pub mod tokens;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};

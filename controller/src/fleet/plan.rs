@@ -5,6 +5,7 @@
 
 use turnfleet_proto::NodeId;
 
+use super::audit::AuditEntry;
 use super::node::Registration;
 use super::record::{Desired, NodeRecord, PortGrant, Record, RecordKey, TokenHash, token_hash};
 use super::{Fleet, port_grants, secrets};
@@ -22,6 +23,8 @@ pub struct Plan {
     pub puts: Vec<Record>,
     /// Records to delete.
     pub deletes: Vec<RecordKey>,
+    /// Who asked for it, written with it.
+    pub audit: Option<AuditEntry>,
 }
 
 impl Plan {
@@ -168,6 +171,7 @@ impl Fleet {
             compares: Vec::new(),
             puts,
             deletes,
+            audit: None,
         };
         let written: Vec<_> = plan.puts.iter().map(Record::key).collect();
         plan.deletes.retain(|key| !written.contains(key));

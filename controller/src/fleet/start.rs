@@ -52,6 +52,9 @@ impl Fleet {
         let own = ApiToken {
             name: OWN_TOKEN.to_owned(),
             scopes: vec![Scope::Admin],
+            tenant: None,
+            expires_at: None,
+            by_operator: false,
         };
         let mut wanted = vec![
             Record::Policy(wishes.policy.clone()),
@@ -65,7 +68,7 @@ impl Fleet {
         wanted.extend(tokens.map(|(hash, token)| Record::ApiToken(hash, token)));
 
         let keys: BTreeSet<_> = wanted.iter().map(Record::key).collect();
-        let stale = |key: &&RecordKey| is_configured(key) && !keys.contains(key);
+        let stale = |key: &&RecordKey| self.is_configured(key) && !keys.contains(key);
         let mut deletes: BTreeSet<_> = self.revisions.keys().filter(stale).cloned().collect();
         let mut puts: Vec<_> = wanted
             .into_iter()
@@ -98,20 +101,24 @@ impl Fleet {
             | Record::NonceKey(_) => false,
         }
     }
-}
 
-/// Whether records of this kind are there exactly where the configuration asks for them.
-fn is_configured(key: &RecordKey) -> bool {
-    match key {
-        RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
-        RecordKey::Epoch
-        | RecordKey::Generation
-        | RecordKey::Policy
-        | RecordKey::Node(_)
-        | RecordKey::Desired(_)
-        | RecordKey::Grant(..)
-        | RecordKey::Secret(_)
-        | RecordKey::NonceKey(_)
-        | RecordKey::Setting(_) => false,
+    /// Whether the record is there exactly where the configuration asks for it.
+    fn is_configured(&self, key: &RecordKey) -> bool {
+        match key {
+            RecordKey::User(_) | RecordKey::JoinToken(_) => true,
+            RecordKey::ApiToken(hash) => {
+                let token = self.api_tokens.get(hash);
+                token.is_some_and(|token| !token.by_operator)
+            }
+            RecordKey::Epoch
+            | RecordKey::Generation
+            | RecordKey::Policy
+            | RecordKey::Node(_)
+            | RecordKey::Desired(_)
+            | RecordKey::Grant(..)
+            | RecordKey::Secret(_)
+            | RecordKey::NonceKey(_)
+            | RecordKey::Setting(_) => false,
+        }
     }
 }

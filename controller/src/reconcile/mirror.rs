@@ -13,7 +13,7 @@ use crate::fleet::record::{Epoch, Record, RecordKey};
 use crate::fleet::{Event, Fleet, Plan, Settings};
 use crate::store::{
     Commit, Compare, Entry, Outcome, Put, Range, Revision, Sealer, Store, StoreError, Txn, Watch,
-    codec, keys,
+    audit, codec, keys,
 };
 
 /// The version of keys and values that this code reads and writes.
@@ -143,7 +143,18 @@ impl Mirror {
                 Outcome::Committed { revision } => {
                     return Ok(self.catch_up(now, revision).await?);
                 }
-                Outcome::Conflict { revision, .. } => self.catch_up(now, revision).await?,
+                Outcome::Conflict { seen, .. } => {
+                    // The store's own revision may be of a key that the watch does not bring.
+                    let newest = seen
+                        .iter()
+                        .filter_map(|(_, entry)| Some(entry.as_ref()?.mod_revision));
+                    match newest.max() {
+                        Some(revision) if revision > self.seen => {
+                            self.catch_up(now, revision).await?
+                        }
+                        Some(_) | None => self.read_again(now).await?,
+                    }
+                }
             }
         }
         Err(FleetError::Contended { attempts: ATTEMPTS })
@@ -217,9 +228,11 @@ impl Mirror {
                 lease: None,
             })
         };
+        let mut puts: Vec<_> = plan.puts.iter().map(encode).collect::<Result<_, _>>()?;
+        puts.extend(plan.audit.as_ref().map(audit::encode));
         Ok(Txn {
             compares: plan.compares.iter().map(compare).collect(),
-            puts: plan.puts.iter().map(encode).collect::<Result<_, _>>()?,
+            puts,
             deletes: plan.deletes.iter().map(keys::path).collect(),
         })
     }

@@ -21,12 +21,15 @@ use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
     Settings, Wishes,
 };
+use crate::store::audit::AuditLog;
 use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
 /// How often secrets and nonce keys are looked at, in ticks.
 const UPKEEP_TICKS: u64 = 600;
+/// How often the audit log is trimmed, in ticks; the first time when secrets are first looked at.
+const TRIM_TICKS: u64 = 36_000;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
 /// The rest of the watch after the store failed, in ticks.
@@ -57,6 +60,7 @@ pub struct Reconciler {
     urgent: bool,
     /// Ticks until the store is tried again.
     retry_in: u64,
+    audit: AuditLog,
 }
 
 struct Channels {
@@ -103,6 +107,7 @@ impl Reconciler {
         let Surroundings { clock, random } = surroundings;
         let now = clock.now();
         let epoch = random_bytes(&*random)?;
+        let audit = AuditLog::new(Arc::clone(&store));
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh {
             shared_secret: SharedSecret::new(random_text(&*random)?),
@@ -131,6 +136,7 @@ impl Reconciler {
             stale: false,
             urgent: false,
             retry_in: 0,
+            audit: audit.clone(),
         };
         Ok((
             task,
@@ -138,6 +144,8 @@ impl Reconciler {
                 mailbox: sender,
                 view: published,
                 sightings: told,
+                audit,
+                asked_by: None,
             },
         ))
     }
@@ -422,6 +430,9 @@ impl Reconciler {
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
+        if tick % TRIM_TICKS == UPKEEP_TICKS {
+            self.trim_audit(now.unix.saturating_mul(1000));
+        }
         if tick.is_multiple_of(UPKEEP_TICKS) {
             let kept = match random_bytes(&*self.random) {
                 Ok(key) => {
@@ -435,6 +446,16 @@ impl Reconciler {
                 tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
         }
+    }
+
+    /// Beside the task: nothing waits for it, and every controller may do it.
+    fn trim_audit(&self, now_milliseconds: u64) {
+        let audit = self.audit.clone();
+        tokio::spawn(async move {
+            if let Err(error) = audit.trim(now_milliseconds).await {
+                tracing::warn!(%error, "the audit log could not be trimmed");
+            }
+        });
     }
 
     /// After a failure of the store: everything known stays, and is served, until it can be read again.
