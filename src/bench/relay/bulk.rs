@@ -19,8 +19,9 @@ use turnfleet_turn::{Instant, PeerAddr};
 
 use super::Args;
 use super::load::seed;
-use super::process::Processes;
 use super::traffic::as_float;
+use crate::bench::process::Processes;
+use crate::bench::progress;
 use crate::link::{Link, Opener, Stream};
 use crate::target::Credentials;
 
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> 
     let mut most = before;
     Transfer::new(stream, total)?.run(|moved| {
         most = most.max(processes.resident_bytes());
-        super::progress(&format!(
+        progress(&format!(
             "{:>4} s, {moved} of {total} bytes came back",
             began.elapsed().as_secs()
         ));
