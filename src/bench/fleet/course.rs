@@ -88,7 +88,8 @@ impl Course<'_> {
         let started = Instant::now();
         let nodes = self.enrol().await?;
         report.enrolments_per_second = f64::from(report.nodes) / started.elapsed().as_secs_f64();
-        progress("their sessions open");
+        let rate = report.enrolments_per_second;
+        progress(&format!("{rate:.0} have enrolled in a second; their sessions open"));
         let started = Instant::now();
         for node in nodes {
             let surroundings = self.surroundings.clone();
@@ -96,6 +97,7 @@ impl Course<'_> {
         }
         let whole = self.settle().await?;
         report.sessions_seconds = whole.duration_since(started).as_secs_f64();
+        progress(&format!("all were open after {:.2} s", report.sessions_seconds));
         Ok(())
     }
 
@@ -119,7 +121,7 @@ impl Course<'_> {
 
     /// Waits until the fleet is whole and stays so; says since when it has been.
     async fn settle(&mut self) -> Result<Instant> {
-        let mut whole_since = None;
+        let mut whole_since = self.roll.is_whole().then(Instant::now);
         loop {
             let patience = whole_since.map_or(PATIENCE, |_| SETTLED);
             match tokio::time::timeout(patience, self.words.recv()).await {
