@@ -23,12 +23,14 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 /// What a body may take to arrive.
 const BODY_SECONDS: u64 = 10;
 
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct App {
+/// What the handlers share; cheap to clone.
+pub(crate) type App = Arc<Parts>;
+
+/// The controller's parts, as the handlers need them.
+pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) guard: Guard,
     /// Seconds.
     pub(crate) default_ttl: u64,
     /// Whether `/metrics` needs no token, because only this machine reaches the listener.

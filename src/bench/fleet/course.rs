@@ -89,7 +89,9 @@ impl Course<'_> {
         let nodes = self.enrol().await?;
         report.enrolments_per_second = f64::from(report.nodes) / started.elapsed().as_secs_f64();
         let rate = report.enrolments_per_second;
-        progress(&format!("{rate:.0} have enrolled in a second; their sessions open"));
+        progress(&format!(
+            "{rate:.0} have enrolled in a second; their sessions open"
+        ));
         let started = Instant::now();
         for node in nodes {
             let surroundings = self.surroundings.clone();
@@ -97,7 +99,10 @@ impl Course<'_> {
         }
         let whole = self.settle().await?;
         report.sessions_seconds = whole.duration_since(started).as_secs_f64();
-        progress(&format!("all were open after {:.2} s", report.sessions_seconds));
+        progress(&format!(
+            "all were open after {:.2} s",
+            report.sessions_seconds
+        ));
         Ok(())
     }
 
@@ -150,12 +155,12 @@ impl Course<'_> {
     /// Lets the fleet rest; says what CPU time that took.
     async fn rest(&mut self, rest: Duration, processes: &Processes) -> Result<Duration> {
         progress(&format!("they rest for {rest:?}"));
-        let before = processes.cpu_time();
+        let before = processes.whole_cpu_time();
         let until = tokio::time::Instant::now() + rest;
         while let Ok(word) = tokio::time::timeout_at(until, self.words.recv()).await {
             self.roll.hear(&word.context("every relay has gone")?);
         }
-        let cpu = processes.cpu_time().saturating_sub(before);
+        let cpu = processes.whole_cpu_time().saturating_sub(before);
         if self.roll.open() < self.nodes {
             bail!(
                 "{} of {} relays have a session",
