@@ -6,7 +6,7 @@ mod fleet;
 mod process;
 mod relay;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Subcommand;
 
 /// What is measured: a TURN server, or one of the others by name.
@@ -16,7 +16,7 @@ pub(crate) struct BenchArgs {
     #[command(subcommand)]
     other: Option<Other>,
     #[command(flatten)]
-    relay: Option<relay::Args>,
+    relay: relay::Args,
 }
 
 /// What else than a TURN server can be measured.
@@ -33,11 +33,10 @@ enum Other {
 /// # Errors
 /// When what is measured cannot be reached or used, or does not do what it is there for.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
-    match (&args.other, &args.relay) {
-        (Some(Other::Controller(args)), _) => controller::run(args),
-        (Some(Other::Fleet(args)), _) => fleet::run(args),
-        (None, Some(args)) => relay::run(args),
-        (None, None) => bail!("a TURN server, `controller` or `fleet` is to be named"),
+    match &args.other {
+        Some(Other::Controller(args)) => controller::run(args),
+        Some(Other::Fleet(args)) => fleet::run(args),
+        None => relay::run(&args.relay),
     }
 }
 

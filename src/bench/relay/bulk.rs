@@ -62,7 +62,7 @@ struct Line {
 /// When the server cannot be used, stands still, or brings back other bytes.
 pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> {
     let credentials = Credentials::new(&args.secret, args.user.as_deref(), 1)?;
-    let opener = Opener::new(&args.target, args.ca.as_deref())?;
+    let opener = Opener::new(args.target()?, args.ca.as_deref())?;
     let open = || -> Result<Line> {
         let (username, password) = credentials.of(0);
         let client = Client::new(Config {
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> 
         processes.resident_bytes(),
     ];
     Ok(Report {
-        target: args.target.to_string(),
+        target: args.target()?.to_string(),
         bytes: total,
         seconds,
         megabytes_per_second: as_float(total) / seconds / 1e6,

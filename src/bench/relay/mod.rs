@@ -32,7 +32,8 @@ use traffic::Traffic;
 #[group(id = "relay")]
 pub(crate) struct Args {
     /// The server: turn:HOST:PORT?transport=udp|tcp, turns:HOST:PORT, or plain:IP:PORT for a UDP forwarder without TURN.
-    target: Target,
+    #[arg(required = true)]
+    target: Option<Target>,
     /// A second server, measured in alternation with the first; ratios of the first to it are printed.
     #[arg(long, value_name = "URI")]
     versus: Option<Target>,
@@ -175,6 +176,10 @@ impl Contestant {
 }
 
 impl Args {
+    fn target(&self) -> Result<&Target> {
+        self.target.as_ref().context("no server is named")
+    }
+
     fn users(&self) -> u32 {
         self.users.unwrap_or_else(|| self.allocations.div_ceil(50))
     }
@@ -210,7 +215,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     raise_descriptor_limit().context("cannot raise the limit on open files")?;
     let mut contestants = vec![Contestant::prepare(
         args,
-        &args.target,
+        args.target()?,
         args.peer,
         &args.pid,
     )?];
