@@ -20,6 +20,8 @@ use crate::reconcile::Handle;
 
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Room for a credential with its URIs, without growing.
+const ANSWER_BYTES: usize = 1024;
 /// What a body may take to arrive.
 const BODY_SECONDS: u64 = 10;
 
@@ -39,8 +41,9 @@ pub(crate) struct Parts {
 
 /// 200 with `body` as JSON.
 pub(super) fn answer_json(body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(text) => {
+    let mut text = Vec::with_capacity(ANSWER_BYTES);
+    match serde_json::to_writer(&mut text, body) {
+        Ok(()) => {
             let json = HeaderValue::from_static("application/json");
             ([(CONTENT_TYPE, json)], text).into_response()
         }

@@ -193,7 +193,7 @@ impl Node {
             public_ips: vec![ip.to_string()],
             capacity: Some(Capacity {
                 allocations: 10_000,
-                file_descriptors: 100_000,
+                ..Capacity::default()
             }),
             applied_generation: self.applied_generation,
             ..Hello::default()
@@ -232,10 +232,10 @@ async fn ended(end: &mut watch::Receiver<bool>) {
 
 /// The snapshot in a message; nothing else concerns a node without clients.
 fn snapshot(message: ControllerMessage) -> Option<Snapshot> {
-    match message.message? {
-        Down::Snapshot(snapshot) => Some(snapshot),
-        Down::Drain(_) | Down::Alternates(_) => None,
-    }
+    let Some(Down::Snapshot(snapshot)) = message.message else {
+        return None;
+    };
+    Some(snapshot)
 }
 
 fn applied(snapshot: &Snapshot) -> PolicyStatus {
