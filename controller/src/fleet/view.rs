@@ -12,7 +12,7 @@ use super::capacity::{Rates, Saturation};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
-use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
+use super::record::{ApiToken, ControllerRecord, PortGrant, TokenHash, token_hash};
 
 /// The fleet at one moment.
 #[derive(Clone, Debug)]
@@ -25,6 +25,14 @@ pub struct FleetView {
     pub region: Arc<str>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
+    /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
+    pub store_stale: bool,
+    /// Whether this controller does the work that one alone may do.
+    pub leads: bool,
+    /// The controller that leads; `None` for none, or where there is only one.
+    pub leader: Option<NodeId>,
+    /// The controllers that live, in the order of names; empty where there is only one.
+    pub controllers: Vec<ControllerRecord>,
     pub(super) secret: SharedSecret,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
