@@ -35,11 +35,11 @@ use api::Api;
 use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
+use leader::Leadership;
 use metrics::Metrics;
 pub use metrics::{MetricReference, metric_reference};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
-use leader::Leadership;
 use store::{EtcdStore, Store, StoreError, open};
 
 pub use error::{FleetError, StartError};
@@ -228,15 +228,12 @@ async fn open_fleet(
         let opened = open::open(config).await;
         let opened = opened.map_err(|source| store_error(config, source))?;
         let store = opened.store;
-        let fleet = Reconciler::open(
-            Arc::clone(&store),
-            opened.sealer,
-            settings.clone(),
-            wishes,
-        );
+        let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
         match fleet.await {
             Ok((reconciler, handle)) => return Ok((store, reconciler, handle)),
-            Err(FleetError::Store(error)) if config.store.etcd.is_some() && error.is_retryable() => {
+            Err(FleetError::Store(error))
+                if config.store.etcd.is_some() && error.is_retryable() =>
+            {
                 open::tell(&error, failures);
                 failures += 1;
                 tokio::time::sleep(open::RETRY).await;

@@ -37,18 +37,6 @@ pub mod store {
     include!("generated/turnfleet.store.v1.rs");
 }
 
-/// The part of etcd's v3 API that the controller's store speaks.
-#[allow(
-    warnings,
-    clippy::too_many_lines,
-    clippy::use_self,
-    clippy::wildcard_enum_match_arm,
-    reason = "generated from proto/etcd/v3"
-)]
-pub mod etcd {
-    include!("generated/etcdserverpb.rs");
-}
-
 pub use config_error::{ConfigError, ConfigErrors, ConfigWarning};
 pub use node_id::{NodeId, NodeIdError};
 pub use port_range::{PortRange, PortRangeError};

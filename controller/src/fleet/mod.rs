@@ -31,7 +31,10 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
-use record::{ApiToken, ControllerRecord, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
+use record::{
+    ApiToken, ControllerRecord, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser,
+    TokenHash,
+};
 use registry::NodeState;
 
 pub use alternates::AlternatePool;

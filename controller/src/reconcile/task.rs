@@ -430,11 +430,10 @@ impl Reconciler {
 
 /// What is published.
 fn view_of(mirror: &Mirror, now: Now) -> FleetView {
-    FleetView {
-        store_stale: mirror.is_stale(),
-        leads: mirror.leads(),
-        ..mirror.fleet().view(now)
-    }
+    let mut view = mirror.fleet().view(now);
+    view.store_stale = mirror.is_stale();
+    view.leads = mirror.leads();
+    view
 }
 
 /// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.

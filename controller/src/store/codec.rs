@@ -7,8 +7,8 @@ use turnfleet_proto::{NodeId, PortRange, store as wire};
 use super::keys;
 use super::{Entry, Sealer, StoreError};
 use crate::fleet::record::{
-    ApiToken, ControllerRecord, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record, RecordKey,
-    SecretGeneration, SecretState, StaticUser,
+    ApiToken, ControllerRecord, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record,
+    RecordKey, SecretGeneration, SecretState, StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
@@ -96,16 +96,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             let id = message.controller_id.parse();
             Record::Leader(reader.check(id, "not the name of a controller")?)
         }
-        RecordKey::Controller(id) => {
-            let message: wire::ControllerRecord = reader.plain()?;
-            Record::Controller(ControllerRecord {
-                id,
-                grpc_address: message.grpc_address,
-                http_address: message.http_address,
-                region: message.region,
-                version: message.version,
-            })
-        }
+        RecordKey::Controller(id) => Record::Controller(reader.controller(id)?),
         RecordKey::Epoch => {
             let epoch = reader.plain::<wire::EpochRecord>()?.epoch;
             Record::Epoch(reader.check(epoch.try_into(), "an epoch has 16 bytes")?)
@@ -128,15 +119,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
         }
         RecordKey::Grant(..) => Record::Grant(reader.grant()?),
         RecordKey::Secret(_) => Record::Secret(reader.secret()?),
-        RecordKey::NonceKey(_) => {
-            let message: wire::NonceKeyRecord = reader.sealed()?;
-            let key = reader.check(message.key.try_into(), "a nonce key has 32 bytes")?;
-            Record::NonceKey(NonceKey {
-                id: message.id,
-                key,
-                created_at: message.created_at,
-            })
-        }
+        RecordKey::NonceKey(_) => Record::NonceKey(reader.nonce_key()?),
         RecordKey::User(_) => Record::User(reader.user()?),
         RecordKey::ApiToken(hash) => {
             let message: wire::ApiTokenRecord = reader.plain()?;
@@ -290,6 +273,27 @@ impl Reader<'_> {
             M::decode(plaintext.as_slice()),
             "not the message that belongs here",
         )
+    }
+
+    fn controller(&self, id: NodeId) -> Result<ControllerRecord, StoreError> {
+        let message: wire::ControllerRecord = self.plain()?;
+        Ok(ControllerRecord {
+            id,
+            grpc_address: message.grpc_address,
+            http_address: message.http_address,
+            region: message.region,
+            version: message.version,
+        })
+    }
+
+    fn nonce_key(&self) -> Result<NonceKey, StoreError> {
+        let message: wire::NonceKeyRecord = self.sealed()?;
+        let key = self.check(message.key.try_into(), "a nonce key has 32 bytes")?;
+        Ok(NonceKey {
+            id: message.id,
+            key,
+            created_at: message.created_at,
+        })
     }
 
     fn user(&self) -> Result<StaticUser, StoreError> {

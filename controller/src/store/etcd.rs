@@ -4,7 +4,6 @@
 //! recognised by what it wrote before it is sent again; with compares on what it writes it happens at most once. Keys and
 //! values are bounded as in every back end, and a transaction by what etcd takes without configuration.
 
-compile_error!("MESSAGE FROM THE LEAD (delete these lines when read): the user named the package etcd-client, so the back end must use it, not a client generated from etcd's protos. Keep your design of trying one member after the other: hold one etcd_client::Client per endpoint (connect to a single endpoint each, features tls-ring), with your own per-try timeouts, lost-answer recognition and watch handling on top; drop proto/etcd and turnfleet_proto::etcd. Also: land the Store trait with leases + epoch on main now (others wait), then the leader + controllers/{id} records early (I build the peers part in /work/wt/lead on fleet records: please put ControllerRecord {id, grpc, http, region, version} into Fleet and FleetView.controllers).");
 mod link;
 mod watch;
 
@@ -15,18 +14,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tonic::{Code, Status};
-use turnfleet_proto::etcd as wire;
-use wire::kv_client::KvClient;
-use wire::lease_client::LeaseClient;
-use wire::request_op::Request as Op;
-use wire::response_op::Response as OpResponse;
+use etcd_client::{
+    CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, TxnOp, TxnOpResponse,
+    TxnResponse,
+};
+use tonic::Code;
 
 use super::{
-    Entry, LeaseId, Outcome, Range, Revision, Store, StoreError, Txn, Watch, check_bounds,
+    Compare, Entry, LeaseId, Outcome, Put, Range, Revision, Store, StoreError, Txn, Watch,
+    check_bounds,
 };
 use crate::config::{Opaque, TlsFiles};
-use link::Link;
+use link::{Failed, Link};
 use watch::EtcdWatch;
 
 /// What etcd takes in one transaction unless it is told otherwise (`--max-txn-ops`).
@@ -78,11 +77,11 @@ impl EtcdStore {
     /// # Errors
     /// When one of them cannot be read.
     pub fn check(config: &EtcdConfig) -> Result<(), StoreError> {
-        link::tls(config).map(drop)
+        link::options(config).map(drop)
     }
 
-    fn learn(&self, header: Option<wire::ResponseHeader>) -> Revision {
-        let revision = revision(header.map_or(0, |header| header.revision));
+    fn learn(&self, header: Option<&ResponseHeader>) -> Revision {
+        let revision = revision(header.map_or(0, ResponseHeader::revision));
         self.known.fetch_max(revision, Ordering::Relaxed);
         revision
     }
@@ -93,49 +92,47 @@ impl EtcdStore {
         prefix: &str,
         at: Revision,
         limit: i64,
-    ) -> Result<wire::RangeResponse, link::Failed> {
-        let request = wire::RangeRequest {
-            key: from.as_bytes().to_vec(),
-            range_end: prefix_end(prefix),
-            limit,
-            revision: i64::try_from(at).unwrap_or(i64::MAX),
-        };
-        let call = |channel| {
-            let request = self.link.request(request.clone());
+    ) -> Result<GetResponse, Failed> {
+        let options = GetOptions::new()
+            .with_range(prefix_end(prefix))
+            .with_limit(limit)
+            .with_revision(i64::try_from(at).unwrap_or(i64::MAX));
+        let call = |client: etcd_client::Client| {
+            let options = Some(options.clone());
             async move {
-                let mut client = KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-                Ok(client.range(request).await?.into_inner())
+                let mut client = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
+                client.get(from, options).await
             }
         };
         self.link.call(call).await
     }
 
-    async fn pages(&self, prefix: &str) -> Result<Range, link::Failed> {
+    async fn pages(&self, prefix: &str) -> Result<Range, Failed> {
         let mut from = prefix.to_owned();
         let mut range = Range {
             revision: 0,
             entries: Vec::new(),
         };
         loop {
-            let page = self.page(&from, prefix, range.revision, PAGE).await?;
-            let revision = self.learn(page.header);
+            let mut page = self.page(&from, prefix, range.revision, PAGE).await?;
+            let revision = self.learn(page.header());
             if range.revision == 0 {
                 range.revision = revision;
             }
-            range.entries.extend(page.kvs.into_iter().map(entry));
+            range.entries.extend(page.take_kvs().into_iter().map(entry));
             match range.entries.last() {
-                Some(last) if page.more => from = format!("{}\0", last.key),
+                Some(last) if page.more() => from = format!("{}\0", last.key),
                 Some(_) | None => return Ok(range),
             }
         }
     }
 
-    async fn txn(&self, request: &wire::TxnRequest) -> Result<wire::TxnResponse, link::Failed> {
-        let call = |channel| {
-            let request = self.link.request(request.clone());
+    async fn txn(&self, request: &etcd_client::Txn) -> Result<TxnResponse, Failed> {
+        let call = |client: etcd_client::Client| {
+            let request = request.clone();
             async move {
-                let mut client = KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-                Ok(client.txn(request).await?.into_inner())
+                let mut client = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
+                client.txn(request).await
             }
         };
         self.link.try_once(call).await
@@ -143,32 +140,63 @@ impl EtcdStore {
 
     /// Whether `txn` was written after revision `known`, and when: all that it puts is there, by one revision, and all
     /// that it deletes is not.
-    async fn find_written(
-        &self,
-        txn: &Txn,
-        known: Revision,
-    ) -> Result<Option<Revision>, link::Failed> {
+    async fn find_written(&self, txn: &Txn, known: Revision) -> Result<Option<Revision>, Failed> {
         let puts = txn.puts.iter().map(|put| &put.key);
-        let keys: Vec<_> = puts.chain(deletes(txn)).collect();
-        let request = wire::TxnRequest {
-            success: keys.iter().map(|key| read_op(key)).collect(),
-            ..wire::TxnRequest::default()
-        };
-        let response = self.txn(&request).await?;
-        let now = self.learn(response.header);
-        let mut found = found(response.responses);
+        let reads: Vec<_> = puts.chain(deletes(txn)).map(|key| read(key)).collect();
+        let response = self.txn(&etcd_client::Txn::new().and_then(reads)).await?;
+        let now = self.learn(response.header());
+        let mut found = found(&response);
         let mut written = None;
         for put in &txn.puts {
             let Some(entry) = found.remove(&put.key) else {
                 return Ok(None);
             };
-            let by = revision(entry.mod_revision);
-            let same = entry.value == put.value && entry.lease == put.lease.map_or(0, |id| id.0);
+            let by = revision(entry.mod_revision());
+            let same =
+                entry.value() == put.value && entry.lease() == put.lease.map_or(0, |id| id.0);
             if !same || by <= known || *written.get_or_insert(by) != by {
                 return Ok(None);
             }
         }
         Ok(found.is_empty().then(|| written.unwrap_or(now)))
+    }
+
+    fn outcome(&self, txn: &Txn, response: &TxnResponse) -> Outcome {
+        let revision = self.learn(response.header());
+        if response.succeeded() {
+            return Outcome::Committed { revision };
+        }
+        let found = found(response);
+        let mut seen = Vec::new();
+        for compare in &txn.compares {
+            let entry = found.get(&compare.key).cloned().map(entry);
+            if entry.as_ref().map_or(0, |entry| entry.mod_revision) != compare.mod_revision {
+                seen.push((compare.key.clone(), entry));
+            }
+        }
+        Outcome::Conflict { revision, seen }
+    }
+
+    /// One try of a transaction, of which an earlier try may have been written all the same.
+    async fn attempt(
+        &self,
+        txn: &Txn,
+        request: &etcd_client::Txn,
+        earlier: Option<Revision>,
+    ) -> Result<Outcome, Failed> {
+        if let Some(known) = earlier
+            && let Some(revision) = self.find_written(txn, known).await?
+        {
+            return Ok(Outcome::Committed { revision });
+        }
+        let outcome = self.outcome(txn, &self.txn(request).await?);
+        if let Some(known) = earlier
+            && matches!(outcome, Outcome::Conflict { .. })
+            && let Some(revision) = self.find_written(txn, known).await?
+        {
+            return Ok(Outcome::Committed { revision });
+        }
+        Ok(outcome)
     }
 }
 
@@ -179,7 +207,7 @@ impl Store for EtcdStore {
         loop {
             match self.pages(prefix).await {
                 Ok(range) => return Ok(range),
-                Err(failed) if is_compacted(&failed.status) && readings > 1 => readings -= 1,
+                Err(failed) if is_compacted(&failed) && readings > 1 => readings -= 1,
                 Err(failed) => return Err(failed.into_store_error("reading the store")),
             }
         }
@@ -195,30 +223,16 @@ impl Store for EtcdStore {
         let known = self.known.load(Ordering::Relaxed);
         let request = request(&txn);
         let mut tries = self.link.tries();
-        let mut uncertain = false;
+        let mut earlier = None;
         loop {
-            let attempt = async {
-                if uncertain && let Some(revision) = self.find_written(&txn, known).await? {
-                    return Ok(Outcome::Committed { revision });
-                }
-                let outcome = self.outcome(&txn, self.txn(&request).await?);
-                // The earlier try may have been applied between the two.
-                if uncertain
-                    && matches!(outcome, Outcome::Conflict { .. })
-                    && let Some(revision) = self.find_written(&txn, known).await?
-                {
-                    return Ok(Outcome::Committed { revision });
-                }
-                Ok(outcome)
-            };
-            let failed: link::Failed = match attempt.await {
+            let failed = match self.attempt(&txn, &request, earlier).await {
                 Ok(outcome) => return Ok(outcome),
+                Err(failed) if failed.is_without_lease() => return Err(StoreError::LeaseEnded),
                 Err(failed) => failed,
             };
-            if is_without_lease(&failed.status) {
-                return Err(StoreError::LeaseEnded);
+            if failed.is_passing() {
+                earlier = Some(known);
             }
-            uncertain |= failed.is_passing();
             let again = self.link.after(failed, &mut tries).await;
             again.map_err(|failed| failed.into_store_error("writing the store"))?;
         }
@@ -229,64 +243,49 @@ impl Store for EtcdStore {
         // etcd tells a watch of forgotten history late; a reading at that revision tells at once.
         let page = self.page(prefix, prefix, from, 1).await;
         match page {
-            Ok(page) => drop(self.learn(page.header)),
-            Err(failed) if is_compacted(&failed.status) => {
+            Ok(_) => {}
+            Err(failed) if is_compacted(&failed) => {
                 return Err(StoreError::Compacted {
                     asked: from,
                     oldest: from + 1,
                 });
             }
             // Nothing has been written since.
-            Err(failed) if failed.status.code() == Code::OutOfRange => {}
+            Err(failed) if failed.code() == Some(Code::OutOfRange) => {}
             Err(failed) => return Err(failed.into_store_error("watching the store")),
         }
-        Ok(Box::new(EtcdWatch::start(
-            Arc::clone(&self.link),
-            prefix,
-            from,
-        )))
+        let watch = EtcdWatch::start(Arc::clone(&self.link), prefix, from);
+        Ok(Box::new(watch))
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let seconds = ttl.as_millis().div_ceil(1000).max(1);
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        let call = |channel| {
-            let request = self
-                .link
-                .request(wire::LeaseGrantRequest { ttl: seconds, id: 0 });
-            async move {
-                let mut client = LeaseClient::new(channel);
-                Ok(client.lease_grant(request).await?.into_inner())
-            }
+        let call = |client: etcd_client::Client| async move {
+            client.lease_client().grant(seconds, None).await
         };
         let granted = self.link.call(call).await;
         let granted = granted.map_err(|failed| failed.into_store_error("granting a lease"))?;
-        Ok(LeaseId(granted.id))
+        Ok(LeaseId(granted.id()))
     }
 
     async fn keep_lease(&self, lease: LeaseId) -> Result<bool, StoreError> {
-        let call = |channel| {
-            let keep = tokio_stream::once(wire::LeaseKeepAliveRequest { id: lease.0 });
-            let request = self.link.request(keep);
-            async move {
-                let mut client = LeaseClient::new(channel);
-                let mut answers = client.lease_keep_alive(request).await?.into_inner();
-                let answer = answers.message().await?;
-                answer.ok_or_else(|| Status::unavailable("the member ended the stream"))
-            }
+        let call = |client: etcd_client::Client| async move {
+            client.lease_client().keep_alive(lease.0).await.map(drop)
         };
-        let kept = self.link.call(call).await;
-        let kept = kept.map_err(|failed| failed.into_store_error("keeping a lease"))?;
-        Ok(kept.ttl > 0)
+        match self.link.call(call).await {
+            Ok(()) => Ok(true),
+            Err(failed) if failed.is_without_lease() => Ok(false),
+            Err(failed) => Err(failed.into_store_error("keeping a lease")),
+        }
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let call = |channel| {
-            let request = self.link.request(wire::LeaseRevokeRequest { id: lease.0 });
-            async move { LeaseClient::new(channel).lease_revoke(request).await.map(drop) }
+        let call = |client: etcd_client::Client| async move {
+            client.lease_client().revoke(lease.0).await.map(drop)
         };
         match self.link.call(call).await {
-            Err(failed) if failed.status.code() != Code::NotFound => {
+            Err(failed) if !failed.is_without_lease() => {
                 Err(failed.into_store_error("ending a lease"))
             }
             Ok(()) | Err(_) => Ok(()),
@@ -298,54 +297,23 @@ impl Store for EtcdStore {
     }
 }
 
-impl EtcdStore {
-    fn outcome(&self, txn: &Txn, response: wire::TxnResponse) -> Outcome {
-        let revision = self.learn(response.header);
-        if response.succeeded {
-            return Outcome::Committed { revision };
-        }
-        let found = found(response.responses);
-        let mut seen = Vec::new();
-        for compare in &txn.compares {
-            let entry = found.get(&compare.key).cloned().map(entry);
-            if entry.as_ref().map_or(0, |entry| entry.mod_revision) != compare.mod_revision {
-                seen.push((compare.key.clone(), entry));
-            }
-        }
-        Outcome::Conflict { revision, seen }
-    }
-}
-
 /// The transaction in etcd's terms; where a compare fails, what stands there is read.
-fn request(txn: &Txn) -> wire::TxnRequest {
-    let compare = |compare: &super::Compare| wire::Compare {
-        result: wire::compare::CompareResult::Equal.into(),
-        target: wire::compare::CompareTarget::Mod.into(),
-        key: compare.key.clone().into_bytes(),
-        target_union: Some(wire::compare::TargetUnion::ModRevision(
-            i64::try_from(compare.mod_revision).unwrap_or(i64::MAX),
-        )),
+fn request(txn: &Txn) -> etcd_client::Txn {
+    let compare = |compare: &Compare| {
+        let revision = i64::try_from(compare.mod_revision).unwrap_or(i64::MAX);
+        etcd_client::Compare::mod_revision(compare.key.as_str(), CompareOp::Equal, revision)
     };
-    let put = |put: &super::Put| {
-        op(Op::RequestPut(wire::PutRequest {
-            key: put.key.clone().into_bytes(),
-            value: put.value.clone(),
-            lease: put.lease.map_or(0, |lease| lease.0),
-        }))
-    };
-    let delete = |key: &String| {
-        op(Op::RequestDeleteRange(wire::DeleteRangeRequest {
-            key: key.clone().into_bytes(),
-            range_end: Vec::new(),
-        }))
+    let put = |put: &Put| {
+        let options = put.lease.map(|lease| PutOptions::new().with_lease(lease.0));
+        TxnOp::put(put.key.as_str(), put.value.as_slice(), options)
     };
     let puts = txn.puts.iter().map(put);
-    let compared = txn.compares.iter();
-    wire::TxnRequest {
-        compare: txn.compares.iter().map(compare).collect(),
-        success: puts.chain(deletes(txn).map(delete)).collect(),
-        failure: compared.map(|compare| read_op(&compare.key)).collect(),
-    }
+    let deletes = deletes(txn).map(|key| TxnOp::delete(key.as_str(), None));
+    let compared = txn.compares.iter().map(|compare| read(&compare.key));
+    etcd_client::Txn::new()
+        .when(txn.compares.iter().map(compare).collect::<Vec<_>>())
+        .and_then(puts.chain(deletes).collect::<Vec<_>>())
+        .or_else(compared.collect::<Vec<_>>())
 }
 
 /// The deletes but those of keys that are put: etcd takes each key once.
@@ -354,36 +322,29 @@ fn deletes(txn: &Txn) -> impl Iterator<Item = &String> {
     txn.deletes.iter().filter(move |key| !put(key))
 }
 
-fn op(request: Op) -> wire::RequestOp {
-    wire::RequestOp {
-        request: Some(request),
-    }
-}
-
-fn read_op(key: &str) -> wire::RequestOp {
-    op(Op::RequestRange(wire::RangeRequest {
-        key: key.as_bytes().to_vec(),
-        ..wire::RangeRequest::default()
-    }))
+fn read(key: &str) -> TxnOp {
+    TxnOp::get(key, None)
 }
 
 /// What the readings of a transaction found.
-fn found(responses: Vec<wire::ResponseOp>) -> BTreeMap<String, wire::KeyValue> {
+fn found(response: &TxnResponse) -> BTreeMap<String, KeyValue> {
     let mut entries = BTreeMap::new();
-    for response in responses {
-        if let Some(OpResponse::ResponseRange(range)) = response.response {
-            let found = range.kvs.into_iter();
-            entries.extend(found.map(|entry| (text(entry.key.clone()), entry)));
+    for response in response.op_responses() {
+        if let TxnOpResponse::Get(mut got) = response {
+            let found = got.take_kvs().into_iter();
+            entries.extend(found.map(|entry| (text(entry.key()), entry)));
         }
     }
     entries
 }
 
-fn entry(found: wire::KeyValue) -> Entry {
+fn entry(found: KeyValue) -> Entry {
+    let mod_revision = revision(found.mod_revision());
+    let (key, value) = found.into_key_value();
     Entry {
-        key: text(found.key),
-        value: found.value,
-        mod_revision: revision(found.mod_revision),
+        key: text(&key),
+        value,
+        mod_revision,
     }
 }
 
@@ -401,18 +362,14 @@ fn prefix_end(prefix: &str) -> Vec<u8> {
 }
 
 /// Keys of this store are text; another's become one that no record has.
-fn text(key: Vec<u8>) -> String {
-    String::from_utf8(key).unwrap_or_else(|error| error.to_string())
+fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
 }
 
 fn revision(signed: i64) -> Revision {
     Revision::try_from(signed).unwrap_or(0)
 }
 
-fn is_compacted(status: &Status) -> bool {
-    status.code() == Code::OutOfRange && status.message().contains("compacted")
-}
-
-fn is_without_lease(status: &Status) -> bool {
-    status.code() == Code::NotFound && status.message().contains("lease")
+fn is_compacted(failed: &Failed) -> bool {
+    failed.says(Code::OutOfRange, "compacted")
 }

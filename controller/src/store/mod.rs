@@ -188,7 +188,9 @@ pub enum StoreError {
         limit: usize,
     },
     /// The store does not answer for now.
-    #[error("the store does not answer: what is known is served, and nothing can be changed until it does")]
+    #[error(
+        "the store does not answer: what is known is served, and nothing can be changed until it does"
+    )]
     Away,
     /// A put names a lease that has ended.
     #[error("the lease has ended")]

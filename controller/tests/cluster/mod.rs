@@ -86,7 +86,11 @@ impl Cluster {
             let client = format!("{scheme}://127.0.0.1:{}", clients[place]);
             let peer = format!("http://127.0.0.1:{}", peers[place]);
             let data = dir.path().join(format!("n{place}")).display().to_string();
-            let log = dir.path().join(format!("n{place}.log")).display().to_string();
+            let log = dir
+                .path()
+                .join(format!("n{place}.log"))
+                .display()
+                .to_string();
             let name = format!("n{place}");
             [
                 ("--name", name.as_str()),
@@ -118,7 +122,9 @@ impl Cluster {
         for member in &mut made {
             member.start();
         }
-        let endpoints = clients.iter().map(|port| format!("{scheme}://127.0.0.1:{port}"));
+        let endpoints = clients
+            .iter()
+            .map(|port| format!("{scheme}://127.0.0.1:{port}"));
         Some(Self {
             endpoints: endpoints.collect(),
             members: Arc::new(Mutex::new(made)),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_controller::store::{
-    Change, Commit, Compare, LeaseId, MAX_KEY, MAX_VALUE, Outcome, Put, Revision,
-    Store, StoreError, Txn, Watch,
+    Change, Commit, Compare, LeaseId, MAX_KEY, MAX_VALUE, Outcome, Put, Revision, Store,
+    StoreError, Txn, Watch,
 };
 
 /// Opens one back end again and again on the same data.

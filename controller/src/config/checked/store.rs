@@ -39,8 +39,7 @@ impl Check {
         let key_file = raw.store.key_file.clone();
         let etcd = raw.store.etcd.as_ref();
         if etcd.is_some() && key_file.is_none() {
-            let expected =
-                "the file with the key that seals secrets, the same for all controllers, because store.etcd is set";
+            let expected = "the file with the key that seals secrets, the same for all controllers, because store.etcd is set";
             self.fail("store.key_file", None, expected);
         }
         StoreConfig {

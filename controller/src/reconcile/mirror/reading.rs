@@ -8,9 +8,7 @@ use tokio::task::JoinHandle;
 use turnfleet_proto::store::{EpochRecord, SchemaRecord};
 
 use crate::fleet::record::Epoch;
-use crate::store::{
-    Compare, Put, Range, Store, StoreError, Txn, Watch, keys,
-};
+use crate::store::{Compare, Put, Range, Store, StoreError, Txn, Watch, keys};
 
 /// The version of keys and values that this code reads and writes.
 const SCHEMA: u32 = 1;

@@ -1,20 +1,17 @@
 //! The members of an etcd cluster, and calls to them that outlast a member.
 //!
-//! Every member has a channel of its own: a balanced one would go on choosing a dead member. A call stays with the member
+//! Every member has a client of its own: one client for all balances over them, and would go on choosing a dead one. A call stays with the member
 //! that answered last; when that one fails, the next is asked.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Status};
-use turnfleet_proto::etcd as wire;
-use wire::auth_client::AuthClient;
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Status};
 
 use super::{EtcdConfig, StoreError};
 
@@ -29,45 +26,50 @@ pub(super) const REST: Duration = Duration::from_millis(100);
 /// etcd closes connections of clients that ask more often than each 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// How long a login may take: the password is checked by a slow hash on purpose.
+const LOGIN: Duration = Duration::from_secs(2);
+
 /// The members of a cluster.
 pub(super) struct Link {
     members: Vec<Member>,
     /// Who answered last.
     preferred: AtomicUsize,
-    login: Option<(String, crate::config::Opaque)>,
-    /// What the cluster gave for the login.
-    token: RwLock<Option<MetadataValue<Ascii>>>,
+    options: ConnectOptions,
 }
 
 struct Member {
     endpoint: String,
-    channel: Channel,
+    /// Made, and logged in, at the first call.
+    client: Mutex<Option<Client>>,
 }
 
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) struct Failed {
     endpoint: String,
-    pub(super) status: Status,
+    error: Error,
 }
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, status } = self;
-        write!(f, "etcd at {endpoint}: {}", status.message())
+        let Self { endpoint, error } = self;
+        match self.status() {
+            Some(status) => write!(f, "etcd at {endpoint}: {}", status.message()),
+            None => write!(f, "etcd at {endpoint}: {error}"),
+        }
     }
 }
 
 impl std::error::Error for Failed {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.status)
+        self.status().and_then(std::error::Error::source)
     }
 }
 
 impl Failed {
     /// The store's error where nothing more is known.
     pub(super) fn into_store_error(self, doing: &'static str) -> StoreError {
-        let retryable = self.is_passing() || self.status.code() == Code::ResourceExhausted;
+        let retryable = self.is_passing() || self.code() == Some(Code::ResourceExhausted);
         StoreError::Backend {
             doing,
             retryable,
@@ -77,7 +79,22 @@ impl Failed {
 
     /// Whether another member, or the same one later, may answer.
     pub(super) fn is_passing(&self) -> bool {
-        match self.status.code() {
+        let code = match &self.error {
+            Error::GRpcStatus(status) => status.code(),
+            Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
+                return false;
+            }
+            Error::IoError(_)
+            | Error::TransportError(_)
+            | Error::WatchError(_)
+            | Error::Utf8Error(_)
+            | Error::LeaseKeepAliveError(_)
+            | Error::ElectError(_)
+            | Error::EndpointError(_)
+            | Error::EndpointsNotManaged
+            | Error::Internal(_) => return !self.is_without_lease(),
+        };
+        match code {
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::Cancelled
@@ -98,16 +115,43 @@ impl Failed {
         }
     }
 
+    pub(super) fn status(&self) -> Option<&Status> {
+        if let Error::GRpcStatus(status) = &self.error {
+            Some(status)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn code(&self) -> Option<Code> {
+        self.status().map(Status::code)
+    }
+
+    /// Whether etcd says `text` with `code`.
+    pub(super) fn says(&self, code: Code, text: &str) -> bool {
+        let says = |status: &Status| status.code() == code && status.message().contains(text);
+        self.status().is_some_and(says)
+    }
+
+    /// Whether etcd has ended the lease that was to be kept.
+    pub(super) fn is_without_lease(&self) -> bool {
+        let kept =
+            matches!(&self.error, Error::LeaseKeepAliveError(text) if text.contains("not found"));
+        kept || self.says(Code::NotFound, "lease")
+    }
+
     /// Whether the token of the login is no longer good.
     fn is_logged_out(&self) -> bool {
-        let code = self.status.code();
-        code == Code::Unauthenticated
-            || (code == Code::InvalidArgument && self.status.message().contains("auth: revision"))
+        self.code() == Some(Code::Unauthenticated)
+            || self.says(Code::InvalidArgument, "auth: revision")
     }
 
     /// Whether nothing was sent: no connection came about.
     fn is_refused(&self) -> bool {
-        self.status.code() == Code::Unavailable && std::error::Error::source(&self.status).is_some()
+        let refused = |status: &Status| {
+            status.code() == Code::Unavailable && std::error::Error::source(status).is_some()
+        };
+        self.status().is_some_and(refused)
     }
 }
 
@@ -116,24 +160,20 @@ pub(super) struct Tries {
     began: Instant,
     refused_only: bool,
     left: usize,
-    logins: u8,
+    logins: usize,
 }
 
 impl Link {
-    /// Makes the channels; nothing is sent before the first call.
+    /// Reads the files of `config`; nothing is sent before the first call.
     pub(super) fn new(config: &EtcdConfig) -> Result<Self, StoreError> {
-        let tls = tls(config)?;
-        let members = config
-            .endpoints
-            .iter()
-            .map(|endpoint| member(endpoint, tls.as_ref()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| failed("reading the addresses of etcd", error))?;
+        let member = |endpoint: &String| Member {
+            endpoint: endpoint.clone(),
+            client: Mutex::new(None),
+        };
         Ok(Self {
-            members,
+            members: config.endpoints.iter().map(member).collect(),
             preferred: AtomicUsize::new(0),
-            login: config.login.clone(),
-            token: RwLock::new(None),
+            options: options(config)?,
         })
     }
 
@@ -143,14 +183,14 @@ impl Link {
             began: Instant::now(),
             refused_only: true,
             left: self.members.len(),
-            logins: 2,
+            logins: self.members.len(),
         }
     }
 
     /// Calls until a member answers or the time is over.
-    pub(super) async fn call<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Failed>
+    pub(super) async fn call<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, Failed>
     where
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<T, Error>>,
     {
         let mut tries = self.tries();
         loop {
@@ -162,33 +202,21 @@ impl Link {
     }
 
     /// Asks one member once.
-    pub(super) async fn try_once<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Failed>
+    pub(super) async fn try_once<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, Failed>
     where
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<T, Error>>,
     {
-        let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
-        let member = &self.members[place];
-        let answer = match self.ensure_login(member).await {
-            Ok(()) => tokio::time::timeout(TRY, call(member.channel.clone())).await,
-            Err(status) => Ok(Err(status)),
-        };
-        let error = match answer {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(status)) => status,
-            Err(_) => Status::deadline_exceeded("no answer in time"),
-        };
-        let failed = self.failed(place, error);
-        if failed.is_passing() {
-            self.pass_on(place);
-        }
-        Err(failed)
+        let (place, client) = self.member().await?;
+        let answer = timeout(TRY, call(client)).await;
+        answer
+            .unwrap_or_else(|_| Err(late()))
+            .map_err(|error| self.failed(place, error))
     }
 
     /// Whether a call that failed shall be tried again: after a rest where each member has failed.
     pub(super) async fn after(&self, failed: Failed, tries: &mut Tries) -> Result<(), Failed> {
-        if failed.is_logged_out() && self.login.is_some() && tries.logins > 0 {
+        if failed.is_logged_out() && tries.logins > 0 {
             tries.logins -= 1;
-            self.set_token(None);
             return Ok(());
         }
         tries.refused_only &= failed.is_refused();
@@ -208,103 +236,70 @@ impl Link {
         Ok(())
     }
 
-    /// The member to stay with for a stream, and its place.
-    pub(super) async fn stream_member(&self) -> Result<(usize, Channel), Failed> {
+    /// The member that answered last, and its place.
+    pub(super) async fn member(&self) -> Result<(usize, Client), Failed> {
         let place = self.preferred.load(Ordering::Relaxed) % self.members.len();
         let member = &self.members[place];
-        match self.ensure_login(member).await {
-            Ok(()) => Ok((place, member.channel.clone())),
-            Err(status) => {
-                self.pass_on(place);
-                Err(self.failed(place, status))
-            }
+        if let Some(client) = &*member.client() {
+            return Ok((place, client.clone()));
         }
+        let options = Some(self.options.clone());
+        let connecting = Client::connect([&member.endpoint], options);
+        let connected = timeout(LOGIN, connecting).await;
+        let client = connected
+            .unwrap_or_else(|_| Err(late()))
+            .map_err(|error| self.failed(place, error))?;
+        *member.client() = Some(client.clone());
+        Ok((place, client))
     }
 
-    /// Says that the member at `place` failed: the next is asked from here on, and a login is made again.
-    pub(super) fn pass_on(&self, place: usize) {
-        let next = (place + 1) % self.members.len();
-        // Somebody else may have passed on already.
-        let _ = self.preferred.compare_exchange(
-            place,
-            next,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-    }
-
-    /// A failure with the name of its member.
-    pub(super) fn failed(&self, place: usize, status: Status) -> Failed {
-        Failed {
-            endpoint: self.members[place].endpoint.clone(),
-            status,
+    /// Notes that the member at `place` failed: where that may pass, the next one is asked from here on; one that no longer
+    /// knows the login is logged in to again.
+    pub(super) fn failed(&self, place: usize, error: Error) -> Failed {
+        let endpoint = self.members[place].endpoint.clone();
+        let failed = Failed { endpoint, error };
+        if failed.is_logged_out() {
+            self.log_out(place);
         }
-    }
-
-    /// The request with the token of the login.
-    pub(super) fn request<M>(&self, message: M) -> Request<M> {
-        let mut request = Request::new(message);
-        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = &*token {
-            request.metadata_mut().insert("token", token.clone());
+        if failed.is_passing() {
+            let next = (place + 1) % self.members.len();
+            let (old, order) = (&self.preferred, Ordering::Relaxed);
+            // Somebody else may have passed on already.
+            let _ = old.compare_exchange(place, next, order, order);
         }
-        request
+        failed
     }
 
-    /// Forgets the token, so that the next call logs in.
-    pub(super) fn log_out(&self) {
-        self.set_token(None);
-    }
-
-    fn set_token(&self, token: Option<MetadataValue<Ascii>>) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
-    }
-
-    async fn ensure_login(&self, member: &Member) -> Result<(), Status> {
-        let Some((name, password)) = &self.login else {
-            return Ok(());
-        };
-        let known = self.token.read().unwrap_or_else(PoisonError::into_inner);
-        if known.is_some() {
-            return Ok(());
-        }
-        drop(known);
-        let request = wire::AuthenticateRequest {
-            name: name.clone(),
-            password: password.expose().to_owned(),
-        };
-        let mut client = AuthClient::new(member.channel.clone());
-        // The password is checked by a slow hash on purpose.
-        let answer = tokio::time::timeout(4 * TRY, client.authenticate(request)).await;
-        let answer = answer.map_err(|_| Status::deadline_exceeded("no answer to the login"))??;
-        let token = answer.into_inner().token.parse();
-        let token = token.map_err(|_| Status::data_loss("a token that no header takes"))?;
-        self.set_token(Some(token));
-        Ok(())
+    /// Logs in again at the next call of that member.
+    pub(super) fn log_out(&self, place: usize) {
+        *self.members[place].client() = None;
     }
 }
 
-fn member(
-    endpoint: &str,
-    tls: Option<&ClientTlsConfig>,
-) -> Result<Member, tonic::transport::Error> {
-    let mut transport = Endpoint::from_shared(endpoint.to_owned())?
-        .connect_timeout(TRY)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE / 2)
-        .keep_alive_while_idle(true);
-    if let Some(tls) = tls {
-        transport = transport.tls_config(tls.clone())?;
+impl Member {
+    fn client(&self) -> MutexGuard<'_, Option<Client>> {
+        // Only ever replaced as a whole.
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    Ok(Member {
-        endpoint: endpoint.to_owned(),
-        channel: transport.connect_lazy(),
-    })
 }
 
-/// What members are checked against, and what is shown to them.
-pub(super) fn tls(config: &EtcdConfig) -> Result<Option<ClientTlsConfig>, StoreError> {
+/// The error of a member that did not answer.
+pub(super) fn late() -> Error {
+    Error::GRpcStatus(Status::deadline_exceeded("no answer in time"))
+}
+
+/// How members are connected to; reads the files of `config`.
+pub(super) fn options(config: &EtcdConfig) -> Result<ConnectOptions, StoreError> {
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(TRY)
+        .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE / 2)
+        .with_keep_alive_while_idle(true)
+        // A member that lost the others says so instead of staying silent.
+        .with_require_leader(true)
+        .with_auto_token_refresh(true);
+    if let Some((user, password)) = &config.login {
+        options = options.with_user(user, password.expose());
+    }
     let read = |path: &std::path::Path| {
         std::fs::read(path).map_err(|source| StoreError::File {
             path: path.to_owned(),
@@ -312,23 +307,12 @@ pub(super) fn tls(config: &EtcdConfig) -> Result<Option<ClientTlsConfig>, StoreE
         })
     };
     let Some(ca) = &config.ca else {
-        return Ok(None);
+        return Ok(options);
     };
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+    let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
     if let Some(files) = &config.client {
         let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
-    Ok(Some(tls))
-}
-
-fn failed(
-    doing: &'static str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> StoreError {
-    StoreError::Backend {
-        doing,
-        retryable: false,
-        source: Box::new(source),
-    }
+    Ok(options.with_tls(tls))
 }

@@ -1,20 +1,17 @@
 //! A watch on etcd that outlasts the member which serves it: it goes on at the next one with the revision after the last
 //! that it gave.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::{Error, EventType, WatchOptions, WatchStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
-use turnfleet_proto::etcd as wire;
-use wire::watch_client::WatchClient;
-use wire::watch_request::RequestUnion;
+use tonic::Status;
 
-use super::link::{Failed, Link, REST};
+use super::link::{Failed, Link, REST, late};
 use super::{MAX_MESSAGE, prefix_end, revision, text};
 use crate::store::{Change, Commit, Revision, StoreError};
-use std::sync::Arc;
 
 /// How long a member is given to take the watch.
 const OPENING: Duration = Duration::from_secs(1);
@@ -102,43 +99,25 @@ impl Task {
 
     /// Follows the changes at one member until it fails.
     async fn follow(&mut self) -> End {
-        let (place, channel) = match self.link.stream_member().await {
+        let (place, client) = match self.link.member().await {
             Ok(member) => member,
             Err(failed) => return End::Broken(failed),
         };
-        let (requests, outgoing) = mpsc::channel(4);
-        let create = RequestUnion::CreateRequest(wire::WatchCreateRequest {
-            key: self.prefix.clone().into_bytes(),
-            range_end: prefix_end(&self.prefix),
-            start_revision: i64::try_from(self.next).unwrap_or(i64::MAX),
-            progress_notify: true,
-        });
-        let mut request = self.link.request(ReceiverStream::new(outgoing));
-        // A member that lost the others ends the watch instead of staying silent.
-        let yes = tonic::metadata::MetadataValue::from_static("true");
-        request.metadata_mut().insert("hasleader", yes);
-        let opened = async {
-            send(&requests, create).await?;
-            let mut client = WatchClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-            Ok(client.watch(request).await?.into_inner())
-        };
-        let late = || Status::deadline_exceeded("the watch was not taken in time");
-        let opened = timeout(OPENING, opened).await;
+        let options = WatchOptions::new()
+            .with_range(prefix_end(&self.prefix))
+            .with_start_revision(i64::try_from(self.next).unwrap_or(i64::MAX))
+            .with_progress_notify();
+        let mut client = client.watch_client().max_decoding_message_size(MAX_MESSAGE);
+        let opening = client.watch(self.prefix.as_str(), Some(options));
+        let opened = timeout(OPENING, opening).await;
         let end = match opened.unwrap_or_else(|_| Err(late())) {
-            Ok(mut stream) => self.read(&mut stream, &requests).await,
-            Err(status) => Err(status),
+            Ok(mut stream) => self.read(&mut stream, place).await,
+            Err(error) => Err(error),
         };
-        end.unwrap_or_else(|status| {
-            self.link.pass_on(place);
-            End::Broken(self.link.failed(place, status))
-        })
+        end.unwrap_or_else(|error| End::Broken(self.link.failed(place, error)))
     }
 
-    async fn read(
-        &mut self,
-        stream: &mut Streaming<wire::WatchResponse>,
-        requests: &mpsc::Sender<wire::WatchRequest>,
-    ) -> Result<End, Status> {
+    async fn read(&mut self, stream: &mut WatchStream, place: usize) -> Result<End, Error> {
         let mut heard = Instant::now();
         loop {
             let response = tokio::select! {
@@ -147,29 +126,28 @@ impl Task {
             };
             let response = match response {
                 Ok(response) => {
-                    response?.ok_or_else(|| Status::unavailable("the member ended the watch"))?
+                    response?.ok_or_else(|| unavailable("the member ended the watch"))?
                 }
                 Err(_) if heard.elapsed() >= SILENCE => {
-                    return Err(Status::unavailable("the watch is silent"));
+                    return Err(unavailable("the watch is silent"));
                 }
                 Err(_) => {
-                    let ask = RequestUnion::ProgressRequest(wire::WatchProgressRequest {});
-                    send(requests, ask).await?;
+                    stream.request_progress().await?;
                     continue;
                 }
             };
             heard = Instant::now();
-            self.failing = None;
-            if response.canceled && response.compact_revision > 0 {
-                let oldest = revision(response.compact_revision);
+            if response.canceled() && response.compact_revision() > 0 {
+                let oldest = revision(response.compact_revision());
                 return Ok(End::Compacted { oldest });
             }
-            if response.canceled {
-                // etcd says no more than this of a token that has ended.
-                self.link.log_out();
-                return Err(Status::unavailable(response.cancel_reason));
+            if response.canceled() {
+                // etcd says no more than this of a login that has ended.
+                self.link.log_out(place);
+                return Err(unavailable(response.cancel_reason()));
             }
-            for commit in commits(response.events) {
+            self.failing = None;
+            for commit in commits(response.events()) {
                 self.next = commit.revision + 1;
                 if self.commits.send(Ok(commit)).await.is_err() {
                     return Ok(End::Unread);
@@ -179,28 +157,20 @@ impl Task {
     }
 }
 
-async fn send(
-    requests: &mpsc::Sender<wire::WatchRequest>,
-    request: RequestUnion,
-) -> Result<(), Status> {
-    let request = wire::WatchRequest {
-        request_union: Some(request),
-    };
-    let sent = requests.send(request).await;
-    sent.map_err(|_| Status::unavailable("the stream is closed"))
+fn unavailable(why: &str) -> Error {
+    Error::GRpcStatus(Status::unavailable(why))
 }
 
 /// Events come in the order of revisions, and all of one revision in one response.
-fn commits(events: Vec<wire::Event>) -> Vec<Commit> {
+fn commits(events: &[etcd_client::Event]) -> Vec<Commit> {
     let mut commits: Vec<Commit> = Vec::new();
     for event in events {
-        let deleted = event.r#type() == wire::event::EventType::Delete;
-        let Some(entry) = event.kv else { continue };
+        let Some(entry) = event.kv() else { continue };
         let change = Change {
-            key: text(entry.key),
-            value: (!deleted).then_some(entry.value),
+            key: text(entry.key()),
+            value: (event.event_type() == EventType::Put).then(|| entry.value().to_vec()),
         };
-        let revision = revision(entry.mod_revision);
+        let revision = revision(entry.mod_revision());
         match commits.last_mut() {
             Some(commit) if commit.revision == revision => commit.changes.push(change),
             Some(_) | None => commits.push(Commit {
