@@ -18,6 +18,7 @@ mod error;
 pub mod fleet;
 pub mod leader;
 mod metrics;
+mod peers;
 mod probe;
 pub mod reconcile;
 pub mod store;
@@ -38,6 +39,7 @@ use fleet::{FleetView, Settings, Wishes};
 use leader::Leadership;
 use metrics::Metrics;
 pub use metrics::{MetricReference, metric_reference};
+use peers::{PeerSettings, PeerToken, Peers};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EtcdStore, Store, StoreError, open};
@@ -54,6 +56,7 @@ const JOIN_TOKEN_FILE: &str = "join-token";
 pub struct Controller {
     api: Api,
     prober: Prober,
+    peers: Peers,
     handle: Handle,
     stop: watch::Sender<bool>,
     reconciler: JoinHandle<()>,
@@ -76,7 +79,7 @@ impl Controller {
             tracing::warn!(key = warning.key, "{}", warning.message);
         }
         let wishes = wishes(&config);
-        let (store, reconciler, handle) = open_fleet(&config, &wishes).await?;
+        let (store, peer_token, reconciler, handle) = open_fleet(&config, &wishes).await?;
         let kept = |setting| {
             reconciler
                 .fleet()
@@ -92,8 +95,20 @@ impl Controller {
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
         let metrics = Arc::new(Metrics::new());
-        let api = Api::start(&config, handle.clone(), Arc::clone(&metrics)).await?;
-        let prober = Prober::start(&config.probe, handle.clone(), metrics)?;
+        let api = Api::start(
+            &config,
+            handle.clone(),
+            peer_token.clone(),
+            Arc::clone(&metrics),
+        )
+        .await?;
+        let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
+        let peers = PeerSettings {
+            own: config.controller.id.as_str().into(),
+            token: peer_token,
+            ca: None,
+        };
+        let peers = Peers::start(peers, handle.clone(), metrics);
         let (reconciler, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
             let me = controller_record(&config, &api);
@@ -107,6 +122,7 @@ impl Controller {
         Ok(Self {
             api,
             prober,
+            peers,
             handle,
             stop,
             reconciler,
@@ -203,6 +219,7 @@ impl Controller {
     /// Closes the listeners, ends every session, and closes the store.
     pub async fn stop(self) {
         self.prober.stop();
+        self.peers.stop();
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.
@@ -217,7 +234,7 @@ impl Controller {
 async fn open_fleet(
     config: &Config,
     wishes: &Wishes,
-) -> Result<(Arc<dyn Store>, Reconciler, Handle), StartError> {
+) -> Result<(Arc<dyn Store>, PeerToken, Reconciler, Handle), StartError> {
     let settings = Settings {
         region: config.region.clone(),
         ports: config.ports,
@@ -227,10 +244,10 @@ async fn open_fleet(
     loop {
         let opened = open::open(config).await;
         let opened = opened.map_err(|source| store_error(config, source))?;
-        let store = opened.store;
+        let (store, peer_token) = (opened.store, PeerToken::of(&opened.sealer));
         let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
         match fleet.await {
-            Ok((reconciler, handle)) => return Ok((store, reconciler, handle)),
+            Ok((reconciler, handle)) => return Ok((store, peer_token, reconciler, handle)),
             Err(FleetError::Store(error))
                 if config.store.etcd.is_some() && error.is_retryable() =>
             {
@@ -265,9 +282,11 @@ fn controller_record(config: &Config, api: &Api) -> ControllerRecord {
             advertised.clone()
         }
     };
+    let grpc = or(&config.controller.grpc_address, api.grpc_address());
+    let scheme = config.grpc.tls.as_ref().map_or("http", |_| "https");
     ControllerRecord {
         id: config.controller.id.clone(),
-        grpc_address: or(&config.controller.grpc_address, api.grpc_address()),
+        grpc_url: format!("{scheme}://{grpc}"),
         http_address: or(&config.controller.http_address, api.http_address()),
         region: config.region.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

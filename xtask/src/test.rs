@@ -13,7 +13,23 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 13] = [
+    Tool {
+        package: "protobuf-compiler",
+        file: "/usr/bin/protoc",
+    },
+    Tool {
+        package: "libprotobuf-dev",
+        file: "/usr/include/google/protobuf/descriptor.proto",
+    },
+    Tool {
+        package: "etcd-server",
+        file: "/usr/bin/etcd",
+    },
+    Tool {
+        package: "etcd-client",
+        file: "/usr/bin/etcdctl",
+    },
     Tool {
         package: "coturn",
         file: "/usr/bin/turnutils_uclient",

@@ -18,6 +18,7 @@ mod reason;
 pub mod record;
 mod registry;
 mod secrets;
+mod sightings;
 mod snapshot;
 mod start;
 mod view;
@@ -48,8 +49,9 @@ pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use reason::Reason;
 pub use secrets::WEAK_SECRET_BYTES;
+pub use sightings::{ControllerId, Sighting};
 pub use start::{Fresh, Wishes};
-pub use view::{FleetView, NodeView, Probing};
+pub use view::{ControllerView, FleetView, NodeView, Probing};
 
 /// How long a node may run an older generation before lists leave it out.
 const LAG: Duration = Duration::from_secs(5);
@@ -110,6 +112,13 @@ pub enum Event {
         session: (NodeId, u64),
         /// How.
         ended: Ended,
+    },
+    /// Another controller told what it sees.
+    Sighted {
+        /// Which one.
+        controller: ControllerId,
+        /// All that it sees.
+        sightings: Vec<Sighting>,
     },
     /// A probe of `node` ended.
     Probed {
@@ -276,6 +285,10 @@ impl Fleet {
                     node.ended(now, ended);
                 }
             }
+            Event::Sighted {
+                controller,
+                sightings,
+            } => self.sighted(now, &controller, sightings),
             Event::Probed { node, outcome } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.probed(now, outcome);
@@ -324,11 +337,11 @@ impl Fleet {
             secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
+            controllers: self.controllers().map(ControllerView::from).collect(),
             nodes,
             store_stale: false,
             leads: false,
             leader: self.leader.clone(),
-            controllers: self.controllers().cloned().collect(),
         }
     }
 

@@ -145,8 +145,8 @@ pub struct Policy {
 pub struct ControllerRecord {
     /// Its name.
     pub id: NodeId,
-    /// Where relays and other controllers reach it, `host:port`.
-    pub grpc_address: String,
+    /// Where relays and other controllers reach it, a URL.
+    pub grpc_url: String,
     /// Where its HTTP API is, `host:port`.
     pub http_address: String,
     /// Its region.

@@ -13,6 +13,7 @@ use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::record::{ApiToken, ControllerRecord, PortGrant, TokenHash, token_hash};
+use super::sightings::ControllerId;
 
 /// The fleet at one moment.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct FleetView {
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.
     pub region: Arc<str>,
+    /// The controllers that live, this one among them, in the order of ids; none where the store is this one's alone.
+    pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
     /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
@@ -31,8 +34,6 @@ pub struct FleetView {
     pub leads: bool,
     /// The controller that leads; `None` for none, or where there is only one.
     pub leader: Option<NodeId>,
-    /// The controllers that live, in the order of names; empty where there is only one.
-    pub controllers: Vec<ControllerRecord>,
     pub(super) secret: SharedSecret,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
@@ -64,6 +65,24 @@ impl FleetView {
     #[must_use]
     pub fn listed(&self) -> usize {
         self.nodes.iter().filter(|node| node.listed).count()
+    }
+}
+
+/// A controller of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerView {
+    /// Its name.
+    pub id: ControllerId,
+    /// Where the others reach it, a URL; empty where they do not.
+    pub grpc: Arc<str>,
+}
+
+impl From<&ControllerRecord> for ControllerView {
+    fn from(record: &ControllerRecord) -> Self {
+        Self {
+            id: record.id.as_str().into(),
+            grpc: record.grpc_url.as_str().into(),
+        }
     }
 }
 

@@ -166,7 +166,7 @@ pub fn encode_leader(controller: &NodeId) -> (String, Vec<u8>) {
 pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
     let message = wire::ControllerRecord {
         controller_id: controller.id.to_string(),
-        grpc_address: controller.grpc_address.clone(),
+        grpc_url: controller.grpc_url.clone(),
         http_address: controller.http_address.clone(),
         region: controller.region.clone(),
         version: controller.version.clone(),
@@ -279,7 +279,7 @@ impl Reader<'_> {
         let message: wire::ControllerRecord = self.plain()?;
         Ok(ControllerRecord {
             id,
-            grpc_address: message.grpc_address,
+            grpc_url: message.grpc_url,
             http_address: message.http_address,
             region: message.region,
             version: message.version,

@@ -24,7 +24,6 @@ pub(crate) struct Cluster {
     dir: tempfile::TempDir,
     members: Arc<Mutex<Vec<Member>>>,
     endpoints: Vec<String>,
-    arguments: Vec<String>,
     /// What `etcdctl` needs beside the endpoints.
     pub(crate) client_arguments: Vec<String>,
     chaos: Option<(Arc<AtomicBool>, std::thread::JoinHandle<()>)>,
@@ -66,14 +65,7 @@ impl Cluster {
         }
         let one = ONE.lock().await;
         let dir = tempfile::tempdir().unwrap();
-        let held: Vec<_> = (0..2 * members)
-            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-            .collect();
-        let ports: Vec<_> = held
-            .iter()
-            .map(|listener| listener.local_addr().unwrap().port())
-            .collect();
-        drop(held);
+        let ports = free_ports(2 * members);
         let (clients, peers) = ports.split_at(members);
         let initial: Vec<_> = peers
             .iter()
@@ -122,13 +114,10 @@ impl Cluster {
         for member in &mut made {
             member.start();
         }
-        let endpoints = clients
-            .iter()
-            .map(|port| format!("{scheme}://127.0.0.1:{port}"));
+        let endpoint = |port: &u16| format!("{scheme}://127.0.0.1:{port}");
         Some(Self {
-            endpoints: endpoints.collect(),
+            endpoints: clients.iter().map(endpoint).collect(),
             members: Arc::new(Mutex::new(made)),
-            arguments: arguments.to_vec(),
             client_arguments: Vec::new(),
             chaos: None,
             dir,
@@ -241,6 +230,15 @@ impl Cluster {
         assert!(output.status.success(), "{arguments:?}: {text}{errors}");
         text
     }
+}
+
+/// Ports that nothing listens on.
+fn free_ports(number: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..number)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    held.iter().map(port).collect()
 }
 
 impl Member {

@@ -23,9 +23,10 @@ pub struct LeaderRecord {
 pub struct ControllerRecord {
     #[prost(string, tag = "1")]
     pub controller_id: ::prost::alloc::string::String,
-    /// host:port.
+    /// <http://host:port,> or https.
     #[prost(string, tag = "2")]
-    pub grpc_address: ::prost::alloc::string::String,
+    pub grpc_url: ::prost::alloc::string::String,
+    /// host:port.
     #[prost(string, tag = "3")]
     pub http_address: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
