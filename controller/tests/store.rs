@@ -6,7 +6,7 @@ mod promises;
 use std::time::Duration;
 
 use promises::{Backend, commit, conformance, leased, next, put, read};
-use turnfleet_controller::store::{EmbeddedStore, Revision, Store as _, StoreError};
+use turnfleet_controller::store::{EmbeddedStore, MemoryStore, Revision, Store as _, StoreError};
 
 /// The embedded store in a directory of its own.
 struct Embedded(tempfile::TempDir);
@@ -36,7 +36,24 @@ impl Backend for Embedded {
     }
 }
 
+/// The model that simulations stand on.
+struct Memory(MemoryStore);
+
+impl Backend for Memory {
+    type Store = MemoryStore;
+
+    async fn open(&self) -> MemoryStore {
+        self.0.clone()
+    }
+
+    async fn forget_history(&self, store: &MemoryStore) {
+        commit(store, put("/filler", "x")).await;
+        store.compact(store.revision() - 1);
+    }
+}
+
 conformance!(embedded, Some(Embedded::new()));
+conformance!(memory, Some(Memory(MemoryStore::new())));
 
 #[tokio::test]
 async fn leases_of_an_earlier_process_are_over_when_the_embedded_store_opens() {

@@ -10,6 +10,7 @@ pub mod codec;
 mod embedded;
 mod etcd;
 pub mod keys;
+mod memory;
 pub(crate) mod open;
 mod seal;
 
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 
 pub use embedded::{EmbeddedStore, exists, make_state_dir};
 pub use etcd::{EtcdConfig, EtcdStore};
+pub use memory::{Backup, MemoryStore};
 pub use seal::{SealError, Sealer};
 
 /// The longest key, in bytes.
