@@ -71,6 +71,9 @@ pub enum FleetError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// Only the controller that leads may do this, and another one leads, or none.
+    #[error("this controller does not lead")]
+    NotLeader,
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
@@ -84,7 +87,7 @@ impl FleetError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Contended { .. } | Self::Stopping => true,
+            Self::Contended { .. } | Self::NotLeader | Self::Stopping => true,
             Self::Store(error) => error.is_retryable(),
             Self::JoinToken
             | Self::Credential
@@ -111,6 +114,9 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+    /// The store on etcd cannot be opened or read.
+    #[error("the store on etcd cannot be used (store.etcd)")]
+    Etcd(#[source] StoreError),
     /// The state of the fleet cannot be prepared.
     #[error("the fleet's state in {dir} cannot be prepared")]
     Fleet {

@@ -262,7 +262,7 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
-            FleetError::Contended { .. } | FleetError::Stopping => {
+            FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
             FleetError::Store(cause) if cause.is_retryable() => {
@@ -299,7 +299,9 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
             Code::ResourceExhausted
         }
-        FleetError::Contended { .. } | FleetError::Stopping => Code::Unavailable,
+        FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
+            Code::Unavailable
+        }
         FleetError::Store(cause) => {
             tracing::warn!(%cause, "the store failed");
             if cause.is_retryable() {

@@ -1,5 +1,7 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
+mod store;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 use super::{RawApiToken, RawConfig, RawTls, RawUser};
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
+pub use store::{ControllerConfig, StoreConfig};
+
 /// The shortest token that may be configured, in characters.
 const MIN_TOKEN: usize = 16;
 /// The longest username in bytes, RFC 8489 §14.3.
@@ -26,8 +30,12 @@ const MAX_ENTRIES: usize = 1024;
 /// The controller's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of the embedded store.
+    /// The directory of the embedded store, and of what the controller leaves for its operator.
     pub state_dir: PathBuf,
+    /// Where the fleet's state is kept.
+    pub store: StoreConfig,
+    /// What the other controllers know this one by.
+    pub controller: ControllerConfig,
     /// The HTTP API.
     pub http: ListenerConfig,
     /// Origins whose pages may call the API, or the single entry `*`.
@@ -152,6 +160,8 @@ impl Check {
             self.fail("state_dir", None, "a directory");
         }
         self.region(&raw.region);
+        let store = self.store(&raw);
+        let controller = self.controller(&raw);
         let policy = self.policy(&raw);
         let http = self.listener("http", &raw.http.address, raw.http.tls);
         let grpc = self.listener("grpc", &raw.grpc.address, raw.grpc.tls);
@@ -180,6 +190,8 @@ impl Check {
         let api_tokens = self.api_tokens(raw.api_tokens);
         Some(Config {
             state_dir: raw.state_dir,
+            store,
+            controller: controller?,
             http: http?,
             cors_origins: raw.http.cors_origins,
             grpc: grpc?,

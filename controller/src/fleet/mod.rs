@@ -32,7 +32,10 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
-use record::{ApiToken, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
+use record::{
+    ApiToken, ControllerRecord, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser,
+    TokenHash,
+};
 use registry::NodeState;
 
 pub use alternates::AlternatePool;
@@ -133,6 +136,8 @@ pub struct Fleet {
     /// The revision that wrote each record.
     revisions: BTreeMap<RecordKey, u64>,
     epoch: Epoch,
+    leader: Option<NodeId>,
+    controllers: BTreeMap<NodeId, ControllerRecord>,
     generation: u64,
     generation_since: Instant,
     policy: Option<Policy>,
@@ -156,6 +161,8 @@ impl Fleet {
             settings,
             revisions: BTreeMap::new(),
             epoch: Epoch::default(),
+            leader: None,
+            controllers: BTreeMap::new(),
             generation: 0,
             generation_since: Instant::default(),
             policy: None,
@@ -178,6 +185,23 @@ impl Fleet {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The controller that leads; `None` for none, or where there is only one.
+    #[must_use]
+    pub fn leader(&self) -> Option<&NodeId> {
+        self.leader.as_ref()
+    }
+
+    /// The controllers that live, in the order of names.
+    pub fn controllers(&self) -> impl Iterator<Item = &ControllerRecord> {
+        self.controllers.values()
+    }
+
+    /// The revision that wrote the record at `key`; `None` where there is none.
+    #[must_use]
+    pub fn revision(&self, key: &RecordKey) -> Option<u64> {
+        self.revisions.get(key).copied()
     }
 
     /// The generation of the policy snapshot.
@@ -319,8 +343,11 @@ impl Fleet {
             secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
-            controllers: Arc::default(),
+            controllers: self.controllers().map(ControllerView::from).collect(),
             nodes,
+            store_stale: false,
+            leads: false,
+            leader: self.leader.clone(),
         }
     }
 
@@ -343,6 +370,10 @@ impl Fleet {
     fn stored(&mut self, now: Now, record: Record) {
         match record {
             Record::Epoch(epoch) => self.epoch = epoch,
+            Record::Leader(id) => self.leader = Some(id),
+            Record::Controller(record) => {
+                self.controllers.insert(record.id.clone(), record);
+            }
             Record::Generation(generation) => {
                 self.generation = generation;
                 self.generation_since = now.instant;
@@ -371,6 +402,8 @@ impl Fleet {
         match key {
             // They are written and never deleted; a store without them starts anew.
             RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy => {}
+            RecordKey::Leader => self.leader = None,
+            RecordKey::Controller(id) => drop(self.controllers.remove(id)),
             RecordKey::Node(id) => {
                 self.nodes.remove(id);
                 self.by_credential.retain(|_, owner| owner != id);

@@ -3,6 +3,8 @@
 //! A plan compares the revision of everything that it rests on, so of two controllers, or two racing requests, one wins and
 //! the other plans again. Whatever relays see raises the generation in the same transaction.
 
+use std::collections::BTreeSet;
+
 use turnfleet_proto::NodeId;
 
 use super::node::Registration;
@@ -22,6 +24,8 @@ pub struct Plan {
     pub puts: Vec<Record>,
     /// Records to delete.
     pub deletes: Vec<RecordKey>,
+    /// Whether it may be written only by the controller that leads.
+    pub as_leader: bool,
 }
 
 impl Plan {
@@ -29,6 +33,26 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
+    }
+
+    /// As much of it as one transaction of so many operations takes; the rest has to be planned again.
+    #[must_use]
+    pub fn part(mut self, operations: usize) -> Self {
+        if self.puts.len() + self.deletes.len() <= operations {
+            return self;
+        }
+        let is_generation = |record: &Record| record.key() == RecordKey::Generation;
+        let (generation, mut puts): (Vec<_>, Vec<_>) =
+            self.puts.into_iter().partition(is_generation);
+        let room = operations.saturating_sub(generation.len());
+        puts.truncate(room);
+        self.deletes.truncate(room - puts.len());
+        puts.extend(generation);
+        self.puts = puts;
+        let mut written: BTreeSet<_> = self.puts.iter().map(Record::key).collect();
+        written.extend(self.deletes.iter().cloned());
+        self.compares.retain(|(key, _)| written.contains(key));
+        self
     }
 }
 
@@ -148,11 +172,14 @@ impl Fleet {
         Ok(self.plan(Vec::new(), deletes))
     }
 
-    /// Ends what is over and replaces what is old. `random` is called where a nonce key is made.
+    /// Ends what is over and replaces what is old: the leader's work. `random` is called where a nonce key is made.
     #[must_use]
     pub fn plan_upkeep(&self, unix: u64, random: impl FnOnce() -> [u8; 32]) -> Plan {
         let changes = secrets::upkeep(&self.secrets, &self.nonce_keys, unix, random);
-        self.plan(changes.puts, changes.deletes)
+        Plan {
+            as_leader: true,
+            ..self.plan(changes.puts, changes.deletes)
+        }
     }
 
     /// Adds the compares, and the next generation where relays see the change.
@@ -168,6 +195,7 @@ impl Fleet {
             compares: Vec::new(),
             puts,
             deletes,
+            as_leader: false,
         };
         let written: Vec<_> = plan.puts.iter().map(Record::key).collect();
         plan.deletes.retain(|key| !written.contains(key));
@@ -197,6 +225,8 @@ fn relays_see(key: &RecordKey) -> bool {
         | RecordKey::NonceKey(_)
         | RecordKey::User(_) => true,
         RecordKey::Epoch
+        | RecordKey::Leader
+        | RecordKey::Controller(_)
         | RecordKey::Generation
         | RecordKey::Node(_)
         | RecordKey::Desired(_)

@@ -20,6 +20,10 @@ pub type Epoch = [u8; 16];
 pub enum Record {
     /// Which store this is. Generations of one epoch only rise; between two epochs they mean nothing.
     Epoch(Epoch),
+    /// The controller that leads. Written by the election, and not by plans.
+    Leader(NodeId),
+    /// A controller, as long as it lives. Written by the election, and not by plans.
+    Controller(ControllerRecord),
     /// The generation of the policy snapshot.
     Generation(u64),
     /// What the configuration says and relay nodes enforce.
@@ -50,6 +54,8 @@ impl Record {
     pub fn key(&self) -> RecordKey {
         match self {
             Self::Epoch(_) => RecordKey::Epoch,
+            Self::Leader(_) => RecordKey::Leader,
+            Self::Controller(controller) => RecordKey::Controller(controller.id.clone()),
             Self::Generation(_) => RecordKey::Generation,
             Self::Policy(_) => RecordKey::Policy,
             Self::Node(node) => RecordKey::Node(node.id.clone()),
@@ -73,6 +79,8 @@ impl Record {
 )]
 pub enum RecordKey {
     Epoch,
+    Leader,
+    Controller(NodeId),
     Generation,
     Policy,
     Node(NodeId),
@@ -130,6 +138,21 @@ pub struct Policy {
     pub strict_expiry: bool,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062).
     pub tcp_relaying: bool,
+}
+
+/// What a controller tells the others of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerRecord {
+    /// Its name.
+    pub id: NodeId,
+    /// Where relays and other controllers reach it, a URL.
+    pub grpc_url: String,
+    /// Where its HTTP API is, `host:port`.
+    pub http_address: String,
+    /// Its region.
+    pub region: String,
+    /// The version of its software.
+    pub version: String,
 }
 
 /// A relay node as the store knows it.

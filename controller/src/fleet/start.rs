@@ -90,6 +90,8 @@ impl Fleet {
             Record::JoinToken(hash, name) => self.join_tokens.get(hash) == Some(name),
             Record::Setting(setting, value) => self.kept.get(setting) == Some(value),
             Record::Epoch(_)
+            | Record::Leader(_)
+            | Record::Controller(_)
             | Record::Generation(_)
             | Record::Node(_)
             | Record::Desired(..)
@@ -105,6 +107,8 @@ fn is_configured(key: &RecordKey) -> bool {
     match key {
         RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
         RecordKey::Epoch
+        | RecordKey::Leader
+        | RecordKey::Controller(_)
         | RecordKey::Generation
         | RecordKey::Policy
         | RecordKey::Node(_)

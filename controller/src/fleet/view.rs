@@ -12,7 +12,7 @@ use super::capacity::{Rates, Saturation};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
-use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
+use super::record::{ApiToken, ControllerRecord, PortGrant, TokenHash, token_hash};
 use super::sightings::ControllerId;
 
 /// The fleet at one moment.
@@ -24,10 +24,16 @@ pub struct FleetView {
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.
     pub region: Arc<str>,
-    /// The controllers that live, this one among them, in the order of ids.
+    /// The controllers that live, this one among them, in the order of ids; none where the store is this one's alone.
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
+    /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
+    pub store_stale: bool,
+    /// Whether this controller does the work that one alone may do.
+    pub leads: bool,
+    /// The controller that leads; `None` for none, or where there is only one.
+    pub leader: Option<NodeId>,
     pub(super) secret: SharedSecret,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
@@ -69,6 +75,15 @@ pub struct ControllerView {
     pub id: ControllerId,
     /// Where the others reach it, a URL; empty where they do not.
     pub grpc: Arc<str>,
+}
+
+impl From<&ControllerRecord> for ControllerView {
+    fn from(record: &ControllerRecord) -> Self {
+        Self {
+            id: record.id.as_str().into(),
+            grpc: record.grpc_url.as_str().into(),
+        }
+    }
 }
 
 /// One node at one moment.

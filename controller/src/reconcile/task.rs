@@ -21,6 +21,7 @@ use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
     Settings, Wishes,
 };
+use crate::leader::Leadership;
 use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
@@ -29,8 +30,6 @@ const TICK: Duration = Duration::from_millis(100);
 const UPKEEP_TICKS: u64 = 600;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
-/// The rest of the watch after the store failed, in ticks.
-const RETRY_TICKS: u64 = 10;
 /// The longest text of a relay that is kept.
 const MAX_REFUSAL: usize = 500;
 
@@ -55,8 +54,6 @@ pub struct Reconciler {
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
-    /// Ticks until the store is tried again.
-    retry_in: u64,
 }
 
 struct Channels {
@@ -70,7 +67,7 @@ struct Channels {
 /// What the task wakes for.
 enum Step {
     Request(Request),
-    Followed(Result<(), StoreError>),
+    Followed,
     Tick,
     Stop,
 }
@@ -111,9 +108,9 @@ impl Reconciler {
             nonce_key: random_bytes(&*random)?,
         };
         let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
-        mirror.carry_out(now, plan).await?;
+        mirror.carry_out_in_parts(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
+        let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let sent_generation = mirror.fleet().generation();
         let task = Self {
@@ -130,7 +127,6 @@ impl Reconciler {
             random,
             stale: false,
             urgent: false,
-            retry_in: 0,
         };
         Ok((
             task,
@@ -140,6 +136,13 @@ impl Reconciler {
                 sightings: told,
             },
         ))
+    }
+
+    /// Leaves the work of a leader to whom `leadership` names; without it, it is this controller's.
+    #[must_use]
+    pub fn with_leadership(mut self, leadership: Leadership) -> Self {
+        self.mirror.follow_election(leadership);
+        self
     }
 
     /// What is known of the fleet, with what only its owner sees.
@@ -160,16 +163,13 @@ impl Reconciler {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
                 _ = ticks.tick() => Step::Tick,
-                followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
-                    Step::Followed(followed)
-                }
+                () = self.mirror.follow(|| clock.now()) => Step::Followed,
                 request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
                 Step::Request(request) => self.answer_batch(request).await,
-                Step::Followed(Ok(())) => self.urgent = true,
-                Step::Followed(Err(error)) => self.recover(&error).await,
+                Step::Followed => self.urgent = true,
                 Step::Tick => {
                     tick += 1;
                     self.tick(tick).await;
@@ -415,14 +415,13 @@ impl Reconciler {
 
     async fn tick(&mut self, tick: u64) {
         let now = self.clock.now();
-        self.retry_in = self.retry_in.saturating_sub(1);
         let every_second = tick.is_multiple_of(PUBLISH_TICKS);
         if std::mem::take(&mut self.sessions_changed) || every_second {
             let seen = self.mirror.fleet().sightings(now.instant);
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
-        if tick.is_multiple_of(UPKEEP_TICKS) {
+        if tick.is_multiple_of(UPKEEP_TICKS) && self.mirror.leads() {
             let kept = match random_bytes(&*self.random) {
                 Ok(key) => {
                     self.mirror
@@ -434,16 +433,6 @@ impl Reconciler {
             if let Err(error) = kept {
                 tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
-        }
-    }
-
-    /// After a failure of the store: everything known stays, and is served, until it can be read again.
-    async fn recover(&mut self, error: &StoreError) {
-        tracing::warn!(%error, "the store failed, and is read again");
-        let read = self.mirror.read_again(self.clock.now()).await;
-        if let Err(error) = read {
-            tracing::warn!(%error, "the store cannot be read");
-            self.retry_in = RETRY_TICKS;
         }
     }
 
@@ -463,7 +452,7 @@ impl Reconciler {
                 }
             }
         }
-        let view = Arc::new(fleet.view(now));
+        let view = Arc::new(view_of(&self.mirror, now));
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }
@@ -482,6 +471,14 @@ impl Reconciler {
             });
         }
     }
+}
+
+/// What is published.
+fn view_of(mirror: &Mirror, now: Now) -> FleetView {
+    let mut view = mirror.fleet().view(now);
+    view.store_stale = mirror.is_stale();
+    view.leads = mirror.leads();
+    view
 }
 
 /// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.

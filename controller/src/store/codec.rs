@@ -2,13 +2,13 @@
 
 use prost::Message;
 use turnfleet_proto::credentials::SharedSecret;
-use turnfleet_proto::{PortRange, store as wire};
+use turnfleet_proto::{NodeId, PortRange, store as wire};
 
 use super::keys;
 use super::{Entry, Sealer, StoreError};
 use crate::fleet::record::{
-    ApiToken, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record, RecordKey,
-    SecretGeneration, SecretState, StaticUser,
+    ApiToken, ControllerRecord, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record,
+    RecordKey, SecretGeneration, SecretState, StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
@@ -19,6 +19,8 @@ use crate::fleet::{Capacity, Identity, Listener};
 pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), StoreError> {
     let path = keys::path(&record.key());
     let bytes = match record {
+        Record::Leader(controller) => encode_leader(controller).1,
+        Record::Controller(controller) => encode_controller(controller).1,
         Record::Epoch(epoch) => wire::EpochRecord {
             epoch: epoch.to_vec(),
         }
@@ -89,6 +91,12 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
     };
     let reader = Reader { entry, sealer };
     let record = match key {
+        RecordKey::Leader => {
+            let message: wire::LeaderRecord = reader.plain()?;
+            let id = message.controller_id.parse();
+            Record::Leader(reader.check(id, "not the name of a controller")?)
+        }
+        RecordKey::Controller(id) => Record::Controller(reader.controller(id)?),
         RecordKey::Epoch => {
             let epoch = reader.plain::<wire::EpochRecord>()?.epoch;
             Record::Epoch(reader.check(epoch.try_into(), "an epoch has 16 bytes")?)
@@ -111,15 +119,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
         }
         RecordKey::Grant(..) => Record::Grant(reader.grant()?),
         RecordKey::Secret(_) => Record::Secret(reader.secret()?),
-        RecordKey::NonceKey(_) => {
-            let message: wire::NonceKeyRecord = reader.sealed()?;
-            let key = reader.check(message.key.try_into(), "a nonce key has 32 bytes")?;
-            Record::NonceKey(NonceKey {
-                id: message.id,
-                key,
-                created_at: message.created_at,
-            })
-        }
+        RecordKey::NonceKey(_) => Record::NonceKey(reader.nonce_key()?),
         RecordKey::User(_) => Record::User(reader.user()?),
         RecordKey::ApiToken(hash) => {
             let message: wire::ApiTokenRecord = reader.plain()?;
@@ -150,6 +150,29 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
         "the value belongs to another key",
     )?;
     Ok(Some(record))
+}
+
+/// The store key and the bytes of the leader's name.
+#[must_use]
+pub fn encode_leader(controller: &NodeId) -> (String, Vec<u8>) {
+    let message = wire::LeaderRecord {
+        controller_id: controller.to_string(),
+    };
+    (keys::LEADER.to_owned(), message.encode_to_vec())
+}
+
+/// The store key and the bytes of a controller's word on itself.
+#[must_use]
+pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
+    let message = wire::ControllerRecord {
+        controller_id: controller.id.to_string(),
+        grpc_url: controller.grpc_url.clone(),
+        http_address: controller.http_address.clone(),
+        region: controller.region.clone(),
+        version: controller.version.clone(),
+    };
+    let key = RecordKey::Controller(controller.id.clone());
+    (keys::path(&key), message.encode_to_vec())
 }
 
 fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
@@ -250,6 +273,27 @@ impl Reader<'_> {
             M::decode(plaintext.as_slice()),
             "not the message that belongs here",
         )
+    }
+
+    fn controller(&self, id: NodeId) -> Result<ControllerRecord, StoreError> {
+        let message: wire::ControllerRecord = self.plain()?;
+        Ok(ControllerRecord {
+            id,
+            grpc_url: message.grpc_url,
+            http_address: message.http_address,
+            region: message.region,
+            version: message.version,
+        })
+    }
+
+    fn nonce_key(&self) -> Result<NonceKey, StoreError> {
+        let message: wire::NonceKeyRecord = self.sealed()?;
+        let key = self.check(message.key.try_into(), "a nonce key has 32 bytes")?;
+        Ok(NonceKey {
+            id: message.id,
+            key,
+            created_at: message.created_at,
+        })
     }
 
     fn user(&self) -> Result<StaticUser, StoreError> {

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `meta/schema` | `SchemaRecord` |
 //! | `meta/epoch` | `EpochRecord` |
+//! | `leader` | `LeaderRecord`, with the leader's lease |
+//! | `controllers/{controller}` | `ControllerRecord`, with the controller's lease |
 //! | `gen` | `GenerationRecord` |
 //! | `policy` | `PolicyRecord` |
 //! | `nodes/{node}` | `NodeRecord` |
@@ -25,6 +27,8 @@ use crate::fleet::record::{RecordKey, Setting, TokenHash};
 pub const PREFIX: &str = "/tf/v1/";
 /// The version of keys and values.
 pub const SCHEMA: &str = "/tf/v1/meta/schema";
+/// Who leads; the revision that wrote it is the fence of the term.
+pub const LEADER: &str = "/tf/v1/leader";
 /// Which store this is.
 pub const EPOCH: &str = "/tf/v1/meta/epoch";
 
@@ -33,6 +37,8 @@ pub const EPOCH: &str = "/tf/v1/meta/epoch";
 pub fn path(key: &RecordKey) -> String {
     match key {
         RecordKey::Epoch => EPOCH.to_owned(),
+        RecordKey::Leader => LEADER.to_owned(),
+        RecordKey::Controller(id) => format!("{PREFIX}controllers/{id}"),
         RecordKey::Generation => format!("{PREFIX}gen"),
         RecordKey::Policy => format!("{PREFIX}policy"),
         RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
@@ -56,6 +62,8 @@ pub fn parse(path: &str) -> Option<RecordKey> {
     let rest = path.strip_prefix(PREFIX)?;
     let (kind, name) = rest.split_once('/').unwrap_or((rest, ""));
     Some(match kind {
+        "leader" if name.is_empty() => RecordKey::Leader,
+        "controllers" => RecordKey::Controller(name.parse().ok()?),
         "gen" if name.is_empty() => RecordKey::Generation,
         "policy" if name.is_empty() => RecordKey::Policy,
         "nodes" => RecordKey::Node(name.parse().ok()?),
@@ -106,6 +114,8 @@ mod tests {
     fn every_key_reads_as_it_is_written() {
         for key in [
             RecordKey::Epoch,
+            RecordKey::Leader,
+            RecordKey::Controller("controller-0".parse().unwrap()),
             RecordKey::Generation,
             RecordKey::Policy,
             RecordKey::Node("relay-0".parse().unwrap()),

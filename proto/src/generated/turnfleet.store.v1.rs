@@ -12,6 +12,28 @@ pub struct EpochRecord {
     #[prost(bytes = "vec", tag = "1")]
     pub epoch: ::prost::alloc::vec::Vec<u8>,
 }
+/// leader: written by the controller that leads, once in its term, with its lease.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaderRecord {
+    #[prost(string, tag = "1")]
+    pub controller_id: ::prost::alloc::string::String,
+}
+/// controllers/{controller_id}: with the controller's lease.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ControllerRecord {
+    #[prost(string, tag = "1")]
+    pub controller_id: ::prost::alloc::string::String,
+    /// <http://host:port,> or https.
+    #[prost(string, tag = "2")]
+    pub grpc_url: ::prost::alloc::string::String,
+    /// host:port.
+    #[prost(string, tag = "3")]
+    pub http_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+}
 /// gen: raised in the transaction of every change that relay nodes see.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GenerationRecord {
