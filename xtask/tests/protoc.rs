@@ -26,7 +26,9 @@ fn etcd_client() -> PathBuf {
         .unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let package = packages.iter().find(|package| package["name"] == "etcd-client");
+    let package = packages
+        .iter()
+        .find(|package| package["name"] == "etcd-client");
     let manifest = package.unwrap()["manifest_path"].as_str().unwrap();
     Path::new(manifest).parent().unwrap().to_owned()
 }
