@@ -239,6 +239,7 @@ async fn open_fleet(
         region: config.region.clone(),
         ports: config.ports,
         probing: config.probe.enabled,
+        rotate_secrets_every: config.rotate_secrets_every,
     };
     let mut failures = 0;
     loop {

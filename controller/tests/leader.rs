@@ -146,6 +146,7 @@ async fn upkeep(
             range: "50000-50099".parse().unwrap(),
             relays_per_address: 1,
         },
+        rotate_secrets_every: None,
         probing: false,
     };
     let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
@@ -155,7 +156,10 @@ async fn upkeep(
     let (_stop, stopped) = watch::channel(false);
     let task = tokio::spawn(reconciler.with_leadership(leadership).run(stopped));
     let done = handle
-        .change(|fleet, now| Ok(fleet.plan_upkeep(now.unix + 1_000_000, || [7; 32])))
+        .change(|fleet, mut now| {
+            now.unix += 1_000_000;
+            Ok(fleet.plan_upkeep(now, [7; 32]))
+        })
         .await;
     task.abort();
     done
