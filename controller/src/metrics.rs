@@ -61,6 +61,8 @@ struct FleetGauges {
     listed: IntGauge,
     draining: IntGauge,
     generation: IntGauge,
+    leader: IntGauge,
+    store_stale: IntGauge,
     behind: IntGauge,
     allocations: IntGauge,
     ports_used: IntGauge,
@@ -156,6 +158,14 @@ impl FleetGauges {
             listed: make.gauge("nodes_listed", "Nodes that lists may name."),
             draining: make.gauge("nodes_draining", "Nodes that are being emptied."),
             generation: make.gauge("policy_generation", "Generation of the policy snapshot."),
+            leader: make.gauge(
+                "leader",
+                "1 on the controller that does the work that one alone may do.",
+            ),
+            store_stale: make.gauge(
+                "store_stale",
+                "1 while the store does not answer: what is known is served, and nothing can be changed.",
+            ),
             behind: make.gauge(
                 "nodes_behind",
                 "Connected nodes that do not run the current generation.",
@@ -181,6 +191,8 @@ impl FleetGauges {
             node.connected && node.applied_generation != view.generation
         }));
         self.generation.set(signed(view.generation));
+        self.leader.set(view.leads.into());
+        self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));

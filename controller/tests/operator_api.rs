@@ -41,6 +41,7 @@ impl Operation {
         let path = self
             .path
             .replace("{node}", "relay-0")
+            .replace("{id}", "1")
             .replace("{name}", "someone");
         let path = if path == "/turn" {
             "/turn?service=turn".to_owned()
@@ -320,6 +321,35 @@ fn every_change_is_in_the_audit_log_and_what_changes_nothing_is_not() {
     )
     .json();
     assert_eq!(page["entries"][0]["action"], "drain");
+}
+
+#[test]
+fn the_audit_log_says_what_was_done_with_secrets_and_never_holds_one() {
+    let stage = Stage::new();
+    let given = "a secret that the operator has made";
+    for (path, body) in [
+        ("rotate", json!({ "scope": "region:eu", "secret": given })),
+        ("pin", json!({ "secret": format!("another, {given}") })),
+        ("1/revoke", json!({ "cut": true, "replace": true })),
+    ] {
+        let answer = admin(&stage, "POST", &format!("/v1/secrets/{path}"), &body);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+    let audit = admin(&stage, "GET", "/v1/audit", &Value::Null).json();
+    let entries = audit["entries"].as_array().unwrap();
+    let text = |entry: &Value| {
+        let text = |name: &str| entry[name].as_str().unwrap().to_owned();
+        [text("by"), text("action"), text("target"), text("detail")].join(", ")
+    };
+    assert_eq!(
+        entries.iter().map(text).collect::<Vec<_>>(),
+        [
+            "turnfleet, revoke secret, 1, cut replace",
+            "turnfleet, pin secret, fleet, given",
+            "turnfleet, rotate secret, region:eu, given",
+        ]
+    );
+    assert!(!audit.to_string().contains(given));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod call;
 mod capacity;
 mod console;
 mod nodes;
+mod secrets;
 mod table;
 mod tokens;
 
@@ -39,6 +40,8 @@ enum Action {
     /// The API tokens: who may use the controller
     #[command(subcommand)]
     Tokens(tokens::Action),
+    /// The shared secrets that credentials are minted with: rotation, pinning, revocation
+    Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -64,6 +67,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Capacity => capacity::show(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Tokens(action) => action.run(&console),
+        Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Forget { node } => nodes::forget(&console, node),

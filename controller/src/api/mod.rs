@@ -24,6 +24,7 @@ mod rate;
 mod route;
 mod routes;
 mod seats;
+mod secrets;
 mod serve;
 mod status;
 mod tls;

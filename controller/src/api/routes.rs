@@ -5,7 +5,7 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, http, ice_servers, node_actions, nodes, tokens, turn_rest,
+    audit, capacity, dashboard, http, ice_servers, node_actions, nodes, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -68,7 +68,7 @@ const ICE: &[Field] = &[
 
 /// All of them.
 pub(super) fn routes() -> Vec<Route> {
-    [open(), minting(), fleet(), tokens(), document()]
+    [open(), minting(), fleet(), secrets(), tokens(), document()]
         .into_iter()
         .flatten()
         .collect()
@@ -142,6 +142,40 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+    ]
+}
+
+fn secrets() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/secrets", "secrets", VIEWER)
+            .calls(secrets::secrets)
+            .answers::<secrets::Answer>()
+            .says("The shared secrets, and how far relays have them", "No answer holds a secret."),
+        Draft::new(Method::POST, "/v1/secrets/rotate", "rotate_secret", ADMIN)
+            .body(secrets::ROTATE)
+            .calls(secrets::rotate)
+            .answers::<secrets::Changed>()
+            .says("Begins a rotation", "Credentials are minted with the secret once every relay of the lists accepts it; the one before it retires then."),
+        Draft::new(Method::POST, "/v1/secrets/pin", "pin_given_secret", ADMIN)
+            .body(secrets::PIN)
+            .calls(secrets::pin_given)
+            .answers::<secrets::Changed>()
+            .says("Pins a secret that an application has", "Relays accept it until it is unpinned and has retired."),
+        Draft::new(Method::POST, "/v1/secrets/{id}/pin", "pin_secret", ADMIN)
+            .body(&[])
+            .calls(secrets::pin)
+            .answers::<secrets::Changed>()
+            .says("Keeps a generation accepted until it is unpinned", ""),
+        Draft::new(Method::POST, "/v1/secrets/{id}/unpin", "unpin_secret", ADMIN)
+            .body(&[])
+            .calls(secrets::unpin)
+            .answers::<secrets::Changed>()
+            .says("Lets a pinned generation retire", ""),
+        Draft::new(Method::POST, "/v1/secrets/{id}/revoke", "revoke_secret", ADMIN)
+            .body(secrets::REVOKE)
+            .calls(secrets::revoke)
+            .answers::<secrets::Revoked>()
+            .says("Has every relay refuse a generation at once", "One that credentials are minted with is revoked with a replacement only."),
     ]
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::FleetError;
+use crate::fleet::SecretError;
 use crate::fleet::tokens::TokenError;
 
 type Text = Cow<'static, str>;
@@ -207,6 +208,38 @@ impl ApiError {
         Self::conflict("token", error.to_string(), expected)
     }
 
+    /// 404 for a secret that is none.
+    pub(crate) fn unknown_secret(id: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_secret",
+            id,
+            "there is no such secret",
+            "an id that /v1/secrets names",
+        )
+    }
+
+    /// What an operator hears of a step in a secret's life that is refused.
+    fn secret(error: &SecretError) -> Self {
+        let conflict = |expected| Self::conflict("secret", error.to_string(), expected);
+        match error {
+            SecretError::Unknown(id) => Self::unknown_secret(id.to_string()),
+            SecretError::Scope(_) => {
+                Self::bad_parameter("body.scope", error.to_string(), "fleet or region:NAME")
+            }
+            SecretError::Rotating { .. } => {
+                conflict("a scope without a staged secret: wait, or revoke the staged one")
+            }
+            SecretError::TooMany { .. } => conflict("a scope with room: revoke one that retires"),
+            SecretError::TooManyPinned { .. } => conflict("a scope with room: unpin one"),
+            SecretError::Minting(_) => {
+                conflict("another active secret: rotate before, or revoke it with replace")
+            }
+            SecretError::Known(_) => conflict("a secret that was not used before"),
+            SecretError::State { .. } => conflict("a secret in a state that leads there"),
+        }
+    }
+
     /// 503 for a change that may go through later.
     fn unavailable(what: String) -> Self {
         let expected = "another try after the seconds in the Retry-After header";
@@ -302,13 +335,14 @@ impl From<FleetError> for ApiError {
     fn from(error: FleetError) -> Self {
         match &error {
             FleetError::UnknownNode(node) => Self::unknown_node(node.to_string()),
+            FleetError::Secret(error) => Self::secret(error),
             FleetError::Live(_) => Self::conflict(
                 "node",
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
             FleetError::Token(token) => Self::token(token),
-            FleetError::Contended { .. } | FleetError::Stopping => {
+            FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
             FleetError::Store(cause) if cause.is_retryable() => {
@@ -363,6 +397,7 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::NotYours { .. } => Code::PermissionDenied,
         FleetError::Live(_) => Code::FailedPrecondition,
         FleetError::UnknownNode(_) => Code::NotFound,
+        FleetError::Secret(_) => Code::FailedPrecondition,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
         FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,
@@ -371,7 +406,9 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::PortsExhausted { .. }
         | FleetError::TooManyNodes { .. }
         | FleetError::Token(TokenError::TooMany { .. }) => Code::ResourceExhausted,
-        FleetError::Contended { .. } | FleetError::Stopping => Code::Unavailable,
+        FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
+            Code::Unavailable
+        }
         FleetError::Store(cause) => {
             tracing::warn!(%cause, "the store failed");
             if cause.is_retryable() {

@@ -5,9 +5,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use turnfleet_proto::credentials::SharedSecret;
+
 use super::parameters::Parameters;
 use super::status::{ApiError, excerpt};
 use crate::config::{NAME, is_name};
+use crate::fleet::record::SecretScope;
+
+/// The longest secret that an operator gives.
+const MAX_SECRET_BYTES: usize = 512;
 
 /// One parameter of a query, or one field of a JSON body.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +40,12 @@ pub(crate) enum Kind {
     Some(&'static [&'static str]),
     /// Any number of these.
     Any(&'static [&'static str]),
+    /// True or false.
+    Flag,
+    /// A shared secret of at least so many bytes.
+    Secret(usize),
+    /// The scope of a shared secret: `fleet` or `region:NAME`.
+    SecretScope,
 }
 
 impl Field {
@@ -76,6 +88,13 @@ impl Field {
                 let items = json!({ "type": "string", "enum": names });
                 json!({ "type": "array", "items": items, "minItems": 1 })
             }
+            Kind::Flag => json!({ "type": "boolean" }),
+            Kind::Secret(least) => {
+                json!({ "type": "string", "minLength": least, "maxLength": MAX_SECRET_BYTES, "writeOnly": true })
+            }
+            Kind::SecretScope => {
+                json!({ "type": "string", "pattern": "^(fleet|region:[^\\x00-\\x1f\\x7f-\\x9f]{1,63})$" })
+            }
         };
         if in_body && !self.required {
             schema["type"] = json!([schema["type"], "null"]);
@@ -96,6 +115,11 @@ impl Field {
             Kind::Some(names) | Kind::Any(names) => {
                 format!("a list of some of {}", names.join(", "))
             }
+            Kind::Flag => "true or false".to_owned(),
+            Kind::Secret(least) => {
+                format!("a JSON string of {least} to {MAX_SECRET_BYTES} bytes")
+            }
+            Kind::SecretScope => "fleet or region:NAME".to_owned(),
         }
     }
 
@@ -116,6 +140,19 @@ impl Field {
                 let chosen: Vec<_> = value.as_array()?.iter().map(known).collect::<Option<_>>()?;
                 let may_be_empty = matches!(self.kind, Kind::Any(_));
                 (may_be_empty || !chosen.is_empty()).then_some(Given::Some(chosen))
+            }
+            Kind::Flag => value.as_bool().map(Given::Flag),
+            Kind::Secret(least) => {
+                let fits = |text: &&str| (least..=MAX_SECRET_BYTES).contains(&text.len());
+                let text = value.as_str().filter(fits)?;
+                Some(Given::Secret(SharedSecret::new(text)))
+            }
+            Kind::SecretScope => {
+                let text = value.as_str()?;
+                match text.parse() {
+                    Ok(SecretScope::Fleet | SecretScope::Region(_)) => Some(Given::text(text)),
+                    Ok(SecretScope::Tenant(_)) | Err(()) => None,
+                }
             }
         }
     }
@@ -138,6 +175,8 @@ enum Given {
     Text(String),
     Whole(u64),
     Some(Vec<&'static str>),
+    Flag(bool),
+    Secret(SharedSecret),
 }
 
 impl Given {
@@ -167,7 +206,11 @@ impl Values {
                     Err(_) => json!(text),
                 },
                 Some(Kind::Some(_) | Kind::Any(_)) => text.split(',').collect(),
-                Some(Kind::Name | Kind::One(_) | Kind::Text(_)) | None => json!(text),
+                Some(Kind::Flag) => text.parse::<bool>().map_or(json!(text), |flag| json!(flag)),
+                Some(
+                    Kind::Name | Kind::One(_) | Kind::Text(_) | Kind::Secret(_) | Kind::SecretScope,
+                )
+                | None => json!(text),
             };
             object.insert(name.to_owned(), value);
         }
@@ -240,7 +283,9 @@ impl Values {
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name) {
             Some(Given::Text(text)) => Some(text),
-            Some(Given::Whole(_) | Given::Some(_)) | None => None,
+            Some(Given::Whole(_) | Given::Some(_) | Given::Flag(_) | Given::Secret(_)) | None => {
+                None
+            }
         }
     }
 
@@ -248,7 +293,9 @@ impl Values {
     pub(crate) fn whole(&self, name: &str) -> Option<u64> {
         match self.0.get(name) {
             Some(Given::Whole(number)) => Some(*number),
-            Some(Given::Text(_) | Given::Some(_)) | None => None,
+            Some(Given::Text(_) | Given::Some(_) | Given::Flag(_) | Given::Secret(_)) | None => {
+                None
+            }
         }
     }
 
@@ -256,8 +303,23 @@ impl Values {
     pub(crate) fn some(&self, name: &str) -> &[&'static str] {
         match self.0.get(name) {
             Some(Given::Some(names)) => names,
-            Some(Given::Text(_) | Given::Whole(_)) | None => &[],
+            Some(Given::Text(_) | Given::Whole(_) | Given::Flag(_) | Given::Secret(_)) | None => {
+                &[]
+            }
         }
+    }
+
+    /// The secret of a field.
+    pub(crate) fn secret(&self, name: &str) -> Option<&SharedSecret> {
+        match self.0.get(name) {
+            Some(Given::Secret(secret)) => Some(secret),
+            Some(Given::Text(_) | Given::Whole(_) | Given::Some(_) | Given::Flag(_)) | None => None,
+        }
+    }
+
+    /// Whether a field is true; one that is missing is not.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.0.get(name) == Some(&Given::Flag(true))
     }
 }
 

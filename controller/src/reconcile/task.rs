@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_turn::Now;
 
 use super::mirror::Mirror;
 use super::surroundings::{Clock, Random, Surroundings};
@@ -21,19 +22,20 @@ use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
     Settings, Wishes,
 };
+use crate::leader::Leadership;
 use crate::store::audit::AuditLog;
 use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
-/// How often secrets and nonce keys are looked at, in ticks.
-const UPKEEP_TICKS: u64 = 600;
-/// How often the audit log is trimmed, in ticks; the first time when secrets are first looked at.
+/// How often the audit log is trimmed, in ticks.
 const TRIM_TICKS: u64 = 36_000;
+/// The first time.
+const FIRST_TRIM_TICK: u64 = 600;
+/// The rest of the upkeep after it failed, in ticks.
+const UPKEEP_RETRY_TICKS: u64 = 50;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
-/// The rest of the watch after the store failed, in ticks.
-const RETRY_TICKS: u64 = 10;
 /// The longest text of a relay that is kept.
 const MAX_REFUSAL: usize = 500;
 
@@ -58,8 +60,8 @@ pub struct Reconciler {
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
-    /// Ticks until the store is tried again.
-    retry_in: u64,
+    /// Ticks until the upkeep is tried again.
+    upkeep_in: u64,
     audit: AuditLog,
 }
 
@@ -74,7 +76,7 @@ struct Channels {
 /// What the task wakes for.
 enum Step {
     Request(Request),
-    Followed(Result<(), StoreError>),
+    Followed,
     Tick,
     Stop,
 }
@@ -115,10 +117,10 @@ impl Reconciler {
             join_token: random_text(&*random)?,
             nonce_key: random_bytes(&*random)?,
         };
-        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
-        mirror.carry_out(now, plan).await?;
+        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
+        mirror.carry_out_in_parts(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
+        let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let sent_generation = mirror.fleet().generation();
         let task = Self {
@@ -135,7 +137,7 @@ impl Reconciler {
             random,
             stale: false,
             urgent: false,
-            retry_in: 0,
+            upkeep_in: 0,
             audit: audit.clone(),
         };
         Ok((
@@ -148,6 +150,13 @@ impl Reconciler {
                 asked_by: None,
             },
         ))
+    }
+
+    /// Leaves the work of a leader to whom `leadership` names; without it, it is this controller's.
+    #[must_use]
+    pub fn with_leadership(mut self, leadership: Leadership) -> Self {
+        self.mirror.follow_election(leadership);
+        self
     }
 
     /// What is known of the fleet, with what only its owner sees.
@@ -168,16 +177,13 @@ impl Reconciler {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
                 _ = ticks.tick() => Step::Tick,
-                followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
-                    Step::Followed(followed)
-                }
+                () = self.mirror.follow(|| clock.now()) => Step::Followed,
                 request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
                 Step::Request(request) => self.answer_batch(request).await,
-                Step::Followed(Ok(())) => self.urgent = true,
-                Step::Followed(Err(error)) => self.recover(&error).await,
+                Step::Followed => self.urgent = true,
                 Step::Tick => {
                     tick += 1;
                     self.tick(tick).await;
@@ -328,6 +334,12 @@ impl Reconciler {
         let session = self.current(session)?;
         let before = self.standing(&session.0);
         let node = session.0.clone();
+        let uses = heartbeat.secret_uses.iter();
+        let uses: Vec<_> = uses.map(|used| (used.id, used.last_used)).collect();
+        if !uses.is_empty() {
+            self.mirror
+                .apply(self.clock.now(), Event::SecretsUsed { uses });
+        }
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -408,7 +420,8 @@ impl Reconciler {
         self.mirror
             .carry_out(now, |fleet| planner(fleet, now))
             .await?;
-        self.urgent = true;
+        // Whoever asked for the change finds it in the view.
+        self.publish();
         Ok(())
     }
 
@@ -423,32 +436,28 @@ impl Reconciler {
 
     async fn tick(&mut self, tick: u64) {
         let now = self.clock.now();
-        self.retry_in = self.retry_in.saturating_sub(1);
         let every_second = tick.is_multiple_of(PUBLISH_TICKS);
         if std::mem::take(&mut self.sessions_changed) || every_second {
             let seen = self.mirror.fleet().sightings(now.instant);
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
-        if tick % TRIM_TICKS == UPKEEP_TICKS {
+        if tick % TRIM_TICKS == FIRST_TRIM_TICK && self.mirror.leads() {
             self.trim_audit(now.unix.saturating_mul(1000));
         }
-        if tick.is_multiple_of(UPKEEP_TICKS) {
-            let kept = match random_bytes(&*self.random) {
-                Ok(key) => {
-                    self.mirror
-                        .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
-                        .await
+        self.upkeep_in = self.upkeep_in.saturating_sub(1);
+        if self.upkeep_in == 0 && self.mirror.leads() && self.mirror.fleet().is_upkeep_due(now) {
+            match self.look_after(now).await {
+                Ok(()) => self.urgent = true,
+                Err(error) => {
+                    self.upkeep_in = UPKEEP_RETRY_TICKS;
+                    tracing::warn!(%error, "secrets and nonce keys could not be looked after");
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
-                tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
         }
     }
 
-    /// Beside the task: nothing waits for it, and every controller may do it.
+    /// Beside the task: nothing waits for it.
     fn trim_audit(&self, now_milliseconds: u64) {
         let audit = self.audit.clone();
         tokio::spawn(async move {
@@ -458,14 +467,12 @@ impl Reconciler {
         });
     }
 
-    /// After a failure of the store: everything known stays, and is served, until it can be read again.
-    async fn recover(&mut self, error: &StoreError) {
-        tracing::warn!(%error, "the store failed, and is read again");
-        let read = self.mirror.read_again(self.clock.now()).await;
-        if let Err(error) = read {
-            tracing::warn!(%error, "the store cannot be read");
-            self.retry_in = RETRY_TICKS;
-        }
+    /// Carries out what is due by itself.
+    async fn look_after(&mut self, now: Now) -> Result<(), FleetError> {
+        let random = random_bytes(&*self.random)?;
+        self.mirror
+            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
+            .await
     }
 
     fn publish(&mut self) {
@@ -484,7 +491,7 @@ impl Reconciler {
                 }
             }
         }
-        let view = Arc::new(fleet.view(now));
+        let view = Arc::new(view_of(&self.mirror, now));
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }
@@ -505,6 +512,14 @@ impl Reconciler {
     }
 }
 
+/// What is published.
+fn view_of(mirror: &Mirror, now: Now) -> FleetView {
+    let mut view = mirror.fleet().view(now);
+    view.store_stale = mirror.is_stale();
+    view.leads = mirror.leads();
+    view
+}
+
 /// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
 fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: u64) {
     for (node, channels) in sessions {
@@ -518,6 +533,13 @@ fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: 
 }
 
 fn log_changes(before: &FleetView, after: &FleetView) {
+    for secret in &*after.secrets {
+        let old = before.secrets.iter().find(|old| old.id == secret.id);
+        if old.is_none_or(|old| old.state != secret.state) {
+            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
+            tracing::info!(id, %scope, state, "a shared secret");
+        }
+    }
     for node in &after.nodes {
         let old = before.node(&node.id);
         if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
@@ -541,6 +563,6 @@ fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetErr
 }
 
 /// 256 random bits in base64url.
-fn random_text(random: &dyn Random) -> Result<String, FleetError> {
+pub(super) fn random_text(random: &dyn Random) -> Result<String, FleetError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
 }

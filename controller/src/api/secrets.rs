@@ -1,0 +1,202 @@
+//! The shared secrets: `GET /v1/secrets`, `POST /v1/secrets/rotate` and `/v1/secrets/pin`, and of one generation
+//! `POST /v1/secrets/{id}/pin`, `/unpin` and `/revoke`.
+//!
+//! No answer holds a secret. A change answers when the store holds it, with the id of the generation.
+
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::app::answer_json;
+use super::route::Call;
+use super::status::{ApiError, excerpt};
+use super::values::{Field, Kind, Values};
+use crate::FleetError;
+use crate::fleet::record::{SecretScope, SecretState};
+use crate::fleet::{Pin, SecretView, WEAK_SECRET_BYTES};
+use crate::reconcile::Handle;
+
+const SCOPE: Field = Field::new(
+    "scope",
+    Kind::SecretScope,
+    "Whose relays accept it: `fleet`, or `region:NAME`; `fleet` where it is left out.",
+);
+
+/// What the body of a rotation may say.
+pub(super) const ROTATE: &[Field] = &[
+    SCOPE,
+    Field::new(
+        "secret",
+        Kind::Secret(WEAK_SECRET_BYTES),
+        "The secret; a random one is made where it is left out.",
+    ),
+];
+
+/// What the body says of an application's secret that is pinned.
+pub(super) const PIN: &[Field] = &[
+    SCOPE,
+    Field::required(
+        "secret",
+        Kind::Secret(1),
+        "The secret that the application has.",
+    ),
+];
+
+/// What the body of a revocation may say.
+pub(super) const REVOKE: &[Field] = &[
+    Field::new(
+        "cut",
+        Kind::Flag,
+        "Whether relays end the allocations that were made with its credentials.",
+    ),
+    Field::new(
+        "replace",
+        Kind::Flag,
+        "Whether a random secret takes over at once where credentials are minted with it.",
+    ),
+];
+
+/// The shared secrets, without themselves.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Secrets")]
+pub(super) struct Answer {
+    secrets: Vec<Secret>,
+}
+
+/// The generation that was made or changed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ChangedSecret")]
+pub(super) struct Changed {
+    id: u32,
+}
+
+/// The generation that was revoked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RevokedSecret")]
+pub(super) struct Revoked {
+    id: u32,
+    /// The generation that takes over minting; `null` where there is none.
+    replaced_by: Option<u32>,
+}
+
+/// One generation of a secret.
+#[derive(Serialize, JsonSchema)]
+struct Secret {
+    id: u32,
+    scope: String,
+    state: &'static str,
+    /// Whether credentials are minted with it.
+    minted: bool,
+    /// Unix seconds.
+    created_at: u64,
+    /// Unix seconds; `null` without an end.
+    accept_until: Option<u64>,
+    /// Unix seconds; `null` where no relay has told this controller of any use.
+    last_used: Option<u64>,
+    /// Relays of the scope that serve, and know of it.
+    acknowledged: usize,
+    /// Relays of the scope that serve.
+    of: usize,
+    /// Whether relays end what was made with a revoked one.
+    cut: bool,
+}
+
+/// `GET /v1/secrets`.
+pub(crate) async fn secrets(call: Call) -> Result<Response, ApiError> {
+    Ok(answer_json(&Answer {
+        secrets: call.view.secrets.iter().map(shown).collect(),
+    }))
+}
+
+fn shown(secret: &SecretView) -> Secret {
+    let (accept_until, cut) = match secret.state {
+        SecretState::Retiring { accept_until } => (Some(accept_until), false),
+        SecretState::Revoked { at, cut } => (Some(at), cut),
+        SecretState::Staged | SecretState::Active | SecretState::Pinned => (None, false),
+    };
+    Secret {
+        id: secret.id,
+        scope: secret.scope.to_string(),
+        state: secret.state.name(),
+        minted: secret.minted,
+        created_at: secret.created_at,
+        accept_until,
+        last_used: secret.last_used,
+        acknowledged: secret.acknowledged,
+        of: secret.of,
+        cut,
+    }
+}
+
+/// `POST /v1/secrets/rotate`.
+pub(crate) async fn rotate(call: Call) -> Result<Response, ApiError> {
+    let scope = scope(&call.body);
+    let detail = origin(&call.body).to_owned();
+    let handle = changing(&call, "rotate secret", &scope.to_string(), detail)?;
+    let secret = call.body.secret("secret").cloned();
+    let id = handle.rotate_secret(scope, secret).await?;
+    Ok(answer_json(&Changed { id }))
+}
+
+/// `POST /v1/secrets/pin`: a secret that an application has.
+pub(crate) async fn pin_given(call: Call) -> Result<Response, ApiError> {
+    let scope = scope(&call.body);
+    let detail = origin(&call.body).to_owned();
+    let handle = changing(&call, "pin secret", &scope.to_string(), detail)?;
+    let secret = call.body.secret("secret").cloned();
+    let secret = secret.expect("a body without the secret was refused");
+    let id = handle.pin_secret(Pin::Secret(scope, secret)).await?;
+    Ok(answer_json(&Changed { id }))
+}
+
+/// `POST /v1/secrets/{id}/pin`.
+pub(crate) async fn pin(call: Call) -> Result<Response, ApiError> {
+    let id = generation(&call)?;
+    let handle = changing(&call, "pin secret", &id.to_string(), String::new())?;
+    handle.pin_secret(Pin::Generation(id)).await?;
+    Ok(answer_json(&Changed { id }))
+}
+
+/// `POST /v1/secrets/{id}/unpin`.
+pub(crate) async fn unpin(call: Call) -> Result<Response, ApiError> {
+    let id = generation(&call)?;
+    let handle = changing(&call, "unpin secret", &id.to_string(), String::new())?;
+    handle.unpin_secret(id).await?;
+    Ok(answer_json(&Changed { id }))
+}
+
+/// `POST /v1/secrets/{id}/revoke`.
+pub(crate) async fn revoke(call: Call) -> Result<Response, ApiError> {
+    let id = generation(&call)?;
+    let (cut, replace) = (call.body.flag("cut"), call.body.flag("replace"));
+    let wanted = [(cut, "cut"), (replace, "replace")];
+    let wanted = wanted.into_iter().filter(|(is_wanted, _)| *is_wanted);
+    let detail = wanted.map(|(_, name)| name).collect::<Vec<_>>().join(" ");
+    let handle = changing(&call, "revoke secret", &id.to_string(), detail)?;
+    let replaced_by = handle.revoke_secret(id, cut, replace).await?;
+    Ok(answer_json(&Revoked { id, replaced_by }))
+}
+
+fn changing(call: &Call, action: &str, target: &str, detail: String) -> Result<Handle, FleetError> {
+    let handle = &call.app.handle;
+    call.actor.changing(handle, action, target, detail)
+}
+
+fn generation(call: &Call) -> Result<u32, ApiError> {
+    let id = call.part("id");
+    id.parse()
+        .map_err(|_| ApiError::unknown_secret(excerpt(id)))
+}
+
+/// The scope that a body names, which is of a form that secrets have.
+fn scope(body: &Values) -> SecretScope {
+    let named = body.text("scope").and_then(|text| text.parse().ok());
+    named.unwrap_or(SecretScope::Fleet)
+}
+
+fn origin(body: &Values) -> &'static str {
+    match body.secret("secret") {
+        Some(_) => "given",
+        None => "random",
+    }
+}
