@@ -152,7 +152,7 @@ pub(crate) fn all_is_well(world: &World) {
         }
         for relay in &world.relays {
             let node = view.node(&relay.id);
-            let well = node.is_some_and(|node| node.listed || node.draining);
+            let well = node.is_some_and(|node| node.listed);
             if !well {
                 let health = node.map(|node| node.health.name());
                 world.broken(format_args!(

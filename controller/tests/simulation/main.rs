@@ -34,8 +34,8 @@ fn small(seed: u64) -> Plan {
         controllers: 3,
         sharing: 3,
         warm: seed.is_multiple_of(2),
-        stormy: Duration::from_secs(60),
-        calm: Duration::from_secs(40),
+        stormy: Duration::from_secs(45),
+        calm: Duration::from_secs(30),
         fault_gap: 2_000,
         client_gap: 200,
     }
@@ -46,9 +46,9 @@ fn large(seed: u64) -> Plan {
         relays: 1_000,
         sharing: 4,
         warm: true,
-        stormy: Duration::from_secs(20),
+        stormy: Duration::from_secs(15),
         fault_gap: 200,
-        client_gap: 20,
+        client_gap: 100,
         ..small(seed)
     }
 }

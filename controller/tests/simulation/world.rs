@@ -160,6 +160,7 @@ impl World {
     /// Lets every relay be a member before anything begins, as in a fleet that has run for long.
     async fn join_all(self: &Rc<Self>) {
         let first = &self.sites[0];
+        first.way.change(|trouble| trouble.instant = true);
         first.start(self);
         let live = loop {
             match first.live() {
@@ -171,6 +172,7 @@ impl World {
             session::join(relay, &live.handle).await;
         }
         first.kill(self);
+        first.way.change(|trouble| trouble.instant = false);
     }
 
     async fn live(self: &Rc<Self>, chance: &mut Chance) {
