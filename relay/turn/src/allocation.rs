@@ -64,6 +64,8 @@ pub(crate) struct Owner {
     pub(crate) key: Box<LongTermKey>,
     /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
     pub(crate) expires_at: u64,
+    /// What the key was made from; zero for what is never asked for.
+    pub(crate) key_id: u32,
 }
 
 /// One relayed transport address.

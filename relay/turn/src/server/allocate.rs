@@ -86,6 +86,7 @@ impl Server {
             user: credential.user.clone(),
             key: Box::new(credential.key.clone()),
             expires_at: credential.expires_at,
+            key_id: credential.key_id,
         };
         // (10) The quota is the user's; (11) what the relay lacks another may have.
         self.admit(request, &owner, asked)?;
