@@ -62,6 +62,7 @@ impl State {
                     relays_per_address,
                 },
                 probing: false,
+                rotate_secrets_every: None,
             },
         }
     }

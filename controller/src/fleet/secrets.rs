@@ -18,8 +18,8 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet as wire;
 use turnfleet_turn::Instant;
 
-pub use life::{Pin, Revocation, SecretError, WEAK_SECRET_BYTES};
 pub(super) use life::Changes;
+pub use life::{Pin, Revocation, SecretError, WEAK_SECRET_BYTES};
 pub(super) use shown::Minting;
 pub use shown::SecretView;
 

@@ -1,6 +1,7 @@
 //! The task behind [`Handle`]: it takes requests from the mailbox one by one, keeps the open sessions' channels, and
 //! publishes the view.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::credentials::SharedSecret;
@@ -26,8 +28,8 @@ use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
-/// How often secrets and nonce keys are looked at, in ticks.
-const UPKEEP_TICKS: u64 = 600;
+/// The rest of the upkeep after it failed, in ticks.
+const UPKEEP_RETRY_TICKS: u64 = 50;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
 /// The rest of the watch after the store failed, in ticks.
@@ -55,6 +57,8 @@ pub struct Reconciler {
     urgent: bool,
     /// Ticks until the store is tried again.
     retry_in: u64,
+    /// Ticks until the upkeep is tried again.
+    upkeep_in: u64,
 }
 
 struct Channels {
@@ -94,7 +98,7 @@ impl Reconciler {
             join_token: random_text(&random)?,
             nonce_key: random_bytes(&random)?,
         };
-        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
+        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
         mirror.carry_out(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
@@ -112,6 +116,7 @@ impl Reconciler {
             stale: false,
             urgent: false,
             retry_in: 0,
+            upkeep_in: 0,
         };
         Ok((
             task,
@@ -285,6 +290,12 @@ impl Reconciler {
     ) -> Result<(), FleetError> {
         let session = self.current(session)?;
         self.stale = true;
+        let uses = heartbeat.secret_uses.iter();
+        let uses: Vec<_> = uses.map(|used| (used.id, used.last_used)).collect();
+        if !uses.is_empty() {
+            self.mirror
+                .apply(self.clock.now(), Event::SecretsUsed { uses });
+        }
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -376,19 +387,32 @@ impl Reconciler {
         let now = self.clock.now();
         self.retry_in = self.retry_in.saturating_sub(1);
         self.urgent |= self.mirror.tick(now) || self.stale || tick.is_multiple_of(PUBLISH_TICKS);
-        if tick.is_multiple_of(UPKEEP_TICKS) {
-            let kept = match random_bytes(&self.random) {
-                Ok(key) => {
-                    self.mirror
-                        .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
-                        .await
+        self.upkeep_in = self.upkeep_in.saturating_sub(1);
+        if self.upkeep_in == 0 && self.mirror.fleet().is_upkeep_due(now) {
+            match self.look_after(now).await {
+                Ok(()) => self.urgent = true,
+                Err(error) => {
+                    self.upkeep_in = UPKEEP_RETRY_TICKS;
+                    tracing::warn!(%error, "secrets and nonce keys could not be looked after");
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
-                tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
         }
+    }
+
+    /// Carries out what is due by itself.
+    async fn look_after(&mut self, now: Now) -> Result<(), FleetError> {
+        let random = random_bytes(&self.random)?;
+        // Of a secret and a nonce key that are due at once, neither tells the other.
+        let drawn = Cell::new(0u8);
+        let draw = || {
+            drawn.set(drawn.get().wrapping_add(1));
+            let mut hash = Sha256::new_with_prefix(random);
+            hash.update([drawn.get()]);
+            hash.finalize().into()
+        };
+        self.mirror
+            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, &draw)))
+            .await
     }
 
     /// After a failure of the store: everything known stays, and is served, until it can be read again.
@@ -451,6 +475,13 @@ fn tell_desires(fleet: &Fleet, sessions: &mut HashMap<NodeId, Channels>, unix: u
 }
 
 fn log_changes(before: &FleetView, after: &FleetView) {
+    for secret in &*after.secrets {
+        let old = before.secrets.iter().find(|old| old.id == secret.id);
+        if old.is_none_or(|old| old.state != secret.state) {
+            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
+            tracing::info!(id, %scope, state, "a shared secret");
+        }
+    }
     for node in &after.nodes {
         let old = before.node(&node.id);
         if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
@@ -475,7 +506,7 @@ fn random_bytes(random: &SystemRandom) -> Result<[u8; 32], FleetError> {
 }
 
 /// 256 random bits in base64url.
-fn random_text(random: &SystemRandom) -> Result<String, FleetError> {
+pub(super) fn random_text(random: &SystemRandom) -> Result<String, FleetError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes(random)?))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use turnfleet_controller::config::PortPlan;
 use turnfleet_controller::fleet::record::{
-    NodeRecord, Policy, Record, SecretGeneration, SecretState,
+    NodeRecord, Policy, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
     Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, Listener, Load, ProbeFailure,
@@ -58,6 +58,7 @@ impl Stage {
                 relays_per_address: 1,
             },
             probing: true,
+            rotate_secrets_every: None,
         };
         let mut stage = Self {
             fleet: Fleet::new(settings),
@@ -80,8 +81,11 @@ impl Stage {
         }));
         stage.store(Record::Secret(SecretGeneration {
             id: 1,
+            scope: SecretScope::Fleet,
             secret: SharedSecret::new("north"),
             state: SecretState::Active,
+            created_at: 0,
+            since_generation: 1,
         }));
         stage
     }

@@ -28,7 +28,9 @@ pub enum SecretError {
     #[error("relays do not serve secrets of {0}")]
     Scope(SecretScope),
     /// A rotation of the scope is not through.
-    #[error("secret {id} of {scope} is staged: it becomes active once the relays of the lists run it")]
+    #[error(
+        "secret {id} of {scope} is staged: it becomes active once the relays of the lists run it"
+    )]
     Rotating {
         /// The scope.
         scope: SecretScope,
@@ -36,7 +38,9 @@ pub enum SecretError {
         id: u32,
     },
     /// The scope has as many generations as relays accept.
-    #[error("relays accept {most} secrets of {scope} at once; one that retires ends by itself, or is revoked")]
+    #[error(
+        "relays accept {most} secrets of {scope} at once; one that retires ends by itself, or is revoked"
+    )]
     TooMany {
         /// The scope.
         scope: SecretScope,
@@ -52,7 +56,9 @@ pub enum SecretError {
         most: usize,
     },
     /// Nothing would be left to mint with.
-    #[error("secret {0} is the one that credentials are minted with: rotate first, or replace it at once")]
+    #[error(
+        "secret {0} is the one that credentials are minted with: rotate first, or replace it at once"
+    )]
     Minting(u32),
     /// The secret is known already.
     #[error("this is secret {0} already")]
