@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use turnfleet_turn::{Instant, Now};
 
 use super::record::{NonceKey, Record, RecordKey};
@@ -51,12 +52,7 @@ impl NonceKeys {
 
 impl Fleet {
     /// Lets a nonce key follow one that is a day old, and sign once every relay has it.
-    pub(super) fn nonce_key_upkeep(
-        &self,
-        now: Now,
-        generation: u64,
-        random: &dyn Fn() -> [u8; 32],
-    ) -> Changes {
+    pub(super) fn nonce_key_upkeep(&self, now: Now, generation: u64, random: [u8; 32]) -> Changes {
         let mut changes = Changes::default();
         let newest = self.nonce_keys.iter().next();
         match newest {
@@ -79,7 +75,10 @@ impl Fleet {
             Some(key) if now.unix < key.created_at.saturating_add(NONCE_KEY_SECONDS) => {}
             Some(_) | None => changes.puts.push(Record::NonceKey(NonceKey {
                 id: newest.map_or(1, |key| key.id + 1),
-                key: random(),
+                key: Sha256::new_with_prefix(random)
+                    .chain_update("nonce key")
+                    .finalize()
+                    .into(),
                 created_at: now.unix,
                 // The first one has nobody before it who could sign.
                 staged: newest.is_some(),
@@ -117,7 +116,7 @@ mod tests {
     }
 
     fn keep(fleet: &mut Fleet, now: Now, byte: u8) -> Changes {
-        let changes = fleet.nonce_key_upkeep(now, fleet.generation + 1, &|| [byte; 32]);
+        let changes = fleet.nonce_key_upkeep(now, fleet.generation + 1, [byte; 32]);
         for record in changes.puts.clone() {
             let key = record.key();
             let record = Some(Box::new(record));
@@ -145,9 +144,9 @@ mod tests {
         changes
     }
 
-    fn keys(fleet: &Fleet) -> Vec<(u8, bool)> {
+    fn keys(fleet: &Fleet) -> Vec<(u32, bool)> {
         let keys = fleet.nonce_keys.iter();
-        keys.map(|key| (key.key[0], key.staged)).collect()
+        keys.map(|key| (key.id, key.staged)).collect()
     }
 
     #[test]
@@ -160,8 +159,8 @@ mod tests {
             };
             assert!(!keep(&mut fleet, now, day).is_empty());
             if day > 0 {
-                assert_eq!(keys(&fleet)[0], (day, true));
-                assert_eq!(keys(&fleet)[1], (day - 1, false));
+                let id = u32::from(day) + 1;
+                assert_eq!(keys(&fleet)[..2], [(id, true), (id - 1, false)]);
                 // No relay is there to wait for.
                 assert!(!keep(&mut fleet, now, 99).is_empty());
             }
@@ -171,6 +170,6 @@ mod tests {
             };
             assert!(keep(&mut fleet, later, 99).is_empty());
         }
-        assert_eq!(keys(&fleet), [(4, false), (3, false)]);
+        assert_eq!(keys(&fleet), [(5, false), (4, false)]);
     }
 }

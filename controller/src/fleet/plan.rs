@@ -154,9 +154,10 @@ impl Fleet {
         Ok(self.plan(Vec::new(), deletes))
     }
 
-    /// Ends what is over, replaces what is old, and takes into use what every relay knows of. `random` makes keys and secrets.
+    /// Ends what is over, replaces what is old, and takes into use what every relay knows of. Keys and secrets are made of `random`,
+    /// which nobody may learn.
     #[must_use]
-    pub fn plan_upkeep(&self, now: Now, random: &dyn Fn() -> [u8; 32]) -> Plan {
+    pub fn plan_upkeep(&self, now: Now, random: [u8; 32]) -> Plan {
         let secrets = self.secret_upkeep(now, random);
         let nonce_keys = self.nonce_key_upkeep(now, self.generation + 1, random);
         let (mut puts, mut deletes) = (secrets.puts, secrets.deletes);
@@ -168,10 +169,10 @@ impl Fleet {
     /// Whether [`Self::plan_upkeep`] has something to write. Cheap enough to be asked with every tick.
     #[must_use]
     pub fn is_upkeep_due(&self, now: Now) -> bool {
-        let nothing = || [0; 32];
-        !self.secret_upkeep(now, &nothing).is_empty()
+        let nothing = [0; 32];
+        !self.secret_upkeep(now, nothing).is_empty()
             || !self
-                .nonce_key_upkeep(now, self.generation + 1, &nothing)
+                .nonce_key_upkeep(now, self.generation + 1, nothing)
                 .is_empty()
     }
 

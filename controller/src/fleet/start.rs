@@ -63,7 +63,7 @@ impl Fleet {
             Record::Setting(Setting::ApiToken, api_token),
         ];
         let given = wishes.shared_secret.as_ref();
-        let named = given.map(|secret| secret_hash(secret));
+        let named = given.map(secret_hash);
         wanted.extend(named.map(|hash| Record::Setting(Setting::ConfiguredSecret, hash)));
         wanted.extend(wishes.users.iter().cloned().map(Record::User));
         let tokens = wishes.api_tokens.iter().cloned();
@@ -82,7 +82,7 @@ impl Fleet {
         });
         let at = self.moment(now.unix);
         let secret = self.secrets.adopt(at, given, || fresh.shared_secret);
-        let upkeep = self.nonce_key_upkeep(now, at.generation, &|| fresh.nonce_key);
+        let upkeep = self.nonce_key_upkeep(now, at.generation, fresh.nonce_key);
         for changes in [secret, upkeep] {
             puts.extend(changes.puts);
             deletes.extend(changes.deletes);

@@ -1,7 +1,6 @@
 //! The task behind [`Handle`]: it takes requests from the mailbox one by one, keeps the open sessions' channels, and
 //! publishes the view.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::credentials::SharedSecret;
@@ -402,16 +400,8 @@ impl Reconciler {
     /// Carries out what is due by itself.
     async fn look_after(&mut self, now: Now) -> Result<(), FleetError> {
         let random = random_bytes(&self.random)?;
-        // Of a secret and a nonce key that are due at once, neither tells the other.
-        let drawn = Cell::new(0u8);
-        let draw = || {
-            drawn.set(drawn.get().wrapping_add(1));
-            let mut hash = Sha256::new_with_prefix(random);
-            hash.update([drawn.get()]);
-            hash.finalize().into()
-        };
         self.mirror
-            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, &draw)))
+            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
             .await
     }
 

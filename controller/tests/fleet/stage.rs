@@ -50,8 +50,8 @@ pub(crate) fn identity(number: u8) -> Identity {
 }
 
 impl Stage {
-    pub(crate) fn empty() -> Self {
-        let settings = Settings {
+    pub(crate) fn settings() -> Settings {
+        Settings {
             region: "north".into(),
             ports: PortPlan {
                 range: PortRange::DYNAMIC,
@@ -59,9 +59,12 @@ impl Stage {
             },
             probing: true,
             rotate_secrets_every: None,
-        };
+        }
+    }
+
+    pub(crate) fn empty() -> Self {
         let mut stage = Self {
-            fleet: Fleet::new(settings),
+            fleet: Fleet::new(Self::settings()),
             now: Now::default(),
             sessions: 0,
             revision: 0,
@@ -125,12 +128,27 @@ impl Stage {
             identity: Some(identity.clone()),
         };
         self.store(Record::Node(record));
+        self.opens(number, identity, incarnation, self.fleet.generation());
+    }
+
+    /// The same process has another session, and runs an older policy perhaps.
+    pub(crate) fn comes_back(&mut self, number: u8, identity: Identity, applied_generation: u64) {
+        self.opens(number, identity, 1, applied_generation);
+    }
+
+    fn opens(
+        &mut self,
+        number: u8,
+        identity: Identity,
+        incarnation: u8,
+        applied_generation: u64,
+    ) {
         self.sessions += 1;
         let registration = Box::new(Registration {
             id: id(number),
             incarnation: [incarnation; 16],
             identity,
-            applied_generation: self.fleet.generation(),
+            applied_generation,
             allocations: 0,
         });
         let event = Event::SessionOpened {

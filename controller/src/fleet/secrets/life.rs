@@ -171,7 +171,11 @@ impl Secrets {
         self.of(scope).filter(|it| it.state.is_accepted())
     }
 
-    fn known(&self, scope: &SecretScope, secret: &SharedSecret) -> Option<&SecretGeneration> {
+    fn known<'a>(
+        &'a self,
+        scope: &'a SecretScope,
+        secret: &SharedSecret,
+    ) -> Option<&'a SecretGeneration> {
         self.accepted_of(scope).find(|it| it.secret == *secret)
     }
 

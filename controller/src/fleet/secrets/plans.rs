@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
@@ -87,11 +88,7 @@ impl Fleet {
 
     /// What is due by itself: staged secrets that are known everywhere become active, retiring ones end, and a rotation
     /// begins where the configuration wants one.
-    pub(in crate::fleet) fn secret_upkeep(
-        &self,
-        now: Now,
-        random: &dyn Fn() -> [u8; 32],
-    ) -> Changes {
+    pub(in crate::fleet) fn secret_upkeep(&self, now: Now, random: [u8; 32]) -> Changes {
         let at = self.moment(now.unix);
         let mut changes = self.secrets.end(now.unix);
         for (id, since) in &self.secrets.staged_since {
@@ -105,7 +102,8 @@ impl Fleet {
         if changes.is_empty()
             && let Some(scope) = self.scope_to_rotate(now.unix)
         {
-            let secret = SharedSecret::new(URL_SAFE_NO_PAD.encode(random()));
+            let drawn = Sha256::new_with_prefix(random).chain_update("shared secret");
+            let secret = SharedSecret::new(URL_SAFE_NO_PAD.encode(drawn.finalize()));
             // One that cannot be rotated waits until one that retires has ended.
             if let Ok((_, rotation)) = self.secrets.rotate(at, &scope, secret) {
                 return rotation;
