@@ -221,11 +221,14 @@ async fn a_later_session_replaces_the_earlier_one() {
         "its channel is closed"
     );
     let heartbeat = wire::Heartbeat::default();
-    let late = running.handle.heartbeat(&first.key, heartbeat).await;
+    let late = running
+        .handle
+        .heartbeat(&first.key, heartbeat.clone())
+        .await;
     assert!(matches!(late, Err(FleetError::SessionReplaced)));
     running
         .handle
-        .heartbeat(&second.key, heartbeat)
+        .heartbeat(&second.key, heartbeat.clone())
         .await
         .unwrap();
     running.handle.session_ended(first.key, Ended::Reset).await;

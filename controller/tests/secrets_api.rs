@@ -36,7 +36,7 @@ fn ask(stage: &Stage, method: &str, path: &str, token: &str, body: &Value) -> (u
         Value::Null => String::new(),
         body => body.to_string(),
     };
-    let request = ureq::http::Request::builder()
+    let request = http::Request::builder()
         .method(method)
         .uri(stage.url(path))
         .header("Authorization", token)
@@ -129,12 +129,18 @@ fn a_rotation_is_through_when_the_relay_has_said_so() {
     let ids: Vec<_> = snapshot.secrets.iter().map(|it| it.id).collect();
     assert_eq!(ids, [1, 2]);
     wait_for(&stage, 2, "active");
-    assert_eq!(stage.controller().shared_secret().as_bytes(), GIVEN.as_bytes());
+    assert_eq!(
+        stage.controller().shared_secret().as_bytes(),
+        GIVEN.as_bytes()
+    );
     let snapshot = stage.runtime.block_on(acknowledge(&mut node));
     let ids: Vec<_> = snapshot.secrets.iter().map(|it| it.id).collect();
     assert_eq!(ids, [2, 1]);
     let retiring = &list(&stage)[0];
-    assert_eq!((&retiring["state"], &retiring["minted"]), (&json!("retiring"), &json!(false)));
+    assert_eq!(
+        (&retiring["state"], &retiring["minted"]),
+        (&json!("retiring"), &json!(false))
+    );
 }
 
 #[test]
@@ -189,7 +195,11 @@ fn a_secret_that_cannot_be_is_refused_and_so_is_who_may_only_look() {
         ("rotate", json!({ "secret": "short" }), (400, "body.secret")),
         ("rotate", json!({ "secret": 7 }), (400, "body.secret")),
         ("rotate", json!({ "scope": "zone:a" }), (400, "body.scope")),
-        ("rotate", json!({ "scope": "tenant:a" }), (400, "body.scope")),
+        (
+            "rotate",
+            json!({ "scope": "tenant:a" }),
+            (400, "body.scope"),
+        ),
         ("rotate", json!({ "secrets": "x" }), (400, "body.secrets")),
         ("pin", json!({}), (400, "body.secret")),
         ("pin", json!({ "secret": "" }), (400, "body.secret")),

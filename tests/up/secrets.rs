@@ -236,7 +236,9 @@ fn no_secret_is_shown_in_the_store_or_the_log() {
     assert!(!place.said().contains(PINNED));
     let contains = |path: &Path| {
         let bytes = std::fs::read(path).unwrap();
-        bytes.windows(PINNED.len()).any(|part| part == PINNED.as_bytes())
+        bytes
+            .windows(PINNED.len())
+            .any(|part| part == PINNED.as_bytes())
     };
     let mut folders = vec![place.state()];
     while let Some(folder) = folders.pop() {

@@ -229,13 +229,18 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
         let generation = |record: &Record| matches!(record, Record::Generation(_));
         // Its first ports raise the generation anyway.
         let grants = |record: &Record| matches!(record, Record::Grant(_));
-        (plan.puts.iter().any(generation), plan.puts.iter().any(grants))
+        (
+            plan.puts.iter().any(generation),
+            plan.puts.iter().any(grants),
+        )
     };
-    stage.store(Record::Grant(turnfleet_controller::fleet::record::PortGrant {
-        node: id(0),
-        public_ip: [192, 0, 2, 0].into(),
-        range: turnfleet_proto::PortRange::DYNAMIC,
-    }));
+    stage.store(Record::Grant(
+        turnfleet_controller::fleet::record::PortGrant {
+            node: id(0),
+            public_ip: [192, 0, 2, 0].into(),
+            range: turnfleet_proto::PortRange::DYNAMIC,
+        },
+    ));
     assert_eq!(moved(&stage), (false, false));
     stage.rotate(&SecretScope::Region("north".into()), "of the north");
     assert_eq!(moved(&stage), (true, false));
@@ -264,15 +269,11 @@ fn uses_are_shown_and_those_of_unknown_secrets_forgotten() {
     let mut stage = stage(1);
     let unix = stage.now.unix;
     let uses = vec![(1, unix - 5), (9, unix), (1, unix - 7)];
-    stage
-        .fleet
-        .apply(stage.now, Event::SecretsUsed { uses });
+    stage.fleet.apply(stage.now, Event::SecretsUsed { uses });
     assert_eq!(stage.view().secrets[0].last_used, Some(unix - 5));
     // A relay whose clock is ahead has not seen the future.
     let uses = vec![(1, unix + 500)];
-    stage
-        .fleet
-        .apply(stage.now, Event::SecretsUsed { uses });
+    stage.fleet.apply(stage.now, Event::SecretsUsed { uses });
     assert_eq!(stage.view().secrets[0].last_used, Some(unix));
 }
 
@@ -440,7 +441,8 @@ impl World {
         let until = self.stage.now.unix + 86_400;
         for uri in uris {
             let number = uri.host.rsplit('.').next().unwrap().parse().unwrap();
-            self.minted.push((secret.as_bytes().to_vec(), number, until));
+            self.minted
+                .push((secret.as_bytes().to_vec(), number, until));
         }
     }
 

@@ -136,13 +136,7 @@ impl Stage {
         self.opens(number, identity, 1, applied_generation);
     }
 
-    fn opens(
-        &mut self,
-        number: u8,
-        identity: Identity,
-        incarnation: u8,
-        applied_generation: u64,
-    ) {
+    fn opens(&mut self, number: u8, identity: Identity, incarnation: u8, applied_generation: u64) {
         self.sessions += 1;
         let registration = Box::new(Registration {
             id: id(number),

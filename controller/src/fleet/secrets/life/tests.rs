@@ -38,13 +38,16 @@ fn rotate(secrets: &mut Secrets, text: &str, unix: u64) -> u32 {
     let (id, changes) = secrets.rotate(at(unix), &FLEET, secret(text)).unwrap();
     apply(secrets, changes);
     let staged = secrets.find(id).unwrap().clone();
-    apply(secrets, secrets.promote(at(unix), &staged));
+    let promoted = secrets.promote(at(unix), &staged);
+    apply(secrets, promoted);
     id
 }
 
 fn accepts(secrets: &Secrets) -> Vec<&str> {
-    let text = |it: &&SecretGeneration| std::str::from_utf8(it.secret.as_bytes()).unwrap();
-    secrets.accepted("north").iter().map(text).collect()
+    let accepted = secrets.accepted("north").into_iter();
+    accepted
+        .map(|it| std::str::from_utf8(it.secret.as_bytes()).unwrap())
+        .collect()
 }
 
 fn minted(secrets: &Secrets) -> u32 {
@@ -104,7 +107,8 @@ fn a_rotation_stages_first_and_mints_later() {
     let busy = secrets.rotate(at(2001), &FLEET, secret("three"));
     assert!(matches!(busy, Err(SecretError::Rotating { id: 2, .. })));
     let staged = secrets.find(id).unwrap().clone();
-    apply(&mut secrets, secrets.promote(at(3000), &staged));
+    let promoted = secrets.promote(at(3000), &staged);
+    apply(&mut secrets, promoted);
     assert_eq!(
         (minted(&secrets), accepts(&secrets)),
         (2, vec!["two", "one"])
@@ -250,7 +254,8 @@ fn a_region_has_secrets_of_its_own_and_falls_back_to_the_fleets() {
     let (id, changes) = secrets.rotate(at(1001), &north, secret("north")).unwrap();
     apply(&mut secrets, changes);
     let staged = secrets.find(id).unwrap().clone();
-    apply(&mut secrets, secrets.promote(at(1002), &staged));
+    let promoted = secrets.promote(at(1002), &staged);
+    apply(&mut secrets, promoted);
     assert_eq!(secrets.accepted("north").len(), 2);
     assert_eq!(secrets.accepted("south").len(), 1);
     assert_eq!(
