@@ -19,6 +19,7 @@ mod reason;
 pub mod record;
 mod registry;
 mod secrets;
+mod sightings;
 mod snapshot;
 mod start;
 mod view;
@@ -45,8 +46,9 @@ pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use reason::Reason;
 pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
+pub use sightings::{ControllerId, Sighting};
 pub use start::{Fresh, Wishes};
-pub use view::{FleetView, NodeView, Probing};
+pub use view::{ControllerView, FleetView, NodeView, Probing};
 
 /// How long a node may run an older generation before lists leave it out.
 const LAG: Duration = Duration::from_secs(5);
@@ -114,6 +116,13 @@ pub enum Event {
         session: (NodeId, u64),
         /// How.
         ended: Ended,
+    },
+    /// Another controller told what it sees.
+    Sighted {
+        /// Which one.
+        controller: ControllerId,
+        /// All that it sees.
+        sightings: Vec<Sighting>,
     },
     /// A probe of `node` ended.
     Probed {
@@ -258,6 +267,10 @@ impl Fleet {
                     node.ended(now, ended);
                 }
             }
+            Event::Sighted {
+                controller,
+                sightings,
+            } => self.sighted(now, &controller, sightings),
             Event::Probed { node, outcome } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.probed(now, outcome);
@@ -313,6 +326,7 @@ impl Fleet {
             secrets: self.secret_views(now.instant).into(),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
+            controllers: Arc::default(),
             nodes,
         }
     }

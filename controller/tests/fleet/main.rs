@@ -7,6 +7,7 @@ mod lists;
 mod load;
 mod restart;
 mod secrets;
+mod sightings;
 mod simulation;
 mod snapshots;
 mod stage;

@@ -99,16 +99,16 @@ impl Server {
         let strict = self.policy.limits.strict_expiry;
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
             && !(strict && ended(owner.expires_at))
-            && owner.key.algorithm() == algorithm
-            && message.verify_integrity(&owner.key)
+            && owner.key().algorithm() == algorithm
+            && message.verify_integrity(owner.key())
         {
-            context.keys.used(owner.key_id, request.now);
+            context.keys.used(owner.key.id, request.now);
             return Some(Credential {
                 username,
                 user: owner.user.clone(),
-                key: LongTermKey::clone(&owner.key),
+                key: owner.key().clone(),
                 expires_at: owner.expires_at,
-                key_id: owner.key_id,
+                key_id: owner.key.id,
             });
         }
         self.candidates.restart(algorithm);

@@ -19,7 +19,7 @@ impl Server {
             return false;
         }
         let is_revoked = |id: &AllocationId| {
-            let owner = self.table.allocation(*id).map(|it| it.owner.key_id);
+            let owner = self.table.allocation(*id).map(|it| it.owner.key.id);
             owner.is_some_and(|key| self.policy.revoked_keys.contains(&key))
         };
         let mut ids = self.table.ids();
