@@ -32,9 +32,10 @@ fn staged() -> Stage {
 /// Status and body.
 fn ask(stage: &Stage, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false);
-    let body = match body {
-        Value::Null => String::new(),
-        body => body.to_string(),
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
     };
     let request = http::Request::builder()
         .method(method)
