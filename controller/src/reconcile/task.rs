@@ -388,7 +388,8 @@ impl Reconciler {
         self.mirror
             .carry_out(now, |fleet| planner(fleet, now))
             .await?;
-        self.urgent = true;
+        // Whoever asked for the change finds it in the view.
+        self.publish();
         Ok(())
     }
 
