@@ -39,7 +39,7 @@ impl Fleet {
         let path = format!("/turn?service=turn&transports=udp&username={user}");
         let answer = self.api(&path);
         let uris = answer["uris"].as_array().unwrap().iter();
-        let relay = |uri: &Value| {
+        let relay = |uri: &Value| -> SocketAddr {
             let place = uri.as_str().unwrap().trim_start_matches("turn:");
             place.split('?').next().unwrap().parse().unwrap()
         };
@@ -47,7 +47,10 @@ impl Fleet {
             username: answer["username"].as_str().unwrap().to_owned(),
             password: answer["password"].as_str().unwrap().to_owned(),
         };
-        (credential, uris.map(relay).collect())
+        (
+            credential,
+            uris.map(relay).filter(SocketAddr::is_ipv4).collect(),
+        )
     }
 
     /// Says something to `turnfleet fleet secrets`.
