@@ -14,7 +14,7 @@ use turnfleet_turn::policy::{Limits, Policy, TcpRelaying};
 
 use crate::config::NodeLimits;
 use key_ring::KeyRing;
-pub(crate) use key_ring::SecretUses;
+pub use key_ring::SecretUses;
 
 /// Nonce keys that are accepted at once.
 const MAX_NONCE_KEYS: usize = 8;
@@ -51,23 +51,23 @@ pub struct GrantedRange {
 
 /// What a node adds to every snapshot from its own configuration.
 #[derive(Clone, Debug)]
-pub(crate) struct LocalPolicy {
+pub struct LocalPolicy {
     /// The addresses that peers see: grants for any other are refused.
-    pub(crate) public_ips: Vec<IpAddr>,
+    pub public_ips: Vec<IpAddr>,
     /// Addresses of the node itself, closed to clients except on ports that the fleet relays on.
-    pub(crate) own_ips: Vec<IpAddr>,
+    pub own_ips: Vec<IpAddr>,
     /// How long a nonce is good for.
-    pub(crate) nonce_lifetime: Duration,
+    pub nonce_lifetime: Duration,
     /// Bounds on what the node holds.
-    pub(crate) limits: NodeLimits,
+    pub limits: NodeLimits,
     /// Allocations that the file descriptors allow.
-    pub(crate) allocations: u32,
+    pub allocations: u32,
     /// Peer data connections that the file descriptors allow.
-    pub(crate) connections: u32,
+    pub connections: u32,
     /// Whether TCP connections go to ports below 1024 of peers, too.
-    pub(crate) tcp_low_peer_ports: bool,
+    pub tcp_low_peer_ports: bool,
     /// When each shared secret was last used, across snapshots.
-    pub(crate) secret_uses: Arc<SecretUses>,
+    pub secret_uses: Arc<SecretUses>,
 }
 
 impl LocalPolicy {
@@ -81,34 +81,55 @@ impl LocalPolicy {
 
 /// A snapshot that was found good.
 #[derive(Debug)]
-pub(crate) struct Compiled {
-    pub(crate) generation: u64,
-    pub(crate) policy: RelayPolicy,
-    pub(crate) granted: Vec<GrantedRange>,
+pub struct Compiled {
+    /// Its generation.
+    pub generation: u64,
+    /// What the shards enforce.
+    pub policy: RelayPolicy,
+    /// The ports of relayed transport addresses.
+    pub granted: Vec<GrantedRange>,
 }
 
 /// Why a snapshot is not applied. Travels to the controller, and names no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SnapshotError {
+pub enum SnapshotError {
+    /// A lower generation than the running one.
     #[error("generation {offered} is older than the running generation {running}")]
-    Stale { offered: u64, running: u64 },
+    Stale {
+        /// That of the snapshot.
+        offered: u64,
+        /// That of the running policy.
+        running: u64,
+    },
+    /// Nothing is there that could run by a policy.
     #[error("the shards of this node do not run")]
     Stopped,
+    /// A list beyond its bound.
     #[error("{field}: {found} entries are more than {most}")]
     TooMany {
+        /// The list.
         field: &'static str,
+        /// Its length.
         found: usize,
+        /// Its bound.
         most: usize,
     },
+    /// A value that is no good.
     #[error("{field}: {expected}")]
     Value {
+        /// Where it stands.
         field: &'static str,
+        /// What stands there in a good snapshot.
         expected: &'static str,
     },
+    /// A text that is no good.
     #[error("{field}: {value:?}: {reason}")]
     Text {
+        /// Where it stands.
         field: &'static str,
+        /// Its beginning.
         value: String,
+        /// What is wrong with it.
         reason: String,
     },
 }

@@ -18,8 +18,9 @@ use turnfleet_turn::ledger::{GrantedPorts, Usage};
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
 
+use crate::agreement::{self, Verdict};
 use crate::controllers::{self, Controllers};
-use crate::policy::{self, GrantedRange, LocalPolicy, RelayPolicy, SnapshotError};
+use crate::policy::{GrantedRange, LocalPolicy, RelayPolicy, SnapshotError};
 use crate::process;
 use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
 
@@ -106,21 +107,15 @@ impl Serving {
     /// # Errors
     /// With the reason; everything stays as it was then.
     pub(crate) fn apply(&self, snapshot: &fleet::Snapshot) -> Result<Applied, SnapshotError> {
-        let running = self.generation();
-        if snapshot.generation < running {
-            return Err(SnapshotError::Stale {
-                offered: snapshot.generation,
-                running,
-            });
-        }
         let moved = self.controllers().change();
-        if running > 0 && snapshot.generation == running && moved.is_none() {
-            return Ok(Applied::Running);
-        }
+        let again = moved.is_some();
         let controllers = moved.unwrap_or_else(|| self.controllers().addresses());
         let mut local = self.local.clone();
         local.own_ips.extend(&controllers);
-        let compiled = policy::compile(snapshot, &local)?;
+        let compiled = match agreement::consider(self.generation(), snapshot, &local, again)? {
+            Verdict::Apply(compiled) => compiled,
+            Verdict::Running => return Ok(Applied::Running),
+        };
         let ports = |grant: &GrantedRange| GrantedPorts {
             public: grant.public,
             first: grant.range.first(),

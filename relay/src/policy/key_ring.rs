@@ -26,7 +26,7 @@ const MAX_USERNAME_BYTES: usize = 508;
 /// When each generation of the shared secret was last used to authenticate, in Unix seconds by this node's clock; zero for
 /// never. It outlives the snapshots.
 #[derive(Debug, Default)]
-pub(crate) struct SecretUses(Mutex<BTreeMap<u32, Arc<AtomicU64>>>);
+pub struct SecretUses(Mutex<BTreeMap<u32, Arc<AtomicU64>>>);
 
 impl SecretUses {
     fn of(&self, id: u32) -> Arc<AtomicU64> {
