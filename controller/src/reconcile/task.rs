@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_turn::Now;
 
 use super::mirror::Mirror;
 use super::surroundings::{Clock, Random, Surroundings};
