@@ -207,8 +207,8 @@ fn what_does_not_fit_is_refused_with_its_field() {
     refused(|s| s.generation = 0, "generation");
     refused(|s| s.realm.clear(), "realm");
     refused(|s| s.realm = "a\nb".into(), "realm");
-    refused(|s| s.secrets = vec![secret("", 0)], "secrets");
-    refused(|s| s.secrets = vec![secret("a", 0); 33], "33 entries");
+    refused(|s| s.secrets = vec![secret(1, "", 0)], "secrets");
+    refused(|s| s.secrets = vec![secret(1, "a", 0); 65], "65 entries");
     refused(|s| s.users[0].key.clear(), "16 bytes");
     refused(|s| s.users[0].key_sha256.truncate(31), "32 bytes");
     refused(|s| s.users.push(s.users[0].clone()), "named twice");
