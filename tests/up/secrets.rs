@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,8 @@ fn start(place: &Place) -> Fleet {
 struct Load {
     stop: AtomicBool,
     granted: AtomicU64,
-    refused: AtomicU64,
+    /// What was refused, and with which code.
+    refused: Mutex<Vec<(&'static str, ErrorCode)>>,
 }
 
 impl Load {
@@ -112,23 +114,22 @@ impl Load {
             let (credential, relays) = fleet.credential(&format!("{name}{number}"));
             for relay in relays {
                 let (caller, answer) = call(relay, &credential);
-                self.count(answer);
+                self.count("Allocate", answer);
                 if number.is_multiple_of(8) {
                     live.push(caller);
                 }
             }
         }
         for caller in &mut live {
-            self.count(caller.refresh());
+            self.count("Refresh", caller.refresh());
         }
     }
 
-    fn count(&self, answer: Result<(), ErrorCode>) {
-        let counter = match answer {
-            Ok(()) => &self.granted,
-            Err(_) => &self.refused,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, request: &'static str, answer: Result<(), ErrorCode>) {
+        match answer {
+            Ok(()) => drop(self.granted.fetch_add(1, Ordering::Relaxed)),
+            Err(code) => self.refused.lock().unwrap().push((request, code)),
+        }
     }
 }
 
@@ -148,7 +149,7 @@ fn no_valid_credential_is_refused_over_twenty_rotations() {
         }
     });
     let (granted, refused) = (load.granted.into_inner(), load.refused.into_inner());
-    assert_eq!(refused, 0, "of {granted}");
+    assert_eq!(refused.unwrap(), [], "of {granted}");
     assert!(granted > 100, "{granted} are hardly a load");
 }
 
