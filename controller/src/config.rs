@@ -48,6 +48,8 @@ pub struct RawConfig {
     pub credentials: RawCredentials,
     /// Which peers clients may reach through the relays.
     pub peers: RawPeers,
+    /// The life of shared secrets.
+    pub secrets: RawSecrets,
     /// Bounds that every relay enforces.
     pub limits: RawLimits,
     /// What the users of the default tenant may do.
@@ -78,6 +80,7 @@ impl Default for RawConfig {
             relays_per_address: 1,
             credentials: RawCredentials::default(),
             peers: RawPeers::default(),
+            secrets: RawSecrets::default(),
             limits: RawLimits::default(),
             tenant: RawTenant::default(),
             probe: RawProbe::default(),
@@ -161,6 +164,15 @@ impl Default for RawCredentials {
     fn default() -> Self {
         Self { ttl_seconds: 3600 }
     }
+}
+
+/// The life of the shared secrets that credentials are minted with.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSecrets {
+    /// Rotate a secret when it is so old, in seconds: 3600 to 31536000, or 0 to leave it to `turnfleet fleet secrets rotate`.
+    /// Pinned secrets are never rotated.
+    pub rotate_every_seconds: u64,
 }
 
 /// Which peers clients may reach. Private addresses are refused unless they are allowed here; loopback, link-local, metadata

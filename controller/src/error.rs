@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use turnfleet_proto::{NodeId, PortRange};
 
+use crate::fleet::SecretError;
 use crate::fleet::node::RegistrationError;
 use crate::store::StoreError;
 
@@ -34,6 +35,9 @@ pub enum FleetError {
     /// No node of that name.
     #[error("there is no node {0}")]
     UnknownNode(NodeId),
+    /// A step in the life of a shared secret that its state does not allow.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A session that has ended or has been replaced by a later one of the same node.
     #[error("the session has been replaced by a later one of the same node")]
     SessionReplaced,
@@ -91,6 +95,7 @@ impl FleetError {
             | Self::NotYours { .. }
             | Self::Live(_)
             | Self::UnknownNode(_)
+            | Self::Secret(_)
             | Self::SessionReplaced
             | Self::Registration(_)
             | Self::PortsExhausted { .. }

@@ -86,6 +86,7 @@ impl Controller {
             region: config.region.clone(),
             ports: config.ports,
             probing: config.probe.enabled,
+            rotate_secrets_every: config.rotate_secrets_every,
         };
         for warning in config.warnings() {
             tracing::warn!(key = warning.key, "{}", warning.message);

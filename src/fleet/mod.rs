@@ -7,6 +7,7 @@ mod call;
 mod capacity;
 mod console;
 mod nodes;
+mod secrets;
 mod table;
 
 use clap::{Args, Subcommand};
@@ -32,6 +33,8 @@ enum Action {
     Nodes,
     /// What the fleet, its regions and zones can hold, and what they hold
     Capacity,
+    /// The shared secrets that credentials are minted with: rotation, pinning, revocation
+    Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -55,6 +58,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Forget { node } => nodes::forget(&console, node),

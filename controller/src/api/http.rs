@@ -14,7 +14,7 @@ use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::cors::{Origins, cors};
 use super::status::ApiError;
-use super::{capacity, dashboard, ice_servers, node_actions, nodes, turn_rest};
+use super::{capacity, dashboard, ice_servers, node_actions, nodes, secrets, turn_rest};
 use crate::fleet::record::Scope;
 
 /// The whole API.
@@ -28,6 +28,12 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .route("/v1/nodes/{node}/drain", post(node_actions::drain))
         .route("/v1/nodes/{node}/undrain", post(node_actions::undrain))
         .route("/v1/capacity", get(capacity::capacity))
+        .route("/v1/secrets", get(secrets::secrets))
+        .route("/v1/secrets/rotate", post(secrets::rotate))
+        .route("/v1/secrets/pin", post(secrets::pin_given))
+        .route("/v1/secrets/{id}/pin", post(secrets::pin))
+        .route("/v1/secrets/{id}/unpin", post(secrets::unpin))
+        .route("/v1/secrets/{id}/revoke", post(secrets::revoke))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

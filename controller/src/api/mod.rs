@@ -18,6 +18,7 @@ mod nodes;
 mod parameters;
 mod rate;
 mod seats;
+mod secrets;
 mod serve;
 mod status;
 mod tls;

@@ -44,6 +44,8 @@ pub struct Config {
     pub users: Vec<StaticUser>,
     /// How the ports of a public address are shared out.
     pub ports: PortPlan,
+    /// How old an active secret grows before another one follows it.
+    pub rotate_secrets_every: Option<Duration>,
     /// How long a credential is good for where the caller does not say.
     pub credential_ttl: Duration,
     /// The probe.
@@ -166,6 +168,10 @@ impl Check {
 
         let users = self.users(&raw.users, &raw.realm);
         let ports = self.ports(&raw.relay_ports, raw.relays_per_address);
+        let rotate = raw.secrets.rotate_every_seconds;
+        if rotate > 0 {
+            self.within("secrets.rotate_every_seconds", rotate, 3600, 31_536_000);
+        }
         let ttl = raw.credentials.ttl_seconds;
         self.within("credentials.ttl_seconds", ttl, 300, 86400);
         let interval = raw.probe.interval_milliseconds;
@@ -188,6 +194,7 @@ impl Check {
             shared_secret: shared_secret.map(|secret| SharedSecret::new(secret.0)),
             users,
             ports: ports?,
+            rotate_secrets_every: (rotate > 0).then(|| Duration::from_secs(rotate)),
             credential_ttl: Duration::from_secs(ttl),
             probe: ProbeConfig {
                 enabled: raw.probe.enabled,

@@ -11,6 +11,7 @@ mod capacity;
 mod health;
 mod liveness;
 pub(crate) mod node;
+mod nonce_keys;
 mod placement;
 mod plan;
 mod port_grants;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
@@ -45,7 +45,7 @@ pub use node::{
 pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use reason::Reason;
-pub use secrets::WEAK_SECRET_BYTES;
+pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
 pub use sightings::{ControllerId, Sighting};
 pub use start::{Fresh, Wishes};
 pub use view::{ControllerView, FleetView, NodeView, Probing};
@@ -62,6 +62,8 @@ pub struct Settings {
     pub ports: PortPlan,
     /// Whether there is a probe; without one a node is listed by its session alone.
     pub probing: bool,
+    /// How old an active secret grows before another one follows it; `None` where operators see to that.
+    pub rotate_secrets_every: Option<Duration>,
 }
 
 /// Something that happened.
@@ -103,6 +105,11 @@ pub enum Event {
         /// Why it refused a snapshot.
         refusal: Option<Box<str>>,
     },
+    /// A node has seen credentials of these generations of the shared secret, at these Unix seconds.
+    SecretsUsed {
+        /// Which, and when last.
+        uses: Vec<(u32, u64)>,
+    },
     /// A control session ended.
     SessionEnded {
         /// Which node, by which session.
@@ -138,7 +145,7 @@ pub struct Fleet {
     policy: Option<Policy>,
     grants: port_grants::Grants,
     secrets: secrets::Secrets,
-    nonce_keys: secrets::NonceKeys,
+    nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     join_tokens: BTreeMap<TokenHash, String>,
@@ -160,8 +167,8 @@ impl Fleet {
             generation_since: Instant::default(),
             policy: None,
             grants: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            nonce_keys: BTreeMap::new(),
+            secrets: secrets::Secrets::default(),
+            nonce_keys: nonce_keys::NonceKeys::default(),
             users: BTreeMap::new(),
             api_tokens: Arc::default(),
             join_tokens: BTreeMap::new(),
@@ -184,12 +191,6 @@ impl Fleet {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// The secret that credentials are minted with; `None` before the first start is through.
-    #[must_use]
-    pub fn minting_secret(&self) -> Option<&SharedSecret> {
-        secrets::active(&self.secrets).map(|generation| &generation.secret)
     }
 
     /// A text that the controller keeps.
@@ -256,6 +257,11 @@ impl Fleet {
                     node.runs(running);
                 }
             }
+            Event::SecretsUsed { uses } => {
+                for (id, unix) in uses {
+                    self.secrets.used(id, unix.min(now.unix));
+                }
+            }
             Event::SessionEnded { session, ended } => {
                 if let Some(node) = self.current(&session) {
                     node.ended(now, ended);
@@ -295,19 +301,25 @@ impl Fleet {
     }
 
     /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
-    /// generation, or are nearly full) are listed where no other is left: a list is never empty while a node serves.
+    /// generation, or are nearly full) are listed where no other is left, those that credentials are good at before all others: a list is never empty while a node
+    /// serves.
     #[must_use]
     pub fn view(&self, now: Now) -> FleetView {
         let wanted = |node: &NodeState| {
             node.serves() && !node.is_full() && self.is_up_to_date(node, now.instant)
         };
+        let knowing = |node: &NodeState| node.serves() && self.knows_secrets(node);
         let strict = self.nodes.values().any(wanted);
+        let known = self.nodes.values().any(knowing);
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let listed = if strict { wanted(node) } else { node.serves() };
+            let listed = match (strict, known) {
+                (true, _) => wanted(node),
+                (false, true) => knowing(node),
+                (false, false) => node.serves(),
+            };
             Arc::new(node.view(id, listed))
         });
         let nodes: Vec<_> = nodes.collect();
-        let secret = self.minting_secret().cloned();
         FleetView {
             generation: self.generation,
             realm: self
@@ -316,7 +328,8 @@ impl Fleet {
                 .map_or("", |policy| &policy.realm)
                 .into(),
             region: self.settings.region.as_str().into(),
-            secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
+            minting: self.minting(),
+            secrets: self.secret_views(now.instant).into(),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
             controllers: Arc::default(),
@@ -329,9 +342,10 @@ impl Fleet {
         let behind = node.applied_generation < self.generation;
         let in_time = now.since(self.generation_since) < LAG;
         let refused = node.refusal.is_some();
-        !node.liveness.is_connected()
-            || !behind
-            || (in_time && !refused && node.applied_generation > 0)
+        self.knows_secrets(node)
+            && (!node.liveness.is_connected()
+                || !behind
+                || (in_time && !refused && node.applied_generation > 0))
     }
 
     fn current(&mut self, (node, number): &(NodeId, u64)) -> Option<&mut NodeState> {
@@ -356,8 +370,8 @@ impl Fleet {
                     .insert((grant.public_ip, grant.range.first()), grant);
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => drop(self.secrets.insert(secret.id, secret)),
-            Record::NonceKey(key) => drop(self.nonce_keys.insert(key.id, key)),
+            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
@@ -381,8 +395,8 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(id) => drop(self.secrets.remove(id)),
-            RecordKey::NonceKey(id) => drop(self.nonce_keys.remove(id)),
+            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
             RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::node::Identity;
+pub use super::secrets::{SecretGeneration, SecretScope, SecretState};
 
 /// SHA-256 of a token that only its holder knows.
 pub type TokenHash = [u8; 32];
@@ -55,7 +55,7 @@ impl Record {
             Self::Node(node) => RecordKey::Node(node.id.clone()),
             Self::Desired(node, _) => RecordKey::Desired(node.clone()),
             Self::Grant(grant) => grant.key(),
-            Self::Secret(secret) => RecordKey::Secret(secret.id),
+            Self::Secret(secret) => secret.key(),
             Self::NonceKey(key) => RecordKey::NonceKey(key.id),
             Self::User(user) => RecordKey::User(user.name_hash()),
             Self::ApiToken(hash, _) => RecordKey::ApiToken(*hash),
@@ -78,7 +78,7 @@ pub enum RecordKey {
     Node(NodeId),
     Desired(NodeId),
     Grant(IpAddr, u16),
-    Secret(u32),
+    Secret(SecretScope, u32),
     NonceKey(u32),
     User(TokenHash),
     ApiToken(TokenHash),
@@ -86,18 +86,20 @@ pub enum RecordKey {
     Setting(Setting),
 }
 
-/// The texts that the controller makes at its first start and keeps sealed.
+/// The texts that the controller keeps sealed from one start to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
     /// The API token that `up` prints.
     ApiToken,
     /// The join token that `up` gives its relays.
     JoinToken,
+    /// The SHA-256 of the shared secret that a configuration named last: it is adopted once, and then rotated like any other.
+    ConfiguredSecret,
 }
 
 impl Setting {
     /// Every setting there is.
-    pub const ALL: [Self; 2] = [Self::ApiToken, Self::JoinToken];
+    pub const ALL: [Self; 3] = [Self::ApiToken, Self::JoinToken, Self::ConfiguredSecret];
 
     /// The name in the store's key.
     #[must_use]
@@ -105,6 +107,7 @@ impl Setting {
         match self {
             Self::ApiToken => "api-token",
             Self::JoinToken => "join-token",
+            Self::ConfiguredSecret => "configured-secret",
         }
     }
 }
@@ -171,38 +174,19 @@ impl PortGrant {
     }
 }
 
-/// One generation of the shared secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretGeneration {
-    /// Rises with each generation.
-    pub id: u32,
-    /// The secret.
-    pub secret: SharedSecret,
-    /// What it is good for.
-    pub state: SecretState,
-}
-
-/// What a secret generation is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretState {
-    /// Credentials are minted with it, and accepted.
-    Active,
-    /// Credentials made with it are accepted until `accept_until` (Unix seconds).
-    Retiring {
-        /// The first second at which it is refused.
-        accept_until: u64,
-    },
-}
-
 /// A key of nonces, which the whole fleet shares.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct NonceKey {
-    /// Rises with each key; the highest signs.
+    /// Rises with each key; of those that are not staged the highest signs.
     pub id: u32,
     /// The key.
     pub key: [u8; 32],
     /// Unix seconds.
     pub created_at: u64,
+    /// Signs nothing yet.
+    pub staged: bool,
+    /// The fleet generation that brought it to the relays.
+    pub since_generation: u64,
 }
 
 impl std::fmt::Debug for NonceKey {

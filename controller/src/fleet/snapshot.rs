@@ -3,8 +3,7 @@
 use turnfleet_proto::{NodeId, fleet as wire};
 
 use super::Fleet;
-use super::record::{Desired, PortGrant, SecretState};
-use super::secrets;
+use super::record::{Desired, PortGrant};
 
 impl Fleet {
     /// The snapshot of `node`; `None` where there is no such node.
@@ -18,7 +17,8 @@ impl Fleet {
         Some(wire::Snapshot {
             generation: self.generation,
             realm: policy.realm.clone(),
-            secrets: self.wire_secrets(),
+            secrets: self.secrets.wire(&identity.region),
+            revoked_secrets: self.secrets.wire_revoked(&identity.region),
             users: self
                 .users
                 .values()
@@ -30,11 +30,11 @@ impl Fleet {
                 .collect(),
             nonce_keys: self
                 .nonce_keys
-                .values()
-                .rev()
+                .iter()
                 .map(|key| wire::NonceKey {
                     id: key.id,
                     key: key.key.to_vec(),
+                    staged: key.staged,
                 })
                 .collect(),
             port_grants: self.grants.values().filter(own).map(wire_grant).collect(),
@@ -71,19 +71,6 @@ impl Fleet {
             draining: desired.draining,
             deadline_seconds: desired.drain_deadline.map_or(0, left),
         }
-    }
-
-    fn wire_secrets(&self) -> Vec<wire::SecretGeneration> {
-        secrets::accepted(&self.secrets)
-            .map(|secret| wire::SecretGeneration {
-                id: secret.id,
-                secret: secret.secret.as_bytes().to_vec(),
-                accept_until: match secret.state {
-                    SecretState::Active => 0,
-                    SecretState::Retiring { accept_until } => accept_until,
-                },
-            })
-            .collect()
     }
 }
 

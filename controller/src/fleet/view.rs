@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use turnfleet_proto::NodeId;
-use turnfleet_proto::credentials::SharedSecret;
 
 use super::capacity::{Rates, Saturation};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
+use super::secrets::{Minting, SecretView};
 use super::sightings::ControllerId;
 
 /// The fleet at one moment.
@@ -28,18 +28,14 @@ pub struct FleetView {
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
-    pub(super) secret: SharedSecret,
+    /// Every generation of the shared secret, in the order of ids.
+    pub secrets: Arc<[SecretView]>,
+    pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
 }
 
 impl FleetView {
-    /// The secret that credentials are minted with.
-    #[must_use]
-    pub fn minting_secret(&self) -> &SharedSecret {
-        &self.secret
-    }
-
     /// The node of that id.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<&Arc<NodeView>> {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_turn::Now;
 
 use super::mirror::Mirror;
 use super::surroundings::{Clock, Random, Surroundings};
@@ -25,8 +26,8 @@ use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
-/// How often secrets and nonce keys are looked at, in ticks.
-const UPKEEP_TICKS: u64 = 600;
+/// The rest of the upkeep after it failed, in ticks.
+const UPKEEP_RETRY_TICKS: u64 = 50;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
 /// The rest of the watch after the store failed, in ticks.
@@ -57,6 +58,8 @@ pub struct Reconciler {
     urgent: bool,
     /// Ticks until the store is tried again.
     retry_in: u64,
+    /// Ticks until the upkeep is tried again.
+    upkeep_in: u64,
 }
 
 struct Channels {
@@ -110,7 +113,7 @@ impl Reconciler {
             join_token: random_text(&*random)?,
             nonce_key: random_bytes(&*random)?,
         };
-        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
+        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
         mirror.carry_out(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
@@ -131,6 +134,7 @@ impl Reconciler {
             stale: false,
             urgent: false,
             retry_in: 0,
+            upkeep_in: 0,
         };
         Ok((
             task,
@@ -320,6 +324,12 @@ impl Reconciler {
         let session = self.current(session)?;
         let before = self.standing(&session.0);
         let node = session.0.clone();
+        let uses = heartbeat.secret_uses.iter();
+        let uses: Vec<_> = uses.map(|used| (used.id, used.last_used)).collect();
+        if !uses.is_empty() {
+            self.mirror
+                .apply(self.clock.now(), Event::SecretsUsed { uses });
+        }
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -400,7 +410,8 @@ impl Reconciler {
         self.mirror
             .carry_out(now, |fleet| planner(fleet, now))
             .await?;
-        self.urgent = true;
+        // Whoever asked for the change finds it in the view.
+        self.publish();
         Ok(())
     }
 
@@ -422,19 +433,24 @@ impl Reconciler {
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
-        if tick.is_multiple_of(UPKEEP_TICKS) {
-            let kept = match random_bytes(&*self.random) {
-                Ok(key) => {
-                    self.mirror
-                        .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
-                        .await
+        self.upkeep_in = self.upkeep_in.saturating_sub(1);
+        if self.upkeep_in == 0 && self.mirror.fleet().is_upkeep_due(now) {
+            match self.look_after(now).await {
+                Ok(()) => self.urgent = true,
+                Err(error) => {
+                    self.upkeep_in = UPKEEP_RETRY_TICKS;
+                    tracing::warn!(%error, "secrets and nonce keys could not be looked after");
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
-                tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
         }
+    }
+
+    /// Carries out what is due by itself.
+    async fn look_after(&mut self, now: Now) -> Result<(), FleetError> {
+        let random = random_bytes(&*self.random)?;
+        self.mirror
+            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
+            .await
     }
 
     /// After a failure of the store: everything known stays, and is served, until it can be read again.
@@ -497,6 +513,13 @@ fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: 
 }
 
 fn log_changes(before: &FleetView, after: &FleetView) {
+    for secret in &*after.secrets {
+        let old = before.secrets.iter().find(|old| old.id == secret.id);
+        if old.is_none_or(|old| old.state != secret.state) {
+            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
+            tracing::info!(id, %scope, state, "a shared secret");
+        }
+    }
     for node in &after.nodes {
         let old = before.node(&node.id);
         if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
@@ -520,6 +543,6 @@ fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetErr
 }
 
 /// 256 random bits in base64url.
-fn random_text(random: &dyn Random) -> Result<String, FleetError> {
+pub(super) fn random_text(random: &dyn Random) -> Result<String, FleetError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
 }

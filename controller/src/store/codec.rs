@@ -47,6 +47,8 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 id: key.id,
                 key: key.key.to_vec(),
                 created_at: key.created_at,
+                staged: key.staged,
+                since_generation: key.since_generation,
             };
             seal(sealer, &path, &message)?
         }
@@ -110,7 +112,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             )
         }
         RecordKey::Grant(..) => Record::Grant(reader.grant()?),
-        RecordKey::Secret(_) => Record::Secret(reader.secret()?),
+        RecordKey::Secret(..) => Record::Secret(reader.secret()?),
         RecordKey::NonceKey(_) => {
             let message: wire::NonceKeyRecord = reader.sealed()?;
             let key = reader.check(message.key.try_into(), "a nonce key has 32 bytes")?;
@@ -118,6 +120,8 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
                 id: message.id,
                 key,
                 created_at: message.created_at,
+                staged: message.staged,
+                since_generation: message.since_generation,
             })
         }
         RecordKey::User(_) => Record::User(reader.user()?),
@@ -210,16 +214,29 @@ fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
 
 fn encode_secret(secret: &SecretGeneration) -> wire::SecretRecord {
     use wire::secret_record::State;
-    let (state, accept_until) = match secret.state {
-        SecretState::Active => (State::Active, 0),
-        SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
-    };
-    wire::SecretRecord {
+    let mut record = wire::SecretRecord {
         id: secret.id,
         secret: secret.secret.as_bytes().to_vec(),
-        state: state.into(),
-        accept_until,
-    }
+        scope: secret.scope.to_string(),
+        created_at: secret.created_at,
+        since_generation: secret.since_generation,
+        ..wire::SecretRecord::default()
+    };
+    let state = match secret.state {
+        SecretState::Staged => State::Staged,
+        SecretState::Active => State::Active,
+        SecretState::Pinned => State::Pinned,
+        SecretState::Retiring { accept_until } => {
+            record.accept_until = accept_until;
+            State::Retiring
+        }
+        SecretState::Revoked { at, cut } => {
+            (record.revoked_at, record.cut) = (at, cut);
+            State::Revoked
+        }
+    };
+    record.set_state(state);
+    record
 }
 
 struct Reader<'a> {
@@ -345,7 +362,13 @@ impl Reader<'_> {
         use wire::secret_record::State;
         let message: wire::SecretRecord = self.sealed()?;
         let state = match message.state() {
+            State::Staged => SecretState::Staged,
             State::Active => SecretState::Active,
+            State::Pinned => SecretState::Pinned,
+            State::Revoked => SecretState::Revoked {
+                at: message.revoked_at,
+                cut: message.cut,
+            },
             State::Retiring => SecretState::Retiring {
                 accept_until: message.accept_until,
             },
@@ -353,6 +376,9 @@ impl Reader<'_> {
         };
         Ok(SecretGeneration {
             id: message.id,
+            scope: self.check(message.scope.parse(), "the scope of a secret is not known")?,
+            created_at: message.created_at,
+            since_generation: message.since_generation,
             secret: SharedSecret::new(message.secret),
             state,
         })

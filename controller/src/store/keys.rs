@@ -10,7 +10,7 @@
 //! | `nodes/{node}` | `NodeRecord` |
 //! | `desired/{node}` | `DesiredRecord` |
 //! | `ports/{public ip}/{first}` | `PortGrantRecord` |
-//! | `secrets/{id}` | `SecretRecord`, sealed |
+//! | `secrets/{scope}/{id}` | `SecretRecord`, sealed |
 //! | `noncekeys/{id}` | `NonceKeyRecord`, sealed |
 //! | `users/{sha256 of the name}` | `StaticUserRecord`, sealed |
 //! | `apitokens/{sha256}` | `ApiTokenRecord` |
@@ -38,7 +38,7 @@ pub fn path(key: &RecordKey) -> String {
         RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
         RecordKey::Desired(node) => format!("{PREFIX}desired/{node}"),
         RecordKey::Grant(ip, first) => format!("{PREFIX}ports/{ip}/{first:05}"),
-        RecordKey::Secret(id) => format!("{PREFIX}secrets/{id:010}"),
+        RecordKey::Secret(scope, id) => format!("{PREFIX}secrets/{scope}/{id:010}"),
         RecordKey::NonceKey(id) => format!("{PREFIX}noncekeys/{id:010}"),
         RecordKey::User(hash) => format!("{PREFIX}users/{}", hex(hash)),
         RecordKey::ApiToken(hash) => format!("{PREFIX}apitokens/{}", hex(hash)),
@@ -64,7 +64,10 @@ pub fn parse(path: &str) -> Option<RecordKey> {
             let (ip, first) = name.split_once('/')?;
             RecordKey::Grant(ip.parse().ok()?, first.parse().ok()?)
         }
-        "secrets" => RecordKey::Secret(name.parse().ok()?),
+        "secrets" => {
+            let (scope, id) = name.rsplit_once('/')?;
+            RecordKey::Secret(scope.parse().ok()?, id.parse().ok()?)
+        }
         "noncekeys" => RecordKey::NonceKey(name.parse().ok()?),
         "users" => RecordKey::User(unhex(name)?),
         "apitokens" => RecordKey::ApiToken(unhex(name)?),
@@ -100,7 +103,7 @@ fn unhex(text: &str) -> Option<TokenHash> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::record::token_hash;
+    use crate::fleet::record::{SecretScope, token_hash};
 
     #[test]
     fn every_key_reads_as_it_is_written() {
@@ -112,7 +115,9 @@ mod tests {
             RecordKey::Desired("a.b".parse().unwrap()),
             RecordKey::Grant("192.0.2.1".parse().unwrap(), 49152),
             RecordKey::Grant("2001:db8::1".parse().unwrap(), 1024),
-            RecordKey::Secret(7),
+            RecordKey::Secret(SecretScope::Fleet, 7),
+            RecordKey::Secret(SecretScope::Region("a/b:c".into()), u32::MAX),
+            RecordKey::Setting(Setting::ConfiguredSecret),
             RecordKey::NonceKey(u32::MAX),
             RecordKey::User(token_hash("a/b")),
             RecordKey::ApiToken(token_hash("x")),
