@@ -47,6 +47,7 @@ impl Client {
             ..Ask::default()
         });
         let credential = site.credential(&world, &view, &self.user);
+        let secret = view.minting_secret().clone();
         // Some allocate at once, some long after they were given the list.
         if self.chance.one_in(4) {
             self.chance.pause(100, 20_000).await;
@@ -63,6 +64,7 @@ impl Client {
                     world.allocations.set(world.allocations.get() + 1);
                     return;
                 }
+                Answer::Unauthorized if world.secrets.borrow().is_revoked(&secret) => return,
                 Answer::Unauthorized => {
                     world.broken(format_args!(
                         "I2: {} refuses a credential that {} gave with it in the list",

@@ -10,6 +10,7 @@ mod invariants;
 mod peers;
 mod process;
 mod relay;
+mod secrets;
 mod session;
 mod site;
 mod storage;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use turnfleet_controller::store::{
     Commit, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
 };
@@ -44,6 +44,8 @@ struct Shared {
 struct State {
     chance: Chance,
     trouble: Trouble,
+    /// When something was wrong last.
+    troubled: Instant,
     /// Raised to break every watch.
     breaks: u64,
 }
@@ -53,6 +55,7 @@ impl StoreWay {
         let state = State {
             chance,
             trouble: Trouble::default(),
+            troubled: Instant::now(),
             breaks: 0,
         };
         let shared = Shared {
@@ -66,12 +69,33 @@ impl StoreWay {
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Trouble)) {
-        change(&mut self.state().trouble);
+        let mut state = self.state();
+        change(&mut state.trouble);
+        state.troubled = Instant::now();
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
+    /// Since when nothing has been wrong.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        let state = self.state();
+        let Trouble {
+            away,
+            slow,
+            loses_answers,
+            instant: _,
+        } = state.trouble;
+        match away > 0 || slow > 0 || loses_answers > 0 {
+            true => Instant::now(),
+            false => state.troubled,
+        }
+    }
+
     pub(crate) fn break_watches(&self) {
-        self.state().breaks += 1;
+        let mut state = self.state();
+        state.breaks += 1;
+        state.troubled = Instant::now();
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
@@ -176,7 +200,7 @@ struct LateWatch {
     watch: Box<dyn Watch>,
     breaks: u64,
     /// On its way.
-    waiting: Option<(tokio::time::Instant, Commit)>,
+    waiting: Option<(Instant, Commit)>,
 }
 
 #[async_trait]
@@ -209,7 +233,7 @@ impl Watch for LateWatch {
                             Trouble { instant: true, .. } => Duration::ZERO,
                             Trouble { slow, .. } => state.chance.millis(1, slow.max(4)),
                         };
-                        let due = tokio::time::Instant::now() + late;
+                        let due = Instant::now() + late;
                         self.waiting = Some((due, commit?));
                     }
                 }

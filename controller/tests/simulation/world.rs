@@ -20,6 +20,7 @@ use turnfleet_turn::{Instant as Moment, Now};
 
 use crate::chance::Chance;
 use crate::relay::Relay;
+use crate::secrets::Secrets;
 use crate::site::Site;
 use crate::storage::StoreWay;
 use crate::trace::Trace;
@@ -73,6 +74,7 @@ pub(crate) struct World {
     pub(crate) wishes: Wishes,
     /// The relay that holds each relayed port.
     pub(crate) ports: RefCell<BTreeMap<(IpAddr, u16), usize>>,
+    pub(crate) secrets: RefCell<Secrets>,
     pub(crate) allocations: Cell<u64>,
     key_file: PathBuf,
     trace: RefCell<Trace>,
@@ -104,6 +106,7 @@ impl World {
             settings: settings(plan),
             wishes: wishes(),
             ports: RefCell::default(),
+            secrets: RefCell::default(),
             allocations: Cell::default(),
             key_file,
             trace: RefCell::new(Trace::new()),
@@ -194,7 +197,16 @@ impl World {
         faults::rage(self, chance.fork()).await;
         self.note(format_args!("calm"));
         sleep(self.plan.calm).await;
-        invariants::all_is_well(self);
+        // What an operator began last may be under way.
+        for _ in 0..20 {
+            if invariants::all_is_well(self).is_ok() {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        if let Err(what) = invariants::all_is_well(self) {
+            self.broken(format_args!("{what}"));
+        }
     }
 }
 
