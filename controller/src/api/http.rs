@@ -38,11 +38,16 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .with_state(app)
 }
 
-/// Counts the request by its route, and keeps answers out of caches: nearly all hold credentials or passing state.
+/// What every answer has in common: nearly all hold credentials or passing state.
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
+    let response = next.run(request).await;
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    finish(&app, route, response)
+}
+
+/// Counts `response` to a request of `route`, and keeps it out of caches.
+pub(super) fn finish(app: &App, route: &str, mut response: Response) -> Response {
     app.metrics
         .requests
         .with_label_values(&[route, response.status().as_str()])
