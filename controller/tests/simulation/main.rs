@@ -112,8 +112,9 @@ fn all(name: &str, seeds: &Seeds, plan: fn(u64) -> Plan) {
         }
     });
     if let Some((seed, failure)) = broken.into_inner().unwrap() {
+        let full = if is_full() { "TURNFLEET_SIM=full " } else { "" };
         panic!(
-            "{failure}\nseed {seed} broke; again: TURNFLEET_SIM_SEED={seed} cargo test -p turnfleet-controller --test \
+            "{failure}\nseed {seed} broke; again: {full}TURNFLEET_SIM_SEED={seed} cargo test -p turnfleet-controller --test \
              simulation {name}"
         );
     }
