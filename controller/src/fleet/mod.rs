@@ -311,6 +311,8 @@ impl Fleet {
         let knowing = |node: &NodeState| node.serves() && self.knows_secrets(node);
         let strict = self.nodes.values().any(wanted);
         let known = self.nodes.values().any(knowing);
+        // What relays elsewhere run is told once a second; until then the secret before is as good.
+        let in_step = known || now.instant.since(self.generation_since) >= LAG;
         let nodes = self.nodes.iter().map(|(id, node)| {
             let listed = match (strict, known) {
                 (true, _) => wanted(node),
@@ -328,7 +330,11 @@ impl Fleet {
                 .map_or("", |policy| &policy.realm)
                 .into(),
             region: self.settings.region.as_str().into(),
-            minting: self.minting(),
+            minting: if in_step {
+                self.minting()
+            } else {
+                self.former_minting()
+            },
             secrets: self.secret_views(now.instant).into(),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
@@ -370,7 +376,9 @@ impl Fleet {
                     .insert((grant.public_ip, grant.range.first()), grant);
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::Secret(secret) => {
+                self.change_secrets(|secrets| secrets.insert(now.instant, secret));
+            }
             Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
@@ -395,12 +403,20 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::Secret(_, id) => self.change_secrets(|secrets| secrets.remove(*id)),
             RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
             RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),
             RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
+        }
+    }
+
+    fn change_secrets(&mut self, change: impl FnOnce(&mut secrets::Secrets)) {
+        let before = self.secrets.minted();
+        change(&mut self.secrets);
+        if self.secrets.minted() != before {
+            self.nodes.values_mut().for_each(NodeState::doubt);
         }
     }
 

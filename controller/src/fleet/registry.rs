@@ -37,6 +37,9 @@ pub(super) struct NodeState {
     rates: RateMeter,
     saturation: SaturationMeter,
     probe: Option<Result<(), ProbeFailure>>,
+    /// The round of the last good probe, and the first round whose probes know the secret that is minted with.
+    good_round: Option<u64>,
+    doubted: u64,
     broken: Vec<Transport>,
 }
 
@@ -60,6 +63,8 @@ impl NodeState {
             rates: RateMeter::default(),
             saturation: SaturationMeter::default(),
             probe: None,
+            good_round: None,
+            doubted: 0,
             broken: Vec::new(),
         }
     }
@@ -166,8 +171,24 @@ impl NodeState {
     pub(super) fn probed(&mut self, now: Now, outcome: ProbeOutcome) {
         self.liveness
             .probed(now.instant, outcome.round, outcome.result.is_ok());
+        if outcome.result.is_ok() {
+            self.good_round = Some(outcome.round);
+        }
         self.probe = Some(outcome.result.map(drop));
         self.broken = outcome.broken;
+    }
+
+    /// Credentials are minted with another secret from here on: what a probe found with the one before says nothing of it.
+    pub(super) fn doubt(&mut self) {
+        if !self.liveness.is_connected() {
+            self.liveness.ask_probe();
+            self.doubted = self.liveness.probe_round().unwrap_or(0);
+        }
+    }
+
+    /// Whether a probe has succeeded with the secret that credentials are minted with.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.good_round.is_some_and(|round| round >= self.doubted)
     }
 
     /// Whether clients may be sent here at all.

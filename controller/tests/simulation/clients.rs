@@ -48,6 +48,7 @@ impl Client {
         });
         let credential = site.credential(&world, &view, &self.user);
         let secret = view.minting_secret().clone();
+        let unsettled = world.secrets.borrow().are_unsettled();
         // Some allocate at once, some long after they were given the list.
         if self.chance.one_in(4) {
             self.chance.pause(100, 20_000).await;
@@ -64,7 +65,9 @@ impl Client {
                     world.allocations.set(world.allocations.get() + 1);
                     return;
                 }
-                Answer::Unauthorized if world.secrets.borrow().is_revoked(&secret) => return,
+                Answer::Unauthorized if unsettled || world.secrets.borrow().is_revoked(&secret) => {
+                    return;
+                }
                 Answer::Unauthorized => {
                     world.broken(format_args!(
                         "I2: {} refuses a credential that {} gave with it in the list",

@@ -90,8 +90,9 @@ fn ports_have_one_owner(world: &World) {
 
 /// I2: what a controller mints at this moment is accepted by every relay that it lists.
 fn credentials_are_accepted(world: &World, site: &Site, view: &FleetView) {
-    if world.secrets.borrow().is_revoked(view.minting_secret()) {
-        // Cut off from the store, it does not know yet.
+    let secrets = world.secrets.borrow();
+    // A controller that is cut off from the store does not know of a revocation yet.
+    if secrets.are_unsettled() || secrets.is_revoked(view.minting_secret()) {
         return;
     }
     let credential = site.credential(world, view, "anybody");

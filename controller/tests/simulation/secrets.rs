@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Secrets {
     known: BTreeMap<u32, SharedSecret>,
     revoked: Vec<Revoked>,
+    /// Until when some relay may not know what is minted with in the place of a revoked one.
+    unsettled: Option<Instant>,
 }
 
 struct Revoked {
@@ -33,6 +35,11 @@ struct Revoked {
 }
 
 impl Secrets {
+    /// Whether a revocation is so fresh that relays need not know its replacement.
+    pub(crate) fn are_unsettled(&self) -> bool {
+        self.unsettled.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Whether a credential made with it may be refused.
     pub(crate) fn is_revoked(&self, secret: &SharedSecret) -> bool {
         self.revoked.iter().any(|revoked| revoked.secret == *secret)
@@ -69,6 +76,7 @@ pub(crate) async fn revoke(world: &World, site: &Site, chance: &mut Chance) {
             secret,
             acknowledged: None,
         });
+        secrets.unsettled = Some(Instant::now() + PATIENCE + HONOURED);
         (id, secrets.revoked.len() - 1)
     };
     let cut = chance.one_in(2);

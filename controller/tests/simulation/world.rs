@@ -178,6 +178,16 @@ impl World {
         first.way.change(|trouble| trouble.instant = false);
     }
 
+    /// An order that its operator has given up waiting for may have been carried out after the one that took it back.
+    async fn undrain_all(&self) {
+        let Some(live) = self.sites[0].live() else {
+            return;
+        };
+        for relay in &self.relays {
+            let _ = live.handle.undrain(&relay.id).await;
+        }
+    }
+
     async fn live(self: &Rc<Self>, chance: &mut Chance) {
         if self.plan.warm {
             self.join_all().await;
@@ -196,7 +206,9 @@ impl World {
         sleep(Duration::from_secs(5)).await;
         faults::rage(self, chance.fork()).await;
         self.note(format_args!("calm"));
-        sleep(self.plan.calm).await;
+        sleep(self.plan.calm / 3).await;
+        self.undrain_all().await;
+        sleep(self.plan.calm * 2 / 3).await;
         // What an operator began last may be under way.
         for _ in 0..20 {
             if invariants::all_is_well(self).is_ok() {
