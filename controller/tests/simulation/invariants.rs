@@ -152,7 +152,9 @@ pub(crate) fn all_is_well(world: &World) {
         }
         for relay in &world.relays {
             let node = view.node(&relay.id);
-            let well = node.is_some_and(|node| node.listed || node.draining);
+            // One that failed again and again is left out for ten minutes.
+            let well =
+                node.is_some_and(|node| node.listed || node.draining || node.damped_for.is_some());
             if !well {
                 let health = node.map(|node| node.health.name());
                 world.broken(format_args!(
