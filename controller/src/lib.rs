@@ -82,12 +82,7 @@ impl Controller {
         let sealer = Sealer::open(&key_file, fresh_store).map_err(|error| failed(error.into()))?;
         let peer_token = PeerToken::of(&sealer);
         let store = EmbeddedStore::open(&dir).await.map_err(&failed)?;
-        let settings = Settings {
-            region: config.region.clone(),
-            ports: config.ports,
-            probing: config.probe.enabled,
-            rotate_secrets_every: config.rotate_secrets_every,
-        };
+        let settings = settings(&config);
         for warning in config.warnings() {
             tracing::warn!(key = warning.key, "{}", warning.message);
         }
@@ -241,6 +236,17 @@ fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
     })?;
     tracing::info!(path = %path.display(), "{what} is in this file");
     Ok(())
+}
+
+/// What the fleet does not learn from its store.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        region: config.region.clone(),
+        ports: config.ports,
+        probe: config.probe.mode,
+        lists: config.lists.clone(),
+        rotate_secrets_every: config.rotate_secrets_every,
+    }
 }
 
 fn wishes(config: &Config) -> Wishes {

@@ -201,25 +201,13 @@ impl Secrets {
     }
 
     /// What credentials for the relays of `scope` are minted with, where there is such a thing.
-    pub(super) fn minting(&self, scope: &SecretScope) -> Option<&SecretGeneration> {
-        let latest = |state| {
-            let mut newest_first = self.by_id.values().rev();
-            newest_first.find(|it| it.scope == *scope && it.state == state)
-        };
-        let active = latest(SecretState::Active);
+    pub(super) fn minting<'a>(&'a self, scope: &'a SecretScope) -> Option<&'a SecretGeneration> {
+        let active = self.in_state(scope, SecretState::Active);
         match scope {
             // Somebody has to mint for those who have nothing of their own.
-            SecretScope::Fleet => active.or_else(|| latest(SecretState::Pinned)),
+            SecretScope::Fleet => active.or_else(|| self.in_state(scope, SecretState::Pinned)),
             SecretScope::Region(_) | SecretScope::Tenant(_) => active,
         }
-    }
-
-    /// The generation that retired last.
-    pub(super) fn former(&self, scope: &SecretScope) -> Option<&SecretGeneration> {
-        let retires = |it: &&SecretGeneration| {
-            matches!(it.state, SecretState::Retiring { .. }) && it.scope == *scope
-        };
-        self.by_id.values().rev().find(retires)
     }
 
     /// What the relays of `region` accept, in the order in which they try.
@@ -253,15 +241,14 @@ impl Secrets {
 
     /// The fleet generation that a relay of `region` has to run for every minted credential to be good there.
     pub(super) fn required(&self, region: &str) -> u64 {
-        let minted = self.by_id.values().filter(|it| self.is_minted(it));
-        let here = minted.filter(|it| it.scope.covers(region));
-        here.map(|it| it.since_generation).max().unwrap_or(0)
-    }
-
-    /// The ids of what credentials are minted with, in order.
-    pub(super) fn minted(&self) -> Vec<u32> {
-        let minted = self.by_id.values().filter(|it| self.is_minted(it));
-        minted.map(|it| it.id).collect()
+        let minted = |it: &&SecretGeneration| {
+            it.scope.covers(region)
+                && self
+                    .minting(&it.scope)
+                    .is_some_and(|minting| minting.id == it.id)
+        };
+        let minted = self.by_id.values().filter(minted);
+        minted.map(|it| it.since_generation).max().unwrap_or(0)
     }
 
     /// The secrets of a snapshot for relays of `region`.

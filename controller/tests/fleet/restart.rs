@@ -1,10 +1,7 @@
 //! A controller that starts again: the store is all that is known, and nodes come back one by one.
 
-use turnfleet_controller::fleet::record::{
-    NodeRecord, Record, SecretGeneration, SecretScope, SecretState,
-};
-use turnfleet_controller::fleet::{Health, Load, Probing};
-use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_controller::fleet::record::{NodeRecord, Record};
+use turnfleet_controller::fleet::{Health, Probing};
 
 use crate::stage::{Stage, id, identity};
 
@@ -59,25 +56,4 @@ fn a_later_run_of_its_process_begins_anew() {
     stage.register(0, identity(0), 7);
     stage.register(0, identity(0), 8);
     assert_standing(&stage, Health::Starting, false);
-}
-
-#[test]
-fn a_silent_node_is_listed_again_when_its_probe_knows_the_secret_that_is_minted_with() {
-    let mut stage = restarted();
-    stage.probe(0, true);
-    stage.join(1, identity(1));
-    assert_standing(&stage, Health::Unmanaged, true);
-    stage.store(Record::Generation(8));
-    stage.store(Record::Secret(SecretGeneration {
-        id: 2,
-        scope: SecretScope::Fleet,
-        secret: SharedSecret::new("south"),
-        state: SecretState::Active,
-        created_at: 0,
-        since_generation: 8,
-    }));
-    stage.heartbeat(1, 8, Load::default());
-    assert_standing(&stage, Health::Unmanaged, false);
-    stage.probe(0, true);
-    assert_standing(&stage, Health::Unmanaged, true);
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use turnfleet_controller::fleet::{Ask, UriKind};
+use turnfleet_proto::TurnUri;
 
 use crate::chance::Chance;
 use crate::relay::Answer;
@@ -55,8 +56,9 @@ impl Client {
         } else {
             self.chance.pause(1, 100).await;
         }
-        for uri in uris {
-            let Some(relay) = world.relay_at(&uri.host) else {
+        for uri in uris.iter() {
+            let host = uri.parse::<TurnUri>().unwrap().host;
+            let Some(relay) = world.relay_at(&host) else {
                 world.broken(format_args!("a list leads to {uri}, where no relay is"));
                 return;
             };

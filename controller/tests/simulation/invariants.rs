@@ -162,7 +162,8 @@ pub(crate) fn all_is_well(world: &World) -> Result<(), String> {
         }
         for relay in &world.relays {
             let node = view.node(&relay.id);
-            if !node.is_some_and(|node| node.listed) {
+            // One that failed again and again is left out for ten minutes.
+            if !node.is_some_and(|node| node.listed || node.damped_for.is_some()) {
                 let health = node.map(|node| (node.health.name(), node.draining));
                 let id = &relay.id;
                 return Err(format!(

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
-use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::Policy;
-use turnfleet_controller::fleet::{Settings, Wishes};
+use turnfleet_controller::fleet::{ListSettings, Settings, Wishes};
 use turnfleet_controller::store::{MemoryStore, Sealer};
 use turnfleet_proto::{NodeId, PortRange};
 use turnfleet_turn::{Instant as Moment, Now};
@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) stormy: Duration,
     /// Virtual time without any, after which everything must be well.
     pub(crate) calm: Duration,
+    /// Whether operators rotate and revoke shared secrets.
+    pub(crate) rotations: bool,
     /// Milliseconds between two faults at most.
     pub(crate) fault_gap: u64,
     /// Milliseconds between two clients at most.
@@ -268,7 +270,8 @@ fn settings(plan: Plan) -> Settings {
             range: PortRange::DYNAMIC,
             relays_per_address: u32::try_from(plan.sharing).unwrap(),
         },
-        probing: true,
+        probe: ProbeMode::On,
+        lists: ListSettings::default(),
         rotate_secrets_every: None,
     }
 }

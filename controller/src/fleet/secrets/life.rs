@@ -384,7 +384,7 @@ impl Secrets {
         changes
     }
 
-    pub(super) fn is_minted(&self, generation: &SecretGeneration) -> bool {
+    fn is_minted(&self, generation: &SecretGeneration) -> bool {
         let minting = self.minting(&generation.scope);
         minting.is_some_and(|minting| minting.id == generation.id)
     }

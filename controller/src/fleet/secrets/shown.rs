@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::Instant;
 
-use super::{SecretGeneration, SecretScope, SecretState};
+use super::{SecretScope, SecretState};
 use crate::fleet::{Fleet, FleetView, NodeView};
 
 /// One generation of the shared secret, without the secret.
@@ -46,22 +46,7 @@ impl Fleet {
     }
 
     pub(in crate::fleet) fn minting(&self) -> Minting {
-        self.minting_by(|scope| self.secrets.minting(scope))
-    }
-
-    /// What credentials were minted with before the last rotation, where that is still accepted.
-    pub(in crate::fleet) fn former_minting(&self) -> Minting {
-        self.minting_by(|scope| {
-            let former = self.secrets.former(scope);
-            former.or_else(|| self.secrets.minting(scope))
-        })
-    }
-
-    fn minting_by<'a>(
-        &'a self,
-        choose: impl Fn(&SecretScope) -> Option<&'a SecretGeneration>,
-    ) -> Minting {
-        let secret = |scope: &SecretScope| choose(scope).map(|it| it.secret.clone());
+        let secret = |scope: &SecretScope| self.secrets.minting(scope).map(|it| it.secret.clone());
         let region = |scope: &SecretScope| match scope {
             SecretScope::Region(name) => Some((name.clone(), secret(scope)?)),
             SecretScope::Fleet | SecretScope::Tenant(_) => None,
