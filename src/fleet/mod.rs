@@ -7,6 +7,7 @@ mod audit;
 mod call;
 mod capacity;
 mod console;
+mod explain;
 mod nodes;
 mod secrets;
 mod table;
@@ -33,8 +34,10 @@ pub(crate) struct FleetArgs {
 enum Action {
     /// Every relay node: whether lists name it, or why not, and what it does
     Nodes,
-    /// What the fleet, its regions and zones can hold, and what they hold
+    /// What the fleet, its regions, zones and nodes can hold, what they hold, and when they will be full
     Capacity,
+    /// Why relay nodes are, or are not, in somebody's list
+    Explain(explain::Explain),
     /// Who changed what, the latest first
     Audit(audit::Audit),
     /// The API tokens: who may use the controller
@@ -65,6 +68,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Explain(explain) => explain.run(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Tokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),

@@ -5,7 +5,8 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, http, ice_servers, node_actions, nodes, secrets, tokens, turn_rest,
+    audit, capacity, dashboard, explain, http, ice_servers, node_actions, nodes, secrets, tokens,
+    turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -30,9 +31,19 @@ const COUNT: Field = Field::new(
     "The most URIs; there is a bound of the controller's own.",
 );
 const REGION: Field = Field::new("region", Kind::Name, "The region to prefer.");
+const ROOM: Field = Field::new(
+    "room",
+    Kind::Text(255),
+    "The room, whose users all get the same relays.",
+);
+const NAMES: Field = Field::new(
+    "names",
+    Kind::OneOf(&["turns", "all"]),
+    "Which URIs carry names: those of `turns:`, or all.",
+);
 
 const TURN: &[Field] = &[
-    Field::required("service", Kind::One("turn"), "Always turn."),
+    Field::required("service", Kind::OneOf(&["turn"]), "Always turn."),
     USER,
     TTL,
     Field::new(
@@ -42,6 +53,8 @@ const TURN: &[Field] = &[
     ),
     COUNT,
     REGION,
+    ROOM,
+    NAMES,
     Field::new(
         "key",
         Kind::Text(512),
@@ -64,6 +77,8 @@ const ICE: &[Field] = &[
     ),
     COUNT,
     REGION,
+    ROOM,
+    NAMES,
 ];
 
 /// All of them.
@@ -100,7 +115,7 @@ fn minting() -> Vec<Route> {
         Draft::new(method, "/turn", id, Access::Minting)
             .query(TURN)
             .serves(turn_rest::turn)
-            .answers::<turn_rest::Answer>()
+            .answers::<turn_rest::Answer<'_>>()
     };
     vec![
         turn(Method::GET, "turn")
@@ -110,7 +125,7 @@ fn minting() -> Vec<Route> {
         Draft::new(Method::POST, "/v1/ice-servers", "ice_servers", Access::Minting)
             .body(ICE)
             .serves(ice_servers::ice_servers)
-            .answers_with::<ice_servers::Answer>(201)
+            .answers_with::<ice_servers::Answer<'_>>(201)
             .says("A credential with a list of healthy relays", "The answer is what `RTCPeerConnection` takes as its configuration."),
     ]
 }
@@ -138,6 +153,16 @@ fn fleet() -> Vec<Route> {
             .calls(node_actions::undrain)
             .answers::<node_actions::Done<'_>>()
             .says("Takes a drain back", ""),
+        Draft::new(Method::GET, "/v1/nodes/{node}/explain", "explain_node", VIEWER)
+            .query(explain::QUERY)
+            .calls(explain::node)
+            .answers::<explain::Answer<'_>>()
+            .says("Why a node is, or is not, in somebody's list", ""),
+        Draft::new(Method::GET, "/v1/explain", "explain", VIEWER)
+            .query(explain::QUERY)
+            .calls(explain::fleet)
+            .answers::<explain::Answer<'_>>()
+            .says("Why relay nodes are, or are not, in somebody's list", "They stand in the order of the list."),
         Draft::new(Method::GET, "/v1/capacity", "capacity", VIEWER)
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()

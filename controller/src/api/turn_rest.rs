@@ -1,6 +1,6 @@
 //! `GET` and `POST /turn`: the TURN REST API (draft-uberti-behave-turn-rest), which conferencing servers and clients speak.
 //!
-//! The parameters `service`, `username`, `key`, `ttl`, `transports`, `count` and `region` stand in the query, or in the form
+//! The parameters `service`, `username`, `key`, `ttl`, `transports`, `count`, `region`, `room` and `names` stand in the query, or in the form
 //! of a POST. Parameters of other names are left alone, as the draft's callers add their own. The answer's `uris` are TURN
 //! URIs (RFC 7065) and hold no `stun:` one.
 
@@ -22,11 +22,11 @@ use crate::fleet::record::Scope;
 /// The answer of the TURN REST API.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TurnCredential")]
-pub(super) struct Answer {
+pub(super) struct Answer<'v> {
     username: String,
     password: String,
     ttl: u64,
-    uris: Vec<String>,
+    uris: &'v [&'v str],
 }
 
 /// `GET /turn` and `POST /turn`.
@@ -55,7 +55,7 @@ pub(crate) async fn turn(
         username: minted.credential.username,
         password: minted.credential.password,
         ttl: minted.ttl,
-        uris: minted.uris.iter().map(ToString::to_string).collect(),
+        uris: &minted.uris,
     })
     .into_response())
 }
@@ -105,6 +105,12 @@ fn credential_request(parameters: &Parameters) -> Result<CredentialRequest, ApiE
     }
     if let Some(region) = parameters.value("region")? {
         asked.region(region, &parameters.path("region"))?;
+    }
+    if let Some(room) = parameters.value("room")? {
+        asked.room(room, &parameters.path("room"))?;
+    }
+    if let Some(names) = parameters.value("names")? {
+        asked.names(names, &parameters.path("names"))?;
     }
     Ok(asked)
 }

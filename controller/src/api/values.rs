@@ -2,6 +2,7 @@
 //! check, the error that says where and what was expected, and the schema in the API's document.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
@@ -30,8 +31,10 @@ pub(crate) struct Field {
 pub(crate) enum Kind {
     /// 1 to 63 letters, digits, `-`, `_` and `.`.
     Name,
-    /// Exactly this.
-    One(&'static str),
+    /// Exactly one of these.
+    OneOf(&'static [&'static str]),
+    /// An IP address.
+    Address,
     /// At most so many bytes, without control characters.
     Text(usize),
     /// A whole number within both bounds.
@@ -76,7 +79,10 @@ impl Field {
             Kind::Text(max) => {
                 json!({ "type": "string", "maxLength": max, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" })
             }
-            Kind::One(text) => json!({ "type": "string", "enum": [text] }),
+            Kind::OneOf(names) => json!({ "type": "string", "enum": names }),
+            Kind::Address => {
+                json!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
+            }
             Kind::Whole(least, most) => {
                 json!({ "type": "integer", "minimum": least, "maximum": most })
             }
@@ -109,7 +115,8 @@ impl Field {
         match self.kind {
             Kind::Name => NAME.to_owned(),
             Kind::Text(max) => format!("a text of at most {max} bytes without control characters"),
-            Kind::One(text) => text.to_owned(),
+            Kind::OneOf(names) => names.join(" or "),
+            Kind::Address => "an IP address".to_owned(),
             Kind::Whole(least, u64::MAX) => format!("a whole number, at least {least}"),
             Kind::Whole(least, most) => format!("a whole number from {least} to {most}"),
             Kind::Some(names) | Kind::Any(names) => {
@@ -130,7 +137,14 @@ impl Field {
                 let fits = |text: &&str| text.len() <= max && !text.chars().any(char::is_control);
                 value.as_str().filter(fits).map(Given::text)
             }
-            Kind::One(text) => (value == text).then(|| Given::text(text)),
+            Kind::OneOf(names) => {
+                let known = names.iter().find(|name| value == **name);
+                known.map(|name| Given::text(name))
+            }
+            Kind::Address => {
+                let text = value.as_str()?;
+                text.parse::<IpAddr>().ok().map(|_| Given::text(text))
+            }
             Kind::Whole(least, most) => {
                 let within = |number: &u64| (least..=most).contains(number);
                 whole(value).filter(within).map(Given::Whole)
@@ -208,7 +222,12 @@ impl Values {
                 Some(Kind::Some(_) | Kind::Any(_)) => text.split(',').collect(),
                 Some(Kind::Flag) => text.parse::<bool>().map_or(json!(text), |flag| json!(flag)),
                 Some(
-                    Kind::Name | Kind::One(_) | Kind::Text(_) | Kind::Secret(_) | Kind::SecretScope,
+                    Kind::Name
+                    | Kind::OneOf(_)
+                    | Kind::Address
+                    | Kind::Text(_)
+                    | Kind::Secret(_)
+                    | Kind::SecretScope,
                 )
                 | None => json!(text),
             };
