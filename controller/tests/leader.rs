@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use prost::Message as _;
+use turnfleet_proto::store::LeaderRecord;
 use turnfleet_controller::FleetError;
 use turnfleet_controller::fleet::record::{ControllerRecord, Policy};
 use turnfleet_controller::fleet::{Settings, Wishes};
@@ -90,7 +92,10 @@ async fn a_leader_whose_term_is_over_writes_nothing() {
     first.task.await.unwrap();
     let other = Put {
         key: keys::LEADER.to_owned(),
-        value: Vec::new(),
+        value: LeaderRecord {
+            controller_id: "other".into(),
+        }
+        .encode_to_vec(),
         lease: None,
     };
     let elected = Txn {
@@ -147,7 +152,8 @@ async fn upkeep(
             relays_per_address: 1,
         },
         rotate_secrets_every: None,
-        probing: false,
+        probe: turnfleet_controller::config::ProbeMode::Off,
+        lists: turnfleet_controller::fleet::ListSettings::default(),
     };
     let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
     let (reconciler, handle) = Reconciler::open(Arc::new(store.clone()), sealer, settings, &wishes)

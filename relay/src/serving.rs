@@ -36,6 +36,7 @@ pub(crate) struct Serving {
     applied: watch::Sender<AppliedPolicy>,
     drain: watch::Sender<Drain>,
     alternates: ArcSwap<Alternates>,
+    shard_clock: Mutex<process::ShardClock>,
 }
 
 enum Shards {
@@ -99,6 +100,7 @@ impl Serving {
             applied: watch::Sender::default(),
             drain: watch::Sender::default(),
             alternates: ArcSwap::default(),
+            shard_clock: Mutex::default(),
         }
     }
 
@@ -322,6 +324,8 @@ impl Serving {
             relayed_ports_used: usage.ports_used.into(),
             relayed_ports_total: usage.ports_granted.into(),
             file_descriptors_used: process::file_descriptors() / self.nodes_in_process,
+            memory_bytes: process::memory_used() / self.nodes_in_process,
+            busiest_shard_permille: self.busiest_shard_permille(),
             packets_dropped: DropReason::ALL
                 .iter()
                 .map(|&reason| counters.drops(reason))
@@ -347,6 +351,13 @@ impl Serving {
             }
         }
         load
+    }
+
+    fn busiest_shard_permille(&self) -> u32 {
+        let clock = self.shard_clock.lock();
+        clock
+            .unwrap_or_else(PoisonError::into_inner)
+            .busiest_permille()
     }
 
     /// Ends every allocation and waits for the threads of the shards.

@@ -65,6 +65,8 @@ pub struct NodeRecord {
     pub allocations: u64,
     #[prost(uint64, tag = "10")]
     pub file_descriptors: u64,
+    #[prost(uint64, tag = "15")]
+    pub memory_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeListener {
