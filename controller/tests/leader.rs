@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use prost::Message as _;
-use turnfleet_proto::store::LeaderRecord;
 use turnfleet_controller::FleetError;
 use turnfleet_controller::fleet::record::{ControllerRecord, Policy};
 use turnfleet_controller::fleet::{Settings, Wishes};
 use turnfleet_controller::leader::{Leadership, Term, stand};
 use turnfleet_controller::reconcile::Reconciler;
 use turnfleet_controller::store::{EmbeddedStore, Put, Sealer, Store, Txn, keys};
+use turnfleet_proto::store::LeaderRecord;
 
 struct Candidate {
     term: watch::Receiver<Option<Term>>,
