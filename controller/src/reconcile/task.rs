@@ -74,6 +74,10 @@ struct Channels {
 }
 
 /// What the task wakes for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on the stack"
+)]
 enum Step {
     Request(Request),
     Followed,
