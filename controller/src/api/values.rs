@@ -220,7 +220,9 @@ impl Values {
                     Err(_) => json!(text),
                 },
                 Some(Kind::Some(_) | Kind::Any(_)) => text.split(',').collect(),
-                Some(Kind::Flag) => text.parse::<bool>().map_or(json!(text), |flag| json!(flag)),
+                Some(Kind::Flag) => text
+                    .parse::<bool>()
+                    .map_or_else(|_| json!(text), |flag| json!(flag)),
                 Some(
                     Kind::Name
                     | Kind::OneOf(_)
