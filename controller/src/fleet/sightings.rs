@@ -167,7 +167,9 @@ impl NodeState {
         }
         Some(wire::Sighting {
             node_id: id.to_string(),
-            incarnation: self.incarnation.map_or_else(Vec::new, |known| known.to_vec()),
+            incarnation: self
+                .incarnation
+                .map_or_else(Vec::new, |known| known.to_vec()),
             session: session.into(),
             silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
             applied_generation: self.applied_generation,
