@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 pub mod fleet;
 pub mod leader;
+pub mod maintenance;
 mod metrics;
 mod peers;
 mod probe;

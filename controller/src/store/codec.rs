@@ -23,6 +23,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
         Record::Controller(controller) => encode_controller(controller).1,
         Record::Epoch(epoch) => wire::EpochRecord {
             epoch: epoch.to_vec(),
+            former: Vec::new(),
         }
         .encode_to_vec(),
         Record::Generation(generation) => wire::GenerationRecord {

@@ -6,6 +6,7 @@
 //! goes when the lease ends. Nothing here knows what the values mean, save `keys` and `codec`, which turn the fleet's records
 //! into entries and back.
 
+pub mod archive;
 pub mod audit;
 pub mod codec;
 mod embedded;
@@ -14,6 +15,7 @@ pub mod keys;
 mod memory;
 pub(crate) mod open;
 mod seal;
+pub mod transfer;
 
 use std::time::Duration;
 
@@ -206,6 +208,17 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A transfer into this store was begun and not finished.
+    #[error(
+        "it holds half of a fleet, for a restore or a migration was cut off: do that again, or `turnfleet controller restore` a backup"
+    )]
+    HalfRestored,
+    /// The fleet was moved to another store.
+    #[error("its fleet was moved to {to}: name that in `store.etcd`, or restore a backup with --replace to use this one again")]
+    Moved {
+        /// Where it is.
+        to: String,
+    },
     /// A sealed value that does not open.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -242,6 +255,8 @@ impl StoreError {
             | Self::File { .. }
             | Self::TooLarge { .. }
             | Self::Damaged { .. }
+            | Self::HalfRestored
+            | Self::Moved { .. }
             | Self::Seal(_) => false,
         }
     }

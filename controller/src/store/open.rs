@@ -40,7 +40,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StoreError> {
 async fn is_fresh(store: &EtcdStore) -> Result<bool, StoreError> {
     let mut failures = 0;
     loop {
-        match store.range(keys::SCHEMA).await {
+        match store.range(keys::META).await {
             Ok(range) => return Ok(range.entries.is_empty()),
             Err(error) if error.is_retryable() => {
                 tell(&error, failures);
