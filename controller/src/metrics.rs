@@ -12,6 +12,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::fleet::record::Stage;
 use crate::fleet::{FleetView, Health};
 
 /// One metric, as the reference shows it.
@@ -49,6 +50,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions: IntGauge,
     pub(crate) controllers_in_sight: IntGauge,
     pub(crate) sessions_ended: IntCounterVec,
+    pub(crate) reloads: IntCounterVec,
     pub(crate) probes: IntCounterVec,
     pub(crate) probe_seconds: Histogram,
     fleet: FleetGauges,
@@ -61,6 +63,8 @@ struct FleetGauges {
     listed: IntGauge,
     draining: IntGauge,
     generation: IntGauge,
+    rollout: IntGaugeVec,
+    restored: IntGauge,
     behind: IntGauge,
     allocations: IntGauge,
     ports_used: IntGauge,
@@ -111,6 +115,11 @@ impl Metrics {
                 "Control sessions that ended.",
                 &["how"],
             ),
+            reloads: make.counters(
+                "reloads_total",
+                "Configurations that were read again while the controller ran, and taken over or refused.",
+                &["outcome"],
+            ),
             probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
             probe_seconds: make.histogram(
                 "probe_duration_seconds",
@@ -156,6 +165,15 @@ impl FleetGauges {
             listed: make.gauge("nodes_listed", "Nodes that lists may name."),
             draining: make.gauge("nodes_draining", "Nodes that are being emptied."),
             generation: make.gauge("policy_generation", "Generation of the policy snapshot."),
+            rollout: make.gauges(
+                "policy_rollout",
+                "1 for how far the latest change of the policy has come; `stopped` wants an operator.",
+                &["stage"],
+            ),
+            restored: make.gauge(
+                "store_restored",
+                "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
+            ),
             behind: make.gauge(
                 "nodes_behind",
                 "Connected nodes that do not run the current generation.",
@@ -181,6 +199,15 @@ impl FleetGauges {
             node.connected && node.applied_generation != view.generation
         }));
         self.generation.set(signed(view.generation));
+        let stage = view
+            .rollout
+            .as_ref()
+            .map_or("all", |rollout| rollout.stage.name());
+        for name in Stage::NAMES {
+            let gauge = self.rollout.with_label_values(&[name]);
+            gauge.set(i64::from(name == stage));
+        }
+        self.restored.set(i64::from(view.restored.is_some()));
         let total = view.capacity().total;
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));

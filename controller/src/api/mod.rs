@@ -15,6 +15,8 @@ mod ice_servers;
 mod node_actions;
 mod nodes;
 mod parameters;
+mod policy_actions;
+mod policy_talk;
 mod rate;
 mod seats;
 mod serve;

@@ -49,7 +49,7 @@ pub(crate) async fn forget(
     Ok(done(&node))
 }
 
-fn admit(app: &App, node: &str, request: &Request) -> Result<NodeId, ApiError> {
+pub(super) fn admit(app: &App, node: &str, request: &Request) -> Result<NodeId, ApiError> {
     let token = bearer_token(request.headers())?;
     app.guard
         .admit(&app.handle.view(), token, Scope::Operator)?;

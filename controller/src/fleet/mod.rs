@@ -10,13 +10,17 @@ mod alternates;
 mod capacity;
 mod health;
 mod liveness;
+mod membership;
 pub(crate) mod node;
+mod node_policy;
 mod placement;
 mod plan;
 mod port_grants;
 mod reason;
 pub mod record;
 mod registry;
+mod restored;
+mod rollout;
 mod secrets;
 mod sightings;
 mod snapshot;
@@ -32,7 +36,10 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
-use record::{ApiToken, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
+use record::{
+    ApiToken, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey, Rollout, Setting,
+    StaticUser, TokenHash,
+};
 use registry::NodeState;
 
 pub use alternates::AlternatePool;
@@ -40,11 +47,13 @@ pub use capacity::{FleetCapacity, Gauge, Rates, Saturation, Totals};
 pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
 pub use node::{
     Capacity, Counters, Identity, Incarnation, Listener, Load, Registration, RegistrationError,
-    Transport,
+    Running, Transport,
 };
+pub use node_policy::{NodePolicies, NodePolicy};
 pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use reason::Reason;
+pub use restored::Restored;
 pub use secrets::WEAK_SECRET_BYTES;
 pub use sightings::{ControllerId, Sighting};
 pub use start::{Fresh, Wishes};
@@ -135,13 +144,16 @@ pub struct Fleet {
     epoch: Epoch,
     generation: u64,
     generation_since: Instant,
+    restored: Option<Restored>,
     policy: Option<Policy>,
+    rollout: Option<Rollout>,
+    rollout_since: Instant,
     grants: port_grants::Grants,
     secrets: secrets::Secrets,
     nonce_keys: secrets::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
-    join_tokens: BTreeMap<TokenHash, String>,
+    join_tokens: BTreeMap<TokenHash, JoinToken>,
     kept: BTreeMap<Setting, String>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -158,7 +170,10 @@ impl Fleet {
             epoch: Epoch::default(),
             generation: 0,
             generation_since: Instant::default(),
+            restored: None,
             policy: None,
+            rollout: None,
+            rollout_since: Instant::default(),
             grants: BTreeMap::new(),
             secrets: BTreeMap::new(),
             nonce_keys: BTreeMap::new(),
@@ -211,6 +226,12 @@ impl Fleet {
         self.revisions.keys()
     }
 
+    /// The revision that wrote the record at `key`; zero where there is none.
+    #[must_use]
+    pub fn revision(&self, key: &RecordKey) -> u64 {
+        self.revisions.get(key).copied().unwrap_or(0)
+    }
+
     /// Folds what happened.
     pub fn apply(&mut self, now: Now, event: Event) {
         match event {
@@ -232,8 +253,10 @@ impl Fleet {
                 number,
                 registration,
             } => {
+                let reported = self.reported(&registration.running);
                 if let Some(node) = self.nodes.get_mut(&registration.id) {
                     node.opened(now, number, *registration);
+                    node.came_with = reported;
                 }
             }
             Event::Heartbeat {
@@ -279,7 +302,7 @@ impl Fleet {
         for node in self.nodes.values_mut() {
             changed |= node.liveness.tick(now.instant);
         }
-        changed
+        changed | self.look_for_restore(now.instant)
     }
 
     /// Whether the node of that id lives.
@@ -310,11 +333,9 @@ impl Fleet {
         let secret = self.minting_secret().cloned();
         FleetView {
             generation: self.generation,
-            realm: self
-                .policy
-                .as_ref()
-                .map_or("", |policy| &policy.realm)
-                .into(),
+            restored: self.restored.clone(),
+            rollout: self.rollout.clone().map(Arc::new),
+            realm: self.base_policy().map_or("", |policy| &policy.realm).into(),
             region: self.settings.region.as_str().into(),
             secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
             api_tokens: Arc::clone(&self.api_tokens),
@@ -342,12 +363,16 @@ impl Fleet {
 
     fn stored(&mut self, now: Now, record: Record) {
         match record {
-            Record::Epoch(epoch) => self.epoch = epoch,
+            Record::Epoch(epoch) => self.enter(epoch),
             Record::Generation(generation) => {
                 self.generation = generation;
                 self.generation_since = now.instant;
             }
             Record::Policy(policy) => self.policy = Some(policy),
+            Record::Rollout(rollout) => {
+                self.rollout = Some(rollout);
+                self.rollout_since = now.instant;
+            }
             Record::Node(record) => self.store_node(record),
             Record::Desired(node, desired) => self.desire(node, Some(desired)),
             Record::Grant(grant) => {
@@ -362,7 +387,7 @@ impl Fleet {
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
             }
-            Record::JoinToken(hash, name) => drop(self.join_tokens.insert(hash, name)),
+            Record::JoinToken(hash, token) => drop(self.join_tokens.insert(hash, token)),
             Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
         }
     }
@@ -370,7 +395,7 @@ impl Fleet {
     fn deleted(&mut self, key: &RecordKey) {
         match key {
             // They are written and never deleted; a store without them starts anew.
-            RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy => {}
+            RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy | RecordKey::Rollout => {}
             RecordKey::Node(id) => {
                 self.nodes.remove(id);
                 self.by_credential.retain(|_, owner| owner != id);
@@ -390,10 +415,15 @@ impl Fleet {
         }
     }
 
-    fn store_node(&mut self, record: record::NodeRecord) {
+    fn store_node(&mut self, record: NodeRecord) {
         let id = record.id.clone();
-        self.by_credential.retain(|_, owner| *owner != id);
-        self.by_credential.insert(record.credential, id.clone());
+        let known = self.nodes.get(&id).and_then(|node| node.record.as_ref());
+        for hash in known.into_iter().flat_map(NodeRecord::credentials) {
+            self.by_credential.remove(&hash);
+        }
+        for hash in record.credentials() {
+            self.by_credential.insert(hash, id.clone());
+        }
         let probing = self.settings.probing;
         let node = self
             .nodes

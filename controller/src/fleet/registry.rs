@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use turnfleet_proto::NodeId;
-use turnfleet_turn::Now;
+use turnfleet_turn::{Instant, Now};
 
 use super::capacity::{RateMeter, SaturationMeter, granted_ports, saturation};
 use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
@@ -29,6 +29,10 @@ pub(super) struct NodeState {
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
     pub(super) refusal: Option<Box<str>>,
+    /// When its session opened.
+    pub(super) opened_at: Instant,
+    /// The generation of the store's own epoch that it ran when its session opened.
+    pub(super) came_with: u64,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) draining: bool,
@@ -52,6 +56,8 @@ impl NodeState {
             elsewhere: Elsewhere::default(),
             applied_generation: 0,
             refusal: None,
+            opened_at: Instant::default(),
+            came_with: 0,
             identity: Arc::default(),
             incarnation: None,
             draining: false,
@@ -85,7 +91,8 @@ impl NodeState {
         self.begin(now, Some(registration.incarnation), same);
         self.session = Some(number);
         self.own = OwnSession::Open { heard: now.instant };
-        self.applied_generation = registration.applied_generation;
+        self.applied_generation = registration.running.generation;
+        self.opened_at = now.instant;
         self.refusal = None;
         self.draining = false;
         self.last_heartbeat = Some(now.unix);

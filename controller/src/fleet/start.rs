@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use turnfleet_proto::credentials::SharedSecret;
 
 use super::record::{
-    ApiToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash, token_hash,
+    ApiToken, JoinToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash,
+    token_hash,
 };
 use super::{Fleet, Plan, secrets};
 
@@ -53,9 +54,13 @@ impl Fleet {
             name: OWN_TOKEN.to_owned(),
             scopes: vec![Scope::Admin],
         };
+        let configured = JoinToken {
+            name: OWN_TOKEN.to_owned(),
+            ..JoinToken::default()
+        };
         let mut wanted = vec![
             Record::Policy(wishes.policy.clone()),
-            Record::JoinToken(token_hash(accepted), OWN_TOKEN.to_owned()),
+            Record::JoinToken(token_hash(accepted), configured),
             Record::ApiToken(token_hash(&api_token), own),
             Record::Setting(Setting::JoinToken, join_token),
             Record::Setting(Setting::ApiToken, api_token),
@@ -65,12 +70,14 @@ impl Fleet {
         wanted.extend(tokens.map(|(hash, token)| Record::ApiToken(hash, token)));
 
         let keys: BTreeSet<_> = wanted.iter().map(Record::key).collect();
-        let stale = |key: &&RecordKey| is_configured(key) && !keys.contains(key);
+        let stale =
+            |key: &&RecordKey| is_configured(key) && !keys.contains(key) && !self.is_operators(key);
         let mut deletes: BTreeSet<_> = self.revisions.keys().filter(stale).cloned().collect();
         let mut puts: Vec<_> = wanted
             .into_iter()
             .filter(|record| !self.holds(record))
             .collect();
+        puts.extend(self.begin_rollout(&wishes.policy).map(Record::Rollout));
         let given = wishes.shared_secret.as_ref();
         let secret = secrets::adopt(&self.secrets, given, unix, || fresh.shared_secret);
         let upkeep = secrets::upkeep(&self.secrets, &self.nonce_keys, unix, || fresh.nonce_key);
@@ -81,16 +88,27 @@ impl Fleet {
         self.plan(puts, deletes.into_iter().collect())
     }
 
+    /// Whether an operator made the record at `key`, so that the configuration does not decide on it.
+    fn is_operators(&self, key: &RecordKey) -> bool {
+        let RecordKey::JoinToken(hash) = key else {
+            return false;
+        };
+        self.join_tokens
+            .get(hash)
+            .is_some_and(|token| token.by_operator)
+    }
+
     /// Whether the store holds exactly this, of the kinds that the configuration decides.
     fn holds(&self, record: &Record) -> bool {
         match record {
             Record::Policy(policy) => self.policy.as_ref() == Some(policy),
             Record::User(user) => self.users.get(&user.name_hash()) == Some(user),
             Record::ApiToken(hash, token) => self.api_tokens.get(hash) == Some(token),
-            Record::JoinToken(hash, name) => self.join_tokens.get(hash) == Some(name),
+            Record::JoinToken(hash, token) => self.join_tokens.get(hash) == Some(token),
             Record::Setting(setting, value) => self.kept.get(setting) == Some(value),
             Record::Epoch(_)
             | Record::Generation(_)
+            | Record::Rollout(_)
             | Record::Node(_)
             | Record::Desired(..)
             | Record::Grant(_)
@@ -107,6 +125,7 @@ fn is_configured(key: &RecordKey) -> bool {
         RecordKey::Epoch
         | RecordKey::Generation
         | RecordKey::Policy
+        | RecordKey::Rollout
         | RecordKey::Node(_)
         | RecordKey::Desired(_)
         | RecordKey::Grant(..)

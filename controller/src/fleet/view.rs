@@ -12,7 +12,8 @@ use super::capacity::{Rates, Saturation};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
-use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
+use super::record::{ApiToken, PortGrant, Rollout, TokenHash, token_hash};
+use super::restored::Restored;
 use super::sightings::ControllerId;
 
 /// The fleet at one moment.
@@ -20,6 +21,10 @@ use super::sightings::ControllerId;
 pub struct FleetView {
     /// The generation of the policy snapshot.
     pub generation: u64,
+    /// What says that the store is an old one; nothing is pushed then.
+    pub restored: Option<Restored>,
+    /// How far a changed policy has come; `None` where it was never changed.
+    pub rollout: Option<Arc<Rollout>>,
     /// The REALM of every relay.
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.

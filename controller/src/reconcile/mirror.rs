@@ -139,6 +139,9 @@ impl Mirror {
             if plan.is_empty() {
                 return Ok(());
             }
+            if plan.raises_generation() && !plan.begins_epoch() {
+                self.fleet.require_current()?;
+            }
             match self.store.commit(self.txn(&plan)?).await? {
                 Outcome::Committed { revision } => {
                     return Ok(self.catch_up(now, revision).await?);

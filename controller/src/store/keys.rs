@@ -7,6 +7,7 @@
 //! | `meta/epoch` | `EpochRecord` |
 //! | `gen` | `GenerationRecord` |
 //! | `policy` | `PolicyRecord` |
+//! | `rollout` | `RolloutRecord` |
 //! | `nodes/{node}` | `NodeRecord` |
 //! | `desired/{node}` | `DesiredRecord` |
 //! | `ports/{public ip}/{first}` | `PortGrantRecord` |
@@ -35,6 +36,7 @@ pub fn path(key: &RecordKey) -> String {
         RecordKey::Epoch => EPOCH.to_owned(),
         RecordKey::Generation => format!("{PREFIX}gen"),
         RecordKey::Policy => format!("{PREFIX}policy"),
+        RecordKey::Rollout => format!("{PREFIX}rollout"),
         RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
         RecordKey::Desired(node) => format!("{PREFIX}desired/{node}"),
         RecordKey::Grant(ip, first) => format!("{PREFIX}ports/{ip}/{first:05}"),
@@ -58,6 +60,7 @@ pub fn parse(path: &str) -> Option<RecordKey> {
     Some(match kind {
         "gen" if name.is_empty() => RecordKey::Generation,
         "policy" if name.is_empty() => RecordKey::Policy,
+        "rollout" if name.is_empty() => RecordKey::Rollout,
         "nodes" => RecordKey::Node(name.parse().ok()?),
         "desired" => RecordKey::Desired(name.parse().ok()?),
         "ports" => {
@@ -108,6 +111,7 @@ mod tests {
             RecordKey::Epoch,
             RecordKey::Generation,
             RecordKey::Policy,
+            RecordKey::Rollout,
             RecordKey::Node("relay-0".parse().unwrap()),
             RecordKey::Desired("a.b".parse().unwrap()),
             RecordKey::Grant("192.0.2.1".parse().unwrap(), 49152),

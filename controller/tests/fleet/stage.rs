@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use turnfleet_controller::config::PortPlan;
 use turnfleet_controller::fleet::record::{
-    NodeRecord, Policy, Record, SecretGeneration, SecretState,
+    Membership, NodeRecord, Policy, Record, SecretGeneration, SecretState,
 };
 use turnfleet_controller::fleet::{
     Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, Listener, Load, ProbeFailure,
-    ProbeOutcome, Probing, Registration, Settings, Transport, UriKind,
+    ProbeOutcome, Probing, Registration, Running, Settings, Transport, UriKind,
 };
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange};
@@ -119,6 +119,7 @@ impl Stage {
             id: id(number),
             credential: [number; 32],
             identity: Some(identity.clone()),
+            membership: Membership::default(),
         };
         self.store(Record::Node(record));
         self.sessions += 1;
@@ -126,7 +127,10 @@ impl Stage {
             id: id(number),
             incarnation: [incarnation; 16],
             identity,
-            applied_generation: self.fleet.generation(),
+            running: Running {
+                generation: self.fleet.generation(),
+                ..Running::default()
+            },
             allocations: 0,
         });
         let event = Event::SessionOpened {

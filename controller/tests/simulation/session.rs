@@ -269,7 +269,7 @@ pub(crate) async fn join(relay: &Relay, handle: &Handle) {
     let run = Run::new(Process::default(), &mut relay.state.borrow_mut().chance);
     let opened = handle.open_session(&credential, hello(relay, &run)).await;
     let session = opened.unwrap();
-    let snapshot = session.snapshots.borrow().as_ref().clone();
+    let snapshot = session.snapshot().unwrap();
     handle.session_ended(session.key, Ended::Goodbye).await;
     relay.state.borrow_mut().disk = Disk {
         snapshot: Some((credential.clone(), snapshot)),

@@ -11,6 +11,9 @@ use turnfleet_turn::Transport;
 use super::identity::Identity;
 use crate::node::BoundListener;
 
+/// Deltas, and the messages that came with them.
+const PROTOCOL: u32 = 1;
+
 /// The fixed part of every Hello.
 #[derive(Clone, Debug)]
 pub(crate) struct Introduction {
@@ -25,12 +28,22 @@ pub(crate) struct Introduction {
     pub(crate) file_descriptors: u64,
 }
 
+/// The policy that the node runs, as the controller tells it from others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// Zero for none.
+    pub(crate) generation: u64,
+    pub(crate) epoch: Vec<u8>,
+    /// Empty where the controller gave none.
+    pub(crate) sha256: Vec<u8>,
+}
+
 impl Introduction {
     /// The first message of a session. `allocations` live at this moment.
     pub(crate) fn hello(
         &self,
         identity: &Identity,
-        applied_generation: u64,
+        applied: Applied,
         allocations: u64,
     ) -> fleet::Hello {
         fleet::Hello {
@@ -46,7 +59,10 @@ impl Introduction {
                 allocations: self.allocations.into(),
                 file_descriptors: self.file_descriptors,
             }),
-            applied_generation,
+            applied_generation: applied.generation,
+            applied_epoch: applied.epoch,
+            applied_sha256: applied.sha256,
+            protocol: PROTOCOL,
             allocations,
         }
     }

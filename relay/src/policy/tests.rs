@@ -37,6 +37,7 @@ fn snapshot() -> fleet::Snapshot {
         }),
         limits: None,
         tenant: None,
+        epoch: Vec::new(),
     }
 }
 
