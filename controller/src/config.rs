@@ -13,16 +13,22 @@ use serde::{Deserialize, Serialize};
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
-    ApiTokenConfig, Config, ListenerConfig, Opaque, PortPlan, ProbeConfig, TlsFiles,
+    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, PortPlan, ProbeConfig,
+    StoreConfig, TlsFiles,
 };
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawConfig {
-    /// The directory of the embedded store and of the key that seals the secrets in it. Made where it is missing. One
-    /// controller uses it at a time.
+    /// The directory of the embedded store, of the key that seals the secrets in it, and of the tokens that the controller
+    /// leaves for its operator. Made where it is missing. One controller uses it at a time.
     pub state_dir: PathBuf,
+    /// Where the fleet's state is kept: in `state_dir`, unless `store.etcd` is set.
+    pub store: RawStore,
+    /// What this controller is called among those of the fleet: lower-case letters, digits, `-` and `.`. Without it, the
+    /// name of the machine.
+    pub id: Option<String>,
     /// The HTTP API.
     pub http: RawHttp,
     /// The gRPC listener that relays connect to.
@@ -48,6 +54,8 @@ pub struct RawConfig {
     pub credentials: RawCredentials,
     /// Which peers clients may reach through the relays.
     pub peers: RawPeers,
+    /// The life of shared secrets.
+    pub secrets: RawSecrets,
     /// Bounds that every relay enforces.
     pub limits: RawLimits,
     /// What the users of the default tenant may do.
@@ -67,6 +75,8 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from("/var/lib/turnfleet/controller"),
+            store: RawStore::default(),
+            id: None,
             http: RawHttp::default(),
             grpc: RawGrpc::default(),
             realm: "turnfleet.local".to_owned(),
@@ -78,6 +88,7 @@ impl Default for RawConfig {
             relays_per_address: 1,
             credentials: RawCredentials::default(),
             peers: RawPeers::default(),
+            secrets: RawSecrets::default(),
             limits: RawLimits::default(),
             tenant: RawTenant::default(),
             probe: RawProbe::default(),
@@ -88,12 +99,46 @@ impl Default for RawConfig {
     }
 }
 
+/// Where the fleet's state is kept.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStore {
+    /// The file with the key that seals secrets in the store: 32 random bytes in base64, for its owner only. Without it,
+    /// `store.key` in `state_dir`, made at the first start. Controllers on one etcd need the same key, so it must be named
+    /// then; it is made where etcd holds no fleet yet.
+    pub key_file: Option<PathBuf>,
+    /// The etcd that all controllers of the fleet share.
+    pub etcd: Option<RawEtcd>,
+}
+
+/// An etcd cluster, 3.4 or later. Everything is kept below `/tf/`.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawEtcd {
+    /// The client URLs of its members, such as `https://10.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// The certificate authority of its members, a PEM file. Without it etcd is spoken to without TLS.
+    pub ca: Option<PathBuf>,
+    /// The certificate that this controller shows to etcd, a PEM file.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, a PEM file.
+    pub key: Option<PathBuf>,
+    /// The user, where etcd asks for one; its role needs to read and write the prefix `/tf/`.
+    pub user: Option<String>,
+    /// The password of the user.
+    pub password: Option<String>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+}
+
 /// The HTTP API.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHttp {
     /// Where it listens, `ip:port`. Port 0 takes a free one.
     pub address: String,
+    /// Where other controllers reach it, `host:port`. Without it, at the address.
+    pub advertise: Option<String>,
     /// Serve HTTPS with this certificate.
     pub tls: Option<RawTls>,
     /// Origins whose pages may call the API from a browser, such as `https://meet.example.org`, or `*`.
@@ -104,6 +149,7 @@ impl Default for RawHttp {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:8080".to_owned(),
+            advertise: None,
             tls: None,
             cors_origins: Vec::new(),
         }
@@ -116,6 +162,8 @@ impl Default for RawHttp {
 pub struct RawGrpc {
     /// Where relays connect, `ip:port`. Port 0 takes a free one.
     pub address: String,
+    /// Where other controllers, and relays that are sent here by them, reach it, `host:port`. Without it, at the address.
+    pub advertise: Option<String>,
     /// The certificate; required unless the address is a loopback address.
     pub tls: Option<RawTls>,
 }
@@ -124,6 +172,7 @@ impl Default for RawGrpc {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:8081".to_owned(),
+            advertise: None,
             tls: None,
         }
     }
@@ -161,6 +210,15 @@ impl Default for RawCredentials {
     fn default() -> Self {
         Self { ttl_seconds: 3600 }
     }
+}
+
+/// The life of the shared secrets that credentials are minted with.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSecrets {
+    /// Rotate a secret when it is so old, in seconds: 3600 to 31536000, or 0 to leave it to `turnfleet fleet secrets rotate`.
+    /// Pinned secrets are never rotated.
+    pub rotate_every_seconds: u64,
 }
 
 /// Which peers clients may reach. Private addresses are refused unless they are allowed here; loopback, link-local, metadata

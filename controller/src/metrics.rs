@@ -65,6 +65,8 @@ struct FleetGauges {
     generation: IntGauge,
     rollout: IntGaugeVec,
     restored: IntGauge,
+    leader: IntGauge,
+    store_stale: IntGauge,
     behind: IntGauge,
     allocations: IntGauge,
     ports_used: IntGauge,
@@ -174,6 +176,14 @@ impl FleetGauges {
                 "store_restored",
                 "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
             ),
+            leader: make.gauge(
+                "leader",
+                "1 on the controller that does the work that one alone may do.",
+            ),
+            store_stale: make.gauge(
+                "store_stale",
+                "1 while the store does not answer: what is known is served, and nothing can be changed.",
+            ),
             behind: make.gauge(
                 "nodes_behind",
                 "Connected nodes that do not run the current generation.",
@@ -208,6 +218,8 @@ impl FleetGauges {
             gauge.set(i64::from(name == stage));
         }
         self.restored.set(i64::from(view.restored.is_some()));
+        self.leader.set(view.leads.into());
+        self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));

@@ -4,6 +4,7 @@
 
 mod mirror;
 mod orders;
+mod secrets;
 mod surroundings;
 mod task;
 
@@ -143,8 +144,18 @@ enum Request {
     },
     Change {
         planner: Planner,
+        extent: Extent,
         answer: Answer<()>,
     },
+}
+
+/// How a change may be written.
+#[derive(Clone, Copy, Debug)]
+enum Extent {
+    /// At once or not at all.
+    Whole,
+    /// In as many transactions as the store needs.
+    Parts,
 }
 
 /// What has to be written for an operator's wish to come true. It may be asked again, when a concurrent change came first.
@@ -351,8 +362,14 @@ impl Handle {
     /// When the store fails.
     pub async fn reconfigure(&self, wishes: Wishes) -> Result<(), FleetError> {
         let fresh = Fresh::draw(&SystemRandom::new())?;
-        self.change(move |fleet, now| Ok(fleet.plan_start(&wishes, fresh.clone(), now.unix)))
-            .await
+        let planner: Planner =
+            Box::new(move |fleet, now| Ok(fleet.plan_start(&wishes, fresh.clone(), now)));
+        self.ask(|answer| Request::Change {
+            planner,
+            extent: Extent::Parts,
+            answer,
+        })
+        .await
     }
 
     /// Follows a store that was restored from an older backup, as another epoch.
@@ -374,7 +391,12 @@ impl Handle {
         planner: impl Fn(&Fleet, Now) -> Result<Plan, FleetError> + Send + Sync + 'static,
     ) -> Result<(), FleetError> {
         let planner = Box::new(planner);
-        self.ask(|answer| Request::Change { planner, answer }).await
+        self.ask(|answer| Request::Change {
+            planner,
+            extent: Extent::Whole,
+            answer,
+        })
+        .await
     }
 
     /// What is known of the fleet.

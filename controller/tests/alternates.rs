@@ -35,6 +35,7 @@ fn beat(snapshot: Option<&Snapshot>, draining: bool, ports_used: u64) -> Up {
             ..Load::default()
         }),
         draining,
+        ..Heartbeat::default()
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_controller::FleetError;
 use turnfleet_controller::config::PortPlan;
-use turnfleet_controller::fleet::record::{Policy, Setting, StaticUser};
+use turnfleet_controller::fleet::record::{Policy, SecretScope, Setting, StaticUser};
 use turnfleet_controller::fleet::{Ended, FleetView, Health, Settings, Wishes};
 use turnfleet_controller::reconcile::{Handle, Offer, Reconciler, Session};
 use turnfleet_controller::store::{EmbeddedStore, SealError, Sealer, StoreError};
@@ -62,6 +62,7 @@ impl State {
                     relays_per_address,
                 },
                 probing: false,
+                rotate_secrets_every: None,
             },
         }
     }
@@ -220,11 +221,14 @@ async fn a_later_session_replaces_the_earlier_one() {
         "its channel is closed"
     );
     let heartbeat = wire::Heartbeat::default();
-    let late = running.handle.heartbeat(&first.key, heartbeat).await;
+    let late = running
+        .handle
+        .heartbeat(&first.key, heartbeat.clone())
+        .await;
     assert!(matches!(late, Err(FleetError::SessionReplaced)));
     running
         .handle
-        .heartbeat(&second.key, heartbeat)
+        .heartbeat(&second.key, heartbeat.clone())
         .await
         .unwrap();
     running.handle.session_ended(first.key, Ended::Reset).await;
@@ -316,6 +320,27 @@ async fn a_changed_secret_is_minted_with_and_the_old_one_still_accepted() {
     );
     assert!(snapshot.secrets[0].accept_until == 0 && snapshot.secrets[1].accept_until > 0);
     assert!(snapshot.generation > before);
+}
+
+#[tokio::test]
+async fn a_configured_secret_that_was_rotated_is_not_brought_back() {
+    let mut state = State::new(2);
+    state.wishes.shared_secret = Some(SharedSecret::new("first secret of the fleet"));
+    let running = state.start().await;
+    let rotated = SharedSecret::new("second secret of the fleet");
+    let rotation = running
+        .handle
+        .rotate_secret(SecretScope::Fleet, Some(rotated.clone()));
+    assert_eq!(rotation.await.unwrap(), 2);
+    // No relay is there to wait for.
+    let mut views = running.handle.changes();
+    let minted = |view: &Arc<FleetView>| *view.minting_secret() == rotated;
+    let seen = views.wait_for(minted);
+    let seen = tokio::time::timeout(Duration::from_secs(10), seen).await;
+    drop(seen.unwrap().unwrap());
+    running.stop().await;
+    let running = state.start().await;
+    assert_eq!(*running.handle.view().minting_secret(), rotated);
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ fn raise(stage: &Stage) {
         plan.puts.push(Record::Generation(fleet.generation() + 1));
         plan.compares.push((
             RecordKey::Generation,
-            fleet.revision(&RecordKey::Generation),
+            fleet.revision(&RecordKey::Generation).unwrap_or(0),
         ));
         Ok(plan)
     });

@@ -440,6 +440,7 @@ fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudg
         allocations: budget.allocations,
         connections: budget.connections,
         tcp_low_peer_ports: config.tcp_low_peer_ports,
+        secret_uses: Arc::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Shards start with the first policy. Until then clients wait in the queues of the listeners: a node that does not know
 //! its realm and its users has no answer for them that would be right.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -373,6 +374,11 @@ impl Serving {
 
     pub(crate) fn usage(&self) -> Usage {
         self.ledger.usage()
+    }
+
+    /// The shared secrets that were used since `reported`, which is brought up to date.
+    pub(crate) fn secret_uses(&self, reported: &mut BTreeMap<u32, u64>) -> Vec<fleet::SecretUse> {
+        self.local.secret_uses.report(reported)
     }
 
     /// The report to the controller.

@@ -8,6 +8,7 @@ mod capacity;
 mod console;
 mod nodes;
 mod policy;
+mod secrets;
 mod table;
 
 use clap::{Args, Subcommand};
@@ -33,6 +34,8 @@ enum Action {
     Nodes,
     /// What the fleet, its regions and zones can hold, and what they hold
     Capacity,
+    /// The shared secrets that credentials are minted with: rotation, pinning, revocation
+    Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -69,6 +72,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Kill { node } => nodes::kill(&console, node),

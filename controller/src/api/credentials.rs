@@ -143,7 +143,7 @@ impl CredentialRequest {
         default_ttl: u64,
         caller: Option<IpAddr>,
     ) -> Result<Minted, ApiError> {
-        let uris = view.list(&Ask {
+        let (uris, secret) = view.offer(&Ask {
             user: &self.user,
             client: caller,
             region: self.region.as_deref(),
@@ -162,7 +162,7 @@ impl CredentialRequest {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let credential = mint(view.minting_secret(), &self.user, now.saturating_add(ttl));
+        let credential = mint(secret, &self.user, now.saturating_add(ttl));
         Ok(Minted {
             credential,
             ttl,

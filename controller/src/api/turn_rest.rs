@@ -27,10 +27,13 @@ struct Answer {
 }
 
 /// `GET /turn` and `POST /turn`.
-pub(crate) async fn turn(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn turn(
+    State(app): State<App>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let caller = caller(&request);
     let mut parameters = Parameters::parse(request.uri().query().unwrap_or(""), "query")?;
-    let headers = request.headers().clone();
+    let headers = std::mem::take(request.headers_mut());
     if request.method() == Method::POST {
         let body = body_bytes(request).await?;
         parameters.append(form(&headers, &body)?);

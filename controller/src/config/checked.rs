@@ -1,5 +1,7 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
+mod store;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 use super::{RawApiToken, RawConfig, RawTls, RawUser};
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
+pub use store::{ControllerConfig, StoreConfig};
+
 /// The shortest token that may be configured, in characters.
 const MIN_TOKEN: usize = 16;
 /// The longest username in bytes, RFC 8489 §14.3.
@@ -26,8 +30,12 @@ const MAX_ENTRIES: usize = 1024;
 /// The controller's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of the embedded store.
+    /// The directory of the embedded store, and of what the controller leaves for its operator.
     pub state_dir: PathBuf,
+    /// Where the fleet's state is kept.
+    pub store: StoreConfig,
+    /// What the other controllers know this one by.
+    pub controller: ControllerConfig,
     /// The HTTP API.
     pub http: ListenerConfig,
     /// Origins whose pages may call the API, or the single entry `*`.
@@ -44,6 +52,8 @@ pub struct Config {
     pub users: Vec<StaticUser>,
     /// How the ports of a public address are shared out.
     pub ports: PortPlan,
+    /// How old an active secret grows before another one follows it.
+    pub rotate_secrets_every: Option<Duration>,
     /// How long a credential is good for where the caller does not say.
     pub credential_ttl: Duration,
     /// The probe.
@@ -152,6 +162,8 @@ impl Check {
             self.fail("state_dir", None, "a directory");
         }
         self.region(&raw.region);
+        let store = self.store(&raw);
+        let controller = self.controller(&raw);
         let policy = self.policy(&raw);
         let http = self.listener("http", &raw.http.address, raw.http.tls);
         let grpc = self.listener("grpc", &raw.grpc.address, raw.grpc.tls);
@@ -166,6 +178,10 @@ impl Check {
 
         let users = self.users(&raw.users, &raw.realm);
         let ports = self.ports(&raw.relay_ports, raw.relays_per_address);
+        let rotate = raw.secrets.rotate_every_seconds;
+        if rotate > 0 {
+            self.within("secrets.rotate_every_seconds", rotate, 3600, 31_536_000);
+        }
         let ttl = raw.credentials.ttl_seconds;
         self.within("credentials.ttl_seconds", ttl, 300, 86400);
         let interval = raw.probe.interval_milliseconds;
@@ -180,6 +196,8 @@ impl Check {
         let api_tokens = self.api_tokens(raw.api_tokens);
         Some(Config {
             state_dir: raw.state_dir,
+            store,
+            controller: controller?,
             http: http?,
             cors_origins: raw.http.cors_origins,
             grpc: grpc?,
@@ -188,6 +206,7 @@ impl Check {
             shared_secret: shared_secret.map(|secret| SharedSecret::new(secret.0)),
             users,
             ports: ports?,
+            rotate_secrets_every: (rotate > 0).then(|| Duration::from_secs(rotate)),
             credential_ttl: Duration::from_secs(ttl),
             probe: ProbeConfig {
                 enabled: raw.probe.enabled,

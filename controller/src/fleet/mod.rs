@@ -13,6 +13,7 @@ mod liveness;
 mod membership;
 pub(crate) mod node;
 mod node_policy;
+mod nonce_keys;
 mod placement;
 mod plan;
 mod port_grants;
@@ -32,13 +33,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
 use record::{
-    ApiToken, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey, Rollout, Setting,
-    StaticUser, TokenHash,
+    ApiToken, ControllerRecord, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey,
+    Rollout, Setting, StaticUser, TokenHash,
 };
 use registry::NodeState;
 
@@ -54,7 +54,7 @@ pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use reason::Reason;
 pub use restored::Restored;
-pub use secrets::WEAK_SECRET_BYTES;
+pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
 pub use sightings::{ControllerId, Sighting};
 pub use start::{Fresh, Wishes};
 pub use view::{ControllerView, FleetView, NodeView, Probing};
@@ -71,6 +71,8 @@ pub struct Settings {
     pub ports: PortPlan,
     /// Whether there is a probe; without one a node is listed by its session alone.
     pub probing: bool,
+    /// How old an active secret grows before another one follows it; `None` where operators see to that.
+    pub rotate_secrets_every: Option<Duration>,
 }
 
 /// Something that happened.
@@ -112,6 +114,11 @@ pub enum Event {
         /// Why it refused a snapshot.
         refusal: Option<Box<str>>,
     },
+    /// A node has seen credentials of these generations of the shared secret, at these Unix seconds.
+    SecretsUsed {
+        /// Which, and when last.
+        uses: Vec<(u32, u64)>,
+    },
     /// A control session ended.
     SessionEnded {
         /// Which node, by which session.
@@ -142,6 +149,8 @@ pub struct Fleet {
     /// The revision that wrote each record.
     revisions: BTreeMap<RecordKey, u64>,
     epoch: Epoch,
+    leader: Option<NodeId>,
+    controllers: BTreeMap<NodeId, ControllerRecord>,
     generation: u64,
     generation_since: Instant,
     restored: Option<Restored>,
@@ -150,7 +159,7 @@ pub struct Fleet {
     rollout_since: Instant,
     grants: port_grants::Grants,
     secrets: secrets::Secrets,
-    nonce_keys: secrets::NonceKeys,
+    nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     join_tokens: BTreeMap<TokenHash, JoinToken>,
@@ -168,6 +177,8 @@ impl Fleet {
             settings,
             revisions: BTreeMap::new(),
             epoch: Epoch::default(),
+            leader: None,
+            controllers: BTreeMap::new(),
             generation: 0,
             generation_since: Instant::default(),
             restored: None,
@@ -175,8 +186,8 @@ impl Fleet {
             rollout: None,
             rollout_since: Instant::default(),
             grants: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            nonce_keys: BTreeMap::new(),
+            secrets: secrets::Secrets::default(),
+            nonce_keys: nonce_keys::NonceKeys::default(),
             users: BTreeMap::new(),
             api_tokens: Arc::default(),
             join_tokens: BTreeMap::new(),
@@ -195,16 +206,27 @@ impl Fleet {
         self.epoch
     }
 
+    /// The controller that leads; `None` for none, or where there is only one.
+    #[must_use]
+    pub fn leader(&self) -> Option<&NodeId> {
+        self.leader.as_ref()
+    }
+
+    /// The controllers that live, in the order of names.
+    pub fn controllers(&self) -> impl Iterator<Item = &ControllerRecord> {
+        self.controllers.values()
+    }
+
+    /// The revision that wrote the record at `key`; `None` where there is none.
+    #[must_use]
+    pub fn revision(&self, key: &RecordKey) -> Option<u64> {
+        self.revisions.get(key).copied()
+    }
+
     /// The generation of the policy snapshot.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// The secret that credentials are minted with; `None` before the first start is through.
-    #[must_use]
-    pub fn minting_secret(&self) -> Option<&SharedSecret> {
-        secrets::active(&self.secrets).map(|generation| &generation.secret)
     }
 
     /// A text that the controller keeps.
@@ -224,12 +246,6 @@ impl Fleet {
     /// The key of every record, for a comparison with what the store holds.
     pub fn keys(&self) -> impl Iterator<Item = &RecordKey> {
         self.revisions.keys()
-    }
-
-    /// The revision that wrote the record at `key`; zero where there is none.
-    #[must_use]
-    pub fn revision(&self, key: &RecordKey) -> u64 {
-        self.revisions.get(key).copied().unwrap_or(0)
     }
 
     /// Folds what happened.
@@ -279,6 +295,11 @@ impl Fleet {
                     node.runs(running);
                 }
             }
+            Event::SecretsUsed { uses } => {
+                for (id, unix) in uses {
+                    self.secrets.used(id, unix.min(now.unix));
+                }
+            }
             Event::SessionEnded { session, ended } => {
                 if let Some(node) = self.current(&session) {
                     node.ended(now, ended);
@@ -318,30 +339,40 @@ impl Fleet {
     }
 
     /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
-    /// generation, or are nearly full) are listed where no other is left: a list is never empty while a node serves.
+    /// generation, or are nearly full) are listed where no other is left, those that credentials are good at before all others: a list is never empty while a node
+    /// serves.
     #[must_use]
     pub fn view(&self, now: Now) -> FleetView {
         let wanted = |node: &NodeState| {
             node.serves() && !node.is_full() && self.is_up_to_date(node, now.instant)
         };
+        let knowing = |node: &NodeState| node.serves() && self.knows_secrets(node);
         let strict = self.nodes.values().any(wanted);
+        let known = self.nodes.values().any(knowing);
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let listed = if strict { wanted(node) } else { node.serves() };
+            let listed = match (strict, known) {
+                (true, _) => wanted(node),
+                (false, true) => knowing(node),
+                (false, false) => node.serves(),
+            };
             Arc::new(node.view(id, listed))
         });
         let nodes: Vec<_> = nodes.collect();
-        let secret = self.minting_secret().cloned();
         FleetView {
             generation: self.generation,
             restored: self.restored.clone(),
             rollout: self.rollout.clone().map(Arc::new),
             realm: self.base_policy().map_or("", |policy| &policy.realm).into(),
             region: self.settings.region.as_str().into(),
-            secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
+            minting: self.minting(),
+            secrets: self.secret_views(now.instant).into(),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
-            controllers: Arc::default(),
+            controllers: self.controllers().map(ControllerView::from).collect(),
             nodes,
+            store_stale: false,
+            leads: false,
+            leader: self.leader.clone(),
         }
     }
 
@@ -350,9 +381,10 @@ impl Fleet {
         let behind = node.applied_generation < self.generation;
         let in_time = now.since(self.generation_since) < LAG;
         let refused = node.refusal.is_some();
-        !node.liveness.is_connected()
-            || !behind
-            || (in_time && !refused && node.applied_generation > 0)
+        self.knows_secrets(node)
+            && (!node.liveness.is_connected()
+                || !behind
+                || (in_time && !refused && node.applied_generation > 0))
     }
 
     fn current(&mut self, (node, number): &(NodeId, u64)) -> Option<&mut NodeState> {
@@ -364,6 +396,10 @@ impl Fleet {
     fn stored(&mut self, now: Now, record: Record) {
         match record {
             Record::Epoch(epoch) => self.enter(epoch),
+            Record::Leader(id) => self.leader = Some(id),
+            Record::Controller(record) => {
+                self.controllers.insert(record.id.clone(), record);
+            }
             Record::Generation(generation) => {
                 self.generation = generation;
                 self.generation_since = now.instant;
@@ -381,8 +417,8 @@ impl Fleet {
                     .insert((grant.public_ip, grant.range.first()), grant);
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => drop(self.secrets.insert(secret.id, secret)),
-            Record::NonceKey(key) => drop(self.nonce_keys.insert(key.id, key)),
+            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
@@ -396,6 +432,8 @@ impl Fleet {
         match key {
             // They are written and never deleted; a store without them starts anew.
             RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy | RecordKey::Rollout => {}
+            RecordKey::Leader => self.leader = None,
+            RecordKey::Controller(id) => drop(self.controllers.remove(id)),
             RecordKey::Node(id) => {
                 self.nodes.remove(id);
                 self.by_credential.retain(|_, owner| owner != id);
@@ -406,8 +444,8 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(id) => drop(self.secrets.remove(id)),
-            RecordKey::NonceKey(id) => drop(self.nonce_keys.remove(id)),
+            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
             RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),

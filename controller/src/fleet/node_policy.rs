@@ -191,6 +191,7 @@ fn split(snapshot: wire::Snapshot) -> Vec<wire::Section> {
         epoch: _,
         realm,
         secrets,
+        revoked_secrets,
         users,
         nonce_keys,
         port_grants: _,
@@ -206,7 +207,14 @@ fn split(snapshot: wire::Snapshot) -> Vec<wire::Section> {
     let none = wire::Snapshot::default;
     let parts = [
         (Number::Realm, wire::Snapshot { realm, ..none() }),
-        (Number::Secrets, wire::Snapshot { secrets, ..none() }),
+        (
+            Number::Secrets,
+            wire::Snapshot {
+                secrets,
+                revoked_secrets,
+                ..none()
+            },
+        ),
         (Number::Users, wire::Snapshot { users, ..none() }),
         (
             Number::NonceKeys,

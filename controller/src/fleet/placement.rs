@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
 
 use super::capacity::{allocation_limit, granted_ports};
@@ -160,6 +161,12 @@ impl FleetView {
     /// The URIs for `ask`. Empty where no node can serve, or none serves what is asked for.
     #[must_use]
     pub fn list(&self, ask: &Ask<'_>) -> Vec<TurnUri> {
+        self.offer(ask).0
+    }
+
+    /// As [`Self::list`], with the secret that a credential for these relays is minted with.
+    #[must_use]
+    pub fn offer(&self, ask: &Ask<'_>) -> (Vec<TurnUri>, &SharedSecret) {
         let count = ask.count.unwrap_or(DEFAULT_URIS).clamp(1, MAX_URIS);
         let region = ask.region.unwrap_or(&self.region);
         let default = ask.kinds.is_empty();
@@ -175,7 +182,7 @@ impl FleetView {
         } else {
             list.fill(&nodes, ask.kinds);
         }
-        list.uris
+        (list.uris, self.minting_secret_for(nodes))
     }
 }
 

@@ -4,12 +4,14 @@
 use turnfleet_proto::{NodeId, fleet as wire};
 
 use super::Fleet;
-use super::record::{Desired, PortGrant, SecretState};
-use super::secrets;
+use super::record::{Desired, PortGrant};
+use super::registry::NodeState;
 
 /// What makes the fleet-wide part of one node's snapshot differ from another's. There are few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Variant {
+    /// Where secrets of its region are accepted; empty where only the fleet's are.
+    region: String,
     /// It has the policy from before a rollout.
     runs_base: bool,
 }
@@ -26,7 +28,11 @@ impl Fleet {
 
     /// Which fleet-wide part `node` is sent.
     pub(super) fn variant(&self, node: &NodeId) -> Variant {
+        let identity = self.nodes.get(node).and_then(NodeState::identity);
+        let region = identity.map_or("", |identity| identity.region.as_str());
+        let has_secrets = self.secrets.differ("", region);
         Variant {
+            region: if has_secrets { region } else { "" }.to_owned(),
             runs_base: self.runs_base(node),
         }
     }
@@ -49,7 +55,8 @@ impl Fleet {
             epoch: self.epoch.to_vec(),
             generation: self.generation,
             realm: policy.realm.clone(),
-            secrets: self.wire_secrets(),
+            secrets: self.secrets.wire(&variant.region),
+            revoked_secrets: self.secrets.wire_revoked(&variant.region),
             users: self
                 .users
                 .values()
@@ -61,11 +68,11 @@ impl Fleet {
                 .collect(),
             nonce_keys: self
                 .nonce_keys
-                .values()
-                .rev()
+                .iter()
                 .map(|key| wire::NonceKey {
                     id: key.id,
                     key: key.key.to_vec(),
+                    staged: key.staged,
                 })
                 .collect(),
             port_grants: Vec::new(),
@@ -102,19 +109,6 @@ impl Fleet {
             draining: desired.draining,
             deadline_seconds: desired.drain_deadline.map_or(0, left),
         }
-    }
-
-    fn wire_secrets(&self) -> Vec<wire::SecretGeneration> {
-        secrets::accepted(&self.secrets)
-            .map(|secret| wire::SecretGeneration {
-                id: secret.id,
-                secret: secret.secret.as_bytes().to_vec(),
-                accept_until: match secret.state {
-                    SecretState::Active => 0,
-                    SecretState::Retiring { accept_until } => accept_until,
-                },
-            })
-            .collect()
     }
 }
 

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use turnfleet_proto::NodeId;
-use turnfleet_proto::credentials::SharedSecret;
 
 use super::capacity::{Rates, Saturation};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
-use super::record::{ApiToken, PortGrant, Rollout, TokenHash, token_hash};
+use super::record::{ApiToken, ControllerRecord, PortGrant, Rollout, TokenHash, token_hash};
 use super::restored::Restored;
+use super::secrets::{Minting, SecretView};
 use super::sightings::ControllerId;
 
 /// The fleet at one moment.
@@ -29,22 +29,24 @@ pub struct FleetView {
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.
     pub region: Arc<str>,
-    /// The controllers that live, this one among them, in the order of ids.
+    /// The controllers that live, this one among them, in the order of ids; none where the store is this one's alone.
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
-    pub(super) secret: SharedSecret,
+    /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
+    pub store_stale: bool,
+    /// Whether this controller does the work that one alone may do.
+    pub leads: bool,
+    /// The controller that leads; `None` for none, or where there is only one.
+    pub leader: Option<NodeId>,
+    /// Every generation of the shared secret, in the order of ids.
+    pub secrets: Arc<[SecretView]>,
+    pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
 }
 
 impl FleetView {
-    /// The secret that credentials are minted with.
-    #[must_use]
-    pub fn minting_secret(&self) -> &SharedSecret {
-        &self.secret
-    }
-
     /// The node of that id.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<&Arc<NodeView>> {
@@ -74,6 +76,15 @@ pub struct ControllerView {
     pub id: ControllerId,
     /// Where the others reach it, a URL; empty where they do not.
     pub grpc: Arc<str>,
+}
+
+impl From<&ControllerRecord> for ControllerView {
+    fn from(record: &ControllerRecord) -> Self {
+        Self {
+            id: record.id.as_str().into(),
+            grpc: record.grpc_url.as_str().into(),
+        }
+    }
 }
 
 /// One node at one moment.

@@ -91,7 +91,11 @@ impl Examination {
         Self {
             places,
             tls: Arc::clone(tls),
-            credential: mint(view.minting_secret(), NOBODY, now + CREDENTIAL_TTL),
+            credential: mint(
+                view.minting_secret_for([node]),
+                NOBODY,
+                now + CREDENTIAL_TTL,
+            ),
             family: if has_v4 {
                 AddressFamily::V4
             } else {

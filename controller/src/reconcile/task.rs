@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_turn::Now;
 
 mod members;
 mod offers;
@@ -17,23 +18,24 @@ mod offers;
 use super::mirror::Mirror;
 use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
-use super::{Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
+use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::record::{Desired, Epoch, Stage, token_hash};
 use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
     ProbeOutcome, Registration, Settings, Wishes,
 };
+use crate::leader::Leadership;
 use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
-/// How often secrets and nonce keys are looked at, in ticks.
-const UPKEEP_TICKS: u64 = 600;
+/// How often credentials are looked at, in ticks.
+const RENEWAL_TICKS: u64 = 600;
+/// The rest of the upkeep after it failed, in ticks.
+const UPKEEP_RETRY_TICKS: u64 = 50;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
-/// The rest of the watch after the store failed, in ticks.
-const RETRY_TICKS: u64 = 10;
 /// Publishing takes at most one part in so many of the time, however fast things change.
 const PUBLISH_SHARE: u32 = 5;
 /// The longest text of a relay that is kept.
@@ -63,8 +65,8 @@ pub struct Reconciler {
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
-    /// Ticks until the store is tried again.
-    retry_in: u64,
+    /// Ticks until the upkeep is tried again.
+    upkeep_in: u64,
 }
 
 struct Channels {
@@ -81,7 +83,7 @@ struct Channels {
 /// What the task wakes for.
 enum Step {
     Request(Request),
-    Followed(Result<(), StoreError>),
+    Followed,
     Publish,
     Tick,
     Stop,
@@ -117,10 +119,10 @@ impl Reconciler {
         let epoch = random_bytes(&*random)?;
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh::draw(&*random)?;
-        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
-        mirror.carry_out(now, plan).await?;
+        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
+        mirror.carry_out_in_parts(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
+        let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
@@ -139,7 +141,7 @@ impl Reconciler {
             random,
             stale: false,
             urgent: false,
-            retry_in: 0,
+            upkeep_in: 0,
         };
         Ok((
             task,
@@ -149,6 +151,13 @@ impl Reconciler {
                 sightings: told,
             },
         ))
+    }
+
+    /// Leaves the work of a leader to whom `leadership` names; without it, it is this controller's.
+    #[must_use]
+    pub fn with_leadership(mut self, leadership: Leadership) -> Self {
+        self.mirror.follow_election(leadership);
+        self
     }
 
     /// What is known of the fleet, with what only its owner sees.
@@ -169,17 +178,14 @@ impl Reconciler {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
                 _ = ticks.tick() => Step::Tick,
-                followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
-                    Step::Followed(followed)
-                }
+                () = self.mirror.follow(|| clock.now()) => Step::Followed,
                 () = tokio::time::sleep_until(self.publish_from), if self.urgent => Step::Publish,
                 request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
                 Step::Request(request) => self.answer_batch(request).await,
-                Step::Followed(Ok(())) => self.urgent = true,
-                Step::Followed(Err(error)) => self.recover(&error).await,
+                Step::Followed => self.urgent = true,
                 Step::Publish => {}
                 Step::Tick => {
                     tick += 1;
@@ -262,8 +268,12 @@ impl Reconciler {
                 };
                 self.mirror.apply(self.clock.now(), event);
             }
-            Request::Change { planner, answer } => {
-                drop(answer.send(self.change(&planner).await));
+            Request::Change {
+                planner,
+                extent,
+                answer,
+            } => {
+                drop(answer.send(self.change(&planner, extent).await));
             }
         }
     }
@@ -356,6 +366,12 @@ impl Reconciler {
         let session = self.current(session)?;
         let before = self.standing(&session.0);
         let node = session.0.clone();
+        let uses = heartbeat.secret_uses.iter();
+        let uses: Vec<_> = uses.map(|used| (used.id, used.last_used)).collect();
+        if !uses.is_empty() {
+            self.mirror
+                .apply(self.clock.now(), Event::SecretsUsed { uses });
+        }
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -431,12 +447,15 @@ impl Reconciler {
         (fleet.health(node), fleet.serves(node))
     }
 
-    async fn change(&mut self, planner: &Planner) -> Result<(), FleetError> {
+    async fn change(&mut self, planner: &Planner, extent: Extent) -> Result<(), FleetError> {
         let now = self.clock.now();
-        self.mirror
-            .carry_out(now, |fleet| planner(fleet, now))
-            .await?;
-        self.urgent = true;
+        let plan = |fleet: &Fleet| planner(fleet, now);
+        match extent {
+            Extent::Whole => self.mirror.carry_out(now, plan).await?,
+            Extent::Parts => self.mirror.carry_out_in_parts(now, plan).await?,
+        }
+        // Whoever asked for the change finds it in the view.
+        self.publish();
         Ok(())
     }
 
@@ -451,7 +470,6 @@ impl Reconciler {
 
     async fn tick(&mut self, tick: u64) {
         let now = self.clock.now();
-        self.retry_in = self.retry_in.saturating_sub(1);
         let every_second = tick.is_multiple_of(PUBLISH_TICKS);
         if std::mem::take(&mut self.sessions_changed) || every_second {
             let seen = self.mirror.fleet().sightings(now.instant);
@@ -459,30 +477,27 @@ impl Reconciler {
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
         self.roll_out(now).await;
-        if tick.is_multiple_of(UPKEEP_TICKS) {
+        if tick.is_multiple_of(RENEWAL_TICKS) {
             self.renew_credentials(now).await;
-            let kept = match random_bytes(&*self.random) {
-                Ok(key) => {
-                    self.mirror
-                        .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
-                        .await
+        }
+        self.upkeep_in = self.upkeep_in.saturating_sub(1);
+        if self.upkeep_in == 0 && self.mirror.leads() && self.mirror.fleet().is_upkeep_due(now) {
+            match self.look_after(now).await {
+                Ok(()) => self.urgent = true,
+                Err(error) => {
+                    self.upkeep_in = UPKEEP_RETRY_TICKS;
+                    tracing::warn!(%error, "secrets and nonce keys could not be looked after");
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
-                tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
         }
     }
 
-    /// After a failure of the store: everything known stays, and is served, until it can be read again.
-    async fn recover(&mut self, error: &StoreError) {
-        tracing::warn!(%error, "the store failed, and is read again");
-        let read = self.mirror.read_again(self.clock.now()).await;
-        if let Err(error) = read {
-            tracing::warn!(%error, "the store cannot be read");
-            self.retry_in = RETRY_TICKS;
-        }
+    /// Carries out what is due by itself.
+    async fn look_after(&mut self, now: Now) -> Result<(), FleetError> {
+        let random = random_bytes(&*self.random)?;
+        self.mirror
+            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
+            .await
     }
 
     fn publish(&mut self) {
@@ -491,7 +506,7 @@ impl Reconciler {
         let fleet = self.mirror.fleet();
         tell_desires(fleet, &mut self.sessions, now.unix);
         self.make_offers();
-        let view = Arc::new(self.mirror.fleet().view(now));
+        let view = Arc::new(view_of(&self.mirror, now));
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }
@@ -510,6 +525,14 @@ impl Reconciler {
             });
         }
     }
+}
+
+/// What is published.
+fn view_of(mirror: &Mirror, now: Now) -> FleetView {
+    let mut view = mirror.fleet().view(now);
+    view.store_stale = mirror.is_stale();
+    view.leads = mirror.leads();
+    view
 }
 
 /// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
@@ -548,6 +571,13 @@ fn log_changes(before: &FleetView, after: &FleetView) {
             node = %restored.node, runs = restored.runs, store = restored.store,
             "the store is older than what a relay runs: nothing is pushed until `turnfleet fleet confirm-restore`"
         );
+    }
+    for secret in &*after.secrets {
+        let old = before.secrets.iter().find(|old| old.id == secret.id);
+        if old.is_none_or(|old| old.state != secret.state) {
+            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
+            tracing::info!(id, %scope, state, "a shared secret");
+        }
     }
     for node in &after.nodes {
         let old = before.node(&node.id);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use turnfleet_controller::config::PortPlan;
 use turnfleet_controller::fleet::record::{
-    Membership, NodeRecord, Policy, Record, SecretGeneration, SecretState,
+    Membership, NodeRecord, Policy, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
     Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, Listener, Load, ProbeFailure,
@@ -50,17 +50,21 @@ pub(crate) fn identity(number: u8) -> Identity {
 }
 
 impl Stage {
-    pub(crate) fn empty() -> Self {
-        let settings = Settings {
+    pub(crate) fn settings() -> Settings {
+        Settings {
             region: "north".into(),
             ports: PortPlan {
                 range: PortRange::DYNAMIC,
                 relays_per_address: 1,
             },
             probing: true,
-        };
+            rotate_secrets_every: None,
+        }
+    }
+
+    pub(crate) fn empty() -> Self {
         let mut stage = Self {
-            fleet: Fleet::new(settings),
+            fleet: Fleet::new(Self::settings()),
             now: Now::default(),
             sessions: 0,
             revision: 0,
@@ -80,8 +84,11 @@ impl Stage {
         }));
         stage.store(Record::Secret(SecretGeneration {
             id: 1,
+            scope: SecretScope::Fleet,
             secret: SharedSecret::new("north"),
             state: SecretState::Active,
+            created_at: 0,
+            since_generation: 1,
         }));
         stage
     }
@@ -122,13 +129,22 @@ impl Stage {
             membership: Membership::default(),
         };
         self.store(Record::Node(record));
+        self.opens(number, identity, incarnation, self.fleet.generation());
+    }
+
+    /// The same process has another session, and runs an older policy perhaps.
+    pub(crate) fn comes_back(&mut self, number: u8, identity: Identity, applied_generation: u64) {
+        self.opens(number, identity, 1, applied_generation);
+    }
+
+    fn opens(&mut self, number: u8, identity: Identity, incarnation: u8, applied_generation: u64) {
         self.sessions += 1;
         let registration = Box::new(Registration {
             id: id(number),
             incarnation: [incarnation; 16],
             identity,
             running: Running {
-                generation: self.fleet.generation(),
+                generation: applied_generation,
                 ..Running::default()
             },
             allocations: 0,

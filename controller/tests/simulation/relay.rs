@@ -140,6 +140,7 @@ impl Relay {
                 allocations: 10_000,
                 connections: 100,
                 tcp_low_peer_ports: false,
+                secret_uses: std::sync::Arc::default(),
             },
             state: RefCell::new(State {
                 chance,

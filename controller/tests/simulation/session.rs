@@ -293,6 +293,7 @@ fn heartbeat_of(relay: &Relay) -> FromNode {
             ..wire::Load::default()
         }),
         draining: run.draining,
+        ..wire::Heartbeat::default()
     })
 }
 

@@ -243,6 +243,7 @@ fn settings(plan: Plan) -> Settings {
             relays_per_address: u32::try_from(plan.sharing).unwrap(),
         },
         probing: true,
+        rotate_secrets_every: None,
     }
 }
 

@@ -228,7 +228,7 @@ impl Node {
         self.say(Up::Heartbeat(Heartbeat {
             applied_generation: generation,
             load: Some(Load::default()),
-            draining: false,
+            ..Heartbeat::default()
         }))
         .await;
     }

@@ -138,7 +138,7 @@ pub struct Capacity {
     pub file_descriptors: u64,
 }
 /// Sent every two seconds; counters are cumulative since the start of the incarnation, so a lost report loses nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(uint64, tag = "1")]
     pub applied_generation: u64,
@@ -146,6 +146,18 @@ pub struct Heartbeat {
     pub load: ::core::option::Option<Load>,
     #[prost(bool, tag = "3")]
     pub draining: bool,
+    /// The generations of the shared secret that somebody has authenticated with since the last report of this session; the
+    /// first one names all that this process knows of.
+    #[prost(message, repeated, tag = "10")]
+    pub secret_uses: ::prost::alloc::vec::Vec<SecretUse>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecretUse {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Unix seconds, by the node's clock.
+    #[prost(uint64, tag = "2")]
+    pub last_used: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Load {
@@ -265,6 +277,7 @@ pub mod section {
     pub enum Number {
         Unspecified = 0,
         Realm = 1,
+        /// With those that were revoked.
         Secrets = 2,
         Users = 3,
         NonceKeys = 4,
@@ -360,9 +373,13 @@ pub struct Snapshot {
     #[prost(message, optional, tag = "9")]
     pub tenant: ::core::option::Option<TenantRules>,
     /// As in Delta; empty where the controller knows of no epochs.
-    #[prost(bytes = "vec", tag = "20")]
+    #[prost(bytes = "vec", tag = "21")]
     pub epoch: ::prost::alloc::vec::Vec<u8>,
+    /// Generations of the shared secret that were revoked: `secrets` holds none of them.
+    #[prost(message, repeated, tag = "20")]
+    pub revoked_secrets: ::prost::alloc::vec::Vec<RevokedSecret>,
 }
+/// Every generation of the list is accepted. Ids are unique in the fleet, whatever the scope.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretGeneration {
     #[prost(uint32, tag = "1")]
@@ -372,6 +389,69 @@ pub struct SecretGeneration {
     /// Unix seconds; zero means without an end.
     #[prost(uint64, tag = "3")]
     pub accept_until: u64,
+    #[prost(enumeration = "secret_generation::State", tag = "4")]
+    pub state: i32,
+}
+/// Nested message and enum types in `SecretGeneration`.
+pub mod secret_generation {
+    /// The order in which a node tries them. The unspecified one stands for any, in the order of the list.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        /// Credentials are minted with it.
+        Active = 1,
+        /// Accepted without an end, for applications that mint with a secret of their own.
+        Pinned = 2,
+        /// Accepted until `accept_until`.
+        Retiring = 3,
+        /// Nobody mints with it before every node of the lists runs the snapshot that brings it.
+        Staged = 4,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Active => "STATE_ACTIVE",
+                Self::Pinned => "STATE_PINNED",
+                Self::Retiring => "STATE_RETIRING",
+                Self::Staged => "STATE_STAGED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_ACTIVE" => Some(Self::Active),
+                "STATE_PINNED" => Some(Self::Pinned),
+                "STATE_RETIRING" => Some(Self::Retiring),
+                "STATE_STAGED" => Some(Self::Staged),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedSecret {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Allocations that were made with its credentials end, once for each process.
+    #[prost(bool, tag = "2")]
+    pub cut: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StaticUser {
@@ -384,7 +464,7 @@ pub struct StaticUser {
     #[prost(bytes = "vec", tag = "3")]
     pub key_sha256: ::prost::alloc::vec::Vec<u8>,
 }
-/// The key with the highest id signs, all of them verify.
+/// Of the keys that are not staged the one with the highest id signs; all of them verify.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NonceKey {
     #[prost(uint32, tag = "1")]
@@ -392,6 +472,9 @@ pub struct NonceKey {
     /// 32 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Signs nothing yet: a nonce has to be good at every node from the beginning.
+    #[prost(bool, tag = "3")]
+    pub staged: bool,
 }
 /// Both ends belong to the range.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

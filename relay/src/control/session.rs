@@ -3,6 +3,7 @@
 //! It never gives up: whatever ends it, it is opened again after a pause, with the next controller. Meanwhile the node
 //! serves by the last snapshot.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Range;
 use std::path::Path;
@@ -223,6 +224,7 @@ impl Session {
         let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
         tokio::pin!(first_snapshot);
         let mut settled = false;
+        let mut uses = BTreeMap::new();
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -243,8 +245,8 @@ impl Session {
                         self.status.connected(&uri.to_string());
                     }
                 }
-                _ = heartbeat.tick() => say(&outgoing, self.heartbeat())?,
-                Ok(()) = draining.changed() => say(&outgoing, self.heartbeat())?,
+                _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
+                Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
                     farewell(outgoing, incoming).await;
@@ -438,11 +440,13 @@ impl Session {
         }
     }
 
-    fn heartbeat(&self) -> FromNode {
+    /// The report; `uses` is what the session has heard of the secrets' uses.
+    fn heartbeat(&self, uses: &mut BTreeMap<u32, u64>) -> FromNode {
         FromNode::Heartbeat(fleet::Heartbeat {
             applied_generation: self.serving.generation(),
             load: Some(self.serving.load()),
             draining: self.serving.is_draining(),
+            secret_uses: self.serving.secret_uses(uses),
         })
     }
 }
