@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::Names;
+
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
@@ -62,6 +64,8 @@ pub struct RawConfig {
     pub tenant: RawTenant,
     /// The probe that decides whether a relay is in lists.
     pub probe: RawProbe,
+    /// How lists of relays are made.
+    pub lists: RawLists,
     /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
     /// `join_token_file`, one is made at the first start and kept. At least 16 characters.
     pub join_token: Option<String>,
@@ -92,6 +96,7 @@ impl Default for RawConfig {
             limits: RawLimits::default(),
             tenant: RawTenant::default(),
             probe: RawProbe::default(),
+            lists: RawLists::default(),
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),
@@ -272,8 +277,10 @@ pub struct RawTenant {
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawProbe {
-    /// Without the probe a relay is listed as long as its control session lives.
-    pub enabled: bool,
+    /// What a probe decides. With `auto` a probe that gets no answer counts only by a transport by which this controller has
+    /// ever reached some relay, so that its own firewall unlists nobody; with `on` every failure counts; with `off` there is
+    /// no probe, and a relay is listed as long as its control session lives.
+    pub mode: ProbeMode,
     /// Milliseconds between two probes of a relay. 200 to 60000.
     pub interval_milliseconds: u64,
     /// The certificate authority, a PEM file, that TLS listeners are checked against. Without it, the probe checks that
@@ -284,11 +291,36 @@ pub struct RawProbe {
 impl Default for RawProbe {
     fn default() -> Self {
         Self {
-            enabled: true,
+            mode: ProbeMode::Auto,
             interval_milliseconds: 2000,
             ca: None,
         }
     }
+}
+
+/// What a probe decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeMode {
+    /// Failures count where the controller can reach relays at all.
+    #[default]
+    Auto,
+    /// Every failure counts.
+    On,
+    /// There is no probe.
+    Off,
+}
+
+/// How lists of relays are made.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLists {
+    /// Which URIs carry the DNS name of their relay: `turns` for those of TLS alone, `all` where each relay has a name of its
+    /// own. A caller may ask for either.
+    pub names: Names,
+    /// The order in which regions stand in for each other, where one has too few relays or more of them are wanted. After the
+    /// last comes the first; regions that are not here come behind, by name.
+    pub regions: Vec<String>,
 }
 
 /// Somebody who may use the HTTP API.

@@ -272,12 +272,7 @@ async fn open_fleet(
     config: &Config,
     wishes: &Wishes,
 ) -> Result<(Arc<dyn Store>, PeerToken, Reconciler, Handle), StartError> {
-    let settings = Settings {
-        region: config.region.clone(),
-        ports: config.ports,
-        probing: config.probe.enabled,
-        rotate_secrets_every: config.rotate_secrets_every,
-    };
+    let settings = settings(config);
     let mut failures = 0;
     loop {
         let opened = open::open(config).await;
@@ -340,6 +335,17 @@ fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
     })?;
     tracing::info!(path = %path.display(), "{what} is in this file");
     Ok(())
+}
+
+/// What the fleet does not learn from its store.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        region: config.region.clone(),
+        ports: config.ports,
+        probe: config.probe.mode,
+        lists: config.lists.clone(),
+        rotate_secrets_every: config.rotate_secrets_every,
+    }
 }
 
 fn wishes(config: &Config) -> Wishes {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_controller::FleetError;
-use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::{Policy, SecretScope, Setting, StaticUser};
-use turnfleet_controller::fleet::{Ended, FleetView, Health, Settings, Wishes};
+use turnfleet_controller::fleet::{Ended, FleetView, Health, ListSettings, Settings, Wishes};
 use turnfleet_controller::reconcile::{Handle, Offer, Reconciler, Session};
 use turnfleet_controller::store::{EmbeddedStore, SealError, Sealer, StoreError};
 use turnfleet_proto::credentials::SharedSecret;
@@ -61,7 +61,8 @@ impl State {
                     range: "50000-50099".parse().unwrap(),
                     relays_per_address,
                 },
-                probing: false,
+                probe: ProbeMode::Off,
+                lists: ListSettings::default(),
                 rotate_secrets_every: None,
             },
         }

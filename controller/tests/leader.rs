@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -13,6 +14,7 @@ use turnfleet_controller::fleet::{Settings, Wishes};
 use turnfleet_controller::leader::{Leadership, Term, stand};
 use turnfleet_controller::reconcile::Reconciler;
 use turnfleet_controller::store::{EmbeddedStore, Put, Sealer, Store, Txn, keys};
+use turnfleet_proto::store::LeaderRecord;
 
 struct Candidate {
     term: watch::Receiver<Option<Term>>,
@@ -90,7 +92,10 @@ async fn a_leader_whose_term_is_over_writes_nothing() {
     first.task.await.unwrap();
     let other = Put {
         key: keys::LEADER.to_owned(),
-        value: Vec::new(),
+        value: LeaderRecord {
+            controller_id: "other".into(),
+        }
+        .encode_to_vec(),
         lease: None,
     };
     let elected = Txn {
@@ -147,7 +152,8 @@ async fn upkeep(
             relays_per_address: 1,
         },
         rotate_secrets_every: None,
-        probing: false,
+        probe: turnfleet_controller::config::ProbeMode::Off,
+        lists: turnfleet_controller::fleet::ListSettings::default(),
     };
     let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
     let (reconciler, handle) = Reconciler::open(Arc::new(store.clone()), sealer, settings, &wishes)

@@ -18,7 +18,7 @@ const GIVEN: &str = "a secret that the operator has made";
 
 fn staged() -> Stage {
     Stage::with(|raw| {
-        raw.probe.enabled = false;
+        raw.probe.mode = turnfleet_controller::config::ProbeMode::Off;
         raw.shared_secret = Some("the configured secret".into());
         raw.api_tokens = vec![turnfleet_controller::config::RawApiToken {
             name: "viewer".into(),

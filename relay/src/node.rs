@@ -24,7 +24,7 @@ use crate::control::{
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
 use crate::policy::{GrantedRange, LocalPolicy};
-use crate::process::ProcessUsage;
+use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
     BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
@@ -166,7 +166,8 @@ impl Node {
         let bound_of = |listener| bound_listeners(listener, &addressing);
         let listeners: Vec<BoundListener> = addresses.flat_map(bound_of).collect();
         let local = local_policy(&config, &addressing, budget);
-        let introduction = introduction(&config, &listeners, &local, share);
+        let shown = certificate.clone();
+        let introduction = introduction(&config, &listeners, &local, share, shown);
         let events = match config.log.privacy {
             true => EventLog::private().map_err(|_| no_random_bytes())?,
             false => EventLog::open(),
@@ -449,6 +450,7 @@ fn introduction(
     listeners: &[BoundListener],
     local: &LocalPolicy,
     file_descriptors: u64,
+    shown: Option<Arc<Certificate>>,
 ) -> Introduction {
     Introduction {
         region: config.region.clone(),
@@ -463,6 +465,8 @@ fn introduction(
         public_ips: local.public_ips.clone(),
         allocations: local.allocation_limit(),
         file_descriptors,
+        memory_bytes: process::memory_limit() / config.nodes_in_process,
+        shown,
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) struct Serving {
     alternates: ArcSwap<Alternates>,
     /// Why the process shall end, once the controller wants it.
     killed: watch::Sender<Option<String>>,
+    shard_clock: Mutex<process::ShardClock>,
 }
 
 enum Shards {
@@ -108,6 +109,7 @@ impl Serving {
             drain: watch::Sender::default(),
             alternates: ArcSwap::default(),
             killed: watch::Sender::default(),
+            shard_clock: Mutex::default(),
         }
     }
 
@@ -378,7 +380,7 @@ impl Serving {
 
     /// The shared secrets that were used since `reported`, which is brought up to date.
     pub(crate) fn secret_uses(&self, reported: &mut BTreeMap<u32, u64>) -> Vec<fleet::SecretUse> {
-        self.local.secret_uses.report(reported)
+        self.local().secret_uses.report(reported)
     }
 
     /// The report to the controller.
@@ -390,6 +392,8 @@ impl Serving {
             relayed_ports_used: usage.ports_used.into(),
             relayed_ports_total: usage.ports_granted.into(),
             file_descriptors_used: process::file_descriptors() / self.nodes_in_process,
+            memory_bytes: process::memory_used() / self.nodes_in_process,
+            busiest_shard_permille: self.busiest_shard_permille(),
             packets_dropped: DropReason::ALL
                 .iter()
                 .map(|&reason| counters.drops(reason))
@@ -415,6 +419,13 @@ impl Serving {
             }
         }
         load
+    }
+
+    fn busiest_shard_permille(&self) -> u32 {
+        let clock = self.shard_clock.lock();
+        clock
+            .unwrap_or_else(PoisonError::into_inner)
+            .busiest_permille()
     }
 
     /// Ends every allocation and waits for the threads of the shards.

@@ -6,6 +6,7 @@
 mod call;
 mod capacity;
 mod console;
+mod explain;
 mod nodes;
 mod policy;
 mod secrets;
@@ -32,8 +33,10 @@ pub(crate) struct FleetArgs {
 enum Action {
     /// Every relay node: whether lists name it, or why not, and what it does
     Nodes,
-    /// What the fleet, its regions and zones can hold, and what they hold
+    /// What the fleet, its regions, zones and nodes can hold, what they hold, and when they will be full
     Capacity,
+    /// Why relay nodes are, or are not, in somebody's list
+    Explain(explain::Explain),
     /// The shared secrets that credentials are minted with: rotation, pinning, revocation
     Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
@@ -72,6 +75,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Explain(explain) => explain.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),

@@ -118,7 +118,7 @@ fn controller(ports: Ports, state: &Path) -> Running {
         "--set".to_owned(),
         format!("join_token={JOIN_TOKEN}"),
         "--set".to_owned(),
-        "probe.enabled=false".to_owned(),
+        "probe.mode=off".to_owned(),
     ]);
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     let running = Running(quiet.spawn().unwrap());

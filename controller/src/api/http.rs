@@ -15,7 +15,8 @@ use super::auth::bearer_token;
 use super::cors::{Origins, cors};
 use super::status::ApiError;
 use super::{
-    capacity, dashboard, ice_servers, node_actions, nodes, policy_actions, secrets, turn_rest,
+    capacity, dashboard, explain, ice_servers, node_actions, nodes, policy_actions, secrets,
+    turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -33,6 +34,8 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .route("/v1/rollout", get(policy_actions::rollout))
         .route("/v1/rollout/force", post(policy_actions::force))
         .route("/v1/restore/confirm", post(policy_actions::confirm_restore))
+        .route("/v1/nodes/{node}/explain", get(explain::node))
+        .route("/v1/explain", get(explain::fleet))
         .route("/v1/capacity", get(capacity::capacity))
         .route("/v1/secrets", get(secrets::secrets))
         .route("/v1/secrets/rotate", post(secrets::rotate))

@@ -9,6 +9,7 @@ mod capacity;
 mod cors;
 mod credentials;
 mod dashboard;
+mod explain;
 mod fleet_service;
 mod front;
 mod http;

@@ -15,7 +15,8 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{RawApiToken, RawConfig, RawTls, RawUser};
+use super::{ProbeMode, RawApiToken, RawConfig, RawTls, RawUser};
+use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
 pub use store::{ControllerConfig, StoreConfig};
@@ -58,6 +59,8 @@ pub struct Config {
     pub credential_ttl: Duration,
     /// The probe.
     pub probe: ProbeConfig,
+    /// How lists are made.
+    pub lists: ListSettings,
     /// The join token that the operator gives.
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
@@ -94,8 +97,8 @@ pub struct PortPlan {
 /// The probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// Whether there is one.
-    pub enabled: bool,
+    /// What it decides.
+    pub mode: ProbeMode,
     /// Time between two probes of a relay.
     pub interval: Duration,
     /// What TLS listeners are checked against.
@@ -161,7 +164,11 @@ impl Check {
         if raw.state_dir.as_os_str().is_empty() {
             self.fail("state_dir", None, "a directory");
         }
-        self.region(&raw.region);
+        self.region("region", &raw.region);
+        self.bounded("lists.regions", raw.lists.regions.len());
+        for region in &raw.lists.regions {
+            self.region("lists.regions", region);
+        }
         let store = self.store(&raw);
         let controller = self.controller(&raw);
         let policy = self.policy(&raw);
@@ -209,9 +216,13 @@ impl Check {
             rotate_secrets_every: (rotate > 0).then(|| Duration::from_secs(rotate)),
             credential_ttl: Duration::from_secs(ttl),
             probe: ProbeConfig {
-                enabled: raw.probe.enabled,
+                mode: raw.probe.mode,
                 interval: Duration::from_millis(interval),
                 ca: raw.probe.ca,
+            },
+            lists: ListSettings {
+                names: raw.lists.names,
+                regions: raw.lists.regions,
             },
             join_token,
             api_tokens,
@@ -240,11 +251,11 @@ impl Check {
         value
     }
 
-    fn region(&mut self, region: &str) {
+    fn region(&mut self, key: &str, region: &str) {
         let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
         if region.is_empty() || region.len() > 63 || !region.chars().all(letters) {
             let expected = "1 to 63 letters, digits, '-', '_' and '.'";
-            self.fail("region", Some(region.to_owned()), expected);
+            self.fail(key, Some(region.to_owned()), expected);
         }
     }
 

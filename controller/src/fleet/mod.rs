@@ -8,24 +8,36 @@
 
 mod alternates;
 mod capacity;
+mod certificate;
+mod damping;
+mod explain;
 mod health;
+mod list;
+mod listing;
 mod liveness;
 mod membership;
 pub(crate) mod node;
 mod node_policy;
 mod nonce_keys;
+mod panic;
 mod placement;
 mod plan;
 mod port_grants;
+mod rates;
 mod reason;
 pub mod record;
 mod registry;
 mod restored;
 mod rollout;
+mod saturation;
 mod secrets;
 mod sightings;
+mod skew;
 mod snapshot;
 mod start;
+mod trend;
+mod uris;
+mod vantage;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -35,7 +47,8 @@ use std::time::Duration;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::{Instant, Now};
 
-use crate::config::PortPlan;
+use crate::config::{PortPlan, ProbeMode};
+use listing::LAG;
 use record::{
     ApiToken, ControllerRecord, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey,
     Rollout, Setting, StaticUser, TokenHash,
@@ -43,24 +56,29 @@ use record::{
 use registry::NodeState;
 
 pub use alternates::AlternatePool;
-pub use capacity::{FleetCapacity, Gauge, Rates, Saturation, Totals};
+pub use capacity::{FleetCapacity, Gauge, Totals, rated};
+pub use certificate::{CertificateState, Validity};
+pub use explain::{Explanation, Gate};
 pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
+pub use list::{Ask, MAX_URIS, UriList};
 pub use node::{
     Capacity, Counters, Identity, Incarnation, Listener, Load, Registration, RegistrationError,
-    Running, Transport,
+    Running, Transport, Vitals,
 };
 pub use node_policy::{NodePolicies, NodePolicy};
-pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
+pub use rates::Rates;
 pub use reason::Reason;
 pub use restored::Restored;
+pub use saturation::Saturation;
 pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
 pub use sightings::{ControllerId, Sighting};
+pub use skew::{CLOCK_LIMIT, CLOCK_WARNING};
 pub use start::{Fresh, Wishes};
+pub use trend::Peaks;
+pub use uris::{Names, UriKind};
+pub use vantage::Vantage;
 pub use view::{ControllerView, FleetView, NodeView, Probing};
-
-/// How long a node may run an older generation before lists leave it out.
-const LAG: Duration = Duration::from_secs(5);
 
 /// What the fleet does not learn from its store.
 #[derive(Clone, Debug)]
@@ -69,10 +87,21 @@ pub struct Settings {
     pub region: String,
     /// How the ports of a public address are shared out.
     pub ports: PortPlan,
-    /// Whether there is a probe; without one a node is listed by its session alone.
-    pub probing: bool,
+    /// What a probe decides.
+    pub probe: ProbeMode,
+    /// How lists are made.
+    pub lists: ListSettings,
     /// How old an active secret grows before another one follows it; `None` where operators see to that.
     pub rotate_secrets_every: Option<Duration>,
+}
+
+/// How lists are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListSettings {
+    /// Which URIs carry names where the caller does not say.
+    pub names: Names,
+    /// The order in which regions stand in for each other; those that are not here come behind, by name.
+    pub regions: Vec<String>,
 }
 
 /// Something that happened.
@@ -104,6 +133,8 @@ pub enum Event {
         load: Option<Load>,
         /// Whether it drains, by its own word.
         draining: bool,
+        /// What else it says of itself.
+        vitals: Vitals,
     },
     /// The node spoke of a snapshot: it runs `running`, and refused another one if `refusal` says why.
     PolicyStatus {
@@ -166,6 +197,10 @@ pub struct Fleet {
     kept: BTreeMap<Setting, String>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
+    /// What each place has ever reached, of any node.
+    reach: BTreeMap<Vantage, vantage::Reach>,
+    panics: panic::Panics,
+    trends: Arc<trend::Trends>,
     by_credential: HashMap<TokenHash, NodeId>,
 }
 
@@ -194,6 +229,9 @@ impl Fleet {
             kept: BTreeMap::new(),
             desired: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            reach: BTreeMap::new(),
+            panics: panic::Panics::default(),
+            trends: Arc::default(),
             by_credential: HashMap::new(),
         }
     }
@@ -280,9 +318,11 @@ impl Fleet {
                 applied_generation,
                 load,
                 draining,
+                vitals,
             } => {
                 if let Some(node) = self.current(&session) {
                     node.heartbeat(now, applied_generation, load, draining);
+                    node.take_vitals(vitals);
                 }
             }
             Event::PolicyStatus {
@@ -310,9 +350,7 @@ impl Fleet {
                 sightings,
             } => self.sighted(now, &controller, sightings),
             Event::Probed { node, outcome } => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.probed(now, outcome);
-                }
+                self.probed(now, &node, outcome);
             }
         }
     }
@@ -322,6 +360,13 @@ impl Fleet {
         let mut changed = false;
         for node in self.nodes.values_mut() {
             changed |= node.liveness.tick(now.instant);
+        }
+        if changed || !self.panics.is_empty() {
+            self.look_for_panic(now.instant);
+        }
+        if self.trends.is_due(now.instant) {
+            let capacity = self.view(now).capacity();
+            Arc::make_mut(&mut self.trends).sample(now.instant, &capacity);
         }
         changed | self.look_for_restore(now.instant)
     }
@@ -336,55 +381,6 @@ impl Fleet {
     #[must_use]
     pub fn serves(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(NodeState::serves)
-    }
-
-    /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
-    /// generation, or are nearly full) are listed where no other is left, those that credentials are good at before all others: a list is never empty while a node
-    /// serves.
-    #[must_use]
-    pub fn view(&self, now: Now) -> FleetView {
-        let wanted = |node: &NodeState| {
-            node.serves() && !node.is_full() && self.is_up_to_date(node, now.instant)
-        };
-        let knowing = |node: &NodeState| node.serves() && self.knows_secrets(node);
-        let strict = self.nodes.values().any(wanted);
-        let known = self.nodes.values().any(knowing);
-        let nodes = self.nodes.iter().map(|(id, node)| {
-            let listed = match (strict, known) {
-                (true, _) => wanted(node),
-                (false, true) => knowing(node),
-                (false, false) => node.serves(),
-            };
-            Arc::new(node.view(id, listed))
-        });
-        let nodes: Vec<_> = nodes.collect();
-        FleetView {
-            generation: self.generation,
-            restored: self.restored.clone(),
-            rollout: self.rollout.clone().map(Arc::new),
-            realm: self.base_policy().map_or("", |policy| &policy.realm).into(),
-            region: self.settings.region.as_str().into(),
-            minting: self.minting(),
-            secrets: self.secret_views(now.instant).into(),
-            api_tokens: Arc::clone(&self.api_tokens),
-            candidates: placement::Candidates::new(&nodes),
-            controllers: self.controllers().map(ControllerView::from).collect(),
-            nodes,
-            store_stale: false,
-            leads: false,
-            leader: self.leader.clone(),
-        }
-    }
-
-    /// A node that is not connected runs what it had; that its probe succeeds with today's secret says enough.
-    fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
-        let behind = node.applied_generation < self.generation;
-        let in_time = now.since(self.generation_since) < LAG;
-        let refused = node.refusal.is_some();
-        self.knows_secrets(node)
-            && (!node.liveness.is_connected()
-                || !behind
-                || (in_time && !refused && node.applied_generation > 0))
     }
 
     fn current(&mut self, (node, number): &(NodeId, u64)) -> Option<&mut NodeState> {
@@ -462,7 +458,7 @@ impl Fleet {
         for hash in record.credentials() {
             self.by_credential.insert(hash, id.clone());
         }
-        let probing = self.settings.probing;
+        let probing = self.settings.probe != ProbeMode::Off;
         let node = self
             .nodes
             .entry(id.clone())

@@ -110,7 +110,8 @@ mod tests {
                 range: turnfleet_proto::PortRange::DYNAMIC,
                 relays_per_address: 1,
             },
-            probing: false,
+            probe: crate::config::ProbeMode::Off,
+            lists: crate::fleet::ListSettings::default(),
             rotate_secrets_every: None,
         })
     }

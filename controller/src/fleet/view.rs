@@ -4,17 +4,23 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 
-use super::capacity::{Rates, Saturation};
+use super::certificate::{CertificateState, Validity};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
+use super::rates::Rates;
 use super::record::{ApiToken, ControllerRecord, PortGrant, Rollout, TokenHash, token_hash};
 use super::restored::Restored;
+use super::saturation::Saturation;
 use super::secrets::{Minting, SecretView};
 use super::sightings::ControllerId;
+use super::trend::Trends;
+use super::uris::{Names, Uris};
+use super::vantage::Reach;
 
 /// The fleet at one moment.
 #[derive(Clone, Debug)]
@@ -29,6 +35,10 @@ pub struct FleetView {
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.
     pub region: Arc<str>,
+    /// Which URIs of a list carry names where the caller does not say.
+    pub names: Names,
+    /// The regions where so much fell silent at once that it is this controller that is suspect.
+    pub panics: Vec<String>,
     /// The controllers that live, this one among them, in the order of ids; none where the store is this one's alone.
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
@@ -44,6 +54,7 @@ pub struct FleetView {
     pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
+    pub(super) trends: Arc<Trends>,
 }
 
 impl FleetView {
@@ -104,6 +115,11 @@ pub struct NodeView {
     pub draining: bool,
     /// Whether lists may name it.
     pub listed: bool,
+    /// Whether it is listed behind all others although this controller hears nothing of it: much of its region fell silent
+    /// at once.
+    pub suspect: bool,
+    /// Whether it runs the policy that lists want.
+    pub up_to_date: bool,
     /// The ports that it may use.
     pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.
@@ -120,8 +136,26 @@ pub struct NodeView {
     pub saturation: Saturation,
     /// What the last probe found, where one has ended.
     pub probe: Option<Result<(), super::health::ProbeFailure>>,
+    /// Whether its session alone speaks for it, because the probe has never reached any node that way.
+    pub unseen: bool,
     /// Transports that the last probe found broken while others worked; lists leave them out.
     pub broken: Vec<Transport>,
+    pub(super) reached: Reach,
+    /// Milliseconds that its wall clock is ahead of the controller's; `None` where unknown.
+    pub clock_skew_millis: Option<i64>,
+    /// How long lists leave it out for failing again and again.
+    pub damped_for: Option<Duration>,
+    /// Its faults of the last ten minutes, at most four.
+    pub faults: usize,
+    /// The part of its weight that it has after a fault, in percent.
+    pub ramp: u8,
+    /// How the certificate of its TLS listeners stands.
+    pub certificate: CertificateState,
+    /// When that certificate is valid; `None` where unknown.
+    pub validity: Option<Validity>,
+    /// Its share of users is in proportion to this, among those of its region.
+    pub weight: f64,
+    pub(super) uris: Arc<Uris>,
     /// How the prober shall treat it.
     pub probing: Probing,
 }

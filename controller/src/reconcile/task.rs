@@ -23,7 +23,7 @@ use crate::error::FleetError;
 use crate::fleet::record::{Desired, Epoch, Stage, token_hash};
 use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
-    ProbeOutcome, Registration, Settings, Wishes,
+    ProbeOutcome, Registration, Settings, Vitals, Wishes,
 };
 use crate::leader::Leadership;
 use crate::store::{SealError, Sealer, Store, StoreError};
@@ -81,6 +81,10 @@ struct Channels {
 }
 
 /// What the task wakes for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on the stack"
+)]
 enum Step {
     Request(Request),
     Followed,
@@ -366,19 +370,20 @@ impl Reconciler {
         let session = self.current(session)?;
         let before = self.standing(&session.0);
         let node = session.0.clone();
+        let now = self.clock.now();
         let uses = heartbeat.secret_uses.iter();
         let uses: Vec<_> = uses.map(|used| (used.id, used.last_used)).collect();
         if !uses.is_empty() {
-            self.mirror
-                .apply(self.clock.now(), Event::SecretsUsed { uses });
+            self.mirror.apply(now, Event::SecretsUsed { uses });
         }
         self.mirror.apply(
-            self.clock.now(),
+            now,
             Event::Heartbeat {
                 session,
                 applied_generation: heartbeat.applied_generation,
                 load: heartbeat.load.map(Load::from),
                 draining: heartbeat.draining,
+                vitals: Vitals::read(&heartbeat, now.unix),
             },
         );
         self.urgent |= self.standing(&node) != before;
@@ -512,6 +517,7 @@ impl Reconciler {
         }
         let before = self.view.send_replace(Arc::clone(&view));
         log_changes(&before, &view);
+        log_panics(&before, &view);
     }
 
     fn tell_alternates(&self, view: &FleetView) {
@@ -590,6 +596,23 @@ fn log_changes(before: &FleetView, after: &FleetView) {
                 "node health",
             );
         }
+    }
+}
+
+fn log_panics(before: &FleetView, after: &FleetView) {
+    let only_in = |one: &FleetView, other: &FleetView| -> Vec<String> {
+        let regions = one.panics.iter().filter(|it| !other.panics.contains(it));
+        regions.cloned().collect()
+    };
+    for region in only_in(after, before) {
+        tracing::error!(
+            region,
+            "half of a region or more fell silent within 30 s: this controller may be cut off, and lists keep the silent \
+             relays behind the others for up to a minute"
+        );
+    }
+    for region in only_in(before, after) {
+        tracing::info!(region, "lists name proven relays alone again");
     }
 }
 

@@ -260,6 +260,7 @@ fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
             .collect(),
         allocations: identity.capacity.allocations,
         file_descriptors: identity.capacity.file_descriptors,
+        memory_bytes: identity.capacity.memory_bytes,
         ..bare
     }
 }
@@ -428,6 +429,7 @@ impl Reader<'_> {
             capacity: Capacity {
                 allocations: message.allocations,
                 file_descriptors: message.file_descriptors,
+                memory_bytes: message.memory_bytes,
             },
         };
         Ok(NodeRecord {

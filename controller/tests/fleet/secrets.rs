@@ -11,7 +11,7 @@ use turnfleet_controller::fleet::{Ask, Ended, Event, Load, Pin, Plan, Registrati
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::Snapshot;
 
-use crate::stage::{Stage, id, identity};
+use crate::stage::{Stage, host, id, identity};
 
 const FLEET: SecretScope = SecretScope::Fleet;
 
@@ -439,8 +439,8 @@ impl World {
         };
         let (uris, secret) = view.offer(&ask);
         let until = self.stage.now.unix + 86_400;
-        for uri in uris {
-            let number = uri.host.rsplit('.').next().unwrap().parse().unwrap();
+        for uri in uris.iter() {
+            let number = host(uri).rsplit('.').next().unwrap().parse().unwrap();
             self.minted
                 .push((secret.as_bytes().to_vec(), number, until));
         }

@@ -256,6 +256,7 @@ fn hello(relay: &Relay, run: &Run) -> wire::Hello {
         capacity: Some(wire::Capacity {
             allocations: 10_000,
             file_descriptors: 10_000,
+            ..wire::Capacity::default()
         }),
         applied_generation: run.generation,
         allocations: u64::try_from(run.allocations.len()).unwrap(),

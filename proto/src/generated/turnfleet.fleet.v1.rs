@@ -136,6 +136,9 @@ pub struct Capacity {
     pub allocations: u64,
     #[prost(uint64, tag = "2")]
     pub file_descriptors: u64,
+    /// Zero where unknown.
+    #[prost(uint64, tag = "3")]
+    pub memory_bytes: u64,
 }
 /// Sent every two seconds; counters are cumulative since the start of the incarnation, so a lost report loses nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -150,6 +153,20 @@ pub struct Heartbeat {
     /// first one names all that this process knows of.
     #[prost(message, repeated, tag = "10")]
     pub secret_uses: ::prost::alloc::vec::Vec<SecretUse>,
+    /// The node's wall clock, milliseconds since the Unix epoch; zero where it does not say.
+    #[prost(uint64, tag = "20")]
+    pub wall_millis: u64,
+    /// The certificate that its TLS listeners show; absent where it has none.
+    #[prost(message, optional, tag = "21")]
+    pub tls_certificate: ::core::option::Option<CertificateValidity>,
+}
+/// Unix seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateValidity {
+    #[prost(uint64, tag = "1")]
+    pub not_before: u64,
+    #[prost(uint64, tag = "2")]
+    pub not_after: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretUse {
@@ -185,6 +202,11 @@ pub struct Load {
     pub requests_rejected: u64,
     #[prost(uint64, tag = "12")]
     pub authentication_failures: u64,
+    #[prost(uint64, tag = "13")]
+    pub memory_bytes: u64,
+    /// How busy the busiest of its threads that relay is, in thousandths of one processor.
+    #[prost(uint32, tag = "14")]
+    pub busiest_shard_permille: u32,
 }
 /// The node's word on a snapshot: applied, or refused with the reason while `running_generation` goes on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -65,6 +65,8 @@ pub struct NodeRecord {
     pub allocations: u64,
     #[prost(uint64, tag = "10")]
     pub file_descriptors: u64,
+    #[prost(uint64, tag = "15")]
+    pub memory_bytes: u64,
     /// The region and the tenant that the join token was bound to; empty where it was bound to none.
     #[prost(string, tag = "20")]
     pub bound_region: ::prost::alloc::string::String,

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, watch};
@@ -446,9 +446,17 @@ impl Session {
             applied_generation: self.serving.generation(),
             load: Some(self.serving.load()),
             draining: self.serving.is_draining(),
+            wall_millis: unix_millis(),
+            tls_certificate: self.introduction.certificate_validity(),
             secret_uses: self.serving.secret_uses(uses),
         })
     }
+}
+
+/// Milliseconds since the Unix epoch; zero where the clock is before it.
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 /// Resolves when the node stops.
