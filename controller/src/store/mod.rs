@@ -189,7 +189,7 @@ pub enum StoreError {
         /// The bound.
         limit: usize,
     },
-    /// The store does not answer for now.
+    /// The store does not answer at the moment.
     #[error(
         "the store does not answer: what is known is served, and nothing can be changed until it does"
     )]
