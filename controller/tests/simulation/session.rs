@@ -236,6 +236,7 @@ async fn take(
         applied: error.is_empty(),
         error,
         running_generation: relay.generation(),
+        needs_whole: false,
     }
 }
 
