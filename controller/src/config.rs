@@ -18,6 +18,7 @@ pub use checked::{
     ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, PortPlan, ProbeConfig,
     StoreConfig, TlsFiles,
 };
+pub(crate) use checked::{NAME, is_name};
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
@@ -335,4 +336,7 @@ pub struct RawApiToken {
     pub token_file: Option<PathBuf>,
     /// What it opens: `mint`, `viewer`, `operator`, `admin`.
     pub scopes: Vec<String>,
+    /// The tenant that it is bound to: it then mints for that tenant's users, and opens nothing else.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }

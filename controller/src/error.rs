@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use turnfleet_proto::{NodeId, PortRange};
 
 use crate::fleet::node::RegistrationError;
+use crate::fleet::tokens::TokenError;
 use crate::fleet::{Restored, SecretError};
 use crate::store::StoreError;
 
@@ -94,6 +95,9 @@ pub enum FleetError {
     /// There is no restore to confirm.
     #[error("no relay runs more than the store knows: there is no restore to confirm")]
     NotRestored,
+    /// A token cannot be made or revoked.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Others changed the same state again and again.
     #[error("the change lost against {attempts} concurrent ones; try again")]
     Contended {
@@ -134,7 +138,8 @@ impl FleetError {
             | Self::PortsExhausted { .. }
             | Self::Restored(_)
             | Self::NotRestored
-            | Self::TooManyNodes { .. } => false,
+            | Self::TooManyNodes { .. }
+            | Self::Token(_) => false,
         }
     }
 }

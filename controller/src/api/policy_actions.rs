@@ -1,78 +1,110 @@
 //! How far a changed policy has come (`GET /v1/rollout`), and what an operator says where it, or the store, waits for a word:
 //! `POST /v1/rollout/force`, `POST /v1/restore/confirm` and `POST /v1/nodes/{node}/kill`.
 
-use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::app::{App, answer_json};
-use super::auth::bearer_token;
+use super::app::answer_json;
 use super::node_actions;
+use super::nodes::node_id;
+use super::route::Call;
 use super::status::ApiError;
-use crate::fleet::FleetView;
-use crate::fleet::record::{Scope, Stage};
+use crate::fleet::record::Stage;
+use crate::fleet::{FleetView, Restored};
 
-/// `GET /v1/rollout`: the stage, the generation, and the relay that tries the policy or refused it.
-pub(crate) async fn rollout(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let view = app.handle.view();
-    let token = bearer_token(request.headers())?;
-    app.guard.admit(&view, token, Scope::Viewer)?;
-    Ok(answer_json(&describe(&view)))
+/// How far the policy has come.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rollout")]
+pub(super) struct Progress<'v> {
+    /// `pending`, `canary`, `all` or `stopped`.
+    stage: &'v str,
+    /// The fleet's generation.
+    generation: u64,
+    /// The relay that tries the policy, or refused it.
+    node: Option<&'v str>,
+    /// Why it was refused.
+    reason: Option<&'v str>,
+    /// What shows that the store is an old one.
+    restored: Option<Older<'v>>,
+}
+
+/// A relay that runs more than the store knows.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RestoredStore")]
+struct Older<'v> {
+    node: &'v str,
+    /// The generation that it runs.
+    runs: u64,
+    /// The generation of the store when that was noticed.
+    store: u64,
+}
+
+impl<'v> Older<'v> {
+    fn of(restored: &'v Restored) -> Self {
+        Self {
+            node: restored.node.as_str(),
+            runs: restored.runs,
+            store: restored.store,
+        }
+    }
+}
+
+/// A word that was taken.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "WordTaken")]
+pub(super) struct Taken {
+    done: bool,
+}
+
+/// `GET /v1/rollout`.
+pub(crate) async fn rollout(call: Call) -> Result<Response, ApiError> {
+    Ok(answer_json(&progress(&call.app.handle.view())))
 }
 
 /// `POST /v1/rollout/force`: every relay gets the policy.
-pub(crate) async fn force(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    app.handle.force_rollout().await?;
-    Ok(answer_json(&json!({ "forced": true })))
+pub(crate) async fn force(call: Call) -> Result<Response, ApiError> {
+    let handle = &call.app.handle;
+    let handle = call
+        .actor
+        .changing(handle, "rollout.force", "policy", String::new())?;
+    handle.force_rollout().await?;
+    Ok(answer_json(&Taken { done: true }))
 }
 
 /// `POST /v1/restore/confirm`: a store that was restored from an older backup is followed, as another epoch.
-pub(crate) async fn confirm_restore(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    app.handle.confirm_restore().await?;
-    Ok(answer_json(&json!({ "confirmed": true })))
+pub(crate) async fn confirm_restore(call: Call) -> Result<Response, ApiError> {
+    let handle = &call.app.handle;
+    let handle = call
+        .actor
+        .changing(handle, "restore.confirm", "store", String::new())?;
+    handle.confirm_restore().await?;
+    Ok(answer_json(&Taken { done: true }))
 }
 
 /// `POST /v1/nodes/{node}/kill`: the node's process ends, and its allocations with it.
-pub(crate) async fn kill(
-    State(app): State<App>,
-    Path(node): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let node = node_actions::admit(&app, &node, &request)?;
-    app.handle.kill(&node).await?;
-    Ok(answer_json(&json!({ "node": node.as_str() })))
+pub(crate) async fn kill(call: Call) -> Result<Response, ApiError> {
+    let node = node_id(&call)?;
+    let handle = &call.app.handle;
+    let handle = call
+        .actor
+        .changing(handle, "kill", node.as_str(), String::new())?;
+    handle.kill(&node).await?;
+    Ok(node_actions::done(&node))
 }
 
-fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
-    let token = bearer_token(request.headers())?;
-    app.guard.admit(&app.handle.view(), token, Scope::Operator)
-}
-
-fn describe(view: &FleetView) -> Value {
+fn progress(view: &FleetView) -> Progress<'_> {
     let stage = view.rollout.as_ref().map(|rollout| &rollout.stage);
     let (node, reason) = match stage {
         Some(Stage::Canary { node }) => (Some(node.as_str()), None),
         Some(Stage::Stopped { node, reason }) => (Some(node.as_str()), Some(reason.as_str())),
         Some(Stage::Pending | Stage::All) | None => (None, None),
     };
-    let restored = view.restored.as_ref();
-    json!({
-        "stage": stage.map_or("all", Stage::name),
-        "generation": view.generation,
-        "node": node,
-        "reason": reason,
-        "restored": restored.map(|it| json!({
-            "node": it.node.as_str(),
-            "runs": it.runs,
-            "store": it.store,
-        })),
-    })
+    Progress {
+        stage: stage.map_or("all", Stage::name),
+        generation: view.generation,
+        node,
+        reason,
+        restored: view.restored.as_ref().map(Older::of),
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::Now;
 
+use super::audit::AuditEntry;
 use super::node::Registration;
 use super::record::{
     Desired, Membership, NodeRecord, PortGrant, Record, RecordKey, TokenHash, token_hash,
@@ -27,6 +28,8 @@ pub struct Plan {
     pub puts: Vec<Record>,
     /// Records to delete.
     pub deletes: Vec<RecordKey>,
+    /// Who asked for it, written with it.
+    pub audit: Option<AuditEntry>,
     /// Whether it may be written only by the controller that leads.
     pub as_leader: bool,
 }
@@ -259,6 +262,7 @@ impl Fleet {
             compares: Vec::new(),
             puts,
             deletes,
+            audit: None,
             as_leader: false,
         };
         let written: Vec<_> = plan.puts.iter().map(Record::key).collect();

@@ -55,6 +55,9 @@ impl Fleet {
         let own = ApiToken {
             name: OWN_TOKEN.to_owned(),
             scopes: vec![Scope::Admin],
+            tenant: None,
+            expires_at: None,
+            by_operator: false,
         };
         let configured = JoinToken {
             name: OWN_TOKEN.to_owned(),
@@ -75,8 +78,7 @@ impl Fleet {
         wanted.extend(tokens.map(|(hash, token)| Record::ApiToken(hash, token)));
 
         let keys: BTreeSet<_> = wanted.iter().map(Record::key).collect();
-        let stale =
-            |key: &&RecordKey| is_configured(key) && !keys.contains(key) && !self.is_operators(key);
+        let stale = |key: &&RecordKey| self.is_configured(key) && !keys.contains(key);
         let mut deletes: BTreeSet<_> = self.revisions.keys().filter(stale).cloned().collect();
         // Before the policy, which says that a rollout has begun: the plan may be written in parts.
         let rollout = self.begin_rollout(&wishes.policy).map(Record::Rollout);
@@ -94,16 +96,6 @@ impl Fleet {
             deletes.extend(changes.deletes);
         }
         self.plan(puts, deletes.into_iter().collect())
-    }
-
-    /// Whether an operator made the record at `key`, so that the configuration does not decide on it.
-    fn is_operators(&self, key: &RecordKey) -> bool {
-        let RecordKey::JoinToken(hash) = key else {
-            return false;
-        };
-        self.join_tokens
-            .get(hash)
-            .is_some_and(|token| token.by_operator)
     }
 
     /// Whether the store holds exactly this, of the kinds that the configuration decides.
@@ -126,6 +118,33 @@ impl Fleet {
             | Record::NonceKey(_) => false,
         }
     }
+
+    /// Whether the record is there exactly where the configuration asks for it.
+    fn is_configured(&self, key: &RecordKey) -> bool {
+        match key {
+            RecordKey::User(_) => true,
+            RecordKey::JoinToken(hash) => {
+                let token = self.join_tokens.get(hash);
+                token.is_some_and(|token| !token.by_operator)
+            }
+            RecordKey::ApiToken(hash) => {
+                let token = self.api_tokens.get(hash);
+                token.is_some_and(|token| !token.by_operator)
+            }
+            RecordKey::Epoch
+            | RecordKey::Leader
+            | RecordKey::Controller(_)
+            | RecordKey::Generation
+            | RecordKey::Policy
+            | RecordKey::Rollout
+            | RecordKey::Node(_)
+            | RecordKey::Desired(_)
+            | RecordKey::Grant(..)
+            | RecordKey::Secret(..)
+            | RecordKey::NonceKey(_)
+            | RecordKey::Setting(_) => false,
+        }
+    }
 }
 
 /// What tells one configured secret from another.
@@ -133,23 +152,4 @@ fn secret_hash(secret: &SharedSecret) -> String {
     use sha2::Digest as _;
     let hash = sha2::Sha256::digest(secret.as_bytes());
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash)
-}
-
-/// Whether records of this kind are there exactly where the configuration asks for them.
-fn is_configured(key: &RecordKey) -> bool {
-    match key {
-        RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
-        RecordKey::Epoch
-        | RecordKey::Leader
-        | RecordKey::Controller(_)
-        | RecordKey::Generation
-        | RecordKey::Policy
-        | RecordKey::Rollout
-        | RecordKey::Node(_)
-        | RecordKey::Desired(_)
-        | RecordKey::Grant(..)
-        | RecordKey::Secret(..)
-        | RecordKey::NonceKey(_)
-        | RecordKey::Setting(_) => false,
-    }
 }

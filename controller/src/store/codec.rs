@@ -73,6 +73,9 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 .iter()
                 .map(|scope| scope.name().to_owned())
                 .collect(),
+            tenant: token.tenant.clone().unwrap_or_default(),
+            expires_at: token.expires_at.unwrap_or(0),
+            by_operator: token.by_operator,
         }
         .encode_to_vec(),
         Record::JoinToken(_, token) => encode_join_token(token).encode_to_vec(),
@@ -138,6 +141,9 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
                 ApiToken {
                     name: message.name,
                     scopes,
+                    tenant: Some(message.tenant).filter(|tenant| !tenant.is_empty()),
+                    expires_at: Some(message.expires_at).filter(|end| *end != 0),
+                    by_operator: message.by_operator,
                 },
             )
         }
