@@ -366,7 +366,6 @@ async fn the_store_follows_the_configuration() {
         Offer::Hold => false,
     };
     let offered = session.offers.wait_for(followed);
-    // A rollout waits for a listed relay before it takes any.
     let offered = tokio::time::timeout(Duration::from_secs(30), offered).await;
     assert!(offered.is_ok_and(|offered| offered.is_ok()));
     let snapshot = session.snapshot().unwrap();
