@@ -17,6 +17,7 @@ mod link;
 mod maintenance;
 mod notify;
 mod relay;
+mod reload;
 mod resolve;
 mod shutdown;
 mod state_dir;
