@@ -173,15 +173,15 @@ pub async fn migrate(config: &Config, from: Option<&Path>) -> Result<Report, Mai
     };
     let to = config_etcd.endpoints.join(", ");
     let source = Place::Embedded(from.unwrap_or(&config.state_dir).to_owned());
-    let old = source.open_existing().await?;
+    let (name, old) = (source.name(), source.open_existing().await?);
     let read = transfer::read(&*old).await;
     let (_, content) = read.map_err(|error| source.failed(error))?;
-    check(config, &content, &source.name())?;
+    check(config, &content, &name)?;
     let store = target.open_or_make().await?;
     // It was moved before, and only the last step is missing.
     let same = |read: &(_, Content)| read.1 == content;
     if !transfer::read(&*store).await.as_ref().is_ok_and(same) {
-        let written = transfer::write(&*store, &content, &source.name(), unix(), false);
+        let written = transfer::write(&*store, &content, &name, unix(), false);
         written.await.map_err(|error| target.failed(error))?;
     }
     let closed = transfer::close(&*old, &to).await;

@@ -74,7 +74,9 @@ pub enum ArchiveError {
         line: usize,
     },
     /// Some byte is not what it was.
-    #[error("its checksum is {found}, and its last line says {expected}: it was changed or damaged")]
+    #[error(
+        "its checksum is {found}, and its last line says {expected}: it was changed or damaged"
+    )]
     Checksum {
         /// What the last line says.
         expected: String,
@@ -327,7 +329,12 @@ mod tests {
         let text = |lines: &[&str]| {
             let mut text = lines.join("\n") + "\n";
             let sum = hex(&Sha256::digest(text.as_bytes()));
-            writeln!(text, r#"{{"entries":{},"sha256":"{sum}"}}"#, lines.len() - 1).unwrap();
+            writeln!(
+                text,
+                r#"{{"entries":{},"sha256":"{sum}"}}"#,
+                lines.len() - 1
+            )
+            .unwrap();
             read(text.as_bytes()).unwrap_err().to_string()
         };
         let head = r#"{"format":"turnfleet-backup","version":1}"#;
@@ -335,9 +342,18 @@ mod tests {
         for (lines, expected) in [
             (&["{}"][..], "not a backup"),
             (&[r#"{"format":"x","version":1}"#], "not a backup"),
-            (&[r#"{"format":"turnfleet-backup","version":2}"#], "version 2"),
-            (&[head, entry, entry], "line 3 is damaged: its key does not follow"),
-            (&[head, r#"{"key":"/other","value":""}"#], "line 2 is damaged: its key is none"),
+            (
+                &[r#"{"format":"turnfleet-backup","version":2}"#],
+                "version 2",
+            ),
+            (
+                &[head, entry, entry],
+                "line 3 is damaged: its key does not follow",
+            ),
+            (
+                &[head, r#"{"key":"/other","value":""}"#],
+                "line 2 is damaged: its key is none",
+            ),
             (&[head, r#"{"key":"/tf/v1/gen","value":"*"}"#], "not base64"),
             (&[head, "[]"], "it is no entry"),
         ] {

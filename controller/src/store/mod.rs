@@ -214,7 +214,9 @@ pub enum StoreError {
     )]
     HalfRestored,
     /// The fleet was moved to another store.
-    #[error("its fleet was moved to {to}: name that in `store.etcd`, or restore a backup with --replace to use this one again")]
+    #[error(
+        "its fleet was moved to {to}: name that in `store.etcd`, or restore a backup with --replace to use this one again"
+    )]
     Moved {
         /// Where it is.
         to: String,

@@ -46,10 +46,14 @@ pub enum TransferError {
     #[error("controllers run on it: {}. Stop them, and wait 10 s where one was killed", .0.join(", "))]
     InUse(Vec<String>),
     /// Somebody else wrote there meanwhile.
-    #[error("somebody else wrote there meanwhile: see that no controller and no other transfer runs, and try again")]
+    #[error(
+        "somebody else wrote there meanwhile: see that no controller and no other transfer runs, and try again"
+    )]
     Disturbed,
     /// What was read back is not what was written.
-    #[error("what was read back is not what was written: nothing was made of it, and it can be tried again")]
+    #[error(
+        "what was read back is not what was written: nothing was made of it, and it can be tried again"
+    )]
     Differs,
     /// The store fails, or a value is damaged or does not open.
     #[error(transparent)]
@@ -136,7 +140,8 @@ impl Content {
         }
         let epoch = epoch.to_vec();
         let record = EpochRecord { epoch, former };
-        self.0.insert(keys::EPOCH.to_owned(), record.encode_to_vec());
+        self.0
+            .insert(keys::EPOCH.to_owned(), record.encode_to_vec());
     }
 
     /// Reads every record of it, and opens every secret.
