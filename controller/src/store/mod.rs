@@ -197,6 +197,19 @@ pub enum StoreError {
         "the store does not answer: what is known is served, and nothing can be changed until it does"
     )]
     Away,
+    /// The store refuses what the configuration says of it.
+    #[error("{what} ({key})")]
+    Refused {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+        /// Whether trying again may help, where somebody sets it right on the other side.
+        retryable: bool,
+        /// What the back end says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A put names a lease that has ended.
     #[error("the lease has ended")]
     LeaseEnded,
@@ -247,12 +260,17 @@ impl StoreError {
         inner.to_string()
     }
 
+    /// Whether waiting is the answer to it at the start: whoever configured it wrongly wants to hear of it.
+    pub(crate) fn is_worth_waiting(&self) -> bool {
+        self.is_retryable() && !matches!(self, Self::Refused { .. })
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Compacted { .. } | Self::Away | Self::LeaseEnded => true,
-            Self::Backend { retryable, .. } => *retryable,
+            Self::Backend { retryable, .. } | Self::Refused { retryable, .. } => *retryable,
             Self::InUse { .. }
             | Self::File { .. }
             | Self::TooLarge { .. }

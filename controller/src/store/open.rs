@@ -42,7 +42,7 @@ async fn is_fresh(store: &EtcdStore) -> Result<bool, StoreError> {
     loop {
         match store.range(keys::META).await {
             Ok(range) => return Ok(range.entries.is_empty()),
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.is_worth_waiting() => {
                 tell(&error, failures);
                 failures += 1;
                 tokio::time::sleep(RETRY).await;

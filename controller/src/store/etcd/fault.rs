@@ -1,0 +1,106 @@
+//! Which key of the configuration is at fault where etcd refuses, for an operator who reads one line.
+
+use std::error::Error as StdError;
+use std::io;
+
+use etcd_client::Error;
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use tonic::{Code, Status};
+
+/// A key of the configuration, and what is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) key: &'static str,
+    pub(super) what: &'static str,
+}
+
+impl Fault {
+    /// `None` where the error speaks of no key.
+    pub(super) fn of(error: &Error) -> Option<Self> {
+        let by_status = if let Error::GRpcStatus(status) = error {
+            of_status(status)
+        } else {
+            None
+        };
+        by_status.or_else(|| of_tls(find_tls_error(error)?))
+    }
+}
+
+fn fault(key: &'static str, what: &'static str) -> Option<Fault> {
+    Some(Fault { key, what })
+}
+
+fn of_status(status: &Status) -> Option<Fault> {
+    let says = |code, text| status.code() == code && status.message().contains(text);
+    if status.code() == Code::PermissionDenied {
+        let what = "the user of etcd may not read and write below /tf/: `etcdctl role grant-permission ROLE readwrite --prefix=true /tf/`";
+        fault("store.etcd.user", what)
+    } else if says(Code::InvalidArgument, "user name is empty") {
+        let what = "etcd asks for a user and a password";
+        fault("store.etcd.user", what)
+    } else if says(Code::InvalidArgument, "authentication failed") {
+        let what = "etcd does not know this user with this password";
+        fault("store.etcd.password", what)
+    } else if says(Code::FailedPrecondition, "authentication is not enabled") {
+        let what = "etcd asks for no user: take user and password out, or `etcdctl auth enable`";
+        fault("store.etcd.user", what)
+    } else {
+        None
+    }
+}
+
+fn of_tls(error: &TlsError) -> Option<Fault> {
+    use CertificateError::{NotValidForName, NotValidForNameContext};
+    if let TlsError::InvalidCertificate(reason) = error {
+        return if matches!(reason, NotValidForName | NotValidForNameContext { .. }) {
+            let what = "the certificate of etcd is not for the name or address in its URL";
+            fault("store.etcd.endpoints", what)
+        } else {
+            let what = "the certificate of etcd is not good by this authority";
+            fault("store.etcd.ca", what)
+        };
+    }
+    if let TlsError::AlertReceived(alert) = error {
+        let refused = [
+            AlertDescription::AccessDenied,
+            AlertDescription::BadCertificate,
+            AlertDescription::CertificateExpired,
+            AlertDescription::CertificateRequired,
+            AlertDescription::CertificateUnknown,
+            AlertDescription::HandshakeFailure,
+            AlertDescription::UnknownCA,
+            AlertDescription::UnsupportedCertificate,
+        ];
+        let what = "etcd asks for a client certificate, and there is none or not one that it takes";
+        return refused
+            .contains(alert)
+            .then_some(Fault {
+                key: "store.etcd.certificate",
+                what,
+            });
+    }
+    if matches!(error, TlsError::InvalidMessage(_)) {
+        let what = "what answers at this URL does not speak TLS";
+        return fault("store.etcd.endpoints", what);
+    }
+    None
+}
+
+/// What TLS says, somewhere among the causes of `error`.
+fn find_tls_error(error: &Error) -> Option<&TlsError> {
+    let mut next: Option<&(dyn StdError + 'static)> = match error {
+        Error::GRpcStatus(status) => status.source(),
+        other => Some(other),
+    };
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<TlsError>() {
+            return Some(found);
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
