@@ -104,7 +104,14 @@ fn a_store_is_backed_up_and_restored_by_its_commands() {
     assert!(told.contains("confirm-restore"), "{told}");
     let full = refused(&["restore", "--config", other, &file]);
     assert!(full.contains("--replace"), "{full}");
-    let told = printed(&["restore", "--config", other, "--replace", "--new-epoch", &file]);
+    let told = printed(&[
+        "restore",
+        "--config",
+        other,
+        "--replace",
+        "--new-epoch",
+        &file,
+    ]);
     assert!(told.contains("every relay follows it"), "{told}");
     let _running = start(other);
     let there = there.path().join("state/join-token");

@@ -33,8 +33,8 @@ use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::private_file;
 
-use api::{Api, Entrance};
 pub use api::openapi_document;
+use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};

@@ -140,10 +140,7 @@ impl Api {
             metrics,
         };
         let stop = entrance.stop;
-        let servers = [
-            entrance.server,
-            tokio::spawn(serve(grpc, stop.subscribe())),
-        ];
+        let servers = [entrance.server, tokio::spawn(serve(grpc, stop.subscribe()))];
         Ok(Self {
             http_address,
             grpc_address,

@@ -4,8 +4,20 @@ use std::error::Error as StdError;
 use std::io;
 
 use etcd_client::Error;
-use rustls::{AlertDescription, CertificateError, Error as TlsError};
+use rustls::{CertificateError, Error as TlsError};
 use tonic::{Code, Status};
+
+/// Alerts that speak of a client's certificate.
+const REFUSALS: [&str; 8] = [
+    "AccessDenied",
+    "BadCertificate",
+    "CertificateExpired",
+    "CertificateRequired",
+    "CertificateUnknown",
+    "HandshakeFailure",
+    "UnknownCA",
+    "UnsupportedCertificate",
+];
 
 /// A key of the configuration, and what is wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +34,7 @@ impl Fault {
         } else {
             None
         };
-        by_status.or_else(|| of_tls(find_tls_error(error)?))
+        by_status.or_else(|| of_causes(error))
     }
 }
 
@@ -60,25 +72,6 @@ fn of_tls(error: &TlsError) -> Option<Fault> {
             fault("store.etcd.ca", what)
         };
     }
-    if let TlsError::AlertReceived(alert) = error {
-        let refused = [
-            AlertDescription::AccessDenied,
-            AlertDescription::BadCertificate,
-            AlertDescription::CertificateExpired,
-            AlertDescription::CertificateRequired,
-            AlertDescription::CertificateUnknown,
-            AlertDescription::HandshakeFailure,
-            AlertDescription::UnknownCA,
-            AlertDescription::UnsupportedCertificate,
-        ];
-        let what = "etcd asks for a client certificate, and there is none or not one that it takes";
-        return refused
-            .contains(alert)
-            .then_some(Fault {
-                key: "store.etcd.certificate",
-                what,
-            });
-    }
     if matches!(error, TlsError::InvalidMessage(_)) {
         let what = "what answers at this URL does not speak TLS";
         return fault("store.etcd.endpoints", what);
@@ -86,17 +79,32 @@ fn of_tls(error: &TlsError) -> Option<Fault> {
     None
 }
 
-/// What TLS says, somewhere among the causes of `error`.
-fn find_tls_error(error: &Error) -> Option<&TlsError> {
+/// The alert of a member that wants another client certificate. It comes after the handshake, and through HTTP/2 as a text.
+fn of_alert(text: &str) -> Option<Fault> {
+    let (_, alert) = text.split_once("received fatal alert: ")?;
+    let what = "etcd asks for a client certificate, and there is none or not one that it takes";
+    let refused = REFUSALS.contains(&alert);
+    refused.then_some(Fault {
+        key: "store.etcd.certificate",
+        what,
+    })
+}
+
+/// What is at fault by the causes of `error`.
+fn of_causes(error: &Error) -> Option<Fault> {
     let mut next: Option<&(dyn StdError + 'static)> = match error {
         Error::GRpcStatus(status) => status.source(),
         other => Some(other),
     };
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<TlsError>() {
-            return Some(found);
+        let found = error.downcast_ref::<TlsError>().and_then(of_tls);
+        let found = found.or_else(|| of_alert(&error.to_string()));
+        if found.is_some() {
+            return found;
         }
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         next = match inner {
             Some(inner) => Some(inner),
             None => error.source(),
