@@ -7,7 +7,6 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use turnfleet_proto::private_file;
@@ -19,6 +18,7 @@ use crate::store::transfer::{self, Content, TransferError};
 use crate::store::{
     EmbeddedStore, EtcdStore, SealError, Sealer, Store, StoreError, exists, make_state_dir,
 };
+use crate::wall_clock::since_epoch;
 
 /// What was read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub async fn backup(config: &Config, file: &Path) -> Result<Report, MaintenanceE
     let read = transfer::read(&*store).await;
     let (revision, content) = read.map_err(|error| source.failed(error))?;
     let archive = Archive {
-        made_at: unix(),
+        made_at: since_epoch().as_secs(),
         store: source.kind().to_owned(),
         revision,
         content,
@@ -156,7 +156,13 @@ pub async fn restore(
     let target = Place::of(config);
     let store = target.open_or_make().await?;
     let source = format!("a backup of {} seconds", archive.made_at);
-    let written = transfer::write(&*store, &content, &source, unix(), options.replace);
+    let written = transfer::write(
+        &*store,
+        &content,
+        &source,
+        since_epoch().as_secs(),
+        options.replace,
+    );
     written.await.map_err(|error| target.failed(error))?;
     Ok(report(target.name(), archive.made_at, &content))
 }
@@ -181,12 +187,12 @@ pub async fn migrate(config: &Config, from: Option<&Path>) -> Result<Report, Mai
     // It was moved before, and only the last step is missing.
     let same = |read: &(_, Content)| read.1 == content;
     if !transfer::read(&*store).await.as_ref().is_ok_and(same) {
-        let written = transfer::write(&*store, &content, &name, unix(), false);
+        let written = transfer::write(&*store, &content, &name, since_epoch().as_secs(), false);
         written.await.map_err(|error| target.failed(error))?;
     }
     let closed = transfer::close(&*old, &to).await;
     closed.map_err(|error| source.failed(error))?;
-    Ok(report(target.name(), unix(), &content))
+    Ok(report(target.name(), since_epoch().as_secs(), &content))
 }
 
 /// A store by its configuration.
@@ -261,12 +267,12 @@ fn check(config: &Config, content: &Content, what: &str) -> Result<(), Maintenan
     };
     let sealer = Sealer::open(&config.store.key_file, false);
     let sealer = sealer.map_err(|error| key(error.into()))?;
-    content.check(&sealer).map_err(|source| match source {
-        StoreError::Seal(_) => key(source),
-        source => MaintenanceError::Damaged {
-            what: what.to_owned(),
-            source,
-        },
+    content.check(&sealer).map_err(|source| {
+        if matches!(source, StoreError::Seal(_)) {
+            return key(source);
+        }
+        let what = what.to_owned();
+        MaintenanceError::Damaged { what, source }
     })
 }
 
@@ -285,9 +291,4 @@ fn report(store: String, made_at: u64, content: &Content) -> Report {
         generation: content.generation(),
         hash: content.hash(),
     }
-}
-
-fn unix() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }

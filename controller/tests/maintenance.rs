@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cluster::Cluster;
-use stage::{Stage, any_hello};
+use stage::{Node, Stage, any_hello};
 use store_that_fails::FailingStore;
 use tokio::runtime::Runtime;
 use turnfleet_controller::config::{Config, ProbeMode, RawConfig, RawEtcd};
@@ -377,7 +377,7 @@ fn no_controller_starts_on_half_of_a_fleet() {
 }
 
 /// The first thing that a relay is told, which runs what `stage` had it run before.
-fn first_word(stage: &Stage, credential: &str, epoch: &[u8], generation: u64) -> Down {
+fn first_word(stage: &Stage, credential: &str, epoch: &[u8], generation: u64) -> (Down, Node) {
     let hello = Hello {
         protocol: 1,
         applied_generation: generation,
@@ -385,7 +385,8 @@ fn first_word(stage: &Stage, credential: &str, epoch: &[u8], generation: u64) ->
         ..any_hello("relay-0")
     };
     let mut node = stage.session(credential, hello);
-    stage.runtime.block_on(node.hear()).unwrap().unwrap()
+    let word = stage.runtime.block_on(node.hear()).unwrap().unwrap();
+    (word, node)
 }
 
 /// R25: relays that know more than the backup, because a secret was retired since, keep what they have until an operator says
@@ -406,7 +407,7 @@ fn a_restored_store_tells_relays_that_know_more_nothing_without_a_word() {
         Ok(plan)
     });
     later.runtime.block_on(raised).unwrap();
-    let Down::Delta(seen) = first_word(&later, &credential, &[], 0) else {
+    let (Down::Delta(seen), _) = first_word(&later, &credential, &[], 0) else {
         panic!("it is told its policy");
     };
     assert!(seen.generation > known);
@@ -427,12 +428,12 @@ fn a_restored_store_tells_relays_that_know_more_nothing_without_a_word() {
             .unwrap();
         let stage = stage(raw(fleet.dir()));
         let credential = stage.enroll("relay-0").unwrap();
-        let word = first_word(&stage, &credential, &seen.epoch, known);
+        let (word, _) = first_word(&stage, &credential, &seen.epoch, known);
         assert!(
             matches!(word, Down::Delta(_)),
             "it knows no more than the backup: {word:?}"
         );
-        let word = first_word(&stage, &credential, &seen.epoch, seen.generation);
+        let (word, _node) = first_word(&stage, &credential, &seen.epoch, seen.generation);
         if confirmed {
             assert!(matches!(word, Down::Delta(_)), "{word:?}");
             continue;

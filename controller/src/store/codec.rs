@@ -23,18 +23,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
     let bytes = match record {
         Record::Leader(controller) => encode_leader(controller).1,
         Record::Controller(controller) => encode_controller(controller).1,
-        Record::Epoch(lineage) => wire::EpochRecord {
-            epoch: lineage.epoch.to_vec(),
-            former: lineage
-                .former
-                .iter()
-                .map(|(epoch, generation)| wire::FormerEpoch {
-                    epoch: epoch.to_vec(),
-                    generation: *generation,
-                })
-                .collect(),
-        }
-        .encode_to_vec(),
+        Record::Epoch(lineage) => encode_lineage(lineage).encode_to_vec(),
         Record::Generation(generation) => wire::GenerationRecord {
             generation: *generation,
         }
@@ -197,6 +186,19 @@ pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
 fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
     let plaintext = zeroize::Zeroizing::new(message.encode_to_vec());
     Ok(sealer.seal(path, &plaintext)?)
+}
+
+fn encode_lineage(lineage: &Lineage) -> wire::EpochRecord {
+    let former = lineage.former.iter();
+    wire::EpochRecord {
+        epoch: lineage.epoch.to_vec(),
+        former: former
+            .map(|(epoch, generation)| wire::FormerEpoch {
+                epoch: epoch.to_vec(),
+                generation: *generation,
+            })
+            .collect(),
+    }
 }
 
 fn encode_policy(policy: &Policy) -> wire::PolicyRecord {

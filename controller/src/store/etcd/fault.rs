@@ -92,9 +92,10 @@ fn of_alert(text: &str) -> Option<Fault> {
 
 /// What is at fault by the causes of `error`.
 fn of_causes(error: &Error) -> Option<Fault> {
-    let mut next: Option<&(dyn StdError + 'static)> = match error {
-        Error::GRpcStatus(status) => status.source(),
-        other => Some(other),
+    let mut next: Option<&(dyn StdError + 'static)> = if let Error::GRpcStatus(status) = error {
+        status.source()
+    } else {
+        Some(error)
     };
     while let Some(error) = next {
         let found = error.downcast_ref::<TlsError>().and_then(of_tls);
