@@ -379,7 +379,7 @@ impl Fleet {
 
     fn stored(&mut self, now: Now, record: Record) {
         match record {
-            Record::Epoch(epoch) => self.epoch = epoch,
+            Record::Epoch(epoch) => self.begin_epoch(epoch),
             Record::Leader(id) => self.leader = Some(id),
             Record::Controller(record) => {
                 self.controllers.insert(record.id.clone(), record);
@@ -397,7 +397,9 @@ impl Fleet {
                     .insert((grant.public_ip, grant.range.first()), grant);
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::Secret(secret) => {
+                self.change_secrets(|secrets| secrets.insert(now.instant, secret));
+            }
             Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
@@ -424,13 +426,22 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::Secret(_, id) => self.change_secrets(|secrets| secrets.remove(*id)),
             RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
             RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),
             RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
         }
+    }
+
+    /// The generations of one epoch say nothing of another's.
+    fn begin_epoch(&mut self, epoch: Epoch) {
+        if self.epoch != epoch {
+            let nodes = self.nodes.values_mut();
+            nodes.for_each(|node| node.shown_generation = 0);
+        }
+        self.epoch = epoch;
     }
 
     fn store_node(&mut self, record: record::NodeRecord) {

@@ -1,0 +1,174 @@
+//! What credentials are minted with at one moment, and which relays are known to accept it.
+//!
+//! A relay accepts a secret if it runs the generation that brought it, or a later one. A controller learns that from the
+//! relay's word, here or at another controller, or from a probe whose credential the relay took. It mints with the active
+//! secret as soon as a relay that serves is known to accept it, and lists name those relays alone. Until then it mints with
+//! the one before, which is accepted for as long as any credential lasts: a controller that hears of a rotation before it
+//! hears of the relays that have followed it gives nobody what they may refuse.
+
+use std::collections::BTreeMap;
+
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_turn::Now;
+
+use super::life::LONGEST_CREDENTIAL;
+use super::{SecretGeneration, SecretScope, SecretState, Secrets};
+use crate::fleet::registry::NodeState;
+use crate::fleet::{Fleet, FleetView, NodeView};
+
+/// What credentials are minted with, a generation for each scope that has one of its own.
+#[derive(Debug)]
+pub(in crate::fleet) struct Minted<'f>(Vec<&'f SecretGeneration>);
+
+/// What a view mints with.
+#[derive(Clone, Debug)]
+pub(in crate::fleet) struct Minting {
+    fleet: SharedSecret,
+    /// By region, where one has a secret of its own.
+    regions: BTreeMap<Box<str>, SharedSecret>,
+    /// The active secrets, with the generations that brought them to the relays.
+    latest: Vec<(SecretScope, SharedSecret, u64)>,
+}
+
+impl Minted<'_> {
+    /// The generation that a relay of `region` has to run for every credential that is minted for it to be good there.
+    fn required(&self, region: &str) -> u64 {
+        let here = self.0.iter().filter(|it| it.scope.covers(region));
+        here.map(|it| it.since_generation).max().unwrap_or(0)
+    }
+
+    /// Whether every credential that is minted for its region is known to be good at `node`.
+    pub(in crate::fleet) fn suits(&self, node: &NodeState) -> bool {
+        node.known_generation() >= self.required(node.region())
+    }
+
+    /// Whether credentials are minted with generation `id`.
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.0.iter().any(|it| it.id == id)
+    }
+
+    fn secret(&self, scope: &SecretScope) -> Option<SharedSecret> {
+        let found = self.0.iter().find(|it| it.scope == *scope);
+        found.map(|it| it.secret.clone())
+    }
+}
+
+impl Secrets {
+    /// The generation that was minted with last before the active one, while what is made with it lasts as long as anything.
+    fn former(&self, scope: &SecretScope, unix: u64) -> Option<&SecretGeneration> {
+        let until = |it: &SecretGeneration| match it.state {
+            SecretState::Retiring { accept_until } => Some(accept_until),
+            SecretState::Staged
+            | SecretState::Active
+            | SecretState::Pinned
+            | SecretState::Revoked { .. } => None,
+        };
+        let of_scope = self.by_id.values().filter(|it| it.scope == *scope);
+        let lasting = of_scope.filter_map(|it| Some((until(it)?, it)));
+        let (until, latest) = lasting.max_by_key(|(until, it)| (*until, it.id))?;
+        (until >= unix.saturating_add(LONGEST_CREDENTIAL)).then_some(latest)
+    }
+}
+
+impl Fleet {
+    /// What credentials are minted with.
+    pub(in crate::fleet) fn minted(&self, now: Now) -> Minted<'_> {
+        let regions = self.secrets.regions().into_iter();
+        let scopes = std::iter::once(&SecretScope::Fleet).chain(regions);
+        Minted(scopes.filter_map(|it| self.minted_for(now, it)).collect())
+    }
+
+    fn minted_for(&self, now: Now, scope: &SecretScope) -> Option<&SecretGeneration> {
+        let latest = self.secrets.minting(scope)?;
+        let Some(former) = self.secrets.former(scope, now.unix) else {
+            return Some(latest);
+        };
+        let mut serving = self.nodes_of(scope).filter(|node| node.serves()).peekable();
+        let runs = |node: &NodeState, generation: &SecretGeneration| {
+            node.known_generation() >= generation.since_generation
+        };
+        let is_known = serving.peek().is_none() || serving.any(|node| runs(node, latest));
+        Some(if is_known { latest } else { former })
+    }
+
+    /// The active secrets, whoever is known to accept them.
+    pub(in crate::fleet) fn latest_secrets(&self) -> Minted<'_> {
+        let regions = self.secrets.regions().into_iter();
+        let scopes = std::iter::once(&SecretScope::Fleet).chain(regions);
+        Minted(scopes.filter_map(|it| self.secrets.minting(it)).collect())
+    }
+
+    /// What a view mints with.
+    pub(in crate::fleet) fn minting(&self, minted: &Minted<'_>) -> Minting {
+        let region = |generation: &&SecretGeneration| match &generation.scope {
+            SecretScope::Region(name) => Some((name.clone(), generation.secret.clone())),
+            SecretScope::Fleet | SecretScope::Tenant(_) => None,
+        };
+        let latest = self.latest_secrets().0.into_iter();
+        Minting {
+            fleet: minted
+                .secret(&SecretScope::Fleet)
+                .unwrap_or_else(|| SharedSecret::new(Vec::new())),
+            regions: minted.0.iter().filter_map(region).collect(),
+            latest: latest
+                .map(|it| (it.scope.clone(), it.secret.clone(), it.since_generation))
+                .collect(),
+        }
+    }
+
+    /// Folds a change of the secrets. Relays of which nobody says that they accept what is active then are probed at once.
+    pub(in crate::fleet) fn change_secrets(&mut self, change: impl FnOnce(&mut Secrets)) {
+        let ids = |fleet: &Self| -> Vec<u32> {
+            let latest = fleet.latest_secrets();
+            latest.0.iter().map(|it| it.id).collect()
+        };
+        let before = ids(self);
+        change(&mut self.secrets);
+        if ids(self) == before {
+            return;
+        }
+        let latest = self.latest_secrets();
+        let unknown = self.nodes.iter().filter(|(_, node)| !latest.suits(node));
+        let unknown: Vec<_> = unknown.map(|(id, _)| id.clone()).collect();
+        for id in unknown {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.liveness.ask_probe();
+            }
+        }
+    }
+}
+
+impl FleetView {
+    /// The secret that credentials for any relay are minted with.
+    #[must_use]
+    pub fn minting_secret(&self) -> &SharedSecret {
+        &self.minting.fleet
+    }
+
+    /// The secret that credentials for exactly these relays are minted with: that of their region where all are of one that
+    /// has its own, and else the fleet's, which every relay accepts.
+    pub fn minting_secret_for<'n>(
+        &self,
+        nodes: impl IntoIterator<Item = &'n NodeView>,
+    ) -> &SharedSecret {
+        let mut regions = nodes.into_iter().map(|node| node.identity.region.as_str());
+        let own = regions
+            .next()
+            .filter(|region| regions.all(|other| other == *region))
+            .and_then(|region| self.minting.regions.get(region));
+        own.unwrap_or(&self.minting.fleet)
+    }
+
+    /// What a probe of `node` is made with: the latest active secret that it has to accept, and the fleet generation that the
+    /// node then runs at least.
+    #[must_use]
+    pub fn trial_secret(&self, node: &NodeView) -> (&SharedSecret, u64) {
+        let covers = |scope: &SecretScope| scope.covers(&node.identity.region);
+        let latest = self.minting.latest.iter();
+        let latest = latest.filter(|(scope, ..)| covers(scope));
+        match latest.max_by_key(|(.., generation)| *generation) {
+            Some((_, secret, generation)) => (secret, *generation),
+            None => (&self.minting.fleet, 0),
+        }
+    }
+}
