@@ -27,7 +27,7 @@ impl Fleet {
     #[must_use]
     pub fn view(&self, now: Now) -> FleetView {
         let minted = self.minted(now);
-        let latest = self.latest_secrets();
+        let latest = self.secrets.latest();
         let strict = self
             .nodes
             .values()

@@ -137,3 +137,16 @@ fn the_former_secret_is_minted_with_only_while_it_outlasts_every_credential() {
     assert_eq!(minted(&stage), "secret 2");
     assert_standing(&stage, Health::Unmanaged, true);
 }
+
+#[test]
+fn of_several_former_secrets_the_latest_that_a_relay_is_known_to_accept_is_minted_with() {
+    let mut stage = restarted();
+    stage.probe(0, true);
+    rotate(&mut stage);
+    let accept_until = stage.now.unix + 86_520;
+    stage.store(Record::Generation(11));
+    stage.store(secret(2, SecretState::Retiring { accept_until }, 8));
+    stage.store(secret(3, SecretState::Active, 10));
+    assert_eq!(minted(&stage), "secret 1");
+    assert_standing(&stage, Health::Unmanaged, true);
+}

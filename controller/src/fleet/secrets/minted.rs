@@ -3,9 +3,10 @@
 //! A relay accepts a secret if it runs the generation that brought it, or a later one. A controller learns that from the
 //! relay's word, here or at another controller, or from a probe whose credential the relay took. It mints with the active
 //! secret as soon as a relay that serves is known to accept it, and lists name those relays alone. Until then it mints with
-//! the one before, which is accepted for as long as any credential lasts: a controller that hears of a rotation before it
-//! hears of the relays that have followed it gives nobody what they may refuse.
+//! one before that a relay is known to accept for as long as any credential lasts: a controller that hears of a rotation
+//! before it hears of the relays that have followed it gives nobody what they may refuse.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use turnfleet_proto::credentials::SharedSecret;
@@ -32,7 +33,7 @@ pub(in crate::fleet) struct Minting {
 
 impl Minted<'_> {
     /// The generation that a relay of `region` has to run for every credential that is minted for it to be good there.
-    fn required(&self, region: &str) -> u64 {
+    pub(super) fn required(&self, region: &str) -> u64 {
         let here = self.0.iter().filter(|it| it.scope.covers(region));
         here.map(|it| it.since_generation).max().unwrap_or(0)
     }
@@ -54,8 +55,14 @@ impl Minted<'_> {
 }
 
 impl Secrets {
-    /// The generation that was minted with last before the active one, while what is made with it lasts as long as anything.
-    fn former(&self, scope: &SecretScope, unix: u64) -> Option<&SecretGeneration> {
+    /// The active generations, whoever is known to accept them.
+    pub(in crate::fleet) fn latest(&self) -> Minted<'_> {
+        let scopes = std::iter::once(&SecretScope::Fleet).chain(self.regions());
+        Minted(scopes.filter_map(|it| self.minting(it)).collect())
+    }
+
+    /// The generations that were active before, the latest first, while what is made with them lasts as long as anything.
+    fn former(&self, scope: &SecretScope, unix: u64) -> Vec<&SecretGeneration> {
         let until = |it: &SecretGeneration| match it.state {
             SecretState::Retiring { accept_until } => Some(accept_until),
             SecretState::Staged
@@ -63,39 +70,34 @@ impl Secrets {
             | SecretState::Pinned
             | SecretState::Revoked { .. } => None,
         };
-        let of_scope = self.by_id.values().filter(|it| it.scope == *scope);
-        let lasting = of_scope.filter_map(|it| Some((until(it)?, it)));
-        let (until, latest) = lasting.max_by_key(|(until, it)| (*until, it.id))?;
-        (until >= unix.saturating_add(LONGEST_CREDENTIAL)).then_some(latest)
+        let longest = unix.saturating_add(LONGEST_CREDENTIAL);
+        let lasts = |it: &&SecretGeneration| {
+            it.scope == *scope && until(it).is_some_and(|until| until >= longest)
+        };
+        let mut former: Vec<_> = self.by_id.values().filter(lasts).collect();
+        former.sort_by_key(|it| Reverse((until(it), it.id)));
+        former
     }
 }
 
 impl Fleet {
     /// What credentials are minted with.
     pub(in crate::fleet) fn minted(&self, now: Now) -> Minted<'_> {
-        let regions = self.secrets.regions().into_iter();
-        let scopes = std::iter::once(&SecretScope::Fleet).chain(regions);
+        let scopes = std::iter::once(&SecretScope::Fleet).chain(self.secrets.regions());
         Minted(scopes.filter_map(|it| self.minted_for(now, it)).collect())
     }
 
     fn minted_for(&self, now: Now, scope: &SecretScope) -> Option<&SecretGeneration> {
         let latest = self.secrets.minting(scope)?;
-        let Some(former) = self.secrets.former(scope, now.unix) else {
+        let former = self.secrets.former(scope, now.unix);
+        if former.is_empty() {
             return Some(latest);
-        };
-        let mut serving = self.nodes_of(scope).filter(|node| node.serves()).peekable();
-        let runs = |node: &NodeState, generation: &SecretGeneration| {
-            node.known_generation() >= generation.since_generation
-        };
-        let is_known = serving.peek().is_none() || serving.any(|node| runs(node, latest));
-        Some(if is_known { latest } else { former })
-    }
-
-    /// The active secrets, whoever is known to accept them.
-    pub(in crate::fleet) fn latest_secrets(&self) -> Minted<'_> {
-        let regions = self.secrets.regions().into_iter();
-        let scopes = std::iter::once(&SecretScope::Fleet).chain(regions);
-        Minted(scopes.filter_map(|it| self.secrets.minting(it)).collect())
+        }
+        let serving = self.nodes_of(scope).filter(|node| node.serves());
+        let known = serving.map(NodeState::known_generation).max();
+        let is_known = |it: &&SecretGeneration| known >= Some(it.since_generation);
+        let mut newest_first = std::iter::once(latest).chain(former);
+        newest_first.find(is_known).or(Some(latest))
     }
 
     /// What a view mints with.
@@ -104,7 +106,7 @@ impl Fleet {
             SecretScope::Region(name) => Some((name.clone(), generation.secret.clone())),
             SecretScope::Fleet | SecretScope::Tenant(_) => None,
         };
-        let latest = self.latest_secrets().0.into_iter();
+        let latest = self.secrets.latest().0.into_iter();
         Minting {
             fleet: minted
                 .secret(&SecretScope::Fleet)
@@ -119,7 +121,7 @@ impl Fleet {
     /// Folds a change of the secrets. Relays of which nobody says that they accept what is active then are probed at once.
     pub(in crate::fleet) fn change_secrets(&mut self, change: impl FnOnce(&mut Secrets)) {
         let ids = |fleet: &Self| -> Vec<u32> {
-            let latest = fleet.latest_secrets();
+            let latest = fleet.secrets.latest();
             latest.0.iter().map(|it| it.id).collect()
         };
         let before = ids(self);
@@ -127,7 +129,7 @@ impl Fleet {
         if ids(self) == before {
             return;
         }
-        let latest = self.latest_secrets();
+        let latest = self.secrets.latest();
         let unknown = self.nodes.iter().filter(|(_, node)| !latest.suits(node));
         let unknown: Vec<_> = unknown.map(|(id, _)| id.clone()).collect();
         for id in unknown {
