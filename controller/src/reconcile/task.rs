@@ -190,6 +190,10 @@ impl Reconciler {
                 Step::Followed => self.urgent = true,
                 Step::Tick => {
                     tick += 1;
+                    // What nodes said while the store was waited for counts before the time that went by.
+                    if let Ok(request) = self.mailbox.try_recv() {
+                        self.answer_batch(request).await;
+                    }
                     self.tick(tick).await;
                 }
             }
