@@ -54,10 +54,12 @@ impl Fleet {
             Arc::new(view)
         });
         let nodes: Vec<_> = nodes.collect();
-        let realm = self.policy.as_ref().map_or("", |policy| &policy.realm);
+        let realm = self.base_policy().map_or("", |policy| &policy.realm);
         let lists = &self.settings.lists;
         FleetView {
             generation: self.generation,
+            restored: self.restored.clone(),
+            rollout: self.rollout.clone().map(Arc::new),
             realm: realm.into(),
             region: self.settings.region.as_str().into(),
             names: lists.names,
@@ -75,7 +77,7 @@ impl Fleet {
         }
     }
 
-    fn is_wanted(&self, node: &NodeState, minted: &Minted<'_>, now: Instant) -> bool {
+    pub(super) fn is_wanted(&self, node: &NodeState, minted: &Minted<'_>, now: Instant) -> bool {
         node.serves()
             && !node.is_full()
             && !node.is_damped(now)
@@ -84,7 +86,12 @@ impl Fleet {
     }
 
     /// A node that is not connected runs what it had; that it accepts what credentials are minted with is enough.
-    fn is_up_to_date(&self, node: &NodeState, minted: &Minted<'_>, now: Instant) -> bool {
+    pub(super) fn is_up_to_date(
+        &self,
+        node: &NodeState,
+        minted: &Minted<'_>,
+        now: Instant,
+    ) -> bool {
         let behind = node.applied_generation < self.generation;
         let in_time = now.since(self.generation_since) < LAG;
         let refused = node.refusal.is_some();

@@ -37,6 +37,12 @@ pub(super) struct NodeState {
     /// What this run of the process runs at least, as a probe has shown.
     pub(super) shown_generation: u64,
     pub(super) refusal: Option<Box<str>>,
+    /// The generation of the snapshot that it spoke of last.
+    pub(super) spoke_of: u64,
+    /// When its session opened.
+    pub(super) opened_at: Instant,
+    /// The generation of the store's own epoch that it ran when its session opened.
+    pub(super) came_with: u64,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) draining: bool,
@@ -69,6 +75,9 @@ impl NodeState {
             applied_generation: 0,
             shown_generation: 0,
             refusal: None,
+            spoke_of: 0,
+            opened_at: Instant::default(),
+            came_with: 0,
             identity: Arc::default(),
             incarnation: None,
             draining: false,
@@ -97,6 +106,12 @@ impl NodeState {
         self.record = Some(record);
     }
 
+    /// Why it refused the snapshot of `generation`, or a later one, if it did.
+    pub(super) fn refusal_since(&self, generation: u64) -> Option<&str> {
+        let refusal = self.refusal.as_deref();
+        refusal.filter(|_| self.spoke_of >= generation)
+    }
+
     /// What the node says of itself, if it ever has.
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.record.as_ref()?.identity.as_ref()
@@ -110,8 +125,9 @@ impl NodeState {
         self.begin(now, Some(registration.incarnation), same);
         self.session = Some(number);
         self.own = OwnSession::Open { heard: now.instant };
-        self.applied_generation = registration.applied_generation;
-        self.refusal = None;
+        self.applied_generation = registration.running.generation;
+        self.opened_at = now.instant;
+        (self.refusal, self.spoke_of) = (None, 0);
         self.draining = false;
         self.last_heartbeat = Some(now.unix);
     }

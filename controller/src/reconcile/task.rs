@@ -9,18 +9,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::Now;
 
+mod members;
+mod offers;
+mod publishing;
+
+use self::publishing::view_of;
 use super::mirror::Mirror;
+use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
-use super::{Handle, MAILBOX, Planner, Request, Session, SessionKey};
+use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
-use crate::fleet::record::{Desired, token_hash};
+use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
-    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
-    Settings, Vitals, Wishes,
+    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
+    ProbeOutcome, Registration, Settings, Vitals, Wishes,
 };
 use crate::leader::Leadership;
 use crate::store::audit::AuditLog;
@@ -28,6 +33,8 @@ use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
+/// How often credentials are looked at, in ticks.
+const RENEWAL_TICKS: u64 = 600;
 /// How often the audit log is trimmed, in ticks.
 const TRIM_TICKS: u64 = 36_000;
 /// The first time.
@@ -36,6 +43,8 @@ const FIRST_TRIM_TICK: u64 = 600;
 const UPKEEP_RETRY_TICKS: u64 = 50;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
+/// Publishing takes at most one part in so many of the time, however fast things change.
+const PUBLISH_SHARE: u32 = 5;
 /// The longest text of a relay that is kept.
 const MAX_REFUSAL: usize = 500;
 
@@ -52,8 +61,11 @@ pub struct Reconciler {
     last_session: u64,
     /// Who takes the clients of others, as sessions have been told.
     alternates: AlternatePool,
-    /// The generation that sessions have been sent.
-    sent_generation: u64,
+    policies: NodePolicies,
+    /// What sessions have been offered.
+    offered: (Epoch, u64),
+    /// The earliest moment at which the view is published again.
+    publish_from: tokio::time::Instant,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// What is published is no longer what others say.
@@ -66,7 +78,10 @@ pub struct Reconciler {
 }
 
 struct Channels {
-    snapshots: watch::Sender<Arc<wire::Snapshot>>,
+    incarnation: Incarnation,
+    takes_deltas: bool,
+    orderer: Orderer,
+    offers: watch::Sender<Offer>,
     /// What the operator wants of the node, as the session has been told.
     desired: Desired,
     drain: watch::Sender<wire::Drain>,
@@ -81,6 +96,7 @@ struct Channels {
 enum Step {
     Request(Request),
     Followed,
+    Publish,
     Tick,
     Stop,
 }
@@ -115,18 +131,13 @@ impl Reconciler {
         let epoch = random_bytes(&*random)?;
         let audit = AuditLog::new(Arc::clone(&store));
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
-        let fresh = Fresh {
-            shared_secret: SharedSecret::new(random_text(&*random)?),
-            api_token: random_text(&*random)?,
-            join_token: random_text(&*random)?,
-            nonce_key: random_bytes(&*random)?,
-        };
+        let fresh = Fresh::draw(&*random)?;
         let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
         mirror.carry_out_in_parts(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
-        let sent_generation = mirror.fleet().generation();
+        let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
             mirror,
             mailbox,
@@ -136,7 +147,9 @@ impl Reconciler {
             sessions: BTreeMap::new(),
             last_session: 0,
             alternates: AlternatePool::default(),
-            sent_generation,
+            policies: NodePolicies::default(),
+            offered,
+            publish_from: tokio::time::Instant::now(),
             clock,
             random,
             stale: false,
@@ -182,12 +195,14 @@ impl Reconciler {
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
                 _ = ticks.tick() => Step::Tick,
                 () = self.mirror.follow(|| clock.now()) => Step::Followed,
+                () = tokio::time::sleep_until(self.publish_from), if self.urgent => Step::Publish,
                 request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
                 Step::Request(request) => self.answer_batch(request).await,
                 Step::Followed => self.urgent = true,
+                Step::Publish => {}
                 Step::Tick => {
                     tick += 1;
                     // What nodes said while the store was waited for counts before the time that went by.
@@ -197,8 +212,10 @@ impl Reconciler {
                     self.tick(tick).await;
                 }
             }
-            if self.urgent {
+            let begun = tokio::time::Instant::now();
+            if self.urgent && begun >= self.publish_from {
                 self.publish();
+                self.publish_from = begun + begun.elapsed() * PUBLISH_SHARE;
             }
         }
     }
@@ -253,6 +270,13 @@ impl Reconciler {
             }
             Request::SessionEnded { session, ended } => self.session_ended(&session, ended),
             Request::Probed { node, outcome } => self.probed(node, outcome),
+            Request::Redirect {
+                node,
+                endpoint,
+                answer,
+            } => {
+                drop(answer.send(self.redirect(node, endpoint)));
+            }
             Request::Sighted {
                 controller,
                 sightings,
@@ -264,8 +288,12 @@ impl Reconciler {
                 };
                 self.mirror.apply(self.clock.now(), event);
             }
-            Request::Change { planner, answer } => {
-                drop(answer.send(self.change(&planner).await));
+            Request::Change {
+                planner,
+                extent,
+                answer,
+            } => {
+                drop(answer.send(self.change(&planner, extent).await));
             }
         }
     }
@@ -275,7 +303,9 @@ impl Reconciler {
         let hash = token_hash(&credential);
         let now = self.clock.now();
         self.mirror
-            .carry_out(now, |fleet| fleet.plan_enrolment(join_token, node, hash))
+            .carry_out(now, |fleet| {
+                fleet.plan_enrolment(join_token, node, hash, now.unix)
+            })
             .await?;
         self.urgent = true;
         Ok(credential)
@@ -286,10 +316,12 @@ impl Reconciler {
         credential: &str,
         hello: wire::Hello,
     ) -> Result<Session, FleetError> {
-        let registration = Registration::try_from(hello)?;
-        let node = registration.id.clone();
+        let mut registration = Registration::try_from(hello)?;
+        let (node, running) = (registration.id.clone(), registration.running);
         self.mirror.fleet().authenticate(credential, &node)?;
         let now = self.clock.now();
+        self.bind(&mut registration);
+        self.credential_used(credential, &node, now).await?;
         self.mirror
             .carry_out(now, |fleet| fleet.plan_registration(&registration))
             .await?;
@@ -306,16 +338,25 @@ impl Reconciler {
             },
         );
         self.urgent = true;
-        let fleet = self.mirror.fleet();
-        let snapshot = fleet
-            .snapshot(&node)
+        let offer = self
+            .offer(&node)
             .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
-        let (snapshots, snapshot_updates) = watch::channel(Arc::new(snapshot));
+        let runs = match &offer {
+            Offer::Policy(policy) => self.policies.running(policy, &running),
+            Offer::Hold => None,
+        };
+        let fleet = self.mirror.fleet();
+        let (offers, offer_updates) = watch::channel(offer);
         let (drain, drain_updates) = watch::channel(fleet.drain_order(&node, now.unix));
+        let desired = fleet.desired(&node);
+        let (orderer, orders) = Orderer::new(desired.kill == Some(incarnation));
         let (alternates, alternate_updates) = watch::channel(alternates);
         let channels = Channels {
-            snapshots,
-            desired: fleet.desired(&node),
+            incarnation,
+            takes_deltas: running.takes_deltas,
+            orderer,
+            offers,
+            desired,
             drain,
             alternates,
         };
@@ -328,7 +369,10 @@ impl Reconciler {
                 incarnation,
                 number,
             },
-            snapshots: snapshot_updates,
+            offers: offer_updates,
+            runs,
+            takes_deltas: running.takes_deltas,
+            orders,
             drain: drain_updates,
             alternates: alternate_updates,
         })
@@ -386,6 +430,7 @@ impl Reconciler {
             self.clock.now(),
             Event::PolicyStatus {
                 session,
+                generation: status.generation,
                 running,
                 refusal,
             },
@@ -424,11 +469,13 @@ impl Reconciler {
         (fleet.health(node), fleet.serves(node))
     }
 
-    async fn change(&mut self, planner: &Planner) -> Result<(), FleetError> {
+    async fn change(&mut self, planner: &Planner, extent: Extent) -> Result<(), FleetError> {
         let now = self.clock.now();
-        self.mirror
-            .carry_out(now, |fleet| planner(fleet, now))
-            .await?;
+        let plan = |fleet: &Fleet| planner(fleet, now);
+        match extent {
+            Extent::Whole => self.mirror.carry_out(now, plan).await?,
+            Extent::Parts => self.mirror.carry_out_in_parts(now, plan).await?,
+        }
         // Whoever asked for the change finds it in the view.
         self.publish();
         Ok(())
@@ -451,6 +498,10 @@ impl Reconciler {
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
+        self.roll_out(now).await;
+        if tick.is_multiple_of(RENEWAL_TICKS) {
+            self.renew_credentials(now).await;
+        }
         if tick % TRIM_TICKS == FIRST_TRIM_TICK && self.mirror.leads() {
             self.trim_audit(now.unix.saturating_mul(1000));
         }
@@ -483,106 +534,10 @@ impl Reconciler {
             .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
             .await
     }
-
-    fn publish(&mut self) {
-        (self.stale, self.urgent) = (false, false);
-        let now = self.clock.now();
-        let fleet = self.mirror.fleet();
-        tell_desires(fleet, &mut self.sessions, now.unix);
-        if fleet.generation() != self.sent_generation {
-            self.sent_generation = fleet.generation();
-            for (node, channels) in &self.sessions {
-                // A session that opened since has had this one as its first.
-                if channels.snapshots.borrow().generation != fleet.generation()
-                    && let Some(snapshot) = fleet.snapshot(node)
-                {
-                    channels.snapshots.send_replace(Arc::new(snapshot));
-                }
-            }
-        }
-        let view = Arc::new(view_of(&self.mirror, now));
-        if self.alternates.update(&view.nodes) {
-            self.tell_alternates(&view);
-        }
-        let before = self.view.send_replace(Arc::clone(&view));
-        log_changes(&before, &view);
-        log_panics(&before, &view);
-    }
-
-    fn tell_alternates(&self, view: &FleetView) {
-        for (node, channels) in &self.sessions {
-            let region = view.node(node).map_or("", |node| &node.identity.region);
-            let alternates = self.alternates.of(node, region);
-            channels.alternates.send_if_modified(|known| {
-                let changed = *known != alternates;
-                *known = alternates;
-                changed
-            });
-        }
-    }
-}
-
-/// What is published.
-fn view_of(mirror: &Mirror, now: Now) -> FleetView {
-    let mut view = mirror.fleet().view(now);
-    view.store_stale = mirror.is_stale();
-    view.leads = mirror.leads();
-    view
-}
-
-/// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
-fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: u64) {
-    for (node, channels) in sessions {
-        let desired = fleet.desired(node);
-        if channels.desired != desired {
-            channels.desired = desired;
-            channels.drain.send_replace(fleet.drain_order(node, unix));
-            tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
-        }
-    }
-}
-
-fn log_changes(before: &FleetView, after: &FleetView) {
-    for secret in &*after.secrets {
-        let old = before.secrets.iter().find(|old| old.id == secret.id);
-        if old.is_none_or(|old| old.state != secret.state) {
-            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
-            tracing::info!(id, %scope, state, "a shared secret");
-        }
-    }
-    for node in &after.nodes {
-        let old = before.node(&node.id);
-        if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
-            tracing::info!(
-                node = %node.id,
-                health = node.health.name(),
-                listed = node.listed,
-                probe = node.probe.map(|probe| probe.map_or_else(|failure| failure.name(), |()| "good")),
-                "node health",
-            );
-        }
-    }
-}
-
-fn log_panics(before: &FleetView, after: &FleetView) {
-    let only_in = |one: &FleetView, other: &FleetView| -> Vec<String> {
-        let regions = one.panics.iter().filter(|it| !other.panics.contains(it));
-        regions.cloned().collect()
-    };
-    for region in only_in(after, before) {
-        tracing::error!(
-            region,
-            "half of a region or more fell silent within 30 s: this controller may be cut off, and lists keep the silent \
-             relays behind the others for up to a minute"
-        );
-    }
-    for region in only_in(before, after) {
-        tracing::info!(region, "lists name proven relays alone again");
-    }
 }
 
 /// Random bytes: 32 of them are 256 bits.
-fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
+pub(super) fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
     let mut bytes = [0; N];
     let filled = random.fill(&mut bytes);
     filled.ok_or_else(|| StoreError::from(SealError::Random))?;

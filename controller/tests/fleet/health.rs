@@ -57,6 +57,7 @@ fn a_draining_node_is_in_no_list() {
         Desired {
             draining: true,
             drain_deadline: None,
+            kill: None,
         },
     ));
     assert_eq!(stage.listed(), ["relay-1"]);
@@ -84,6 +85,7 @@ fn a_node_that_stays_behind_the_generation_leaves_the_lists() {
         stage.now,
         Event::PolicyStatus {
             session,
+            generation: 9,
             running: 8,
             refusal,
         },

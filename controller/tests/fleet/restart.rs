@@ -1,7 +1,7 @@
 //! A controller that starts again: the store is all that is known, and nodes come back one by one.
 
 use turnfleet_controller::fleet::record::{
-    NodeRecord, Record, SecretGeneration, SecretScope, SecretState,
+    Membership, NodeRecord, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{Health, Probing};
 use turnfleet_proto::credentials::SharedSecret;
@@ -15,6 +15,7 @@ fn restarted() -> Stage {
         id: id(0),
         credential: [0; 32],
         identity: Some(identity(0)),
+        membership: Membership::default(),
     }));
     stage
 }

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use turnfleet_controller::fleet::record::{
     NonceKey, Record, SecretGeneration, SecretScope, SecretState,
 };
-use turnfleet_controller::fleet::{Ask, Ended, Event, Load, Pin, Plan, Registration, Revocation};
+use turnfleet_controller::fleet::{
+    Ask, Ended, Event, Load, Pin, Plan, Registration, Revocation, Running,
+};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::Snapshot;
 
@@ -120,6 +122,7 @@ fn a_relay_that_refuses_the_policy_is_not_waited_for() {
     stage.acknowledge(0);
     let event = Event::PolicyStatus {
         session: stage.session(1),
+        generation: 8,
         running: 7,
         refusal: Some("no".into()),
     };
@@ -222,7 +225,10 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
             id: id(0),
             incarnation: [2; 16],
             identity,
-            applied_generation: stage.fleet.generation(),
+            running: Running {
+                generation: stage.fleet.generation(),
+                ..Running::default()
+            },
             allocations: 1,
         };
         let plan = stage.fleet.plan_registration(&registration).unwrap();

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod deltas;
 mod double;
+mod orders;
 
 use std::net::{TcpListener, UdpSocket};
 use std::num::NonZeroU64;
