@@ -106,7 +106,7 @@ impl Fleet {
         if self.lineage.epoch != lineage.epoch {
             self.restored = None;
             for node in self.nodes.values_mut() {
-                node.came_with = 0;
+                (node.came_with, node.shown_generation) = (0, 0);
                 node.knows_more_than = None;
             }
         }
