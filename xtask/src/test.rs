@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 12] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -54,6 +54,10 @@ const TOOLS: [Tool; 11] = [
     Tool {
         package: "iproute2",
         file: "/bin/ip",
+    },
+    Tool {
+        package: "faketime",
+        file: "/usr/bin/faketime",
     },
     Tool {
         package: "nftables",
