@@ -16,6 +16,7 @@ mod fleet_service;
 mod front;
 mod http;
 mod ice_servers;
+mod join_tokens;
 mod node_actions;
 mod nodes;
 mod openapi;
