@@ -148,9 +148,7 @@ impl Node {
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
         let bound = ShardSet::bind(settings)?;
-        let addresses = bound.addresses().iter();
-        let bound_of = |listener| bound_listeners(listener, &addressing);
-        let listeners: Vec<BoundListener> = addresses.flat_map(bound_of).collect();
+        let listeners = bound_listeners(bound.addresses(), &addressing);
         let introduced = watch::Sender::new(direct(&listeners));
         let local = local_policy(&config, &addressing, budget);
         let shown = certificate.clone();
@@ -372,20 +370,20 @@ fn shard_settings(
     }
 }
 
-/// One for each transport that `listener` takes.
-fn bound_listeners<'a>(
-    listener: &'a Listener,
-    addressing: &Addressing,
-) -> impl Iterator<Item = BoundListener> + use<'a> {
-    let address = listener.address;
-    let public = SocketAddr::new(addressing.public(address.ip()), address.port());
-    let is_direct = !listener.front.has_proxy_header();
-    listener.transports().map(move |transport| BoundListener {
-        transport,
-        address,
-        public,
-        is_direct,
-    })
+/// One for each transport that each of `listeners` takes.
+fn bound_listeners(listeners: &[Listener], addressing: &Addressing) -> Vec<BoundListener> {
+    let bound_of = |listener: &Listener| {
+        let address = listener.address;
+        let public = SocketAddr::new(addressing.public(address.ip()), address.port());
+        let is_direct = !listener.front.has_proxy_header();
+        listener.transports().map(move |transport| BoundListener {
+            transport,
+            address,
+            public,
+            is_direct,
+        })
+    };
+    listeners.iter().flat_map(bound_of).collect()
 }
 
 /// Those that clients may come to by themselves.

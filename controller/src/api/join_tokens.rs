@@ -1,8 +1,6 @@
 //! `GET` and `POST /v1/join-tokens`, `DELETE /v1/join-tokens/{name}`: what lets relays into the fleet, and what it binds them
 //! to. A token is shown once, when it is made, and kept as its SHA-256.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -13,6 +11,7 @@ use super::route::Call;
 use super::status::{ApiError, excerpt};
 use super::values::{Field, Kind};
 use crate::fleet::record::JoinToken;
+use crate::wall_clock::since_epoch;
 
 /// The longest life of a token that has an end: ten years.
 const MAX_SECONDS: u64 = 10 * 366 * 86_400;
@@ -86,8 +85,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, ApiError> {
 /// `POST /v1/join-tokens`.
 pub(crate) async fn create(call: Call) -> Result<Response, ApiError> {
     let asked = &call.body;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs());
+    let now = since_epoch().as_secs();
     let record = JoinToken {
         name: asked.text("name").unwrap_or_default().to_owned(),
         region: asked.text("region").map(str::to_owned),

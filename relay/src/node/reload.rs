@@ -84,8 +84,7 @@ impl Node {
         let before = before.map_err(|error| wrong(&error))?;
         match self.serving.listen(&addressing.listeners) {
             Ok(Some(opened)) => {
-                let bound_of = |listener| bound_listeners(listener, &addressing);
-                self.listen_on(opened.iter().flat_map(bound_of).collect());
+                self.listen_on(bound_listeners(&opened, &addressing));
             }
             Ok(None) => tracing::warn!("listeners stay as they are until there is a policy"),
             Err(error) => {
