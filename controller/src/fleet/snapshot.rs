@@ -52,7 +52,7 @@ impl Fleet {
             false => self.policy.as_ref(),
         }?;
         Some(wire::Snapshot {
-            epoch: self.epoch.to_vec(),
+            epoch: self.lineage.epoch.to_vec(),
             generation: self.generation,
             realm: policy.realm.clone(),
             secrets: self.secrets.wire(&variant.region),
