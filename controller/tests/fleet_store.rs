@@ -220,11 +220,14 @@ async fn a_later_session_replaces_the_earlier_one() {
         "its channel is closed"
     );
     let heartbeat = wire::Heartbeat::default();
-    let late = running.handle.heartbeat(&first.key, heartbeat).await;
+    let late = running
+        .handle
+        .heartbeat(&first.key, heartbeat.clone())
+        .await;
     assert!(matches!(late, Err(FleetError::SessionReplaced)));
     running
         .handle
-        .heartbeat(&second.key, heartbeat)
+        .heartbeat(&second.key, heartbeat.clone())
         .await
         .unwrap();
     running.handle.session_ended(first.key, Ended::Reset).await;
@@ -442,7 +445,7 @@ async fn draining_is_kept_and_told_to_the_node() {
 }
 
 #[tokio::test]
-async fn a_forgotten_node_leaves_its_ports_to_others() {
+async fn a_forgotten_nodes_ports_are_others_when_an_operator_says_that_nobody_uses_them() {
     let state = State::new(2);
     let running = state.start().await;
     let gone = running.open(0).await;
@@ -455,10 +458,82 @@ async fn a_forgotten_node_leaves_its_ports_to_others() {
     running
         .until("one node is left", |view| view.nodes.len() == 1)
         .await;
-    let third = running.open(2).await;
+    let quarantined = running.handle.view().quarantined.clone();
+    assert_eq!((quarantined.len(), &quarantined[0].node), (1, &node(0)));
+    let credential = running.enroll(2).await;
+    let refused = running.handle.open_session(&credential, hello(2, 1)).await;
+    assert!(matches!(refused, Err(FleetError::PortsExhausted { .. })));
+    let grant = &quarantined[0];
+    running
+        .handle
+        .release_ports(grant.public_ip, grant.range)
+        .await
+        .unwrap();
+    let third = running
+        .handle
+        .open_session(&credential, hello(2, 1))
+        .await
+        .unwrap();
     assert_eq!(ports(&third), (50000, 50049));
+    let again = running
+        .handle
+        .release_ports(grant.public_ip, "50000-50009".parse().unwrap())
+        .await;
+    assert!(matches!(again, Err(FleetError::UnknownGrant { .. })));
     let unknown = running.handle.forget(&node(0)).await;
     assert!(matches!(unknown, Err(FleetError::UnknownNode(_))));
+}
+
+/// The first relay of an address has all of it, and gives up the upper half when it runs and keeps the policy that says so.
+#[tokio::test]
+async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
+    let state = State::new(0);
+    let running = state.start().await;
+    let mut first = running.open(0).await;
+    assert_eq!(ports(&first), (50000, 50099));
+    first.snapshots.mark_unchanged();
+    let credential = running.enroll(1).await;
+    let waits = running.handle.open_session(&credential, hello(1, 1)).await;
+    assert!(
+        matches!(waits, Err(FleetError::PortsAwaited { owed: 50, .. })),
+        "{waits:?}"
+    );
+    first.snapshots.changed().await.unwrap();
+    assert_eq!(ports(&first), (50000, 50049));
+    let heartbeat = |kept_generation, withdrawn: Option<(u32, u32)>| wire::Heartbeat {
+        applied_generation: kept_generation,
+        kept_generation,
+        port_uses: vec![wire::PortUse {
+            public_ip: "192.0.2.1".into(),
+            used: 1,
+            open: vec![wire::PortRange {
+                first: 50000,
+                last: 50049,
+            }],
+            withdrawn: withdrawn
+                .into_iter()
+                .map(|(first, last)| wire::PortRange { first, last })
+                .collect(),
+        }],
+        ..wire::Heartbeat::default()
+    };
+    let generation = first.snapshots.borrow().generation;
+    let busy = heartbeat(generation, Some((50098, 50099)));
+    running.handle.heartbeat(&first.key, busy).await.unwrap();
+    let waits = running.handle.open_session(&credential, hello(1, 1)).await;
+    assert!(matches!(waits, Err(FleetError::PortsAwaited { .. })));
+    let idle = heartbeat(generation, None);
+    running.handle.heartbeat(&first.key, idle).await.unwrap();
+    first.snapshots.changed().await.unwrap();
+    let second = running
+        .handle
+        .open_session(&credential, hello(1, 1))
+        .await
+        .unwrap();
+    assert_eq!(ports(&second), (50050, 50099));
+    let snapshot = second.snapshots.borrow().clone();
+    let (first, second) = (ports(&first), &snapshot.port_grants[0]);
+    assert!(first == (50000, 50049) && second.fence > 0 && second.not_after > 0);
 }
 
 /// Two owners of one store race, as two controllers would.

@@ -9,8 +9,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use turnfleet_proto::NodeId;
 use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
+use turnfleet_proto::{GrantedRange, NodeId};
 use turnfleet_turn::{Ledger, Transport};
 
 use crate::addressing::Addressing;
@@ -22,7 +22,7 @@ use crate::control::{
 };
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
-use crate::policy::{GrantedRange, LocalPolicy};
+use crate::policy::LocalPolicy;
 use crate::process::ProcessUsage;
 use crate::serving::Serving;
 use crate::shard::{
@@ -43,7 +43,8 @@ pub struct Node {
     _certificate_watcher: Option<CertificateWatcher>,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
-    drain_deadline: JoinHandle<()>,
+    /// Keeps what ends by the clock, whether the session lives or not.
+    deadlines: JoinHandle<()>,
 }
 
 /// A listener that clients can reach.
@@ -180,7 +181,9 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            drain_deadline: tokio::spawn(async move { draining.enforce_drain().await }),
+            deadlines: tokio::spawn(async move {
+                tokio::join!(draining.enforce_drain(), draining.enforce_grants());
+            }),
             stop,
         })
     }
@@ -286,7 +289,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.session.abort();
-        self.drain_deadline.abort();
+        self.deadlines.abort();
     }
 }
 
@@ -410,10 +413,13 @@ fn serve_from_cache(serving: &Serving, cache: &SnapshotCache, identity: &Identit
     match cache.load(credential, dir) {
         Ok(None) => {}
         Ok(Some(snapshot)) => match serving.apply(&snapshot) {
-            Ok(_) => tracing::info!(
-                generation = snapshot.generation,
-                "serving by the policy of the last run"
-            ),
+            Ok(_) => {
+                serving.kept(snapshot.generation);
+                tracing::info!(
+                    generation = snapshot.generation,
+                    "serving by the policy of the last run"
+                );
+            }
             Err(error) => tracing::warn!(
                 generation = snapshot.generation,
                 %error,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
-use turnfleet_proto::{PortRange, fleet};
+use turnfleet_proto::{GrantedRange, PortRange, fleet};
 use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Limits, Policy, TcpRelaying};
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
@@ -44,15 +44,6 @@ impl fmt::Debug for RelayPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RelayPolicy").finish_non_exhaustive()
     }
-}
-
-/// Ports that the controller has granted to this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GrantedRange {
-    /// The address that peers see.
-    pub public: IpAddr,
-    /// The ports of relayed transport addresses on it.
-    pub range: PortRange,
 }
 
 /// What a node adds to every snapshot from its own configuration.
@@ -96,6 +87,14 @@ pub(crate) struct Compiled {
 pub(crate) enum SnapshotError {
     #[error("generation {offered} is older than the running generation {running}")]
     Stale { offered: u64, running: u64 },
+    #[error(
+        "port_grants: the ports {range} of {public} were granted anew since fence {fence}: the controller is behind"
+    )]
+    Outdated {
+        public: IpAddr,
+        range: PortRange,
+        fence: u64,
+    },
     #[error("the shards of this node do not run")]
     Stopped,
     #[error("{field}: {found} entries are more than {most}")]
@@ -265,7 +264,12 @@ fn grant(field: &'static str, grant: &fleet::PortGrant) -> Result<GrantedRange, 
     };
     let range = PortRange::new(port(range.first)?, port(range.last)?)
         .map_err(|error| SnapshotError::text(field, text, error))?;
-    Ok(GrantedRange { public, range })
+    Ok(GrantedRange {
+        public,
+        range,
+        fence: grant.fence,
+        not_after: Some(grant.not_after).filter(|end| *end != 0),
+    })
 }
 
 fn granted(
@@ -311,7 +315,7 @@ fn peer_rules(
         rules.deny = blocks("peer_policy.deny", &policy.deny)?;
         rules.danger_allow_loopback = policy.danger_allow_loopback;
         for entry in &policy.fleet {
-            let GrantedRange { public, range } = grant("peer_policy.fleet", entry)?;
+            let GrantedRange { public, range, .. } = grant("peer_policy.fleet", entry)?;
             rules.fleet.push(FleetRange {
                 ip: public,
                 first: range.first(),

@@ -5,22 +5,28 @@
 //! its realm and its users has no answer for them that would be right.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
-use turnfleet_proto::fleet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use turnfleet_proto::{GrantedRange, fleet};
 use turnfleet_turn::alternates::Alternates;
-use turnfleet_turn::ledger::{GrantedPorts, Usage};
+use turnfleet_turn::ledger::Usage;
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
 
 use crate::controllers::{self, Controllers};
-use crate::policy::{self, GrantedRange, LocalPolicy, RelayPolicy, SnapshotError};
+use crate::driver::clock;
+use crate::grants::Grants;
+use crate::policy::{self, LocalPolicy, RelayPolicy, SnapshotError};
 use crate::process;
 use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
+
+/// How often grants are compared with the clock: well within the margin that their end has.
+const GRANTS_LOOK: Duration = Duration::from_secs(5);
 
 /// Shared by the node and its control session.
 pub(crate) struct Serving {
@@ -28,6 +34,9 @@ pub(crate) struct Serving {
     /// How many nodes share the process's file descriptors.
     nodes_in_process: NonZeroU64,
     ledger: Arc<Ledger>,
+    grants: Grants,
+    /// The generation of the snapshot that a restart would begin with.
+    kept_generation: AtomicU64,
     events: EventLog,
     shards: Mutex<Shards>,
     controllers: Mutex<Controllers>,
@@ -87,10 +96,13 @@ impl Serving {
         ledger: Ledger,
         events: EventLog,
     ) -> Self {
+        let ledger = Arc::new(ledger);
         Self {
             local,
             nodes_in_process,
-            ledger: Arc::new(ledger),
+            grants: Grants::new(Arc::clone(&ledger)),
+            kept_generation: AtomicU64::new(0),
+            ledger,
             events,
             shards: Mutex::new(Shards::Waiting(bound)),
             controllers: Mutex::default(),
@@ -120,14 +132,17 @@ impl Serving {
         let mut local = self.local.clone();
         local.own_ips.extend(&controllers);
         let compiled = policy::compile(snapshot, &local)?;
-        let ports = |grant: &GrantedRange| GrantedPorts {
-            public: grant.public,
-            first: grant.range.first(),
-            last: grant.range.last(),
-        };
-        let granted: Vec<GrantedPorts> = compiled.granted.iter().map(ports).collect();
+        if running > 0
+            && let Some(outdated) = self.grants.outdated(&compiled.granted)
+        {
+            return Err(SnapshotError::Outdated {
+                public: outdated.public,
+                range: outdated.range,
+                fence: outdated.fence,
+            });
+        }
         // First the ports: requests may wait in the listeners' queues.
-        self.ledger.set_granted(&granted);
+        self.grants.replace(&compiled.granted, clock::now().unix);
         self.run_by(compiled.policy)?;
         self.applied.send_replace(AppliedPolicy {
             generation: compiled.generation,
@@ -172,6 +187,35 @@ impl Serving {
     /// stays until the next snapshot.
     pub(crate) fn forget_generation(&self) {
         self.applied.send_modify(|applied| applied.generation = 0);
+        self.kept_generation.store(0, Ordering::Relaxed);
+    }
+
+    /// A restart of the node would begin with the snapshot of that generation.
+    pub(crate) fn kept(&self, generation: u64) {
+        self.kept_generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// The report to the controller. What is kept is read before what is in use: ports that the kept snapshot does not grant
+    /// are drawn by nobody after that.
+    pub(crate) fn heartbeat(&self) -> fleet::Heartbeat {
+        let kept_generation = self.kept_generation.load(Ordering::Relaxed);
+        fleet::Heartbeat {
+            applied_generation: self.generation(),
+            load: Some(self.load()),
+            draining: self.is_draining(),
+            kept_generation,
+            port_uses: self.grants.uses(),
+        }
+    }
+
+    /// Opens ports no longer whose grant has ended, while no controller renews it. Never returns.
+    pub(crate) async fn enforce_grants(&self) {
+        let mut look = interval(GRANTS_LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            self.grants.expire(clock::now().unix);
+        }
     }
 
     /// The generation of the running policy; zero for none.
@@ -312,7 +356,7 @@ impl Serving {
         self.ledger.usage()
     }
 
-    /// The report to the controller.
+    /// What the node does at this moment.
     pub(crate) fn load(&self) -> fleet::Load {
         let (counters, _) = self.counters();
         let usage = self.usage();

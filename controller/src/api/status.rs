@@ -262,6 +262,13 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
+            FleetError::UnknownGrant { range, .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "unknown_ports",
+                "path",
+                error.to_string(),
+                format!("the ports of one grant, and not {range}"),
+            ),
             FleetError::Contended { .. } | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
@@ -276,6 +283,7 @@ impl From<FleetError> for ApiError {
             | FleetError::SessionReplaced
             | FleetError::Registration(_)
             | FleetError::PortsExhausted { .. }
+            | FleetError::PortsAwaited { .. }
             | FleetError::TooManyNodes { .. } => Self::internal(&error),
         }
     }
@@ -299,7 +307,10 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
             Code::ResourceExhausted
         }
-        FleetError::Contended { .. } | FleetError::Stopping => Code::Unavailable,
+        FleetError::UnknownGrant { .. } => Code::NotFound,
+        FleetError::PortsAwaited { .. } | FleetError::Contended { .. } | FleetError::Stopping => {
+            Code::Unavailable
+        }
         FleetError::Store(cause) => {
             tracing::warn!(%cause, "the store failed");
             if cause.is_retryable() {

@@ -14,6 +14,7 @@ pub(crate) mod node;
 mod placement;
 mod plan;
 mod port_grants;
+mod ports;
 mod reason;
 pub mod record;
 mod registry;
@@ -31,7 +32,9 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
-use record::{ApiToken, Desired, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
+use record::{
+    ApiToken, Desired, Policy, PortGrant, Record, RecordKey, Setting, StaticUser, TokenHash,
+};
 use registry::NodeState;
 
 pub use alternates::AlternatePool;
@@ -43,6 +46,7 @@ pub use node::{
 };
 pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
+pub use port_grants::{PortReport, PortUse};
 pub use reason::Reason;
 pub use secrets::WEAK_SECRET_BYTES;
 pub use start::{Fresh, Wishes};
@@ -91,6 +95,13 @@ pub enum Event {
         load: Option<Load>,
         /// Whether it drains, by its own word.
         draining: bool,
+    },
+    /// The node reported on its ports.
+    PortsReported {
+        /// Which node, by which session.
+        session: (NodeId, u64),
+        /// What it says.
+        report: PortReport,
     },
     /// The node spoke of a snapshot: it runs `running`, and refused another one if `refusal` says why.
     PolicyStatus {
@@ -227,6 +238,11 @@ impl Fleet {
                     node.heartbeat(now, applied_generation, load, draining);
                 }
             }
+            Event::PortsReported { session, report } => {
+                if let Some(node) = self.current(&session) {
+                    node.port_report = Some(report);
+                }
+            }
             Event::PolicyStatus {
                 session,
                 running,
@@ -290,6 +306,12 @@ impl Fleet {
             secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
             api_tokens: Arc::clone(&self.api_tokens),
             candidates: placement::Candidates::new(&nodes),
+            quarantined: self
+                .grants
+                .values()
+                .filter(|grant| grant.quarantined_until.is_some())
+                .cloned()
+                .collect(),
             nodes,
         }
     }
@@ -321,8 +343,11 @@ impl Fleet {
             Record::Desired(node, desired) => self.desire(node, Some(desired)),
             Record::Grant(grant) => {
                 let owner = grant.node.clone();
-                self.grants
-                    .insert((grant.public_ip, grant.range.first()), grant);
+                let key = (grant.public_ip, grant.range.first());
+                let before = self.grants.insert(key, grant);
+                if let Some(before) = before.filter(|before| before.node != owner) {
+                    self.share_grants(&before.node);
+                }
                 self.share_grants(&owner);
             }
             Record::Secret(secret) => drop(self.secrets.insert(secret.id, secret)),
@@ -385,7 +410,9 @@ impl Fleet {
 
     fn share_grants(&mut self, owner: &NodeId) {
         if let Some(node) = self.nodes.get_mut(owner) {
-            let of_node = self.grants.values().filter(|grant| grant.node == *owner);
+            let holds =
+                |grant: &&PortGrant| grant.node == *owner && grant.quarantined_until.is_none();
+            let of_node = self.grants.values().filter(holds);
             node.grants = of_node.cloned().collect();
         }
     }

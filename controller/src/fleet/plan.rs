@@ -6,8 +6,9 @@
 use turnfleet_proto::NodeId;
 
 use super::node::Registration;
-use super::record::{Desired, NodeRecord, PortGrant, Record, RecordKey, TokenHash, token_hash};
-use super::{Fleet, port_grants, secrets};
+use super::ports::records;
+use super::record::{Desired, NodeRecord, Record, RecordKey, TokenHash, token_hash};
+use super::{Fleet, secrets};
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
@@ -80,26 +81,25 @@ impl Fleet {
         })
     }
 
-    /// Keeps what a node says of itself, and gives it its ports. A later run of its process takes them over at once.
+    /// Keeps what a node says of itself, and gives it its ports. A later run of its process takes them over at once. Where
+    /// others have to give up ports first, the plan is that they shall; [`Fleet::require_ports`] says so afterwards.
     ///
     /// # Errors
     /// When an address has no ports left.
-    pub fn plan_registration(&self, registration: &Registration) -> Result<Plan, FleetError> {
+    pub fn plan_registration(
+        &self,
+        registration: &Registration,
+        unix: u64,
+    ) -> Result<Plan, FleetError> {
         let id = &registration.id;
         let unknown = || FleetError::UnknownNode(id.clone());
         let node = self.nodes.get(id).ok_or_else(unknown)?;
         let record = node.record.as_ref().ok_or_else(unknown)?;
         let same_process = node.incarnation == Some(registration.incarnation);
-        let changes = port_grants::register(
-            &self.grants,
-            self.settings.ports,
-            id,
-            &registration.identity.public_ips,
-            !same_process && registration.allocations == 0,
-        )?;
-        let mut puts: Vec<_> = changes.grants.into_iter().map(Record::Grant).collect();
-        let deletes = changes.releases.iter().map(PortGrant::key).collect();
-        if record.identity.as_ref() != Some(&registration.identity) {
+        let may_move = !same_process && registration.allocations == 0;
+        let (changes, is_complete) = self.registered_ports(registration, may_move, unix)?;
+        let (mut puts, deletes) = records(changes);
+        if is_complete && record.identity.as_ref() != Some(&registration.identity) {
             let identity = Some(registration.identity.clone());
             puts.push(Record::Node(NodeRecord {
                 identity,
@@ -128,11 +128,12 @@ impl Fleet {
         })
     }
 
-    /// Forgets a node, with what the operator wanted of it, and frees its ports. It may enrol again.
+    /// Forgets a node, with what the operator wanted of it. Its ports are others' after a quarantine. It may enrol again, and
+    /// has them back at once.
     ///
     /// # Errors
     /// When there is no such node, or its session is live.
-    pub fn plan_forget(&self, node: &NodeId) -> Result<Plan, FleetError> {
+    pub fn plan_forget(&self, node: &NodeId, unix: u64) -> Result<Plan, FleetError> {
         let known = self
             .nodes
             .get(node)
@@ -144,15 +145,19 @@ impl Fleet {
         if self.desired.contains_key(node) {
             deletes.push(RecordKey::Desired(node.clone()));
         }
-        deletes.extend(known.grants.iter().map(PortGrant::key));
-        Ok(self.plan(Vec::new(), deletes))
+        let (puts, released) = self.forgotten_ports(node, unix);
+        deletes.extend(released);
+        Ok(self.plan(puts, deletes))
     }
 
     /// Ends what is over and replaces what is old. `random` is called where a nonce key is made.
     #[must_use]
     pub fn plan_upkeep(&self, unix: u64, random: impl FnOnce() -> [u8; 32]) -> Plan {
         let changes = secrets::upkeep(&self.secrets, &self.nonce_keys, unix, random);
-        self.plan(changes.puts, changes.deletes)
+        let (mut puts, mut deletes) = self.ended_quarantines(unix);
+        puts.extend(changes.puts);
+        deletes.extend(changes.deletes);
+        self.plan(puts, deletes)
     }
 
     /// Adds the compares, and the next generation where relays see the change.

@@ -9,6 +9,7 @@ use super::capacity::{RateMeter, SaturationMeter, granted_ports, saturation};
 use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
 use super::liveness::Liveness;
 use super::node::{Identity, Incarnation, Load, Registration, Transport};
+use super::port_grants::PortReport;
 use super::record::{Desired, NodeRecord, PortGrant};
 use super::view::{NodeView, Probing};
 
@@ -28,6 +29,8 @@ pub(super) struct NodeState {
     pub(super) refusal: Option<Box<str>>,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
+    /// What the open session last said of ports.
+    pub(super) port_report: Option<PortReport>,
     draining: bool,
     last_heartbeat: Option<u64>,
     load: Load,
@@ -49,6 +52,7 @@ impl NodeState {
             refusal: None,
             identity: Arc::default(),
             incarnation: None,
+            port_report: None,
             draining: false,
             last_heartbeat: None,
             load: Load::default(),
@@ -85,6 +89,7 @@ impl NodeState {
             self.broken.clear();
         }
         self.session = Some(number);
+        self.port_report = None;
         self.incarnation = Some(registration.incarnation);
         self.applied_generation = registration.applied_generation;
         self.refusal = None;
@@ -126,6 +131,7 @@ impl NodeState {
     pub(super) fn ended(&mut self, now: Now, ended: Ended) {
         self.liveness.ended(now.instant, ended);
         self.session = None;
+        self.port_report = None;
         self.rates = RateMeter::default();
     }
 

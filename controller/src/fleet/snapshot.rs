@@ -1,6 +1,8 @@
 //! The policy snapshot of one node: everything that it enforces and the fleet agrees on.
 
-use turnfleet_proto::{NodeId, fleet as wire};
+use std::net::IpAddr;
+
+use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 
 use super::Fleet;
 use super::record::{Desired, PortGrant, SecretState};
@@ -14,6 +16,7 @@ impl Fleet {
         let own = |grant: &&PortGrant| {
             grant.node == *node && identity.public_ips.contains(&grant.public_ip)
         };
+        let held = self.grants.values().filter(own);
         let policy = self.policy.as_ref()?;
         Some(wire::Snapshot {
             generation: self.generation,
@@ -37,12 +40,16 @@ impl Fleet {
                     key: key.key.to_vec(),
                 })
                 .collect(),
-            port_grants: self.grants.values().filter(own).map(wire_grant).collect(),
+            port_grants: held.filter_map(|grant| self.open_grant(grant)).collect(),
             peer_policy: Some(wire::PeerPolicy {
                 allow: policy.allow_peers.iter().map(ToString::to_string).collect(),
                 deny: policy.deny_peers.iter().map(ToString::to_string).collect(),
                 danger_allow_loopback: policy.danger_allow_loopback,
-                fleet: self.grants.values().map(wire_grant).collect(),
+                fleet: self
+                    .grants
+                    .values()
+                    .map(|grant| wire_grant(grant.public_ip, grant.range))
+                    .collect(),
             }),
             limits: Some(wire::Limits {
                 allocations_per_user: policy.allocations_per_user.into(),
@@ -73,6 +80,16 @@ impl Fleet {
         }
     }
 
+    /// What a node may open of `grant`, and on which terms.
+    fn open_grant(&self, grant: &PortGrant) -> Option<wire::PortGrant> {
+        let fence = self.revisions.get(&grant.key()).copied();
+        Some(wire::PortGrant {
+            fence: fence.unwrap_or(0),
+            not_after: grant.not_after.unwrap_or(0),
+            ..wire_grant(grant.public_ip, grant.open_range()?)
+        })
+    }
+
     fn wire_secrets(&self) -> Vec<wire::SecretGeneration> {
         secrets::accepted(&self.secrets)
             .map(|secret| wire::SecretGeneration {
@@ -87,12 +104,13 @@ impl Fleet {
     }
 }
 
-fn wire_grant(grant: &PortGrant) -> wire::PortGrant {
+fn wire_grant(public_ip: IpAddr, range: PortRange) -> wire::PortGrant {
     wire::PortGrant {
-        public_ip: grant.public_ip.to_string(),
+        public_ip: public_ip.to_string(),
         range: Some(wire::PortRange {
-            first: grant.range.first().into(),
-            last: grant.range.last().into(),
+            first: range.first().into(),
+            last: range.last().into(),
         }),
+        ..wire::PortGrant::default()
     }
 }

@@ -25,6 +25,8 @@ pub struct FleetView {
     pub region: Arc<str>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
+    /// Ports that are nobody's until their quarantine ends.
+    pub quarantined: Vec<PortGrant>,
     pub(super) secret: SharedSecret,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
@@ -76,7 +78,7 @@ pub struct NodeView {
     pub draining: bool,
     /// Whether lists may name it.
     pub listed: bool,
-    /// The ports that it may use.
+    /// The ports that it holds.
     pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.
     pub applied_generation: u64,

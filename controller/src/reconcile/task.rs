@@ -17,6 +17,7 @@ use turnfleet_turn::{Instant, Now};
 use super::mirror::Mirror;
 use super::{Handle, MAILBOX, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
+use crate::fleet::node::port_report;
 use crate::fleet::record::{Desired, token_hash};
 use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Load, ProbeOutcome, Registration,
@@ -28,6 +29,8 @@ use crate::store::{SealError, Sealer, Store, StoreError};
 const TICK: Duration = Duration::from_millis(100);
 /// How often secrets and nonce keys are looked at, in ticks.
 const UPKEEP_TICKS: u64 = 600;
+/// How often the ports of connected nodes are looked at, in ticks.
+const PORTS_TICKS: u64 = 10;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
 /// The rest of the watch after the store failed, in ticks.
@@ -236,8 +239,11 @@ impl Reconciler {
         self.mirror.fleet().authenticate(credential, &node)?;
         let now = self.clock.now();
         self.mirror
-            .carry_out(now, |fleet| fleet.plan_registration(&registration))
+            .carry_out(now, |fleet| {
+                fleet.plan_registration(&registration, now.unix)
+            })
             .await?;
+        self.mirror.fleet().require_ports(&registration)?;
         self.last_session += 1;
         let number = self.last_session;
         let incarnation = registration.incarnation;
@@ -285,6 +291,11 @@ impl Reconciler {
     ) -> Result<(), FleetError> {
         let session = self.current(session)?;
         self.stale = true;
+        let report = Event::PortsReported {
+            session: session.clone(),
+            report: port_report(&heartbeat),
+        };
+        self.mirror.apply(self.clock.now(), report);
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -376,6 +387,9 @@ impl Reconciler {
         let now = self.clock.now();
         self.retry_in = self.retry_in.saturating_sub(1);
         self.urgent |= self.mirror.tick(now) || self.stale || tick.is_multiple_of(PUBLISH_TICKS);
+        if tick.is_multiple_of(PORTS_TICKS) {
+            self.look_after_ports(now).await;
+        }
         if tick.is_multiple_of(UPKEEP_TICKS) {
             let kept = match random_bytes(&self.random) {
                 Ok(key) => {
@@ -392,6 +406,24 @@ impl Reconciler {
     }
 
     /// After a failure of the store: everything known stays, and is served, until it can be read again.
+    /// Every controller does so for the nodes that report to it.
+    async fn look_after_ports(&mut self, now: Now) {
+        let fleet = self.mirror.fleet();
+        let due = |node: &&NodeId| !fleet.plan_ports(node, now.unix).is_empty();
+        let due: Vec<_> = fleet.port_reporters().filter(due).cloned().collect();
+        for node in due {
+            let planned = self
+                .mirror
+                .carry_out(now, |fleet| Ok(fleet.plan_ports(&node, now.unix)))
+                .await;
+            self.urgent = true;
+            if let Err(error) = planned {
+                tracing::warn!(%node, %error, "the ports of a node could not be looked after");
+                return;
+            }
+        }
+    }
+
     async fn recover(&mut self, error: &StoreError) {
         tracing::warn!(%error, "the store failed, and is read again");
         let read = self.mirror.read_again(self.clock.now()).await;

@@ -7,7 +7,7 @@ use turnfleet_proto::{PortRange, store as wire};
 use super::keys;
 use super::{Entry, Sealer, StoreError};
 use crate::fleet::record::{
-    ApiToken, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record, RecordKey,
+    ApiToken, Cession, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record, RecordKey,
     SecretGeneration, SecretState, StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
@@ -35,6 +35,15 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
             public_ip: grant.public_ip.to_string(),
             first: grant.range.first().into(),
             last: grant.range.last().into(),
+            ceded_from: grant.ceded.as_ref().map_or(0, |ceded| ceded.from.into()),
+            ceded_to: grant
+                .ceded
+                .as_ref()
+                .and_then(|ceded| ceded.to.as_ref())
+                .map_or_else(String::new, ToString::to_string),
+            not_after: grant.not_after.unwrap_or(0),
+            unconfirmed_generation: grant.unconfirmed.unwrap_or(0),
+            quarantined_until: grant.quarantined_until.unwrap_or(0),
         }
         .encode_to_vec(),
         Record::Secret(secret) => seal(sealer, &path, &encode_secret(secret))?,
@@ -326,10 +335,24 @@ impl Reader<'_> {
         let message: wire::PortGrantRecord = self.plain()?;
         let port = |port: u32| self.check(u16::try_from(port), "not a port");
         let range = PortRange::new(port(message.first)?, port(message.last)?);
+        let node = |text: &str| self.check(text.parse(), "not a node id");
+        let told = |seconds: u64| Some(seconds).filter(|seconds| *seconds != 0);
+        let to = Some(&message.ceded_to).filter(|to| !to.is_empty());
+        let ceded = match message.ceded_from {
+            0 => None,
+            from => Some(Cession {
+                from: port(from)?,
+                to: to.map(|to| node(to)).transpose()?,
+            }),
+        };
         Ok(PortGrant {
-            node: self.check(message.node_id.parse(), "not a node id")?,
+            node: node(&message.node_id)?,
             public_ip: self.check(message.public_ip.parse(), "not an IP address")?,
             range: self.check(range, "not a port range")?,
+            ceded,
+            not_after: told(message.not_after),
+            unconfirmed: told(message.unconfirmed_generation),
+            quarantined_until: told(message.quarantined_until),
         })
     }
 

@@ -130,7 +130,7 @@ pub struct Capacity {
     pub file_descriptors: u64,
 }
 /// Sent every two seconds; counters are cumulative since the start of the incarnation, so a lost report loses nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(uint64, tag = "1")]
     pub applied_generation: u64,
@@ -138,6 +138,26 @@ pub struct Heartbeat {
     pub load: ::core::option::Option<Load>,
     #[prost(bool, tag = "3")]
     pub draining: bool,
+    /// The generation of the snapshot that a restart of the node would begin with, at most the applied one; zero for none.
+    #[prost(uint64, tag = "20")]
+    pub kept_generation: u64,
+    /// One for each public address that the node ever had ports of.
+    #[prost(message, repeated, tag = "21")]
+    pub port_uses: ::prost::alloc::vec::Vec<PortUse>,
+}
+/// The ports of one public address.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PortUse {
+    #[prost(string, tag = "1")]
+    pub public_ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub used: u32,
+    /// Where ports are in use that the node may open no longer. Between the ends of a range there may be unused ones.
+    #[prost(message, repeated, tag = "3")]
+    pub withdrawn: ::prost::alloc::vec::Vec<PortRange>,
+    /// Where the node may open ports.
+    #[prost(message, repeated, tag = "4")]
+    pub open: ::prost::alloc::vec::Vec<PortRange>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Load {
@@ -268,6 +288,13 @@ pub struct PortGrant {
     pub public_ip: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub range: ::core::option::Option<PortRange>,
+    /// The revision of the store that wrote the grant. A node refuses a snapshot in which ports that it has come with a lower
+    /// one. Zero says nothing.
+    #[prost(uint64, tag = "3")]
+    pub fence: u64,
+    /// Unix seconds; past it the node opens none of these ports. Zero means without an end.
+    #[prost(uint64, tag = "4")]
+    pub not_after: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerPolicy {

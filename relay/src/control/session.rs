@@ -287,11 +287,11 @@ impl Session {
     /// another node is not found here again.
     async fn keep(&self, snapshot: fleet::Snapshot, credential: &NodeCredential) {
         let (cache, dir) = (Arc::clone(&self.cache), Arc::clone(&self.dir));
-        let credential = credential.clone();
+        let (credential, generation) = (credential.clone(), snapshot.generation);
         let kept =
             tokio::task::spawn_blocking(move || cache.store(&snapshot, &credential, &dir)).await;
         match kept {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.serving.kept(generation),
             Ok(Err(error)) => tracing::warn!(
                 %error,
                 "cannot keep the policy: without its controller a restarted node would serve by an older one"
@@ -301,11 +301,7 @@ impl Session {
     }
 
     fn heartbeat(&self) -> FromNode {
-        FromNode::Heartbeat(fleet::Heartbeat {
-            applied_generation: self.serving.generation(),
-            load: Some(self.serving.load()),
-            draining: self.serving.is_draining(),
-        })
+        FromNode::Heartbeat(self.serving.heartbeat())
     }
 }
 
