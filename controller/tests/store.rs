@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_controller::store::{
-    Change, Commit, Compare, EmbeddedStore, MAX_KEY, MAX_OPERATIONS, MAX_VALUE, Outcome, Revision,
+    Change, Commit, Compare, EmbeddedStore, LeaseId, MAX_KEY, MAX_VALUE, Outcome, Put, Revision,
     Store, StoreError, Txn, Watch,
 };
 
@@ -52,8 +52,16 @@ impl Backend for Embedded {
 
 fn put(key: &str, value: &str) -> Txn {
     Txn {
-        puts: vec![(key.to_owned(), value.as_bytes().to_vec())],
+        puts: vec![entry(key, value)],
         ..Txn::default()
+    }
+}
+
+fn entry(key: &str, value: impl AsRef<[u8]>) -> Put {
+    Put {
+        key: key.to_owned(),
+        value: value.as_ref().to_vec(),
+        lease: None,
     }
 }
 
@@ -105,7 +113,7 @@ async fn a_transaction_writes_all_at_one_revision(backend: impl Backend) {
         &store,
         Txn {
             compares: vec![at("/a", 0)],
-            puts: vec![("/a".into(), b"1".to_vec()), ("/b".into(), b"2".to_vec())],
+            puts: vec![entry("/a", "1"), entry("/b", "2")],
             deletes: vec!["/old".into(), "/never".into()],
         },
     )
@@ -126,7 +134,7 @@ async fn a_failed_compare_writes_nothing_and_says_what_it_saw(backend: impl Back
     let outcome = store
         .commit(Txn {
             compares: vec![at("/a", first), at("/a", 0), at("/b", 9)],
-            puts: vec![("/c".into(), b"3".to_vec())],
+            puts: vec![entry("/c", "3")],
             deletes: vec!["/a".into()],
         })
         .await
@@ -243,7 +251,7 @@ async fn of_racing_claims_exactly_one_wins(backend: impl Backend) {
                 tokio::spawn(async move {
                     let txn = Txn {
                         compares: vec![at(&key, 0)],
-                        puts: vec![(key, vec![racer])],
+                        puts: vec![entry(&key, [racer])],
                         deletes: Vec::new(),
                     };
                     store.commit(txn).await.unwrap()
@@ -306,7 +314,7 @@ async fn everything_is_there_after_a_reopening(backend: impl Backend) {
 async fn sizes_are_bounded(backend: impl Backend) {
     let store = backend.open().await;
     let largest = Txn {
-        puts: vec![("/a".into(), vec![7; MAX_VALUE])],
+        puts: vec![entry("/a", vec![7; MAX_VALUE])],
         ..Txn::default()
     };
     commit(&store, largest.clone()).await;
@@ -315,10 +323,10 @@ async fn sizes_are_bounded(backend: impl Backend) {
         MAX_VALUE
     );
     let mut too_large = largest;
-    too_large.puts[0].1.push(7);
+    too_large.puts[0].value.push(7);
     let long_key = put(&"k".repeat(MAX_KEY + 1), "x");
     let many = Txn {
-        deletes: vec!["/a".into(); MAX_OPERATIONS + 1],
+        deletes: vec!["/a".into(); store.max_operations() + 1],
         ..Txn::default()
     };
     for txn in [too_large, long_key, many] {
@@ -328,6 +336,76 @@ async fn sizes_are_bounded(backend: impl Backend) {
             "{error}"
         );
     }
+}
+
+fn leased(key: &str, lease: LeaseId) -> Txn {
+    let mut txn = put(key, "leased");
+    txn.puts[0].lease = Some(lease);
+    txn
+}
+
+async fn what_a_lease_holds_goes_when_it_ends(backend: impl Backend) {
+    let store = backend.open().await;
+    let lease = store.grant_lease(Duration::from_secs(1)).await.unwrap();
+    let mut both = leased("/l/a", lease);
+    both.puts.push(entry("/l/stays", "x"));
+    let revision = commit(&store, both).await;
+    let mut watch = store.watch("/l/", revision + 1).await.unwrap();
+    let ended = next(&mut watch).await.unwrap();
+    assert_eq!(
+        ended.changes,
+        [Change {
+            key: "/l/a".into(),
+            value: None
+        }]
+    );
+    assert_eq!(read(&store, "/l/").await.len(), 1);
+    assert!(!store.keep_lease(lease).await.unwrap());
+    let late = store.commit(leased("/l/b", lease)).await;
+    assert!(matches!(late, Err(StoreError::LeaseEnded)), "{late:?}");
+    store.revoke_lease(lease).await.unwrap();
+}
+
+async fn a_kept_lease_does_not_end(backend: impl Backend) {
+    let store = backend.open().await;
+    let kept = store.grant_lease(Duration::from_secs(2)).await.unwrap();
+    let revision = commit(&store, leased("/k/kept", kept)).await;
+    let mut watch = store.watch("/k/", revision + 1).await.unwrap();
+    // Leases of the same length, one after the other, measure the time.
+    for _ in 0..3 {
+        let measure = store.grant_lease(Duration::from_secs(1)).await.unwrap();
+        commit(&store, leased("/k/measure", measure)).await;
+        assert_eq!(next(&mut watch).await.unwrap().changes[0].key, "/k/measure");
+        assert!(store.keep_lease(kept).await.unwrap());
+        let ended = next(&mut watch).await.unwrap().changes;
+        assert_eq!(
+            (ended[0].key.as_str(), &ended[0].value),
+            ("/k/measure", &None)
+        );
+        assert!(store.keep_lease(kept).await.unwrap(), "it has been kept");
+    }
+    assert_eq!(read(&store, "/k/").await.len(), 1);
+}
+
+async fn a_revoked_lease_takes_what_it_holds_along(backend: impl Backend) {
+    let store = backend.open().await;
+    let lease = store.grant_lease(Duration::from_secs(600)).await.unwrap();
+    let other = store.grant_lease(Duration::from_secs(600)).await.unwrap();
+    let mut txn = leased("/r/a", lease);
+    txn.puts.extend(leased("/r/b", lease).puts);
+    txn.puts.extend(leased("/r/freed", lease).puts);
+    txn.puts.extend(leased("/r/moved", lease).puts);
+    commit(&store, txn).await;
+    commit(&store, put("/r/freed", "stays")).await;
+    let before = commit(&store, leased("/r/moved", other)).await;
+    let mut watch = store.watch("/r/", before + 1).await.unwrap();
+    store.revoke_lease(lease).await.unwrap();
+    let ended = next(&mut watch).await.unwrap();
+    assert_eq!(ended.revision, before + 1, "one commit");
+    let keys: Vec<_> = ended.changes.into_iter().map(|change| change.key).collect();
+    assert_eq!(keys, ["/r/a", "/r/b"]);
+    let left: Vec<_> = read(&store, "/r/").await.into_keys().collect();
+    assert_eq!(left, ["/r/freed", "/r/moved"]);
 }
 
 /// One test for each promise.
@@ -359,8 +437,27 @@ conformance!(
         a_watch_of_forgotten_history_says_so,
         everything_is_there_after_a_reopening,
         sizes_are_bounded,
+        what_a_lease_holds_goes_when_it_ends,
+        a_kept_lease_does_not_end,
+        a_revoked_lease_takes_what_it_holds_along,
     ]
 );
+
+#[tokio::test]
+async fn leases_of_an_earlier_process_are_over_when_the_embedded_store_opens() {
+    let backend = Embedded::new();
+    let store = backend.open().await;
+    let lease = store.grant_lease(Duration::from_secs(600)).await.unwrap();
+    commit(&store, leased("/a", lease)).await;
+    let last = commit(&store, put("/b", "x")).await;
+    drop(store);
+    let store = backend.open().await;
+    let left: Vec<_> = read(&store, "/").await.into_keys().collect();
+    assert_eq!(left, ["/b"]);
+    let mut watch = store.watch("/", last + 1).await.unwrap();
+    assert_eq!(next(&mut watch).await.unwrap().changes[0].value, None);
+    assert!(!store.keep_lease(lease).await.unwrap());
+}
 
 #[tokio::test]
 async fn a_second_opening_of_the_embedded_store_names_the_file() {

@@ -342,6 +342,7 @@ fn shard_settings(
         tls,
         streams: StreamLimits {
             without_allocation: config.stream.unauthenticated_connections,
+            of_one_source: config.stream.unauthenticated_connections_per_source,
             idle: config.stream.unauthenticated_timeout,
             outgoing: config.stream.write_queue_bytes,
             forwarded: budget.https_connections,

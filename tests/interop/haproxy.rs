@@ -10,6 +10,7 @@ use turnfleet_turn::client::AllocateOptions;
 use crate::client::{Caller, Credential};
 use crate::coturn;
 use crate::fleet::Fleet;
+use crate::strangers::{connect, is_open};
 use crate::tools;
 
 const HAPROXY: &str = "/usr/sbin/haproxy";
@@ -88,12 +89,13 @@ fn free<const N: usize>() -> [SocketAddr; N] {
     sockets.map(|socket| socket.local_addr().unwrap())
 }
 
-/// A relay with `listeners` besides one for UDP.
-fn fleet(listeners: &str) -> Fleet {
+/// A relay with `listeners` besides one for UDP, and with `settings`.
+fn fleet(listeners: &str, settings: &[&str]) -> Fleet {
     let [udp] = free();
     let listeners = format!("relay.listeners=[{{transport='udp',address='{udp}'}},{listeners}]");
     let fixed = ["--relays", "1", "--shared-secret", SECRET];
-    Fleet::up(&[&fixed[..], &coturn::OLD_CHANNELS, &["--set", &listeners]].concat())
+    let listeners = ["--set", &listeners];
+    Fleet::up(&[&fixed[..], &coturn::OLD_CHANNELS, &listeners, settings].concat())
 }
 
 /// A pair of clients has its say by way of `server`. One message each: the tool loses records that arrive together.
@@ -120,7 +122,10 @@ fn the_relay_knows_the_clients_of_a_balancer() {
     }
     let [both, v1, v2, ciphered, passed] = free();
     let from = "proxy_protocol_from=['127.0.0.0/8']";
-    let fleet = fleet(&format!("{{transport='tcp+tls',address='{both}',{from}}}"));
+    let fleet = fleet(
+        &format!("{{transport='tcp+tls',address='{both}',{from}}}"),
+        &[],
+    );
     let sections = [
         section("v1", v1, both, "send-proxy"),
         section("v2", v2, both, "send-proxy-v2"),
@@ -148,15 +153,43 @@ fn the_relay_knows_the_clients_of_a_balancer() {
 }
 
 #[test]
+fn each_client_of_a_balancer_has_a_limit_of_its_own() {
+    if !tools::present(&[HAPROXY, OPENSSL]) {
+        return;
+    }
+    let [server, balancer] = free();
+    let from = "proxy_protocol_from=['127.0.0.0/8']";
+    let _fleet = fleet(
+        &format!("{{transport='tcp',address='{server}',{from}}}"),
+        &[
+            "--set",
+            "relay.stream.unauthenticated_connections_per_source=2",
+        ],
+    );
+    let section = section("tcp", balancer, server, "send-proxy-v2");
+    let _balancer = HaProxy::run(&section, &[balancer]);
+    let patient = connect("127.0.0.7".parse().unwrap(), balancer);
+    let greedy: Vec<_> = (0..5)
+        .map(|_| connect("127.0.0.66".parse().unwrap(), balancer))
+        .collect();
+    tools::eventually("the greedy one in its own way", LIMIT, || {
+        let open = greedy.iter().filter(|stream| is_open(stream)).count();
+        (open == 2).then_some(())
+    });
+    assert!(is_open(&patient));
+}
+
+#[test]
 fn a_site_and_the_relay_share_a_port() {
     if !tools::present(&[HAPROXY, OPENSSL, CURL, coturn::UCLIENT]) {
         return;
     }
     let [shared, site] = free();
     let _site = HaProxy::site(site);
-    let _fleet = fleet(&format!(
-        "{{transport='tcp+tls',address='{shared}',https_backend='{site}'}}"
-    ));
+    let _fleet = fleet(
+        &format!("{{transport='tcp+tls',address='{shared}',https_backend='{site}'}}"),
+        &[],
+    );
     for version in ["--http1.1", "--http2"] {
         let output = Command::new(CURL)
             .args(["--silent", "--insecure", "--max-time", "10", version])

@@ -100,14 +100,20 @@ fn twenty_thousand_sources_leave_no_trace() {
     gets_in(Caller::udp(socket, server, &someone()));
 }
 
+/// A connection from the address `from`, which does not block.
+pub(crate) fn connect(from: IpAddr, server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
 /// `STREAMS` connections from `SOURCE_ADDRESSES` that have said `beginning`, and stay.
 fn hold_streams(server: SocketAddr, beginning: &[u8]) -> Vec<TcpStream> {
     let open = |from: IpAddr| {
-        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
-        socket.connect(&server.into()).unwrap();
-        let mut stream = TcpStream::from(socket);
-        stream.set_nonblocking(true).unwrap();
+        let mut stream = connect(from, server);
         assert_eq!(stream.write(beginning).unwrap(), beginning.len());
         stream
     };
@@ -116,7 +122,7 @@ fn hold_streams(server: SocketAddr, beginning: &[u8]) -> Vec<TcpStream> {
 }
 
 /// Whether the relay has left the stream open; what it has said is taken from it.
-fn is_open(mut stream: &TcpStream) -> bool {
+pub(crate) fn is_open(mut stream: &TcpStream) -> bool {
     loop {
         match stream.read(&mut [0; 1024]) {
             Ok(0) => return false,

@@ -65,6 +65,11 @@ impl Files<'_> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
         command
             .args([what, "--config", file])
+            // The page leaves the address of the metrics at its default, which another relay of this machine may have.
+            .env(
+                "TURNFLEET_RELAY__METRICS__ADDRESS",
+                format!("127.0.0.1:{}", self.ports.0 + 32),
+            )
             .stdin(Stdio::null())
             .stderr(log);
         Running(command.spawn().unwrap())
@@ -79,11 +84,12 @@ impl Files<'_> {
 
     /// What `turnfleet fleet` prints, or says.
     fn fleet(&self, token: &str, arguments: &[&str]) -> Result<String, String> {
-        let controller = format!("http://127.0.0.1:{}", self.ports.0 + 30);
+        // Nothing listens at the first.
+        let controllers = format!("http://127.0.0.1:1,http://127.0.0.1:{}", self.ports.0 + 30);
         let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
             .arg("fleet")
             .args(arguments)
-            .args(["--controller", &controller, "--token", token])
+            .args(["--controller", &controllers, "--token", token])
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -122,7 +128,7 @@ fn several_machines_are_run_by_the_files_of_the_page_and_by_their_operator() {
     };
     shows("the relay is listed", &["relay-1", "healthy", "yes"]);
 
-    fleet(&["drain", "relay-1", "--deadline", "1h"]).unwrap();
+    fleet(&["drain", "relay-1", "--deadline", "1h", "--wait"]).unwrap();
     shows("the relay is not listed", &["relay-1", "draining"]);
     fleet(&["undrain", "relay-1"]).unwrap();
     shows("the relay is listed again", &["relay-1", "yes"]);

@@ -32,9 +32,7 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use crate::config::PortPlan;
-use record::{
-    ApiToken, Desired, Policy, PortGrant, Record, RecordKey, Setting, StaticUser, TokenHash,
-};
+use record::{ApiToken, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
 use registry::NodeState;
 
 pub use alternates::AlternatePool;
@@ -134,6 +132,7 @@ pub struct Fleet {
     settings: Settings,
     /// The revision that wrote each record.
     revisions: BTreeMap<RecordKey, u64>,
+    epoch: Epoch,
     generation: u64,
     generation_since: Instant,
     policy: Option<Policy>,
@@ -156,6 +155,7 @@ impl Fleet {
         Self {
             settings,
             revisions: BTreeMap::new(),
+            epoch: Epoch::default(),
             generation: 0,
             generation_since: Instant::default(),
             policy: None,
@@ -170,6 +170,14 @@ impl Fleet {
             nodes: BTreeMap::new(),
             by_credential: HashMap::new(),
         }
+    }
+
+    /// Which store the fleet comes from: 16 random bytes, made when the store was begun, or restored on the operator's word as
+    /// another one. A snapshot carries it, so that a relay tells a store that went back in time (the same epoch, a lower
+    /// generation: nothing may be pushed, and an operator is called) from one that is to be followed (another epoch).
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The generation of the policy snapshot.
@@ -334,6 +342,7 @@ impl Fleet {
 
     fn stored(&mut self, now: Now, record: Record) {
         match record {
+            Record::Epoch(epoch) => self.epoch = epoch,
             Record::Generation(generation) => {
                 self.generation = generation;
                 self.generation_since = now.instant;
@@ -363,8 +372,8 @@ impl Fleet {
 
     fn deleted(&mut self, key: &RecordKey) {
         match key {
-            // Both are written once and never deleted; a store without them starts anew.
-            RecordKey::Generation | RecordKey::Policy => {}
+            // They are written and never deleted; a store without them starts anew.
+            RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy => {}
             RecordKey::Node(id) => {
                 self.nodes.remove(id);
                 self.by_credential.retain(|_, owner| owner != id);

@@ -201,7 +201,8 @@ fn relays_see(key: &RecordKey) -> bool {
         | RecordKey::Secret(_)
         | RecordKey::NonceKey(_)
         | RecordKey::User(_) => true,
-        RecordKey::Generation
+        RecordKey::Epoch
+        | RecordKey::Generation
         | RecordKey::Node(_)
         | RecordKey::Desired(_)
         | RecordKey::ApiToken(_)

@@ -12,9 +12,14 @@ use super::node::Identity;
 /// SHA-256 of a token that only its holder knows.
 pub type TokenHash = [u8; 32];
 
+/// Which store it is: random bytes, made with the store.
+pub type Epoch = [u8; 16];
+
 /// One value of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// Which store this is. Generations of one epoch only rise; between two epochs they mean nothing.
+    Epoch(Epoch),
     /// The generation of the policy snapshot.
     Generation(u64),
     /// What the configuration says and relay nodes enforce.
@@ -44,6 +49,7 @@ impl Record {
     #[must_use]
     pub fn key(&self) -> RecordKey {
         match self {
+            Self::Epoch(_) => RecordKey::Epoch,
             Self::Generation(_) => RecordKey::Generation,
             Self::Policy(_) => RecordKey::Policy,
             Self::Node(node) => RecordKey::Node(node.id.clone()),
@@ -66,6 +72,7 @@ impl Record {
     reason = "each variant is the place of the record of its name"
 )]
 pub enum RecordKey {
+    Epoch,
     Generation,
     Policy,
     Node(NodeId),

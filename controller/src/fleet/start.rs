@@ -89,7 +89,8 @@ impl Fleet {
             Record::ApiToken(hash, token) => self.api_tokens.get(hash) == Some(token),
             Record::JoinToken(hash, name) => self.join_tokens.get(hash) == Some(name),
             Record::Setting(setting, value) => self.kept.get(setting) == Some(value),
-            Record::Generation(_)
+            Record::Epoch(_)
+            | Record::Generation(_)
             | Record::Node(_)
             | Record::Desired(..)
             | Record::Grant(_)
@@ -103,7 +104,8 @@ impl Fleet {
 fn is_configured(key: &RecordKey) -> bool {
     match key {
         RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
-        RecordKey::Generation
+        RecordKey::Epoch
+        | RecordKey::Generation
         | RecordKey::Policy
         | RecordKey::Node(_)
         | RecordKey::Desired(_)

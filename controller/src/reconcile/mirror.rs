@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use prost::Message as _;
-use turnfleet_proto::store::SchemaRecord;
+use turnfleet_proto::store::{EpochRecord, SchemaRecord};
 use turnfleet_turn::Now;
 
 use crate::error::FleetError;
-use crate::fleet::record::{Record, RecordKey};
+use crate::fleet::record::{Epoch, Record, RecordKey};
 use crate::fleet::{Event, Fleet, Plan, Settings};
 use crate::store::{
-    Commit, Compare, Entry, Outcome, Range, Revision, Sealer, Store, StoreError, Txn, Watch, codec,
-    keys,
+    Commit, Compare, Entry, Outcome, Put, Range, Revision, Sealer, Store, StoreError, Txn, Watch,
+    codec, keys,
 };
 
 /// The version of keys and values that this code reads and writes.
@@ -32,7 +32,7 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    /// Reads the whole store into a fleet, and watches it from there on.
+    /// Reads the whole store into a fleet, and watches it from there on. An empty store becomes the one of `epoch`.
     ///
     /// # Errors
     /// When the store fails, is of a later version, or holds what cannot be read.
@@ -40,11 +40,12 @@ impl Mirror {
         store: Arc<dyn Store>,
         sealer: Sealer,
         settings: Settings,
+        epoch: Epoch,
         now: Now,
     ) -> Result<Self, StoreError> {
         let mut range = store.range(keys::PREFIX).await?;
         if check_schema(&range)?.is_none() {
-            write_schema(&*store).await?;
+            write_schema(&*store, epoch).await?;
             range = store.range(keys::PREFIX).await?;
         }
         let watch = store.watch(keys::PREFIX, range.revision + 1).await?;
@@ -208,7 +209,14 @@ impl Mirror {
             key: keys::path(key),
             mod_revision: *revision,
         };
-        let encode = |record: &Record| codec::encode(record, &self.sealer);
+        let encode = |record: &Record| -> Result<Put, StoreError> {
+            let (key, value) = codec::encode(record, &self.sealer)?;
+            Ok(Put {
+                key,
+                value,
+                lease: None,
+            })
+        };
         Ok(Txn {
             compares: plan.compares.iter().map(compare).collect(),
             puts: plan.puts.iter().map(encode).collect::<Result<_, _>>()?,
@@ -234,16 +242,30 @@ fn check_schema(range: &Range) -> Result<Option<u32>, StoreError> {
     }
 }
 
-async fn write_schema(store: &dyn Store) -> Result<(), StoreError> {
+async fn write_schema(store: &dyn Store, epoch: Epoch) -> Result<(), StoreError> {
     let version = SchemaRecord { version: SCHEMA }.encode_to_vec();
     let txn = Txn {
         compares: vec![Compare {
             key: keys::SCHEMA.to_owned(),
             mod_revision: 0,
         }],
-        puts: vec![(keys::SCHEMA.to_owned(), version)],
+        puts: vec![
+            Put {
+                key: keys::SCHEMA.to_owned(),
+                value: version,
+                lease: None,
+            },
+            Put {
+                key: keys::EPOCH.to_owned(),
+                value: EpochRecord {
+                    epoch: epoch.to_vec(),
+                }
+                .encode_to_vec(),
+                lease: None,
+            },
+        ],
         deletes: Vec::new(),
     };
-    // Whoever was first wrote the same.
+    // Another controller that was first has named the epoch.
     store.commit(txn).await.map(drop)
 }

@@ -90,7 +90,8 @@ impl Reconciler {
         let clock = Clock::start();
         let random = SystemRandom::new();
         let now = clock.now();
-        let mut mirror = Mirror::open(store, sealer, settings, now).await?;
+        let epoch = random_bytes(&random)?;
+        let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh {
             shared_secret: SharedSecret::new(random_text(&random)?),
             api_token: random_text(&random)?,
@@ -497,9 +498,9 @@ fn log_changes(before: &FleetView, after: &FleetView) {
     }
 }
 
-/// 256 random bits.
-fn random_bytes(random: &SystemRandom) -> Result<[u8; 32], FleetError> {
-    let mut bytes = [0; 32];
+/// Random bytes: 32 of them are 256 bits.
+fn random_bytes<const N: usize>(random: &SystemRandom) -> Result<[u8; N], FleetError> {
+    let mut bytes = [0; N];
     random
         .fill(&mut bytes)
         .map_err(|_| StoreError::from(SealError::Random))?;
@@ -508,7 +509,7 @@ fn random_bytes(random: &SystemRandom) -> Result<[u8; 32], FleetError> {
 
 /// 256 random bits in base64url.
 fn random_text(random: &SystemRandom) -> Result<String, FleetError> {
-    Ok(URL_SAFE_NO_PAD.encode(random_bytes(random)?))
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
 }
 
 /// The only reader of the clocks.

@@ -19,6 +19,10 @@ use crate::fleet::{Capacity, Identity, Listener};
 pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), StoreError> {
     let path = keys::path(&record.key());
     let bytes = match record {
+        Record::Epoch(epoch) => wire::EpochRecord {
+            epoch: epoch.to_vec(),
+        }
+        .encode_to_vec(),
         Record::Generation(generation) => wire::GenerationRecord {
             generation: *generation,
         }
@@ -94,6 +98,10 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
     };
     let reader = Reader { entry, sealer };
     let record = match key {
+        RecordKey::Epoch => {
+            let epoch = reader.plain::<wire::EpochRecord>()?.epoch;
+            Record::Epoch(reader.check(epoch.try_into(), "an epoch has 16 bytes")?)
+        }
         RecordKey::Generation => {
             Record::Generation(reader.plain::<wire::GenerationRecord>()?.generation)
         }

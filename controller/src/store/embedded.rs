@@ -3,12 +3,16 @@
 //! Beside the entries it keeps the changes of the last revisions, which is what watches read: a watch holds a position and
 //! no queue, so a slow reader costs nothing, and one that falls behind the kept history is told. Commits are durable when
 //! they are answered, and a crash leaves a whole commit or none. All work on the file happens on blocking threads.
+//! Leases end with the process at the latest: what an earlier one wrote with a lease is deleted when the store is opened.
+
+mod leases;
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::{
@@ -18,9 +22,10 @@ use redb::{
 use tokio::sync::watch;
 
 use super::{
-    Change, Commit, Compare, Entry, MAX_KEY, MAX_OPERATIONS, MAX_VALUE, Outcome, Range, Revision,
-    Store, StoreError, Txn, Watch,
+    Change, Commit, Compare, Entry, LeaseId, Outcome, Range, Revision, Store, StoreError, Txn,
+    Watch, check_bounds,
 };
+use leases::Leases;
 
 /// The file in the state directory.
 const FILE: &str = "store.redb";
@@ -28,12 +33,16 @@ const FILE: &str = "store.redb";
 const HISTORY: Revision = 10_000;
 /// The most commits that a watch reads at once.
 const WATCH_BATCH: usize = 64;
+/// Enough for a start at which every user and every API token is replaced.
+const MAX_OPERATIONS: usize = 6 * 1024;
 
 /// Key to revision and value.
 const ENTRIES: TableDefinition<'_, &str, (Revision, &[u8])> = TableDefinition::new("entries");
 /// Revision and key to value.
 const CHANGES: TableDefinition<'_, (Revision, &str), Option<&[u8]>> =
     TableDefinition::new("changes");
+/// Key to the lease that its entry was written with.
+const LEASED: TableDefinition<'_, &str, i64> = TableDefinition::new("leased");
 /// The revision of the last commit, and that of the last one whose changes are gone.
 const META: TableDefinition<'_, &str, Revision> = TableDefinition::new("meta");
 const LAST: &str = "revision";
@@ -50,6 +59,14 @@ struct StoreFile {
     database: Database,
     history: Revision,
     last: watch::Sender<Revision>,
+    leases: Arc<Leases>,
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        // The task that ends leases sees that there is nothing left to do.
+        self.leases.changed.notify_one();
+    }
 }
 
 impl EmbeddedStore {
@@ -70,15 +87,20 @@ impl EmbeddedStore {
         history: Revision,
     ) -> Result<Self, StoreError> {
         let path = state_dir.join(FILE);
-        let (database, last) = blocking("opening the store", move || open_file(&path)).await?;
-        let (sender, receiver) = watch::channel(last);
-        let file = StoreFile {
+        let database = blocking("opening the store", move || open_file(&path)).await?;
+        let (sender, receiver) = watch::channel(0);
+        let leases = Arc::new(Leases::default());
+        let file = Arc::new(StoreFile {
             database,
             history: history.max(1),
             last: sender,
-        };
+            leases: Arc::clone(&leases),
+        });
+        let opened = Arc::clone(&file);
+        blocking("opening the store", move || opened.begin()).await?;
+        tokio::spawn(end_leases(Arc::downgrade(&file), leases));
         Ok(Self {
-            file: Arc::new(file),
+            file,
             last: receiver,
         })
     }
@@ -92,7 +114,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        check_bounds(&txn)?;
+        check_bounds(&txn, MAX_OPERATIONS)?;
         let file = Arc::clone(&self.file);
         blocking("writing the store", move || file.commit(&txn)).await
     }
@@ -108,6 +130,49 @@ impl Store for EmbeddedStore {
         // Says at once that the history does not reach so far.
         watch.read_on().await?;
         Ok(Box::new(watch))
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        let lease = self.file.leases.grant(ttl);
+        lease.ok_or_else(|| super::SealError::Random.into())
+    }
+
+    async fn keep_lease(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        Ok(self.file.leases.keep(lease))
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.file.leases.end(lease);
+        let file = Arc::clone(&self.file);
+        blocking("ending a lease", move || file.delete_leased(&[lease])).await
+    }
+
+    fn max_operations(&self) -> usize {
+        MAX_OPERATIONS
+    }
+}
+
+/// Deletes what was written with a lease when it ends, as long as the store is open.
+async fn end_leases(file: Weak<StoreFile>, leases: Arc<Leases>) {
+    while file.strong_count() > 0 {
+        let changed = leases.changed.notified();
+        match leases.next_end() {
+            Some(end) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(end) => {}
+                    () = changed => {}
+                }
+            }
+            None => changed.await,
+        }
+        let due = leases.end_due();
+        let Some(file) = file.upgrade().filter(|_| !due.is_empty()) else {
+            continue;
+        };
+        let deleted = blocking("ending leases", move || file.delete_leased(&due)).await;
+        if let Err(error) = deleted {
+            tracing::error!(%error, "what was written with an ended lease stays until the next start");
+        }
     }
 }
 
@@ -147,6 +212,36 @@ impl EmbeddedWatch {
 }
 
 impl StoreFile {
+    /// Goes on where the last process stopped, without what that one wrote with leases.
+    fn begin(&self) -> Result<(), Failure> {
+        let txn = self.database.begin_read()?;
+        let last = read_meta(&txn.open_table(META)?, LAST)?;
+        self.last.send_replace(last);
+        let leased = txn.open_table(LEASED)?;
+        let ended: Result<Vec<_>, Failure> = leased
+            .iter()?
+            .map(|item| Ok(LeaseId(item?.1.value())))
+            .collect();
+        self.delete_leased(&ended?)
+    }
+
+    /// Deletes what was written with `ended`.
+    fn delete_leased(&self, ended: &[LeaseId]) -> Result<(), Failure> {
+        let txn = self.database.begin_write()?;
+        let mut deletes = Vec::new();
+        for item in txn.open_table(LEASED)?.iter()? {
+            let (key, lease) = item?;
+            if ended.contains(&LeaseId(lease.value())) {
+                deletes.push(key.value().to_owned());
+            }
+        }
+        let deletes = Txn {
+            deletes,
+            ..Txn::default()
+        };
+        self.finish(txn, &deletes).map(drop)
+    }
+
     fn range(&self, prefix: &str) -> Result<Range, Failure> {
         let txn = self.database.begin_read()?;
         let entries = txn.open_table(ENTRIES)?;
@@ -173,8 +268,17 @@ impl StoreFile {
 
     fn commit(&self, asked: &Txn) -> Result<Outcome, Failure> {
         let txn = self.database.begin_write()?;
-        let outcome = write(&txn, asked, self.history)?;
-        match outcome {
+        // A lease that ends from here on is ended by a later write.
+        let mut named = asked.puts.iter().filter_map(|put| put.lease);
+        if !named.all(|lease| self.leases.is_open(lease)) {
+            txn.abort()?;
+            return Err(Failure::Store(StoreError::LeaseEnded));
+        }
+        self.finish(txn, asked)
+    }
+
+    fn finish(&self, txn: WriteTransaction, asked: &Txn) -> Result<Outcome, Failure> {
+        match write(&txn, asked, self.history)? {
             Written::Changed(revision) => {
                 txn.commit()?;
                 self.last.send_replace(revision);
@@ -241,6 +345,7 @@ fn write(txn: &WriteTransaction, asked: &Txn, history: Revision) -> Result<Writt
     let mut meta = txn.open_table(META)?;
     let mut entries = txn.open_table(ENTRIES)?;
     let mut changes = txn.open_table(CHANGES)?;
+    let mut leased = txn.open_table(LEASED)?;
     let last = read_meta(&meta, LAST)?;
     let seen = failed_compares(&entries, &asked.compares)?;
     if !seen.is_empty() {
@@ -254,12 +359,18 @@ fn write(txn: &WriteTransaction, asked: &Txn, history: Revision) -> Result<Writt
     for key in &asked.deletes {
         if entries.remove(key.as_str())?.is_some() {
             changes.insert((revision, key.as_str()), None)?;
+            leased.remove(key.as_str())?;
             changed = true;
         }
     }
-    for (key, value) in &asked.puts {
-        entries.insert(key.as_str(), (revision, value.as_slice()))?;
-        changes.insert((revision, key.as_str()), Some(value.as_slice()))?;
+    for put in &asked.puts {
+        let (key, value) = (put.key.as_str(), put.value.as_slice());
+        entries.insert(key, (revision, value))?;
+        changes.insert((revision, key), Some(value))?;
+        match put.lease {
+            Some(lease) => drop(leased.insert(key, lease.0)?),
+            None => drop(leased.remove(key)?),
+        }
         changed = true;
     }
     if !changed {
@@ -301,24 +412,7 @@ fn read_meta(
     Ok(meta.get(name)?.map_or(0, |value| value.value()))
 }
 
-fn check_bounds(txn: &Txn) -> Result<(), StoreError> {
-    let too_large = |what, limit| Err(StoreError::TooLarge { what, limit });
-    let operations = txn.compares.len().max(txn.puts.len() + txn.deletes.len());
-    if operations > MAX_OPERATIONS {
-        return too_large("the number of operations of a transaction", MAX_OPERATIONS);
-    }
-    let compared = txn.compares.iter().map(|compare| &compare.key);
-    let written = txn.puts.iter().map(|(key, _)| key).chain(&txn.deletes);
-    if compared.chain(written).any(|key| key.len() > MAX_KEY) {
-        return too_large("the length of a key", MAX_KEY);
-    }
-    if txn.puts.iter().any(|(_, value)| value.len() > MAX_VALUE) {
-        return too_large("the length of a value", MAX_VALUE);
-    }
-    Ok(())
-}
-
-fn open_file(path: &Path) -> Result<(Database, Revision), Failure> {
+fn open_file(path: &Path) -> Result<Database, Failure> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     make_dir(dir)?;
     OpenOptions::new()
@@ -337,12 +431,12 @@ fn open_file(path: &Path) -> Result<(Database, Revision), Failure> {
         }
     })?;
     let txn = database.begin_write()?;
-    let last = {
+    {
         let _ = (txn.open_table(ENTRIES)?, txn.open_table(CHANGES)?);
-        read_meta(&txn.open_table(META)?, LAST)?
-    };
+        let _ = (txn.open_table(LEASED)?, txn.open_table(META)?);
+    }
     txn.commit()?;
-    Ok((database, last))
+    Ok(database)
 }
 
 /// A failure inside a blocking closure.

@@ -4,6 +4,7 @@
 //! | key below `/tf/v1/` | value |
 //! |---|---|
 //! | `meta/schema` | `SchemaRecord` |
+//! | `meta/epoch` | `EpochRecord` |
 //! | `gen` | `GenerationRecord` |
 //! | `policy` | `PolicyRecord` |
 //! | `nodes/{node}` | `NodeRecord` |
@@ -24,11 +25,14 @@ use crate::fleet::record::{RecordKey, Setting, TokenHash};
 pub const PREFIX: &str = "/tf/v1/";
 /// The version of keys and values.
 pub const SCHEMA: &str = "/tf/v1/meta/schema";
+/// Which store this is.
+pub const EPOCH: &str = "/tf/v1/meta/epoch";
 
 /// The store key of a record.
 #[must_use]
 pub fn path(key: &RecordKey) -> String {
     match key {
+        RecordKey::Epoch => EPOCH.to_owned(),
         RecordKey::Generation => format!("{PREFIX}gen"),
         RecordKey::Policy => format!("{PREFIX}policy"),
         RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
@@ -46,6 +50,9 @@ pub fn path(key: &RecordKey) -> String {
 /// The record that a store key belongs to; `None` for a key that this version does not know.
 #[must_use]
 pub fn parse(path: &str) -> Option<RecordKey> {
+    if path == EPOCH {
+        return Some(RecordKey::Epoch);
+    }
     let rest = path.strip_prefix(PREFIX)?;
     let (kind, name) = rest.split_once('/').unwrap_or((rest, ""));
     Some(match kind {
@@ -98,6 +105,7 @@ mod tests {
     #[test]
     fn every_key_reads_as_it_is_written() {
         for key in [
+            RecordKey::Epoch,
             RecordKey::Generation,
             RecordKey::Policy,
             RecordKey::Node("relay-0".parse().unwrap()),

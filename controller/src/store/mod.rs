@@ -2,13 +2,16 @@
 //!
 //! Every commit that changes something raises the revision by one; every entry knows the revision that wrote it. A
 //! transaction compares revisions of entries and then writes, all or nothing. A watch gives every change from a revision
-//! on, in order, exactly once, or says that the history no longer reaches so far. Nothing here knows what the values mean,
-//! save `keys` and `codec`, which turn the fleet's records into entries and back.
+//! on, in order, exactly once, or says that the history no longer reaches so far. An entry that was written with a lease
+//! goes when the lease ends. Nothing here knows what the values mean, save `keys` and `codec`, which turn the fleet's records
+//! into entries and back.
 
 pub mod codec;
 mod embedded;
 pub mod keys;
 mod seal;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -19,10 +22,6 @@ pub use seal::{SealError, Sealer};
 pub const MAX_KEY: usize = 512;
 /// The largest value, in bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
-/// The most compares of one transaction, and the most puts and deletes: enough for a start at which every user and every API
-/// token is replaced.
-pub const MAX_OPERATIONS: usize = 6 * 1024;
-
 /// Counts the commits that changed something; zero is the empty store.
 pub type Revision = u64;
 
@@ -38,6 +37,18 @@ pub trait Store: Send + Sync + 'static {
     /// Every change of a key that begins with `prefix`, from revision `from` on. A range at revision R is continued by a
     /// watch from R + 1.
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, StoreError>;
+
+    /// Makes a lease that ends after `ttl`, in whole seconds and at least one, unless it is kept.
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError>;
+
+    /// Lets `lease` begin anew; false where it has ended, and what was written with it is gone or about to go.
+    async fn keep_lease(&self, lease: LeaseId) -> Result<bool, StoreError>;
+
+    /// Ends `lease`, and deletes what was written with it. One that has ended already is no error.
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
+
+    /// The most compares of one transaction, and the most puts and deletes together.
+    fn max_operations(&self) -> usize;
 }
 
 /// A stream of changes.
@@ -73,11 +84,27 @@ pub struct Entry {
 pub struct Txn {
     /// What must hold.
     pub compares: Vec<Compare>,
-    /// Keys with their values.
-    pub puts: Vec<(String, Vec<u8>)>,
+    /// What to write.
+    pub puts: Vec<Put>,
     /// Keys to delete; one that is not there is no error.
     pub deletes: Vec<String>,
 }
+
+/// An entry to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Vec<u8>,
+    /// The lease with which the entry goes; `None` for one that stays. It takes the place of the lease that an earlier put
+    /// of the key named.
+    pub lease: Option<LeaseId>,
+}
+
+/// Names a lease of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
 
 /// A key and the revision that must have written it; revision zero means that it must not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +175,9 @@ pub enum StoreError {
         /// The bound.
         limit: usize,
     },
+    /// A put names a lease that has ended.
+    #[error("the lease has ended")]
+    LeaseEnded,
     /// A value that does not read as what its key promises.
     #[error("the value at {key} is damaged: {reason}")]
     Damaged {
@@ -177,11 +207,29 @@ impl StoreError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Compacted { .. } => true,
+            Self::Compacted { .. } | Self::LeaseEnded => true,
             Self::Backend { retryable, .. } => *retryable,
             Self::InUse { .. } | Self::TooLarge { .. } | Self::Damaged { .. } | Self::Seal(_) => {
                 false
             }
         }
     }
+}
+
+/// Refuses what is beyond the bounds that every back end keeps.
+fn check_bounds(txn: &Txn, max_operations: usize) -> Result<(), StoreError> {
+    let too_large = |what, limit| Err(StoreError::TooLarge { what, limit });
+    let operations = txn.compares.len().max(txn.puts.len() + txn.deletes.len());
+    if operations > max_operations {
+        return too_large("the number of operations of a transaction", max_operations);
+    }
+    let compared = txn.compares.iter().map(|compare| &compare.key);
+    let written = txn.puts.iter().map(|put| &put.key).chain(&txn.deletes);
+    if compared.chain(written).any(|key| key.len() > MAX_KEY) {
+        return too_large("the length of a key", MAX_KEY);
+    }
+    if txn.puts.iter().any(|put| put.value.len() > MAX_VALUE) {
+        return too_large("the length of a value", MAX_VALUE);
+    }
+    Ok(())
 }

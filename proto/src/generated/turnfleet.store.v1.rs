@@ -5,6 +5,13 @@ pub struct SchemaRecord {
     #[prost(uint32, tag = "1")]
     pub version: u32,
 }
+/// meta/epoch: which store this is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EpochRecord {
+    /// 16 random bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
+}
 /// gen: raised in the transaction of every change that relay nodes see.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GenerationRecord {

@@ -143,6 +143,8 @@ pub struct StreamConfig {
     pub unauthenticated_timeout: Duration,
     /// Connections without an allocation, over the whole node.
     pub unauthenticated_connections: usize,
+    /// How many of these may come from one source.
+    pub unauthenticated_connections_per_source: usize,
     /// Bytes that may wait for one slow reader.
     pub write_queue_bytes: usize,
     /// Connections that are passed on to HTTPS servers at a time, over the whole node.

@@ -199,6 +199,10 @@ pub struct RawStream {
     pub unauthenticated_seconds: u32,
     /// Connections without an allocation, over the whole node; the oldest is closed for one beyond.
     pub unauthenticated_connections: u32,
+    /// How many of these may come from one source, an IPv4 address or an IPv6 /64; beyond it the oldest of that source is
+    /// closed. By the client's own address where a balancer names it (`proxy_protocol_from`), and not for
+    /// `trusted_sources`.
+    pub unauthenticated_connections_per_source: u32,
     /// Bytes that may wait for one slow reader, 16384 at least; what comes on top is lost, as it would be with UDP.
     pub write_queue_bytes: u32,
     /// Connections that are passed on to an `https_backend` at a time, over the whole node; beyond it the one that is
@@ -211,6 +215,7 @@ impl Default for RawStream {
         Self {
             unauthenticated_seconds: 10,
             unauthenticated_connections: 4096,
+            unauthenticated_connections_per_source: 1024,
             write_queue_bytes: 262_144,
             https_connections: 1024,
         }

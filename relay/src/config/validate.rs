@@ -326,6 +326,12 @@ fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
         1_000_000,
     );
     f.within(
+        "stream.unauthenticated_connections_per_source",
+        raw.unauthenticated_connections_per_source,
+        1,
+        1_000_000,
+    );
+    f.within(
         "stream.write_queue_bytes",
         raw.write_queue_bytes,
         16_384,
@@ -340,6 +346,9 @@ fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
     StreamConfig {
         unauthenticated_timeout: Duration::from_secs(raw.unauthenticated_seconds.into()),
         unauthenticated_connections: to_usize(raw.unauthenticated_connections),
+        unauthenticated_connections_per_source: to_usize(
+            raw.unauthenticated_connections_per_source,
+        ),
         write_queue_bytes: to_usize(raw.write_queue_bytes),
         https_connections: to_usize(raw.https_connections),
     }

@@ -33,6 +33,8 @@ pub struct DriverCounters {
     pub streams_timed_out: u64,
     /// Streams closed because others needed their place among those without an allocation.
     pub streams_evicted: u64,
+    /// Streams closed because their source had as many without an allocation as one may have.
+    pub streams_crowded: u64,
     /// Streams closed because they carried something other than TURN, or too much of it before an allocation.
     pub streams_malformed: u64,
     /// Streams closed because the client did not even read the answers to its requests.
@@ -75,6 +77,7 @@ impl DriverCounters {
             accept_pauses,
             streams_timed_out,
             streams_evicted,
+            streams_crowded,
             streams_malformed,
             streams_overflowed,
             streams_untrusted,
@@ -101,6 +104,7 @@ impl DriverCounters {
         self.accept_pauses += accept_pauses;
         self.streams_timed_out += streams_timed_out;
         self.streams_evicted += streams_evicted;
+        self.streams_crowded += streams_crowded;
         self.streams_malformed += streams_malformed;
         self.streams_overflowed += streams_overflowed;
         self.streams_untrusted += streams_untrusted;

@@ -278,6 +278,7 @@ pub(super) const METRICS: &[Metric] = &[
         |now, out| {
             out.add(&["timed_out"], now.drivers.streams_timed_out);
             out.add(&["evicted"], now.drivers.streams_evicted);
+            out.add(&["crowded"], now.drivers.streams_crowded);
             out.add(&["malformed"], now.drivers.streams_malformed);
             out.add(&["overflowed"], now.drivers.streams_overflowed);
             out.add(&["untrusted"], now.drivers.streams_untrusted);

@@ -112,6 +112,7 @@ impl Shard {
         let event_log = ShardEventLog::new(parts.events, parts.config.shard);
         let core_policy = Arc::clone(&policy.server);
         let own = parts.config.shard;
+        let trusted_sources = parts.config.trusted_sources.clone();
         Self {
             server: Server::new(parts.config, core_policy, parts.ledger, parts.seed),
             policy,
@@ -120,7 +121,12 @@ impl Shard {
             relayed: RelayedSockets::new(parts.directory, own),
             relayed_listeners: RelayedListeners::default(),
             peer_connections: PeerConnections::new(),
-            streams: Streams::new(parts.listeners.streams, parts.tls, parts.streams),
+            streams: Streams::new(
+                parts.listeners.streams,
+                parts.tls,
+                parts.streams,
+                trusted_sources,
+            ),
             from_clients: ReceiveBatch::new(BATCH),
             from_peers: ReceiveBatch::new(BATCH),
             gathered: 0,

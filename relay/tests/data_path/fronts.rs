@@ -398,3 +398,35 @@ fn what_is_silent_for_longest_makes_room_and_a_dead_server_is_counted() {
         shards.driver_counters().https_unreachable == 1
     });
 }
+
+/// The balancer's own address has no share: its streams are counted by the clients that they are of.
+#[test]
+fn one_client_of_a_balancer_does_not_take_the_places_of_another() {
+    let limits = StreamLimits {
+        of_one_source: 2,
+        ..StreamLimits::default()
+    };
+    let front = Fronted::with_limits(Transport::Tcp, behind("127.0.0.0/8"), limits);
+    let connect = |client: &str| {
+        let mut driver = Driver::tcp(front.server());
+        driver.send_raw(&header_v2(client));
+        driver
+    };
+    let accepted = |streams| {
+        front.relay.wait_until("the streams", |shards| {
+            shards.driver_counters().streams_accepted == streams
+        });
+    };
+    let mut patient = connect("192.0.2.7:1000");
+    accepted(1);
+    let mut greedy: Vec<_> = (0..3)
+        .map(|port| connect(&format!("192.0.2.66:{port}")))
+        .collect();
+    front.relay.wait_until("a client in its own way", |shards| {
+        shards.driver_counters().streams_crowded == 1
+    });
+    wait_until("the end of one of them", || {
+        greedy.iter_mut().any(Driver::is_closed)
+    });
+    assert!(!patient.is_closed());
+}

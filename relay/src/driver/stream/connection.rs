@@ -108,6 +108,7 @@ impl Connection {
         let stranger = Stranger {
             since: Instant(0),
             until: Instant(0),
+            source: None,
         };
         Self {
             opening: None,

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
+use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::wire::MAX_FRAME_LEN;
 use turnfleet_turn::{FiveTuple, Instant};
 
@@ -40,7 +41,7 @@ use crate::listeners::Listener;
 use crate::shard::token::Source;
 use https::Forwards;
 use opening::Opening;
-use strangers::{Stranger, Strangers};
+use strangers::{Stranger, Strangers, StreamSource};
 
 /// Bytes for unread messages: the longest partial one, and room for a read behind it.
 pub(crate) const UNREAD_LEN: usize = MAX_FRAME_LEN + (64 << 10);
@@ -55,6 +56,8 @@ const ACCEPTED_AT_ONCE: usize = 32;
 pub struct StreamLimits {
     /// Streams without an allocation, over all shards; beyond it the oldest is closed.
     pub without_allocation: usize,
+    /// How many of these may come from one source, an IPv4 address or an IPv6 /64; beyond it its own oldest is closed.
+    pub of_one_source: usize,
     /// How long a stream may take to show what it is: a PROXY protocol header, a ClientHello, the head of a message.
     pub opening: Duration,
     /// How long a stream may live before its first allocation and after its last.
@@ -72,6 +75,7 @@ impl Default for StreamLimits {
     fn default() -> Self {
         Self {
             without_allocation: 4096,
+            of_one_source: 1024,
             opening: Duration::from_secs(5),
             idle: Duration::from_secs(10),
             unauthenticated_message: 4096,
@@ -86,6 +90,7 @@ impl StreamLimits {
     pub(crate) fn per_shard(mut self, shards: u8) -> Self {
         let share = |all: usize| (all / usize::from(shards.max(1))).max(1);
         self.without_allocation = share(self.without_allocation);
+        self.of_one_source = share(self.of_one_source);
         self.forwarded = share(self.forwarded);
         self.opening = self.opening.min(self.idle);
         self
@@ -104,6 +109,8 @@ pub(crate) struct Streams {
     pub(crate) forwards: Forwards,
     tls: Option<TlsSettings>,
     limits: StreamLimits,
+    /// Sources that stand for many clients: balancers that hide them.
+    trusted_sources: Vec<Cidr>,
     connections: Places<Connection>,
     by_client: HashMap<FiveTuple, usize>,
     /// Streams without an allocation.
@@ -123,6 +130,7 @@ impl Streams {
         sockets: Vec<(TcpListener, Listener)>,
         tls: Option<TlsSettings>,
         limits: StreamLimits,
+        trusted_sources: Vec<Cidr>,
     ) -> Self {
         Self {
             acceptors: sockets
@@ -132,6 +140,7 @@ impl Streams {
             forwards: Forwards::new(limits.forwarded),
             tls,
             limits,
+            trusted_sources,
             connections: Places::new(),
             by_client: HashMap::new(),
             strangers: Strangers::default(),
@@ -189,23 +198,43 @@ impl Streams {
             acceptor,
             awaits_header: listener.front.has_proxy_header(),
         };
-        self.make_room(counters);
+        // Before its header a stream is the balancer's.
+        let source = (!opening.awaits_header)
+            .then(|| self.source_of(client.client))
+            .flatten();
+        self.make_room(source, counters);
         let stranger = Stranger {
             since: now,
             until: now.after(self.limits.opening),
+            source,
         };
         let connection = Box::new(Connection::new(socket, client, opening, stranger));
         self.insert(registry, connection, stranger);
     }
 
-    /// Makes room among those without an allocation.
-    fn make_room(&mut self, counters: &mut DriverCounters) {
-        if self.strangers.len() >= self.limits.without_allocation {
+    /// Makes room among those without an allocation for one more of `source`.
+    fn make_room(&mut self, source: Option<StreamSource>, counters: &mut DriverCounters) {
+        let crowd =
+            source.filter(|source| self.strangers.len_from(*source) >= self.limits.of_one_source);
+        let leaving = if let Some(source) = crowd {
+            counters.streams_crowded += 1;
+            self.strangers.oldest_from(source)
+        } else if self.strangers.len() >= self.limits.without_allocation {
             counters.streams_evicted += 1;
-            if let Some(index) = self.strangers.oldest() {
-                self.close(index);
-            }
+            self.strangers.oldest()
+        } else {
+            None
+        };
+        if let Some(index) = leaving {
+            self.close(index);
         }
+    }
+
+    /// Whom a stream of `client` is counted by.
+    fn source_of(&self, client: SocketAddr) -> Option<StreamSource> {
+        let ip = client.ip();
+        let trusted = self.trusted_sources.iter().any(|cidr| cidr.contains(ip));
+        (!trusted).then(|| StreamSource::of(ip))
     }
 
     /// Gives a stream without an allocation its place, and says which.
@@ -237,9 +266,9 @@ impl Streams {
         now: Instant,
         counters: &mut DriverCounters,
     ) -> Option<usize> {
-        self.make_room(counters);
-        let fresh = self.stranger_from(now);
+        let fresh = self.stranger_from(connection.client, now);
         let stranger = *connection.stranger.get_or_insert(fresh);
+        self.make_room(stranger.source, counters);
         connection.dirty = false;
         connection.queued = false;
         let client = connection.client;
@@ -403,7 +432,7 @@ impl Streams {
 
     /// The client's allocation has ended: its stream may make another one within the time of a stranger.
     pub(crate) fn allocation_closed(&mut self, client: FiveTuple, now: Instant) {
-        let stranger = self.stranger_from(now);
+        let stranger = self.stranger_from(client, now);
         let Some(index) = self.find(client) else {
             return;
         };
@@ -491,11 +520,12 @@ impl Streams {
         std::mem::replace(&mut self.acceptors[index].queued, queued) != queued
     }
 
-    /// What a stream is that has no allocation from here on.
-    fn stranger_from(&self, now: Instant) -> Stranger {
+    /// What a stream of `client` is that has no allocation from here on.
+    fn stranger_from(&self, client: FiveTuple, now: Instant) -> Stranger {
         Stranger {
             since: now,
             until: now.after(self.limits.idle),
+            source: self.source_of(client.client),
         }
     }
 

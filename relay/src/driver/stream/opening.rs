@@ -15,6 +15,7 @@ use turnfleet_turn::{Instant, Transport};
 use super::client_hello::{self, Asks, Hello};
 use super::connection::{Carrier, StreamEnd};
 use super::proxy_protocol::{self, Ends, ProxyHeader};
+use super::strangers::Stranger;
 use super::{DriverCounters, Streams};
 use crate::listeners::Listener;
 
@@ -126,7 +127,9 @@ impl Streams {
                         connection.client.client = client;
                         connection.client.server = server;
                     }
-                    if connection.socket.read(&mut self.scratch[..len]).ok() != Some(len) {
+                    if connection.socket.read(&mut self.scratch[..len]).ok() == Some(len) {
+                        self.learn_source(index, counters);
+                    } else {
                         self.close(index);
                     }
                 }
@@ -154,6 +157,24 @@ impl Streams {
             }
         }
         false
+    }
+
+    /// Counts a stream by the client that its header names.
+    fn learn_source(&mut self, index: usize, counters: &mut DriverCounters) {
+        let Some(connection) = self.connections.at(index) else {
+            return;
+        };
+        let source = self.source_of(connection.client.client);
+        let Some(stranger) = connection.stranger else {
+            return;
+        };
+        self.strangers.remove(index, stranger);
+        self.make_room(source, counters);
+        let stranger = Stranger { source, ..stranger };
+        self.strangers.insert(index, stranger);
+        if let Some(connection) = self.connections.at_mut(index) {
+            connection.stranger = Some(stranger);
+        }
     }
 
     /// Ends the beginning of a stream: from here on it is the five-tuple's. Without a carrier it is closed.

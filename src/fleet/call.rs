@@ -1,0 +1,230 @@
+//! The client of the HTTP API: it asks one controller after the other until one answers.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::Value as Json;
+use ureq::http::{Method, Request, Response};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, Timeout};
+
+use super::table::cell;
+use crate::credentials::read_line;
+
+/// How long a controller may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to let the connection in, before the next one is asked.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which controllers to ask, and by what right.
+#[derive(Args, Debug)]
+pub(super) struct ControllerArgs {
+    /// The HTTP API of a controller; given several times or with commas, the next is asked where one cannot be reached
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "TURNFLEET_CONTROLLER_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    controller: Vec<String>,
+    /// An API token with the scope that the command needs: viewer to see, operator to change, admin for tokens and secrets
+    #[arg(
+        long,
+        global = true,
+        env = "TURNFLEET_API_TOKEN",
+        hide_env_values = true,
+        default_value = ""
+    )]
+    token: String,
+    /// A file that holds the API token, read where --token gives none
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TURNFLEET_API_TOKEN_FILE"
+    )]
+    token_file: Option<PathBuf>,
+    /// The certificate authority, PEM, that an https controller is checked against instead of the public ones
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// What the HTTP API is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    method: Method,
+    path: String,
+    body: Option<Json>,
+}
+
+impl Call {
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(super) fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path)
+    }
+
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            body: None,
+        }
+    }
+
+    /// Sends `body` with it.
+    pub(super) fn with(self, body: Json) -> Self {
+        Self {
+            body: Some(body),
+            ..self
+        }
+    }
+}
+
+/// Asks controllers.
+#[derive(Debug)]
+pub(super) struct Client {
+    agent: Agent,
+    /// At least one, without a slash at the end.
+    controllers: Vec<String>,
+    token: String,
+}
+
+impl Client {
+    /// # Errors
+    /// When a file of the arguments cannot be read.
+    pub(super) fn new(args: &ControllerArgs) -> anyhow::Result<Self> {
+        let mut config = Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .http_status_as_error(false);
+        if let Some(ca) = &args.ca {
+            let pem = std::fs::read(ca)
+                .with_context(|| format!("cannot read {} (--ca)", ca.display()))?;
+            let certificate = Certificate::from_pem(&pem).context("--ca holds no certificate")?;
+            let roots = RootCerts::new_with_certs(&[certificate]);
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+        let token = match &args.token_file {
+            Some(file) if args.token.is_empty() => read_line(file).context("--token-file")?,
+            Some(_) | None => args.token.clone(),
+        };
+        let controllers = args.controller.iter();
+        Ok(Self {
+            agent: config.build().new_agent(),
+            controllers: controllers
+                .map(|url| url.trim_end_matches('/').to_owned())
+                .collect(),
+            token,
+        })
+    }
+
+    /// The answer of the first controller that can be reached.
+    ///
+    /// # Errors
+    /// When none can be reached, or the one that was reached refuses.
+    pub(super) fn ask(&self, call: &Call) -> anyhow::Result<Json> {
+        let mut unreachable = Vec::new();
+        for controller in &self.controllers {
+            let url = format!("{controller}{}", call.path);
+            let request = self.request(call, &url)?;
+            match self.agent.run(request) {
+                Ok(response) => return read(response, &url),
+                Err(error) if is_safe_elsewhere(&error, &call.method) => {
+                    unreachable.push(format!("{controller}: {error}"));
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("{controller} gave no answer"));
+                }
+            }
+        }
+        bail!(
+            "cannot reach a controller (--controller): {}",
+            unreachable.join("; ")
+        )
+    }
+
+    fn request(&self, call: &Call, url: &str) -> anyhow::Result<Request<String>> {
+        let mut request = Request::builder().method(call.method.clone()).uri(url);
+        if !self.token.is_empty() {
+            request = request.header("Authorization", format!("Bearer {}", self.token));
+        }
+        if call.body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let body = call.body.as_ref().map_or_else(String::new, Json::to_string);
+        request
+            .body(body)
+            .with_context(|| format!("{url} is no URL (--controller)"))
+    }
+}
+
+/// Whether the call can go to another controller: the first cannot have done it, or it changes nothing.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the list of what can be asked again is closed, that of what can go wrong is not"
+)]
+fn is_safe_elsewhere(error: &ureq::Error, method: &Method) -> bool {
+    use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout as TimedOut};
+    match error {
+        HostNotFound | ConnectionFailed | TimedOut(Timeout::Resolve | Timeout::Connect) => true,
+        Io(error) if error.kind() == ErrorKind::ConnectionRefused => true,
+        Io(_) | TimedOut(_) => *method == Method::GET,
+        _ => false,
+    }
+}
+
+fn read(mut response: Response<Body>, url: &str) -> anyhow::Result<Json> {
+    let status = response.status();
+    let answer: Result<Json, _> = response.body_mut().read_json();
+    if status.is_success() {
+        return answer.with_context(|| format!("{url} is not the API of a controller"));
+    }
+    let told = answer.unwrap_or_default();
+    let (what, expected) = (cell(&told, "/error/what"), cell(&told, "/error/expected"));
+    let hint = match status.as_u16() {
+        401 => "; give an API token with --token or --token-file".to_owned(),
+        403 | 400 | 409 if !expected.is_empty() => format!("; expected {expected}"),
+        _ => String::new(),
+    };
+    bail!("the controller refused with {status}: {what}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_sent_once_unless_it_cannot_have_arrived() {
+        let io = |kind: ErrorKind| ureq::Error::Io(kind.into());
+        assert!(is_safe_elsewhere(
+            &io(ErrorKind::ConnectionRefused),
+            &Method::POST
+        ));
+        assert!(is_safe_elsewhere(
+            &ureq::Error::HostNotFound,
+            &Method::DELETE
+        ));
+        assert!(!is_safe_elsewhere(
+            &io(ErrorKind::ConnectionReset),
+            &Method::POST
+        ));
+        assert!(is_safe_elsewhere(
+            &io(ErrorKind::ConnectionReset),
+            &Method::GET
+        ));
+        let late = ureq::Error::Timeout(Timeout::RecvResponse);
+        assert!(!is_safe_elsewhere(&late, &Method::DELETE));
+    }
+}

@@ -1,0 +1,62 @@
+//! `turnfleet fleet`: what a running controller knows of its relay nodes, as tables or as the API's own JSON, and what an
+//! operator does with them. Each group of commands has a file; [`console`] asks and prints for all of them.
+//!
+//! It knows the HTTP API and nothing else of a controller.
+
+mod call;
+mod capacity;
+mod console;
+mod nodes;
+mod table;
+
+use clap::{Args, Subcommand};
+use turnfleet_proto::NodeId;
+
+use console::Console;
+
+/// Which controller to ask, and for what.
+#[derive(Args, Debug)]
+pub(crate) struct FleetArgs {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    controllers: call::ControllerArgs,
+    #[command(flatten)]
+    output: console::OutputArgs,
+}
+
+/// What to show or to do.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Every relay node: whether lists name it, or why not, and what it does
+    Nodes,
+    /// What the fleet, its regions and zones can hold, and what they hold
+    Capacity,
+    /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
+    Drain(nodes::Drain),
+    /// Takes a drain back
+    Undrain {
+        /// The node
+        node: NodeId,
+    },
+    /// Forgets a relay node that is gone for good, and frees its ports for others
+    Forget {
+        /// The node
+        node: NodeId,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When no controller can be reached, or it refuses.
+pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
+    let console = Console::new(&args.controllers, &args.output)?;
+    match &args.action {
+        Action::Nodes => nodes::list(&console),
+        Action::Capacity => capacity::show(&console),
+        Action::Drain(drain) => drain.run(&console),
+        Action::Undrain { node } => nodes::undrain(&console, node),
+        Action::Forget { node } => nodes::forget(&console, node),
+    }
+}
