@@ -62,7 +62,8 @@ pub enum FleetError {
     /// Other nodes are about to give up ports of a public address for this node.
     #[error(
         "node {node} waits for relay ports on {public_ip}: {holders} other nodes hold them, and give up {owed} as soon as \
-         they have heard of it and no allocation uses them"
+         they have heard of it and no allocation uses them; forget those that are gone for good with `turnfleet fleet forget \
+         NODE`"
     )]
     PortsAwaited {
         /// Who asked.

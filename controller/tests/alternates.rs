@@ -33,7 +33,8 @@ fn beat(snapshot: Option<&Snapshot>, draining: bool, ports_used: u64) -> Up {
         load: Some(Load {
             relayed_ports_used: ports_used,
             ..Load::default()
-        }),
+        ..Heartbeat::default()
+    }),
         draining,
     })
 }

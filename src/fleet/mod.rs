@@ -7,6 +7,7 @@ mod call;
 mod capacity;
 mod console;
 mod nodes;
+mod ports;
 mod table;
 
 use clap::{Args, Subcommand};
@@ -32,6 +33,8 @@ enum Action {
     Nodes,
     /// What the fleet, its regions and zones can hold, and what they hold
     Capacity,
+    /// Who holds which ports of which public address
+    Ports(ports::Ports),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -39,7 +42,7 @@ enum Action {
         /// The node
         node: NodeId,
     },
-    /// Forgets a relay node that is gone for good, and frees its ports for others
+    /// Forgets a relay node that is gone for good: its ports are others' once it cannot use them any more
     Forget {
         /// The node
         node: NodeId,
@@ -55,6 +58,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Ports(ports) => ports.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Forget { node } => nodes::forget(&console, node),

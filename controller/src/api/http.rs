@@ -14,7 +14,7 @@ use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::cors::{Origins, cors};
 use super::status::ApiError;
-use super::{capacity, dashboard, ice_servers, node_actions, nodes, turn_rest};
+use super::{capacity, dashboard, ice_servers, node_actions, nodes, ports, turn_rest};
 use crate::fleet::record::Scope;
 
 /// The whole API.
@@ -27,6 +27,8 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .route("/v1/nodes/{node}", delete(node_actions::forget))
         .route("/v1/nodes/{node}/drain", post(node_actions::drain))
         .route("/v1/nodes/{node}/undrain", post(node_actions::undrain))
+        .route("/v1/ports", get(ports::ports))
+        .route("/v1/ports/{public_ip}/{range}", delete(ports::release))
         .route("/v1/capacity", get(capacity::capacity))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))

@@ -15,6 +15,7 @@ mod ice_servers;
 mod node_actions;
 mod nodes;
 mod parameters;
+mod ports;
 mod rate;
 mod seats;
 mod serve;

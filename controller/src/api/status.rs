@@ -146,7 +146,7 @@ impl ApiError {
             excerpt(path),
             "there is nothing at this path",
             "one of /turn, /v1/ice-servers, /v1/nodes, /v1/nodes/NODE, /v1/nodes/NODE/drain, /v1/nodes/NODE/undrain, \
-             /v1/capacity, /metrics, /livez, /readyz, /",
+             /v1/ports, /v1/ports/IP/FIRST-LAST, /v1/capacity, /metrics, /livez, /readyz, /",
         )
     }
 

@@ -45,6 +45,7 @@ pub use node::{
 pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use port_grants::{PortReport, PortUse};
+pub use ports::RegionPorts;
 pub use reason::Reason;
 pub use secrets::WEAK_SECRET_BYTES;
 pub use start::{Fresh, Wishes};
@@ -419,8 +420,9 @@ impl Fleet {
 
     fn share_grants(&mut self, owner: &NodeId) {
         if let Some(node) = self.nodes.get_mut(owner) {
-            let holds =
-                |grant: &&PortGrant| grant.node == *owner && grant.quarantined_until.is_none();
+            let holds = |grant: &&record::PortGrant| {
+                grant.node == *owner && grant.quarantined_until.is_none()
+            };
             let of_node = self.grants.values().filter(holds);
             node.grants = of_node.cloned().collect();
         }

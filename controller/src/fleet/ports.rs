@@ -1,15 +1,17 @@
 //! Plans that move ports between nodes: who gets which by registering, by what it reports, by an operator's word, and by
 //! time.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use turnfleet_proto::{NodeId, PortRange};
 
+use super::capacity::granted_ports;
 use super::health::Health;
 use super::node::Registration;
 use super::port_grants::{Changes, Sharing};
 use super::record::{PortGrant, Record, RecordKey};
-use super::{Fleet, Plan};
+use super::{Fleet, FleetView, Plan};
 use crate::error::FleetError;
 
 impl Fleet {
@@ -157,6 +159,38 @@ impl Fleet {
                 owed,
             },
         }
+    }
+}
+
+/// The ports of one region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegionPorts {
+    /// Ports that its nodes may open.
+    pub granted: u64,
+    /// Those in use.
+    pub used: u64,
+    /// Those that are nobody's until their quarantine ends.
+    pub quarantined: u64,
+}
+
+impl FleetView {
+    /// Ports by region; those of a forgotten node count for the region without a name.
+    #[must_use]
+    pub fn ports_by_region(&self) -> BTreeMap<&str, RegionPorts> {
+        let mut regions: BTreeMap<&str, RegionPorts> = BTreeMap::new();
+        for node in &self.nodes {
+            let region = regions.entry(&node.identity.region).or_default();
+            region.granted += granted_ports(&node.grants);
+            if node.health != Health::Gone {
+                region.used += node.load.relayed_ports_used;
+            }
+        }
+        for grant in &self.quarantined {
+            let node = self.node(&grant.node);
+            let region = node.map_or("", |node| &node.identity.region);
+            regions.entry(region).or_default().quarantined += u64::from(grant.range.len());
+        }
+        regions
     }
 }
 

@@ -228,6 +228,7 @@ impl Node {
             applied_generation: generation,
             load: Some(Load::default()),
             draining: false,
+            ..Heartbeat::default()
         }))
         .await;
     }
