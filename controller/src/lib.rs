@@ -16,6 +16,7 @@ pub mod config;
 mod error;
 pub mod fleet;
 mod metrics;
+mod peers;
 mod probe;
 pub mod reconcile;
 pub mod store;
@@ -35,6 +36,7 @@ use fleet::record::{ApiToken, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
 use metrics::Metrics;
 pub use metrics::{MetricReference, metric_reference};
+use peers::{PeerSettings, PeerToken, Peers};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EmbeddedStore, Sealer};
@@ -53,6 +55,7 @@ const JOIN_TOKEN_FILE: &str = "join-token";
 pub struct Controller {
     api: Api,
     prober: Prober,
+    peers: Peers,
     handle: Handle,
     stop: watch::Sender<bool>,
     reconciler: JoinHandle<()>,
@@ -77,6 +80,7 @@ impl Controller {
         let fresh_store = !store::exists(&dir);
         store::make_state_dir(&dir).map_err(&failed)?;
         let sealer = Sealer::open(&key_file, fresh_store).map_err(|error| failed(error.into()))?;
+        let peer_token = PeerToken::of(&sealer);
         let store = EmbeddedStore::open(&dir).await.map_err(&failed)?;
         let settings = Settings {
             region: config.region.clone(),
@@ -108,12 +112,25 @@ impl Controller {
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
         let metrics = Arc::new(Metrics::new());
-        let api = Api::start(&config, handle.clone(), Arc::clone(&metrics)).await?;
-        let prober = Prober::start(&config.probe, handle.clone(), metrics)?;
+        let api = Api::start(
+            &config,
+            handle.clone(),
+            peer_token.clone(),
+            Arc::clone(&metrics),
+        )
+        .await?;
+        let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
+        let peers = PeerSettings {
+            own: "".into(),
+            token: peer_token,
+            ca: None,
+        };
+        let peers = Peers::start(peers, handle.clone(), metrics);
         let reconciler = tokio::spawn(reconciler.run(stopped));
         Ok(Self {
             api,
             prober,
+            peers,
             handle,
             stop,
             reconciler,
@@ -206,6 +223,7 @@ impl Controller {
     /// Closes the listeners, ends every session, and closes the store.
     pub async fn stop(self) {
         self.prober.stop();
+        self.peers.stop();
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.

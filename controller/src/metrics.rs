@@ -47,6 +47,7 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: IntCounterVec,
     pub(crate) enrolments: IntCounterVec,
     pub(crate) sessions: IntGauge,
+    pub(crate) controllers_in_sight: IntGauge,
     pub(crate) sessions_ended: IntCounterVec,
     pub(crate) probes: IntCounterVec,
     pub(crate) probe_seconds: Histogram,
@@ -102,6 +103,10 @@ impl Metrics {
                 &["outcome"],
             ),
             sessions: make.gauge("sessions", "Control sessions of nodes that are open."),
+            controllers_in_sight: make.gauge(
+                "controllers_in_sight",
+                "Other controllers of the fleet that this one follows.",
+            ),
             sessions_ended: make.counters(
                 "sessions_ended_total",
                 "Control sessions that ended.",

@@ -15,7 +15,9 @@ use turnfleet_turn::Now;
 
 use crate::error::FleetError;
 use crate::fleet::record::Desired;
-use crate::fleet::{Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome};
+use crate::fleet::{
+    ControllerId, Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome, Sighting,
+};
 
 pub use task::Reconciler;
 
@@ -24,6 +26,7 @@ pub use task::Reconciler;
 pub struct Handle {
     mailbox: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<FleetView>>,
+    sightings: watch::Receiver<Arc<wire::Sightings>>,
 }
 
 /// An open control session, as its service sees it.
@@ -85,6 +88,10 @@ enum Request {
     Probed {
         node: NodeId,
         outcome: ProbeOutcome,
+    },
+    Sighted {
+        controller: ControllerId,
+        sightings: Vec<Sighting>,
     },
     Change {
         planner: Planner,
@@ -177,6 +184,25 @@ impl Handle {
     pub async fn report_probe(&self, node: &NodeId, outcome: ProbeOutcome) {
         let node = node.clone();
         let _ = self.mailbox.send(Request::Probed { node, outcome }).await;
+    }
+
+    /// Passes on what another controller sees.
+    pub async fn report_sightings(&self, controller: &ControllerId, sightings: Vec<Sighting>) {
+        let controller = Arc::clone(controller);
+        let _ = self
+            .mailbox
+            .send(Request::Sighted {
+                controller,
+                sightings,
+            })
+            .await;
+    }
+
+    /// What this controller sees by itself, for the others: it changes once a second, and when a session begins or ends.
+    /// Closed when the controller stops.
+    #[must_use]
+    pub fn sightings(&self) -> watch::Receiver<Arc<wire::Sightings>> {
+        self.sightings.clone()
     }
 
     /// Takes the node out of lists and tells it to open no allocations; live ones go on until `deadline`, or without an

@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-const PROTOS: [&str; 2] = [
+const PROTOS: [&str; 3] = [
     "turnfleet/fleet/v1/fleet.proto",
+    "turnfleet/fleet/v1/peer.proto",
     "turnfleet/store/v1/store.proto",
 ];
 

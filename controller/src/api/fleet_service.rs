@@ -48,13 +48,10 @@ pub(crate) struct FleetService {
 }
 
 impl FleetService {
-    /// The service as a router, for the accept loop.
-    pub(crate) fn router(handle: Handle, metrics: Arc<Metrics>) -> axum::Router {
-        let service = RelayControlServer::new(Self { handle, metrics })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        tonic::service::Routes::new(service)
-            .prepare()
-            .into_axum_router()
+    /// The service that relay nodes speak to.
+    pub(crate) fn server(handle: Handle, metrics: Arc<Metrics>) -> RelayControlServer<Self> {
+        RelayControlServer::new(Self { handle, metrics })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 }
 
@@ -103,12 +100,16 @@ impl RelayControl for FleetService {
     }
 }
 
-fn bearer<T>(request: &Request<T>) -> Result<String, Status> {
+/// The token that a request carries.
+///
+/// # Errors
+/// Unauthenticated where there is none.
+pub(crate) fn bearer<T>(request: &Request<T>) -> Result<String, Status> {
     let header = request.metadata().get(AUTHORIZATION.as_str());
     let token = header
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
-    let missing = "the metadata key authorization must be Bearer and the node credential";
+    let missing = "the metadata key authorization must be Bearer and a credential";
     token
         .map(str::to_owned)
         .ok_or_else(|| Status::unauthenticated(missing))

@@ -34,7 +34,9 @@ use turnfleet_proto::certificate::CertificateWatcher;
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
 use crate::metrics::Metrics;
+use crate::peers::{PeerService, PeerToken};
 use crate::reconcile::Handle;
+pub(crate) use fleet_service::bearer;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
 
@@ -57,6 +59,7 @@ impl Api {
     pub(crate) async fn start(
         config: &Config,
         handle: Handle,
+        peer_token: PeerToken,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let (http, http_address) = bind(&config.http, "http.address").await?;
@@ -86,7 +89,7 @@ impl Api {
             listener: grpc,
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Grpc,
-            router: fleet_service::FleetService::router(handle, Arc::clone(&metrics)),
+            router: grpc_router(handle, peer_token, &metrics),
             metrics,
         };
         let servers = [
@@ -120,6 +123,16 @@ impl Api {
             drop(server.await);
         }
     }
+}
+
+/// What relay nodes and other controllers speak to.
+fn grpc_router(handle: Handle, peer_token: PeerToken, metrics: &Arc<Metrics>) -> axum::Router {
+    let nodes = fleet_service::FleetService::server(handle.clone(), Arc::clone(metrics));
+    let peers = PeerService::server(handle, peer_token);
+    tonic::service::Routes::new(nodes)
+        .add_service(peers)
+        .prepare()
+        .into_axum_router()
 }
 
 /// The files of the listeners that cannot be used.

@@ -19,7 +19,7 @@ use turnfleet_turn::Instant;
 use super::health::{Ended, Health};
 
 /// Three heartbeats of two seconds.
-const HEARTBEATS_LOST: Duration = Duration::from_secs(6);
+pub(super) const HEARTBEATS_LOST: Duration = Duration::from_secs(6);
 /// The time in which the probe must speak for a node whose session broke.
 const VERDICT: Duration = Duration::from_millis(1500);
 /// Good probes that bring a node back after a fault.

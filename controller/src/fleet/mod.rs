@@ -19,6 +19,7 @@ mod reason;
 pub mod record;
 mod registry;
 mod secrets;
+mod sightings;
 mod snapshot;
 mod start;
 mod view;
@@ -48,8 +49,9 @@ pub use port_grants::{PortReport, PortUse};
 pub use ports::RegionPorts;
 pub use reason::Reason;
 pub use secrets::WEAK_SECRET_BYTES;
+pub use sightings::{ControllerId, Sighting};
 pub use start::{Fresh, Wishes};
-pub use view::{FleetView, NodeView, Probing};
+pub use view::{ControllerView, FleetView, NodeView, Probing};
 
 /// How long a node may run an older generation before lists leave it out.
 const LAG: Duration = Duration::from_secs(5);
@@ -117,6 +119,13 @@ pub enum Event {
         session: (NodeId, u64),
         /// How.
         ended: Ended,
+    },
+    /// Another controller told what it sees.
+    Sighted {
+        /// Which one.
+        controller: ControllerId,
+        /// All that it sees.
+        sightings: Vec<Sighting>,
     },
     /// A probe of `node` ended.
     Probed {
@@ -267,6 +276,10 @@ impl Fleet {
                     node.ended(now, ended);
                 }
             }
+            Event::Sighted {
+                controller,
+                sightings,
+            } => self.sighted(now, &controller, sightings),
             Event::Probed { node, outcome } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.probed(now, outcome);
@@ -321,6 +334,7 @@ impl Fleet {
                 .filter(|grant| grant.quarantined_until.is_some())
                 .cloned()
                 .collect(),
+            controllers: Arc::default(),
             nodes,
         }
     }

@@ -163,6 +163,26 @@ pub(crate) fn port_report(heartbeat: &wire::Heartbeat) -> PortReport {
     }
 }
 
+impl From<Load> for wire::Load {
+    fn from(load: Load) -> Self {
+        let counters = load.counters;
+        Self {
+            allocations: load.allocations,
+            relayed_ports_used: load.relayed_ports_used,
+            relayed_ports_total: load.relayed_ports_total,
+            file_descriptors_used: load.file_descriptors_used,
+            bytes_from_clients: counters.bytes_from_clients,
+            bytes_to_clients: counters.bytes_to_clients,
+            packets_from_clients: counters.packets_from_clients,
+            packets_to_clients: counters.packets_to_clients,
+            packets_dropped: counters.packets_dropped,
+            allocations_opened: counters.allocations_opened,
+            requests_rejected: counters.requests_rejected,
+            authentication_failures: counters.authentication_failures,
+        }
+    }
+}
+
 /// Drawn by a node at each start of its process.
 pub type Incarnation = [u8; 16];
 

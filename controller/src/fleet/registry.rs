@@ -11,6 +11,7 @@ use super::liveness::Liveness;
 use super::node::{Identity, Incarnation, Load, Registration, Transport};
 use super::port_grants::PortReport;
 use super::record::{Desired, NodeRecord, PortGrant};
+use super::sightings::{Elsewhere, OwnSession};
 use super::view::{NodeView, Probing};
 
 /// A node this full is given to nobody who can go elsewhere.
@@ -23,17 +24,19 @@ pub(super) struct NodeState {
     pub(super) desired: Desired,
     pub(super) grants: Arc<[PortGrant]>,
     pub(super) liveness: Liveness,
-    /// The session that speaks for the node, open or not.
+    /// The session with this controller that speaks for the node.
     pub(super) session: Option<u64>,
+    pub(super) own: OwnSession,
+    pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
     pub(super) refusal: Option<Box<str>>,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
     /// What the open session last said of ports.
     pub(super) port_report: Option<PortReport>,
-    draining: bool,
+    pub(super) draining: bool,
     last_heartbeat: Option<u64>,
-    load: Load,
+    pub(super) load: Load,
     rates: RateMeter,
     saturation: SaturationMeter,
     probe: Option<Result<(), ProbeFailure>>,
@@ -48,6 +51,8 @@ impl NodeState {
             grants: Arc::new([]),
             liveness: Liveness::new(probing),
             session: None,
+            own: OwnSession::default(),
+            elsewhere: Elsewhere::default(),
             applied_generation: 0,
             refusal: None,
             identity: Arc::default(),
@@ -76,10 +81,23 @@ impl NodeState {
         self.record.as_ref()?.identity.as_ref()
     }
 
+    /// A session with this controller opened.
     pub(super) fn opened(&mut self, now: Now, number: u64, registration: Registration) {
         // Incarnations are not kept: after a restart of the controller it is the probe that knows the process.
         let known = self.incarnation.unwrap_or(registration.incarnation);
         let same = known == registration.incarnation;
+        self.begin(now, Some(registration.incarnation), same);
+        self.session = Some(number);
+        self.port_report = None;
+        self.own = OwnSession::Open { heard: now.instant };
+        self.applied_generation = registration.applied_generation;
+        self.refusal = None;
+        self.draining = false;
+        self.last_heartbeat = Some(now.unix);
+    }
+
+    /// A session opened, here or elsewhere, of the process that was known or of another one.
+    pub(super) fn begin(&mut self, now: Now, incarnation: Option<Incarnation>, same: bool) {
         self.liveness.opened(now.instant, same);
         if !same {
             self.load = Load::default();
@@ -88,16 +106,23 @@ impl NodeState {
             self.probe = None;
             self.broken.clear();
         }
-        self.session = Some(number);
-        self.port_report = None;
-        self.incarnation = Some(registration.incarnation);
-        self.applied_generation = registration.applied_generation;
-        self.refusal = None;
-        self.draining = false;
-        self.last_heartbeat = Some(now.unix);
+        self.incarnation = incarnation;
     }
 
+    /// The node reported to this controller.
     pub(super) fn heartbeat(
+        &mut self,
+        now: Now,
+        applied_generation: u64,
+        load: Option<Load>,
+        draining: bool,
+    ) {
+        self.own = OwnSession::Open { heard: now.instant };
+        self.reported(now, applied_generation, load, draining);
+    }
+
+    /// The node reported, here or elsewhere.
+    pub(super) fn reported(
         &mut self,
         now: Now,
         applied_generation: u64,
@@ -128,10 +153,19 @@ impl NodeState {
         }
     }
 
+    /// The session with this controller ended. A node that another one hears has gone there.
     pub(super) fn ended(&mut self, now: Now, ended: Ended) {
-        self.liveness.ended(now.instant, ended);
         self.session = None;
         self.port_report = None;
+        self.own = OwnSession::Ended(ended);
+        if !self.elsewhere.hears(now.instant) {
+            self.lost(now, ended);
+        }
+    }
+
+    /// The session of the node ended, here or elsewhere, and it has no other.
+    pub(super) fn lost(&mut self, now: Now, ended: Ended) {
+        self.liveness.ended(now.instant, ended);
         self.rates = RateMeter::default();
     }
 

@@ -13,6 +13,7 @@ use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
+use super::sightings::ControllerId;
 
 /// The fleet at one moment.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct FleetView {
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.
     pub region: Arc<str>,
+    /// The controllers that live, this one among them, in the order of ids.
+    pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
     /// Ports that are nobody's until their quarantine ends.
@@ -59,6 +62,15 @@ impl FleetView {
     pub fn listed(&self) -> usize {
         self.nodes.iter().filter(|node| node.listed).count()
     }
+}
+
+/// A controller of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerView {
+    /// Its name.
+    pub id: ControllerId,
+    /// Where the others reach it, a URL; empty where they do not.
+    pub grpc: Arc<str>,
 }
 
 /// One node at one moment.

@@ -43,6 +43,9 @@ pub struct Reconciler {
     mirror: Mirror,
     mailbox: mpsc::Receiver<Request>,
     view: watch::Sender<Arc<FleetView>>,
+    sightings: watch::Sender<Arc<wire::Sightings>>,
+    /// A session began or ended since the sightings were told.
+    sessions_changed: bool,
     sessions: HashMap<NodeId, Channels>,
     /// The number of the last session.
     last_session: u64,
@@ -102,11 +105,14 @@ impl Reconciler {
         mirror.carry_out(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
+        let (sightings, told) = watch::channel(Arc::default());
         let sent_generation = mirror.fleet().generation();
         let task = Self {
             mirror,
             mailbox,
             view,
+            sightings,
+            sessions_changed: false,
             sessions: HashMap::new(),
             last_session: 0,
             alternates: AlternatePool::default(),
@@ -122,6 +128,7 @@ impl Reconciler {
             Handle {
                 mailbox: sender,
                 view: published,
+                sightings: told,
             },
         ))
     }
@@ -213,6 +220,17 @@ impl Reconciler {
             }
             Request::SessionEnded { session, ended } => self.session_ended(&session, ended),
             Request::Probed { node, outcome } => self.probed(node, outcome),
+            Request::Sighted {
+                controller,
+                sightings,
+            } => {
+                self.stale = true;
+                let event = Event::Sighted {
+                    controller,
+                    sightings,
+                };
+                self.mirror.apply(self.clock.now(), event);
+            }
             Request::Change { planner, answer } => {
                 drop(answer.send(self.change(&planner).await));
             }
@@ -271,6 +289,7 @@ impl Reconciler {
             drain,
             alternates,
         };
+        self.sessions_changed = true;
         // A session that this one replaces ends with its channels.
         self.sessions.insert(node.clone(), channels);
         Ok(Session {
@@ -345,7 +364,7 @@ impl Reconciler {
             return;
         };
         self.sessions.remove(&session.node);
-        self.urgent = true;
+        (self.urgent, self.sessions_changed) = (true, true);
         self.mirror.apply(
             self.clock.now(),
             Event::SessionEnded {
@@ -387,7 +406,12 @@ impl Reconciler {
     async fn tick(&mut self, tick: u64) {
         let now = self.clock.now();
         self.retry_in = self.retry_in.saturating_sub(1);
-        self.urgent |= self.mirror.tick(now) || self.stale || tick.is_multiple_of(PUBLISH_TICKS);
+        let every_second = tick.is_multiple_of(PUBLISH_TICKS);
+        if std::mem::take(&mut self.sessions_changed) || every_second {
+            let seen = self.mirror.fleet().sightings(now.instant);
+            self.sightings.send_replace(Arc::new(seen));
+        }
+        self.urgent |= self.mirror.tick(now) || self.stale || every_second;
         if tick.is_multiple_of(PORTS_TICKS) {
             self.look_after_ports(now).await;
         }

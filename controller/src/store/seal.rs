@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use turnfleet_proto::private_file;
 use turnfleet_proto::store::SealedRecord;
@@ -23,6 +24,7 @@ const KEY_LEN: usize = 32;
 /// Seals and opens values with the key of one store.
 pub struct Sealer {
     key: LessSafeKey,
+    derivation: hmac::Key,
     random: SystemRandom,
     path: PathBuf,
 }
@@ -87,13 +89,22 @@ impl Sealer {
             }
         };
         warn_if_readable_by_others(path);
+        let derivation = hmac::Key::new(hmac::HMAC_SHA256, key.as_slice());
         let key = UnboundKey::new(&AES_256_GCM, key.as_slice())
             .expect("the key has the length of the algorithm");
         Ok(Self {
             key: LessSafeKey::new(key),
+            derivation,
             random,
             path: path.to_owned(),
         })
+    }
+
+    /// A key for `purpose` that only holders of this one can make: HMAC-SHA256.
+    #[must_use]
+    pub fn derive(&self, purpose: &[u8]) -> [u8; KEY_LEN] {
+        let tag = hmac::sign(&self.derivation, purpose);
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
     /// The bytes to keep at the store key `place`.

@@ -6,6 +6,7 @@ mod health;
 mod lists;
 mod load;
 mod restart;
+mod sightings;
 mod simulation;
 mod snapshots;
 mod stage;

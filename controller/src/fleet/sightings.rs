@@ -1,0 +1,227 @@
+//! What controllers tell each other of the nodes: what this one sees by itself, and how what others see is folded in.
+//!
+//! A node has its control session with one controller; the others know it by that one's word. The freshest heartbeat speaks
+//! for the node, whoever heard it. A session that breaks elsewhere is treated as one that broke here, unless somebody still
+//! hears the node; one that nobody speaks of any more falls silent like any other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnfleet_proto::NodeId;
+use turnfleet_proto::fleet as wire;
+use turnfleet_proto::fleet::sighting::Session;
+use turnfleet_turn::{Instant, Now};
+
+use super::Fleet;
+use super::health::Ended;
+use super::liveness::HEARTBEATS_LOST;
+use super::node::{Incarnation, Load};
+use super::registry::NodeState;
+
+/// The most controllers whose word is kept.
+const MAX_CONTROLLERS: usize = 64;
+
+/// The name of a controller.
+pub type ControllerId = Arc<str>;
+
+/// This controller's own session with a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum OwnSession {
+    /// None since this controller started.
+    #[default]
+    Never,
+    Open {
+        heard: Instant,
+    },
+    Ended(Ended),
+}
+
+/// What other controllers say of one node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Elsewhere(BTreeMap<ControllerId, Other>);
+
+#[derive(Clone, Copy, Debug)]
+struct Other {
+    session: Session,
+    heard: Instant,
+}
+
+impl Elsewhere {
+    /// When the node was heard last by a controller that has its session.
+    fn heard(&self) -> Option<Instant> {
+        let open = self
+            .0
+            .values()
+            .filter(|other| other.session == Session::Open);
+        open.map(|other| other.heard).max()
+    }
+
+    /// Whether some controller hears the node.
+    pub(super) fn hears(&self, now: Instant) -> bool {
+        self.heard()
+            .is_some_and(|heard| now.since(heard) < HEARTBEATS_LOST)
+    }
+}
+
+/// A sighting that has been checked.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    node: NodeId,
+    incarnation: Option<Incarnation>,
+    session: Session,
+    silence: Duration,
+    applied_generation: u64,
+    refusal: Option<Box<str>>,
+    draining: bool,
+    load: Load,
+}
+
+impl Sighting {
+    /// Takes what came from another controller; `None` for a node that no controller could speak of.
+    #[must_use]
+    pub fn read(sighting: wire::Sighting) -> Option<Self> {
+        let session = sighting.session();
+        let incarnation = Incarnation::try_from(sighting.incarnation.as_slice()).ok();
+        Some(Self {
+            node: sighting.node_id.parse().ok()?,
+            incarnation,
+            session: match incarnation {
+                None => Session::Unspecified,
+                Some(_) => session,
+            },
+            silence: Duration::from_millis(sighting.silence_ms.into()),
+            applied_generation: sighting.applied_generation,
+            refusal: Some(sighting.refusal)
+                .filter(|refusal| !refusal.is_empty())
+                .map(Into::into),
+            draining: sighting.draining,
+            load: sighting.load.unwrap_or_default().into(),
+        })
+    }
+}
+
+impl Fleet {
+    /// What this controller sees by itself.
+    #[must_use]
+    pub fn sightings(&self, now: Instant) -> wire::Sightings {
+        let nodes = self.nodes.iter();
+        wire::Sightings {
+            nodes: nodes
+                .filter_map(|(id, node)| node.sighting(id, now))
+                .collect(),
+        }
+    }
+
+    /// Folds what `controller` sees, which replaces what it said before.
+    pub(super) fn sighted(
+        &mut self,
+        now: Now,
+        controller: &ControllerId,
+        sightings: Vec<Sighting>,
+    ) {
+        let known = |node: &NodeState| node.elsewhere.0.contains_key(controller);
+        let mut unspoken: BTreeSet<NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| known(node))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for sighting in sightings {
+            unspoken.remove(&sighting.node);
+            if let Some(node) = self.nodes.get_mut(&sighting.node) {
+                node.sighted(now, controller, sighting);
+            }
+        }
+        for id in unspoken {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.elsewhere.0.remove(controller);
+            }
+        }
+    }
+}
+
+impl NodeState {
+    fn sighting(&self, id: &NodeId, now: Instant) -> Option<wire::Sighting> {
+        let (session, silence) = match self.own {
+            OwnSession::Never => return None,
+            OwnSession::Open { heard } => (Session::Open, now.since(heard)),
+            OwnSession::Ended(Ended::Reset) => (Session::Reset, Duration::ZERO),
+            OwnSession::Ended(Ended::Goodbye) => (Session::Goodbye, Duration::ZERO),
+        };
+        Some(wire::Sighting {
+            node_id: id.to_string(),
+            incarnation: self.incarnation?.to_vec(),
+            session: session.into(),
+            silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
+            applied_generation: self.applied_generation,
+            refusal: self.refusal.as_deref().unwrap_or_default().to_owned(),
+            draining: self.draining,
+            load: Some(self.load.into()),
+            probe: None,
+        })
+    }
+
+    fn sighted(&mut self, now: Now, controller: &ControllerId, sighting: Sighting) {
+        let heard = Instant(
+            now.instant
+                .0
+                .saturating_sub(u64::try_from(sighting.silence.as_nanos()).unwrap_or(u64::MAX)),
+        );
+        let before = self.elsewhere.0.get(controller).map(|other| other.session);
+        let freshest = self.elsewhere.heard();
+        if before.is_none() && self.elsewhere.0.len() >= MAX_CONTROLLERS {
+            return;
+        }
+        let other = Other {
+            session: sighting.session,
+            heard,
+        };
+        self.elsewhere.0.insert(Arc::clone(controller), other);
+        match sighting.session {
+            Session::Open => {
+                let own = match self.own {
+                    OwnSession::Open { heard } => Some(heard),
+                    OwnSession::Never | OwnSession::Ended(_) => None,
+                };
+                if own.max(freshest).is_none_or(|known| known <= heard) {
+                    self.heard_elsewhere(now, heard, sighting);
+                }
+            }
+            Session::Reset | Session::Goodbye => {
+                let same = self.incarnation.is_none() || self.incarnation == sighting.incarnation;
+                let news = before == Some(Session::Open) && same;
+                let own = matches!(self.own, OwnSession::Open { .. });
+                if news && !own && !self.elsewhere.hears(now.instant) {
+                    let ended = match sighting.session {
+                        Session::Goodbye => Ended::Goodbye,
+                        Session::Reset | Session::Open | Session::Unspecified => Ended::Reset,
+                    };
+                    self.lost(now, ended);
+                }
+            }
+            Session::Unspecified => {}
+        }
+    }
+
+    fn heard_elsewhere(&mut self, now: Now, heard: Instant, sighting: Sighting) {
+        if sighting.silence >= HEARTBEATS_LOST {
+            return;
+        }
+        let same = self.incarnation.is_none() || self.incarnation == sighting.incarnation;
+        if !self.liveness.is_connected() || !same {
+            self.begin(now, sighting.incarnation, same);
+        }
+        let heard = Now {
+            instant: heard,
+            unix: now.unix.saturating_sub(sighting.silence.as_secs()),
+        };
+        self.refusal = sighting.refusal;
+        self.reported(
+            heard,
+            sighting.applied_generation,
+            Some(sighting.load),
+            sighting.draining,
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! What a controller makes of what another one sees.
+
+use turnfleet_controller::fleet::record::{NodeRecord, Record};
+use turnfleet_controller::fleet::{Ended, Event, Health, Load, Sighting};
+
+use crate::stage::{Stage, id, identity};
+
+/// A controller that knows a node from the store alone.
+fn bystander() -> Stage {
+    let mut stage = Stage::empty();
+    stage.store(Record::Node(NodeRecord {
+        id: id(0),
+        credential: [0; 32],
+        identity: Some(identity(0)),
+    }));
+    stage
+}
+
+/// `from` tells `to` what it sees.
+fn tell(from: &Stage, name: &str, to: &mut Stage) {
+    let seen = from.fleet.sightings(from.now.instant);
+    let sightings = seen.nodes.into_iter().filter_map(Sighting::read);
+    let event = Event::Sighted {
+        controller: name.into(),
+        sightings: sightings.collect(),
+    };
+    to.fleet.apply(to.now, event);
+}
+
+#[track_caller]
+fn is(stage: &Stage, health: Health) {
+    assert_eq!(stage.view().nodes[0].health, health);
+}
+
+#[test]
+fn a_node_of_another_controller_is_healthy_here_and_its_load_is_known() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    is(&here, Health::Gone);
+    let load = Load {
+        allocations: 7,
+        ..Load::default()
+    };
+    there.heartbeat(0, 7, load);
+    tell(&there, "there", &mut here);
+    is(&here, Health::Starting);
+    here.probe(0, true);
+    is(&here, Health::Healthy);
+    let node = &here.view().nodes[0];
+    assert_eq!((node.load.allocations, node.applied_generation), (7, 7));
+    assert!(node.connected && node.listed);
+}
+
+#[test]
+fn a_session_that_breaks_there_is_looked_into_here_at_once() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    there.end(0, Ended::Reset);
+    tell(&there, "there", &mut here);
+    is(&here, Health::Unmanaged);
+    here.probe(0, false);
+    is(&here, Health::Gone);
+}
+
+#[test]
+fn a_node_that_left_there_has_left() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    there.end(0, Ended::Goodbye);
+    tell(&there, "there", &mut here);
+    is(&here, Health::Gone);
+}
+
+#[test]
+fn a_node_that_moves_between_controllers_is_never_lost() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    here.register(0, identity(0), 1);
+    is(&here, Health::Healthy);
+    tell(&here, "here", &mut there);
+    there.end(0, Ended::Reset);
+    is(&there, Health::Healthy);
+    tell(&there, "there", &mut here);
+    is(&here, Health::Healthy);
+}
+
+#[test]
+fn a_controller_that_dies_takes_no_node_with_it() {
+    let (there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    here.wait(5900);
+    is(&here, Health::Healthy);
+    here.wait(100);
+    here.probe(0, true);
+    is(&here, Health::Unmanaged);
+    assert_eq!(here.listed(), ["relay-0"]);
+    here.register(0, identity(0), 1);
+    is(&here, Health::Healthy);
+}
+
+#[test]
+fn what_is_old_changes_nothing() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    there.wait(6000);
+    tell(&there, "there", &mut here);
+    is(&here, Health::Gone);
+    here.register(0, identity(0), 2);
+    here.probe(0, true);
+    let newer = Load {
+        allocations: 2,
+        ..Load::default()
+    };
+    here.heartbeat(0, 7, newer);
+    tell(&there, "there", &mut here);
+    assert_eq!(here.view().nodes[0].load.allocations, 2);
+    is(&here, Health::Healthy);
+}
+
+#[test]
+fn a_node_that_nobody_speaks_of_falls_silent() {
+    let (there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    tell(&Stage::empty(), "there", &mut here);
+    is(&here, Health::Healthy);
+    here.wait(6000);
+    here.probe(0, false);
+    is(&here, Health::Gone);
+}
