@@ -524,7 +524,12 @@ async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
     assert!(matches!(waits, Err(FleetError::PortsAwaited { .. })));
     let idle = heartbeat(generation, None);
     running.handle.heartbeat(&first.key, idle).await.unwrap();
-    first.snapshots.changed().await.unwrap();
+    running
+        .until("the ports have changed hands", |view| {
+            let second = view.node(&node(1));
+            second.is_some_and(|second| !second.grants.is_empty())
+        })
+        .await;
     let second = running
         .handle
         .open_session(&credential, hello(1, 1))
