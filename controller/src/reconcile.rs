@@ -3,6 +3,7 @@
 //! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
 
 mod mirror;
+mod surroundings;
 mod task;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use crate::fleet::{
     ControllerId, Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome, Sighting,
 };
 
+pub use surroundings::{Clock, Random, Surroundings};
 pub use task::Reconciler;
 
 /// Speaks to the task that owns the fleet. Cheap to clone.
@@ -275,8 +277,8 @@ impl Handle {
         Arc::clone(&self.view.borrow())
     }
 
-    /// The same, for waiting: it changes at least when health, lists, grants or the generation change, and for load at most
-    /// ten times a second. Closed when the controller stops.
+    /// The same, for waiting: it changes at least when health, lists, grants or the generation change, and once a
+    /// second for load. Closed when the controller stops.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Arc<FleetView>> {
         self.view.clone()

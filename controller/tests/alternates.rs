@@ -32,9 +32,10 @@ fn beat(snapshot: Option<&Snapshot>, draining: bool, ports_used: u64) -> Up {
         applied_generation: snapshot.unwrap().generation,
         load: Some(Load {
             relayed_ports_used: ports_used,
-            ..Load::default()..Heartbeat::default()
+            ..Load::default()
         }),
         draining,
+        ..Heartbeat::default()
     })
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_controller::store::{
-    Change, Commit, Compare, EmbeddedStore, LeaseId, MAX_KEY, MAX_VALUE, Outcome, Put, Revision,
-    Store, StoreError, Txn, Watch,
+    Change, Commit, Compare, EmbeddedStore, LeaseId, MAX_KEY, MAX_VALUE, MemoryStore, Outcome, Put,
+    Revision, Store, StoreError, Txn, Watch,
 };
 
 /// Opens one back end again and again on the same data.
@@ -47,6 +47,22 @@ impl Backend for Embedded {
         for _ in 0..HISTORY {
             commit(store, put("/filler", "x")).await;
         }
+    }
+}
+
+/// The model that simulations stand on.
+struct Memory(MemoryStore);
+
+impl Backend for Memory {
+    type Store = MemoryStore;
+
+    async fn open(&self) -> MemoryStore {
+        self.0.clone()
+    }
+
+    async fn forget_history(&self, store: &MemoryStore) {
+        commit(store, put("/filler", "x")).await;
+        store.compact(store.revision() - 1);
     }
 }
 
@@ -442,6 +458,43 @@ conformance!(
         a_revoked_lease_takes_what_it_holds_along,
     ]
 );
+
+conformance!(
+    memory,
+    Memory(MemoryStore::new()),
+    [
+        a_transaction_writes_all_at_one_revision,
+        a_failed_compare_writes_nothing_and_says_what_it_saw,
+        a_range_holds_the_keys_of_its_prefix_in_order,
+        a_transaction_that_changes_nothing_keeps_the_revision,
+        a_watch_gives_every_later_change_once_and_in_order,
+        a_waiting_watch_hears_of_concurrent_commits,
+        of_racing_claims_exactly_one_wins,
+        a_watch_of_forgotten_history_says_so,
+        everything_is_there_after_a_reopening,
+        sizes_are_bounded,
+        what_a_lease_holds_goes_when_it_ends,
+        a_kept_lease_does_not_end,
+        a_revoked_lease_takes_what_it_holds_along,
+    ]
+);
+
+#[tokio::test]
+async fn a_store_that_is_set_back_holds_the_copy_and_ends_its_watches() {
+    let store = MemoryStore::new();
+    commit(&store, put("/a", "1")).await;
+    let copy = store.backup();
+    commit(&store, put("/a", "2")).await;
+    let mut watch = store.watch("/", store.revision() + 1).await.unwrap();
+    store.restore(copy);
+    assert!(next(&mut watch).await.unwrap_err().is_retryable());
+    assert_eq!(read(&store, "/").await["/a"], "1");
+    assert_eq!(store.revision(), 1);
+    assert!(matches!(
+        store.watch("/", 1).await.err(),
+        Some(StoreError::Compacted { oldest: 2, .. })
+    ));
+}
 
 #[tokio::test]
 async fn leases_of_an_earlier_process_are_over_when_the_embedded_store_opens() {

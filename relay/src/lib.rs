@@ -6,6 +6,7 @@
 //! each shard.
 
 mod addressing;
+pub mod agreement;
 mod budget;
 pub mod config;
 mod control;

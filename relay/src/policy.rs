@@ -48,21 +48,21 @@ impl fmt::Debug for RelayPolicy {
 
 /// What a node adds to every snapshot from its own configuration.
 #[derive(Clone, Debug)]
-pub(crate) struct LocalPolicy {
+pub struct LocalPolicy {
     /// The addresses that peers see: grants for any other are refused.
-    pub(crate) public_ips: Vec<IpAddr>,
+    pub public_ips: Vec<IpAddr>,
     /// Addresses of the node itself, closed to clients except on ports that the fleet relays on.
-    pub(crate) own_ips: Vec<IpAddr>,
+    pub own_ips: Vec<IpAddr>,
     /// How long a nonce is good for.
-    pub(crate) nonce_lifetime: Duration,
+    pub nonce_lifetime: Duration,
     /// Bounds on what the node holds.
-    pub(crate) limits: NodeLimits,
+    pub limits: NodeLimits,
     /// Allocations that the file descriptors allow.
-    pub(crate) allocations: u32,
+    pub allocations: u32,
     /// Peer data connections that the file descriptors allow.
-    pub(crate) connections: u32,
+    pub connections: u32,
     /// Whether TCP connections go to ports below 1024 of peers, too.
-    pub(crate) tcp_low_peer_ports: bool,
+    pub tcp_low_peer_ports: bool,
 }
 
 impl LocalPolicy {
@@ -76,42 +76,67 @@ impl LocalPolicy {
 
 /// A snapshot that was found good.
 #[derive(Debug)]
-pub(crate) struct Compiled {
-    pub(crate) generation: u64,
-    pub(crate) policy: RelayPolicy,
-    pub(crate) granted: Vec<GrantedRange>,
+pub struct Compiled {
+    /// Its generation.
+    pub generation: u64,
+    /// What the shards enforce.
+    pub policy: RelayPolicy,
+    /// The ports of relayed transport addresses.
+    pub granted: Vec<GrantedRange>,
 }
 
 /// Why a snapshot is not applied. Travels to the controller, and names no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SnapshotError {
+pub enum SnapshotError {
+    /// A lower generation than the running one.
     #[error("generation {offered} is older than the running generation {running}")]
-    Stale { offered: u64, running: u64 },
+    Stale {
+        /// That of the snapshot.
+        offered: u64,
+        /// That of the running policy.
+        running: u64,
+    },
+    /// Ports that were granted anew after the snapshot was made.
     #[error(
         "port_grants: the ports {range} of {public} were granted anew since fence {fence}: the controller is behind"
     )]
     Outdated {
+        /// The address.
         public: IpAddr,
+        /// The ports.
         range: PortRange,
+        /// The fence of the snapshot.
         fence: u64,
     },
+    /// Nothing is there that could run by a policy.
     #[error("the shards of this node do not run")]
     Stopped,
+    /// A list beyond its bound.
     #[error("{field}: {found} entries are more than {most}")]
     TooMany {
+        /// The list.
         field: &'static str,
+        /// Its length.
         found: usize,
+        /// Its bound.
         most: usize,
     },
+    /// A value that is no good.
     #[error("{field}: {expected}")]
     Value {
+        /// Where it stands.
         field: &'static str,
+        /// What stands there in a good snapshot.
         expected: &'static str,
     },
+    /// A text that is no good.
     #[error("{field}: {value:?}: {reason}")]
     Text {
+        /// Where it stands.
         field: &'static str,
+        /// Its beginning.
         value: String,
+        /// What is wrong with it.
         reason: String,
     },
 }

@@ -18,10 +18,11 @@ use turnfleet_turn::ledger::Usage;
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
 
+use crate::agreement::{self, Verdict};
 use crate::controllers::{self, Controllers};
 use crate::driver::clock;
 use crate::grants::Grants;
-use crate::policy::{self, LocalPolicy, RelayPolicy, SnapshotError};
+use crate::policy::{LocalPolicy, RelayPolicy, SnapshotError};
 use crate::process;
 use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
 
@@ -117,22 +118,16 @@ impl Serving {
     /// # Errors
     /// With the reason; everything stays as it was then.
     pub(crate) fn apply(&self, snapshot: &fleet::Snapshot) -> Result<Applied, SnapshotError> {
-        let running = self.generation();
-        if snapshot.generation < running {
-            return Err(SnapshotError::Stale {
-                offered: snapshot.generation,
-                running,
-            });
-        }
         let moved = self.controllers().change();
-        if running > 0 && snapshot.generation == running && moved.is_none() {
-            return Ok(Applied::Running);
-        }
+        let again = moved.is_some();
         let controllers = moved.unwrap_or_else(|| self.controllers().addresses());
         let mut local = self.local.clone();
         local.own_ips.extend(&controllers);
-        let compiled = policy::compile(snapshot, &local)?;
-        if running > 0
+        let compiled = match agreement::consider(self.generation(), snapshot, &local, again)? {
+            Verdict::Apply(compiled) => compiled,
+            Verdict::Running => return Ok(Applied::Running),
+        };
+        if self.generation() > 0
             && let Some(outdated) = self.grants.outdated(&compiled.granted)
         {
             return Err(SnapshotError::Outdated {

@@ -24,5 +24,6 @@ mod path_mtu;
 mod peers;
 mod reflection;
 mod strangers;
+mod synapse;
 mod tools;
 mod webdriver;

@@ -8,6 +8,7 @@ mod fuzz;
 mod lint;
 mod mutants;
 mod process;
+mod python;
 mod test;
 mod versus;
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::process::{self, answers, cargo};
+use crate::python;
 
 /// A Debian package that tests need, and a file by which to see that it is there.
 struct Tool {
@@ -13,7 +14,11 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
+    Tool {
+        package: "python3-venv",
+        file: "/usr/bin/python3",
+    },
     Tool {
         package: "coturn",
         file: "/usr/bin/turnutils_uclient",
@@ -80,7 +85,8 @@ fn install() -> Result<bool> {
         .filter(|tool| !Path::new(tool.file).exists())
         .map(|tool| tool.package)
         .collect();
-    if missing.is_empty() {
+    if missing.is_empty() && (is_root() || python::is_there()?) {
+        python::install()?;
         return Ok(is_root());
     }
     if !is_root() || !answers("apt-get", "--version") {
@@ -94,6 +100,7 @@ fn install() -> Result<bool> {
             .args(&missing)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )?;
+    python::install()?;
     Ok(true)
 }
 

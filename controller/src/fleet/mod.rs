@@ -303,6 +303,12 @@ impl Fleet {
         self.nodes.get(node).map(|node| node.liveness.health())
     }
 
+    /// Whether clients may be sent to the node of that id.
+    #[must_use]
+    pub fn serves(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(NodeState::serves)
+    }
+
     /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
     /// generation, or are nearly full) are listed where no other is left: a list is never empty while a node serves.
     #[must_use]

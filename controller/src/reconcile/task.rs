@@ -1,26 +1,26 @@
 //! The task behind [`Handle`]: it takes requests from the mailbox one by one, keeps the open sessions' channels, and
 //! publishes the view.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
-use turnfleet_turn::{Instant, Now};
+use turnfleet_turn::Now;
 
 use super::mirror::Mirror;
+use super::surroundings::{Clock, Random, Surroundings};
 use super::{Handle, MAILBOX, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::node::port_report;
 use crate::fleet::record::{Desired, token_hash};
 use crate::fleet::{
-    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Load, ProbeOutcome, Registration,
+    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
     Settings, Wishes,
 };
 use crate::store::{SealError, Sealer, Store, StoreError};
@@ -46,16 +46,16 @@ pub struct Reconciler {
     sightings: watch::Sender<Arc<wire::Sightings>>,
     /// A session began or ended since the sightings were told.
     sessions_changed: bool,
-    sessions: HashMap<NodeId, Channels>,
+    sessions: BTreeMap<NodeId, Channels>,
     /// The number of the last session.
     last_session: u64,
     /// Who takes the clients of others, as sessions have been told.
     alternates: AlternatePool,
     /// The generation that sessions have been sent.
     sent_generation: u64,
-    clock: Clock,
-    random: SystemRandom,
-    /// What is published is no longer what is known.
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    /// What is published is no longer what others say.
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
@@ -90,16 +90,29 @@ impl Reconciler {
         settings: Settings,
         wishes: &Wishes,
     ) -> Result<(Self, Handle), FleetError> {
-        let clock = Clock::start();
-        let random = SystemRandom::new();
+        Self::open_in(Surroundings::real(), store, sealer, settings, wishes).await
+    }
+
+    /// As [`Self::open`], with clocks and chance of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_in(
+        surroundings: Surroundings,
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        settings: Settings,
+        wishes: &Wishes,
+    ) -> Result<(Self, Handle), FleetError> {
+        let Surroundings { clock, random } = surroundings;
         let now = clock.now();
-        let epoch = random_bytes(&random)?;
+        let epoch = random_bytes(&*random)?;
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh {
-            shared_secret: SharedSecret::new(random_text(&random)?),
-            api_token: random_text(&random)?,
-            join_token: random_text(&random)?,
-            nonce_key: random_bytes(&random)?,
+            shared_secret: SharedSecret::new(random_text(&*random)?),
+            api_token: random_text(&*random)?,
+            join_token: random_text(&*random)?,
+            nonce_key: random_bytes(&*random)?,
         };
         let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
         mirror.carry_out(now, plan).await?;
@@ -113,7 +126,7 @@ impl Reconciler {
             view,
             sightings,
             sessions_changed: false,
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             last_session: 0,
             alternates: AlternatePool::default(),
             sent_generation,
@@ -145,14 +158,16 @@ impl Reconciler {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = 0u64;
         loop {
-            let clock = self.clock;
+            let clock = Arc::clone(&self.clock);
+            // In the order of how seldom each is ready, so that none starves another; and the same at every run.
             let step = tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
-                request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
+                _ = ticks.tick() => Step::Tick,
                 followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
                     Step::Followed(followed)
                 }
-                _ = ticks.tick() => Step::Tick,
+                request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
@@ -238,7 +253,7 @@ impl Reconciler {
     }
 
     async fn enroll(&mut self, join_token: &str, node: &NodeId) -> Result<String, FleetError> {
-        let credential = random_text(&self.random)?;
+        let credential = random_text(&*self.random)?;
         let hash = token_hash(&credential);
         let now = self.clock.now();
         self.mirror
@@ -310,12 +325,13 @@ impl Reconciler {
         heartbeat: wire::Heartbeat,
     ) -> Result<(), FleetError> {
         let session = self.current(session)?;
-        self.stale = true;
         let report = Event::PortsReported {
             session: session.clone(),
             report: port_report(&heartbeat),
         };
         self.mirror.apply(self.clock.now(), report);
+        let before = self.standing(&session.0);
+        let node = session.0.clone();
         self.mirror.apply(
             self.clock.now(),
             Event::Heartbeat {
@@ -325,6 +341,7 @@ impl Reconciler {
                 draining: heartbeat.draining,
             },
         );
+        self.urgent |= self.standing(&node) != before;
         Ok(())
     }
 
@@ -375,14 +392,19 @@ impl Reconciler {
     }
 
     fn probed(&mut self, node: NodeId, outcome: ProbeOutcome) {
-        let before = self.mirror.fleet().health(&node);
+        let before = self.standing(&node);
         let event = Event::Probed {
             node: node.clone(),
             outcome,
         };
         self.mirror.apply(self.clock.now(), event);
-        self.stale = true;
-        self.urgent |= self.mirror.fleet().health(&node) != before;
+        self.urgent |= self.standing(&node) != before;
+    }
+
+    /// What of a node somebody should know at once.
+    fn standing(&self, node: &NodeId) -> (Option<Health>, bool) {
+        let fleet = self.mirror.fleet();
+        (fleet.health(node), fleet.serves(node))
     }
 
     async fn change(&mut self, planner: &Planner) -> Result<(), FleetError> {
@@ -416,7 +438,7 @@ impl Reconciler {
             self.look_after_ports(now).await;
         }
         if tick.is_multiple_of(UPKEEP_TICKS) {
-            let kept = match random_bytes(&self.random) {
+            let kept = match random_bytes(&*self.random) {
                 Ok(key) => {
                     self.mirror
                         .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
@@ -496,7 +518,7 @@ impl Reconciler {
 }
 
 /// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
-fn tell_desires(fleet: &Fleet, sessions: &mut HashMap<NodeId, Channels>, unix: u64) {
+fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: u64) {
     for (node, channels) in sessions {
         let desired = fleet.desired(node);
         if channels.desired != desired {
@@ -523,38 +545,14 @@ fn log_changes(before: &FleetView, after: &FleetView) {
 }
 
 /// Random bytes: 32 of them are 256 bits.
-fn random_bytes<const N: usize>(random: &SystemRandom) -> Result<[u8; N], FleetError> {
+fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
     let mut bytes = [0; N];
-    random
-        .fill(&mut bytes)
-        .map_err(|_| StoreError::from(SealError::Random))?;
+    let filled = random.fill(&mut bytes);
+    filled.ok_or_else(|| StoreError::from(SealError::Random))?;
     Ok(bytes)
 }
 
 /// 256 random bits in base64url.
-fn random_text(random: &SystemRandom) -> Result<String, FleetError> {
+fn random_text(random: &dyn Random) -> Result<String, FleetError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
-}
-
-/// The only reader of the clocks.
-#[derive(Clone, Copy)]
-struct Clock {
-    origin: std::time::Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            origin: std::time::Instant::now(),
-        }
-    }
-
-    fn now(self) -> Now {
-        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        Now {
-            instant: Instant(nanos),
-            unix: unix.map_or(0, |since| since.as_secs()),
-        }
-    }
 }

@@ -9,6 +9,7 @@
 pub mod codec;
 mod embedded;
 pub mod keys;
+mod memory;
 mod seal;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use embedded::{EmbeddedStore, exists, make_state_dir};
+pub use memory::{Backup, MemoryStore};
 pub use seal::{SealError, Sealer};
 
 /// The longest key, in bytes.

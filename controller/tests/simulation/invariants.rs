@@ -1,0 +1,176 @@
+//! What holds whatever happens (RELIABILITY.md): looked at with each step that could break it, and in full each second.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval};
+use turnfleet_controller::fleet::FleetView;
+
+use crate::relay::Relay;
+use crate::site::{Live, Site};
+use crate::world::World;
+
+/// What a relay that serves may be away from lists, and what a controller may need to find the relays that serve: a way
+/// back after a fault takes ten seconds of good probes.
+const FOUND: Duration = Duration::from_secs(25);
+
+/// I1, at the step: a relayed port that a relay opens is nobody's.
+pub(crate) fn port_is_free(world: &World, relay: &Relay, port: u16) {
+    let place = (relay.public_ip, port);
+    if let Some(owner) = world.ports.borrow_mut().insert(place, relay.index) {
+        let owner = &world.relays[owner].id;
+        let (id, ip) = (&relay.id, relay.public_ip);
+        world.broken(format_args!(
+            "I1: {id} opens {ip}:{port}, which {owner} holds"
+        ));
+    }
+}
+
+/// I1, ahead of the step: no two processes may open the same port.
+pub(crate) fn ranges_are_apart(world: &World, relay: &Relay) {
+    let state = relay.state.borrow();
+    let Some(run) = &state.run else { return };
+    let first = relay.index - relay.index % world.plan.sharing;
+    for other in world.relays.iter().skip(first).take(world.plan.sharing) {
+        if other.index == relay.index {
+            continue;
+        }
+        let others = other.state.borrow();
+        let Some(theirs) = &others.run else { continue };
+        for own in &run.granted {
+            let overlap = |grant: &&turnfleet_relay::GrantedRange| {
+                grant.public == own.public && grant.range.overlaps(own.range)
+            };
+            if theirs.granted.iter().any(|grant| overlap(&grant)) {
+                world.broken(format_args!(
+                    "I1: {} may open {} {}, and so may {}",
+                    relay.id, own.public, own.range, other.id
+                ));
+            }
+        }
+    }
+}
+
+/// Looks at everything each second, for as long as the run lasts.
+pub(crate) async fn watch(world: Rc<World>) {
+    let mut seconds = interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        for relay in &world.relays {
+            relay.sweep(&world);
+        }
+        ports_have_one_owner(&world);
+        for site in &world.sites {
+            if let Some(live) = site.live() {
+                let view = live.handle.view();
+                credentials_are_accepted(&world, site, &view);
+                lists_are_not_empty(&world, site, &live, &view);
+            }
+        }
+    }
+}
+
+/// I1, in full.
+fn ports_have_one_owner(world: &World) {
+    let mut owners = BTreeMap::new();
+    for relay in &world.relays {
+        let state = relay.state.borrow();
+        let Some(run) = &state.run else { continue };
+        for port in run.allocations.keys() {
+            if let Some(other) = owners.insert((relay.public_ip, *port), &relay.id) {
+                let (id, ip) = (&relay.id, relay.public_ip);
+                world.broken(format_args!("I1: {id} and {other} both hold {ip}:{port}"));
+            }
+        }
+    }
+}
+
+/// I2: what a controller mints at this moment is accepted by every relay that it lists.
+fn credentials_are_accepted(world: &World, site: &Site, view: &FleetView) {
+    let credential = site.credential(world, view, "anybody");
+    for node in view.nodes.iter().filter(|node| node.listed) {
+        let Some(relay) = world.relay(&node.id) else {
+            continue;
+        };
+        if relay.would_accept(world, &credential) == Some(false) {
+            world.broken(format_args!(
+                "I2: {} lists {} ({}, generation {} of {}), which refuses what it mints",
+                site.name,
+                relay.id,
+                node.health.name(),
+                relay.generation(),
+                view.generation,
+            ));
+        }
+    }
+}
+
+/// I4: a controller has somebody to name as long as there is one that serves.
+fn lists_are_not_empty(world: &World, site: &Site, live: &Live, view: &FleetView) {
+    let now = Instant::now();
+    if view.listed() > 0 || now.duration_since(live.since) < FOUND {
+        return;
+    }
+    let credential = site.credential(world, view, "anybody");
+    let proven = |relay: &&Rc<Relay>| {
+        let state = relay.state.borrow();
+        let since = state.run.as_ref().and_then(|run| run.serves_since);
+        let Some(since) = since else { return false };
+        let quiet = relay.data[site.index].quiet_since().max(since);
+        let drains = state.run.as_ref().is_some_and(|run| run.draining);
+        let wished = view.node(&relay.id).is_none_or(|node| node.draining);
+        drop(state);
+        !drains
+            && !wished
+            && now.duration_since(quiet) >= FOUND
+            && relay.would_accept(world, &credential) == Some(true)
+    };
+    if let Some(relay) = world.relays.iter().find(proven) {
+        let health = view.node(&relay.id).map(|node| node.health.name());
+        world.broken(format_args!(
+            "I4: the list of {} is empty, and {} serves ({health:?} there)",
+            site.name, relay.id
+        ));
+    }
+}
+
+/// After a calm: every relay has a session and the latest policy, and every controller lists every one.
+pub(crate) fn all_is_well(world: &World) {
+    let mut generation = None;
+    for site in &world.sites {
+        let Some(live) = site.live() else {
+            world.broken(format_args!("{} does not serve after the calm", site.name));
+            return;
+        };
+        let view = live.handle.view();
+        if *generation.get_or_insert(view.generation) != view.generation {
+            world.broken(format_args!(
+                "{} is at generation {}, another one at {generation:?}",
+                site.name, view.generation
+            ));
+        }
+        for relay in &world.relays {
+            let node = view.node(&relay.id);
+            let well = node.is_some_and(|node| node.listed || node.draining);
+            if !well {
+                let health = node.map(|node| node.health.name());
+                world.broken(format_args!(
+                    "{} does not list {} after the calm ({health:?})",
+                    site.name, relay.id
+                ));
+            }
+        }
+    }
+    for relay in &world.relays {
+        let state = relay.state.borrow();
+        let session = state.run.as_ref().and_then(|run| run.session);
+        let running = state.run.as_ref().map_or(0, |run| run.generation);
+        if session.is_none() || Some(running) != generation {
+            world.broken(format_args!(
+                "{} has session {session:?} and generation {running} of {generation:?} after the calm",
+                relay.id
+            ));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The way of one controller to the store: late, slow, away, and with answers that get lost after the write.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use turnfleet_controller::store::{
+    Commit, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
+};
+
+use crate::chance::Chance;
+
+/// How long a call to a store that is away takes until it fails.
+const GIVEN_UP: Duration = Duration::from_secs(2);
+
+/// What is wrong with the way at this moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trouble {
+    /// Nothing comes through.
+    pub(crate) away: u32,
+    /// Calls take up to so many milliseconds.
+    pub(crate) slow: u64,
+    /// One call in so many loses its answer; zero for none.
+    pub(crate) loses_answers: usize,
+}
+
+/// One controller's way to the store. Clones are the same way.
+#[derive(Clone)]
+pub(crate) struct StoreWay {
+    store: MemoryStore,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Woken when watches shall look at their state again.
+    changed: Notify,
+}
+
+struct State {
+    chance: Chance,
+    trouble: Trouble,
+    /// Raised to break every watch.
+    breaks: u64,
+}
+
+impl StoreWay {
+    pub(crate) fn new(store: MemoryStore, chance: Chance) -> Self {
+        let state = State {
+            chance,
+            trouble: Trouble::default(),
+            breaks: 0,
+        };
+        let shared = Shared {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        };
+        Self {
+            store,
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Trouble)) {
+        change(&mut self.state().trouble);
+        self.shared.changed.notify_waiters();
+    }
+
+    pub(crate) fn break_watches(&self) {
+        self.state().breaks += 1;
+        self.shared.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+
+    /// The time that one direction of a call takes; an error where nothing comes through.
+    async fn travel(&self) -> Result<(), StoreError> {
+        let (delay, away) = {
+            let mut state = self.state();
+            let slow = state.trouble.slow.max(4);
+            (state.chance.millis(1, slow), state.trouble.away > 0)
+        };
+        if away {
+            sleep(GIVEN_UP).await;
+            return Err(failed("the store does not answer"));
+        }
+        sleep(delay).await;
+        Ok(())
+    }
+
+    fn loses_answer(&self) -> bool {
+        let mut state = self.state();
+        match state.trouble.loses_answers {
+            0 => false,
+            cases => state.chance.one_in(cases),
+        }
+    }
+}
+
+fn failed(text: &'static str) -> StoreError {
+    StoreError::Backend {
+        doing: "a simulated call",
+        retryable: true,
+        source: text.into(),
+    }
+}
+
+#[async_trait]
+impl Store for StoreWay {
+    async fn range(&self, prefix: &str) -> Result<Range, StoreError> {
+        self.travel().await?;
+        let range = self.store.range(prefix).await?;
+        self.travel().await?;
+        Ok(range)
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        self.travel().await?;
+        let outcome = self.store.commit(txn).await?;
+        if self.loses_answer() {
+            sleep(GIVEN_UP).await;
+            return Err(failed("the answer is lost"));
+        }
+        self.travel().await?;
+        Ok(outcome)
+    }
+
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.travel().await?;
+        let watch = self.store.watch(prefix, from).await?;
+        let breaks = self.state().breaks;
+        Ok(Box::new(LateWatch {
+            way: self.clone(),
+            watch,
+            breaks,
+            waiting: None,
+        }))
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.travel().await?;
+        let lease = self.store.grant_lease(ttl).await?;
+        self.travel().await?;
+        Ok(lease)
+    }
+
+    async fn keep_lease(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.travel().await?;
+        let kept = self.store.keep_lease(lease).await?;
+        self.travel().await?;
+        Ok(kept)
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.travel().await?;
+        self.store.revoke_lease(lease).await?;
+        self.travel().await
+    }
+
+    fn max_operations(&self) -> usize {
+        self.store.max_operations()
+    }
+}
+
+struct LateWatch {
+    way: StoreWay,
+    watch: Box<dyn Watch>,
+    breaks: u64,
+    /// On its way.
+    waiting: Option<(tokio::time::Instant, Commit)>,
+}
+
+#[async_trait]
+impl Watch for LateWatch {
+    async fn next(&mut self) -> Result<Commit, StoreError> {
+        let shared = Arc::clone(&self.way.shared);
+        loop {
+            let changed = shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let (away, broken) = {
+                let state = self.way.state();
+                (state.trouble.away > 0, state.breaks != self.breaks)
+            };
+            if broken {
+                return Err(failed("the watch was cancelled"));
+            }
+            if away {
+                // What happens meanwhile comes later, as it does from a member that is cut off with its watchers.
+                changed.await;
+                continue;
+            }
+            let Some((due, _)) = &self.waiting else {
+                tokio::select! {
+                    biased;
+                    () = changed => {}
+                    commit = self.watch.next() => {
+                        let mut state = self.way.state();
+                        let slow = state.trouble.slow.max(4);
+                        let due = tokio::time::Instant::now() + state.chance.millis(1, slow);
+                        self.waiting = Some((due, commit?));
+                    }
+                }
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = tokio::time::sleep_until(*due) => {
+                    if let Some((_, commit)) = self.waiting.take() {
+                        return Ok(commit);
+                    }
+                }
+            }
+        }
+    }
+}
