@@ -31,8 +31,8 @@ pub(crate) enum Command {
     Credentials(credentials::Action),
     /// Shows the relay nodes of a running fleet and their capacity, drains and forgets them
     Fleet(fleet::FleetArgs),
-    /// Puts load on a TURN server, or on two in alternation, and prints what they carried, lost and cost
-    Bench(Box<bench::Args>),
+    /// Puts load on a TURN server, or on a controller, and prints what it carried, lost and cost
+    Bench(Box<bench::BenchArgs>),
     /// Examines a TURN server statement by statement of RFC 8489, RFC 8656 and RFC 6062, and fails where a MUST does
     Conformance(Box<conformance::Args>),
     /// Reads the configuration of a command and shows every error at once

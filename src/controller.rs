@@ -38,9 +38,14 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
     let mut signals = Signals::listen()?;
     // Each connection and each probe takes one.
     raise_descriptor_limit().context("cannot raise the limit on open files")?;
-    let controller = Controller::start(config)
-        .await
-        .context("the controller cannot start")?;
+    // The start waits for an etcd that does not answer.
+    let controller = tokio::select! {
+        started = Controller::start(config) => started.context("the controller cannot start")?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping before the start was through");
+            return Ok(());
+        }
+    };
     tracing::info!(http = %controller.http_address(), grpc = %controller.grpc_address(), "serving");
     notify::ready();
 

@@ -341,10 +341,10 @@ fn check_config_finds_what_would_keep_a_service_from_starting() {
     for key in ["(http.tls)", "(probe.ca)"] {
         assert!(said.contains(key), "{key:?} is missing from\n{said}");
     }
-    let weak = turnfleet(&["check-config", "controller", "--set", "probe.enabled=false"]);
+    let weak = turnfleet(&["check-config", "controller", "--set", "probe.mode=off"]);
     let said = String::from_utf8(weak.stderr).unwrap();
     assert!(
-        weak.status.success() && said.contains("warning: probe.enabled"),
+        weak.status.success() && said.contains("warning: probe.mode"),
         "{said}"
     );
 }

@@ -11,18 +11,28 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::Names;
+
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
-pub use checked::{ApiTokenConfig, Config, ListenerConfig, Opaque, ProbeConfig, TlsFiles};
+pub use checked::{
+    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, ProbeConfig, StoreConfig,
+    TlsFiles,
+};
 pub use port_plan::PortPlan;
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawConfig {
-    /// The directory of the embedded store and of the key that seals the secrets in it. Made where it is missing. One
-    /// controller uses it at a time.
+    /// The directory of the embedded store, of the key that seals the secrets in it, and of the tokens that the controller
+    /// leaves for its operator. Made where it is missing. One controller uses it at a time.
     pub state_dir: PathBuf,
+    /// Where the fleet's state is kept: in `state_dir`, unless `store.etcd` is set.
+    pub store: RawStore,
+    /// What this controller is called among those of the fleet: lower-case letters, digits, `-` and `.`. Without it, the
+    /// name of the machine.
+    pub id: Option<String>,
     /// The HTTP API.
     pub http: RawHttp,
     /// The gRPC listener that relays connect to.
@@ -49,12 +59,16 @@ pub struct RawConfig {
     pub credentials: RawCredentials,
     /// Which peers clients may reach through the relays.
     pub peers: RawPeers,
+    /// The life of shared secrets.
+    pub secrets: RawSecrets,
     /// Bounds that every relay enforces.
     pub limits: RawLimits,
     /// What the users of the default tenant may do.
     pub tenant: RawTenant,
     /// The probe that decides whether a relay is in lists.
     pub probe: RawProbe,
+    /// How lists of relays are made.
+    pub lists: RawLists,
     /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
     /// `join_token_file`, one is made at the first start and kept. At least 16 characters.
     pub join_token: Option<String>,
@@ -68,6 +82,8 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from("/var/lib/turnfleet/controller"),
+            store: RawStore::default(),
+            id: None,
             http: RawHttp::default(),
             grpc: RawGrpc::default(),
             realm: "turnfleet.local".to_owned(),
@@ -79,14 +95,48 @@ impl Default for RawConfig {
             relays_per_address: 0,
             credentials: RawCredentials::default(),
             peers: RawPeers::default(),
+            secrets: RawSecrets::default(),
             limits: RawLimits::default(),
             tenant: RawTenant::default(),
             probe: RawProbe::default(),
+            lists: RawLists::default(),
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),
         }
     }
+}
+
+/// Where the fleet's state is kept.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStore {
+    /// The file with the key that seals secrets in the store: 32 random bytes in base64, for its owner only. Without it,
+    /// `store.key` in `state_dir`, made at the first start. Controllers on one etcd need the same key, so it must be named
+    /// then; it is made where etcd holds no fleet yet.
+    pub key_file: Option<PathBuf>,
+    /// The etcd that all controllers of the fleet share.
+    pub etcd: Option<RawEtcd>,
+}
+
+/// An etcd cluster, 3.4 or later. Everything is kept below `/tf/`.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawEtcd {
+    /// The client URLs of its members, such as `https://10.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// The certificate authority of its members, a PEM file. Without it etcd is spoken to without TLS.
+    pub ca: Option<PathBuf>,
+    /// The certificate that this controller shows to etcd, a PEM file.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, a PEM file.
+    pub key: Option<PathBuf>,
+    /// The user, where etcd asks for one; its role needs to read and write the prefix `/tf/`.
+    pub user: Option<String>,
+    /// The password of the user.
+    pub password: Option<String>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// The HTTP API.
@@ -95,6 +145,8 @@ impl Default for RawConfig {
 pub struct RawHttp {
     /// Where it listens, `ip:port`. Port 0 takes a free one.
     pub address: String,
+    /// Where other controllers reach it, `host:port`. Without it, at the address.
+    pub advertise: Option<String>,
     /// Serve HTTPS with this certificate.
     pub tls: Option<RawTls>,
     /// Origins whose pages may call the API from a browser, such as `https://meet.example.org`, or `*`.
@@ -105,6 +157,7 @@ impl Default for RawHttp {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:8080".to_owned(),
+            advertise: None,
             tls: None,
             cors_origins: Vec::new(),
         }
@@ -117,6 +170,8 @@ impl Default for RawHttp {
 pub struct RawGrpc {
     /// Where relays connect, `ip:port`. Port 0 takes a free one.
     pub address: String,
+    /// Where other controllers, and relays that are sent here by them, reach it, `host:port`. Without it, at the address.
+    pub advertise: Option<String>,
     /// The certificate; required unless the address is a loopback address.
     pub tls: Option<RawTls>,
 }
@@ -125,6 +180,7 @@ impl Default for RawGrpc {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:8081".to_owned(),
+            advertise: None,
             tls: None,
         }
     }
@@ -162,6 +218,15 @@ impl Default for RawCredentials {
     fn default() -> Self {
         Self { ttl_seconds: 3600 }
     }
+}
+
+/// The life of the shared secrets that credentials are minted with.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSecrets {
+    /// Rotate a secret when it is so old, in seconds: 3600 to 31536000, or 0 to leave it to `turnfleet fleet secrets rotate`.
+    /// Pinned secrets are never rotated.
+    pub rotate_every_seconds: u64,
 }
 
 /// Which peers clients may reach. Private addresses are refused unless they are allowed here; loopback, link-local, metadata
@@ -215,8 +280,10 @@ pub struct RawTenant {
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawProbe {
-    /// Without the probe a relay is listed as long as its control session lives.
-    pub enabled: bool,
+    /// What a probe decides. With `auto` a probe that gets no answer counts only by a transport by which this controller has
+    /// ever reached some relay, so that its own firewall unlists nobody; with `on` every failure counts; with `off` there is
+    /// no probe, and a relay is listed as long as its control session lives.
+    pub mode: ProbeMode,
     /// Milliseconds between two probes of a relay. 200 to 60000.
     pub interval_milliseconds: u64,
     /// The certificate authority, a PEM file, that TLS listeners are checked against. Without it, the probe checks that
@@ -227,11 +294,36 @@ pub struct RawProbe {
 impl Default for RawProbe {
     fn default() -> Self {
         Self {
-            enabled: true,
+            mode: ProbeMode::Auto,
             interval_milliseconds: 2000,
             ca: None,
         }
     }
+}
+
+/// What a probe decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeMode {
+    /// Failures count where the controller can reach relays at all.
+    #[default]
+    Auto,
+    /// Every failure counts.
+    On,
+    /// There is no probe.
+    Off,
+}
+
+/// How lists of relays are made.
+#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLists {
+    /// Which URIs carry the DNS name of their relay: `turns` for those of TLS alone, `all` where each relay has a name of its
+    /// own. A caller may ask for either.
+    pub names: Names,
+    /// The order in which regions stand in for each other, where one has too few relays or more of them are wanted. After the
+    /// last comes the first; regions that are not here come behind, by name.
+    pub regions: Vec<String>,
 }
 
 /// Somebody who may use the HTTP API.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use turnfleet_proto::{NodeId, PortRange};
 
+use crate::fleet::SecretError;
 use crate::fleet::node::RegistrationError;
 use crate::store::StoreError;
 
@@ -34,6 +35,9 @@ pub enum FleetError {
     /// No node of that name.
     #[error("there is no node {0}")]
     UnknownNode(NodeId),
+    /// A step in the life of a shared secret that its state does not allow.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A session that has ended or has been replaced by a later one of the same node.
     #[error("the session has been replaced by a later one of the same node")]
     SessionReplaced,
@@ -97,6 +101,9 @@ pub enum FleetError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// Only the controller that leads may do this, and another one leads, or none.
+    #[error("this controller does not lead")]
+    NotLeader,
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
@@ -110,13 +117,17 @@ impl FleetError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Contended { .. } | Self::Stopping | Self::PortsAwaited { .. } => true,
+            Self::Contended { .. }
+            | Self::NotLeader
+            | Self::Stopping
+            | Self::PortsAwaited { .. } => true,
             Self::Store(error) => error.is_retryable(),
             Self::JoinToken
             | Self::Credential
             | Self::NotYours { .. }
             | Self::Live(_)
             | Self::UnknownNode(_)
+            | Self::Secret(_)
             | Self::SessionReplaced
             | Self::Registration(_)
             | Self::PortsExhausted { .. }
@@ -138,6 +149,9 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+    /// The store on etcd cannot be opened or read.
+    #[error("the store on etcd cannot be used (store.etcd)")]
+    Etcd(#[source] StoreError),
     /// The state of the fleet cannot be prepared.
     #[error("the fleet's state in {dir} cannot be prepared")]
     Fleet {

@@ -1,7 +1,7 @@
 //! The controller: the fleet's state, its store, its APIs and the lists of healthy relays.
 //!
 //! ```text
-//!  relays --gRPC--> api ----\                       /--> store (one file, watched)
+//!  relays --gRPC--> api ----\                       /--> store (one file, or etcd; watched)
 //!  callers --HTTP-> api <-- view <-- reconcile (Fleet, the only writer)
 //!                   probe --/
 //! ```
@@ -9,12 +9,14 @@
 //! [`fleet`] is pure: it folds what happened and plans what to write, without clock, I/O or tokio. [`reconcile`] owns it in one
 //! task and is the only writer of the [`store`]. `api` and `probe` speak to [`reconcile::Handle`] and read the published
 //! [`fleet::FleetView`]; they never see the store. What the store holds is desired state; who lives is known from sessions
-//! and probes only, and is never written.
+//! and probes only, and is never written. Of several controllers on one etcd, [`leader`] names the one that does what only one
+//! may do.
 
 mod api;
 pub mod config;
 mod error;
 pub mod fleet;
+pub mod leader;
 mod metrics;
 mod peers;
 mod probe;
@@ -32,19 +34,18 @@ use turnfleet_proto::private_file;
 
 use api::Api;
 use config::{ApiTokenConfig, Config};
-use fleet::record::{ApiToken, Setting, token_hash};
+use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
+use leader::Leadership;
 use metrics::Metrics;
 pub use metrics::{MetricReference, metric_reference};
 use peers::{PeerSettings, PeerToken, Peers};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
-use store::{EmbeddedStore, Sealer};
+use store::{EtcdStore, Store, StoreError, open};
 
 pub use error::{FleetError, StartError};
 
-/// The key file in the state directory.
-const KEY_FILE: &str = "store.key";
 /// The file there with the API token that the controller made.
 const API_TOKEN_FILE: &str = "api-token";
 /// The file there with the join token.
@@ -59,44 +60,26 @@ pub struct Controller {
     handle: Handle,
     stop: watch::Sender<bool>,
     reconciler: JoinHandle<()>,
+    election: Option<JoinHandle<()>>,
+    key_file: PathBuf,
     api_token: String,
     join_token: String,
     state_dir: PathBuf,
 }
 
 impl Controller {
-    /// Opens the store, brings it in line with the configuration, and serves.
+    /// Opens the store, brings it in line with the configuration, and serves. Waits for an etcd that does not answer.
     ///
     /// # Errors
     /// When the state directory cannot be used, or a listener cannot be bound; the error names the directory, or the address
     /// and its key.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let dir = config.state_dir.clone();
-        let failed = |source: store::StoreError| StartError::Store {
-            dir: dir.clone(),
-            source,
-        };
-        let key_file = dir.join(KEY_FILE);
-        let fresh_store = !store::exists(&dir);
-        store::make_state_dir(&dir).map_err(&failed)?;
-        let sealer = Sealer::open(&key_file, fresh_store).map_err(|error| failed(error.into()))?;
-        let peer_token = PeerToken::of(&sealer);
-        let store = EmbeddedStore::open(&dir).await.map_err(&failed)?;
-        let settings = Settings {
-            region: config.region.clone(),
-            ports: config.ports,
-            probing: config.probe.enabled,
-        };
         for warning in config.warnings() {
             tracing::warn!(key = warning.key, "{}", warning.message);
         }
         let wishes = wishes(&config);
-        let (reconciler, handle) = Reconciler::open(Arc::new(store), sealer, settings, &wishes)
-            .await
-            .map_err(|source| StartError::Fleet {
-                dir: dir.clone(),
-                source,
-            })?;
+        let (store, peer_token, reconciler, handle) = open_fleet(&config, &wishes).await?;
         let kept = |setting| {
             reconciler
                 .fleet()
@@ -121,11 +104,20 @@ impl Controller {
         .await?;
         let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = PeerSettings {
-            own: "".into(),
+            own: config.controller.id.as_str().into(),
             token: peer_token,
             ca: None,
         };
         let peers = Peers::start(peers, handle.clone(), metrics);
+        let (reconciler, election) = if config.store.etcd.is_some() {
+            let (term, told) = watch::channel(None);
+            let me = controller_record(&config, &api);
+            let election = leader::stand(store, me, term, stopped.clone());
+            let reconciler = reconciler.with_leadership(Leadership::Elected(told));
+            (reconciler, Some(tokio::spawn(election)))
+        } else {
+            (reconciler, None)
+        };
         let reconciler = tokio::spawn(reconciler.run(stopped));
         Ok(Self {
             api,
@@ -134,6 +126,8 @@ impl Controller {
             handle,
             stop,
             reconciler,
+            election,
+            key_file: config.store.key_file,
             api_token,
             join_token,
             state_dir: config.state_dir,
@@ -147,6 +141,8 @@ impl Controller {
     pub fn check(config: &Config) -> Result<(), Vec<StartError>> {
         let mut errors = api::check(config);
         errors.extend(Prober::check(&config.probe));
+        let etcd = config.store.etcd.as_ref().map(EtcdStore::check);
+        errors.extend(etcd.and_then(Result::err).map(StartError::Etcd));
         if errors.is_empty() {
             Ok(())
         } else {
@@ -187,7 +183,7 @@ impl Controller {
     /// The file whose key opens the secrets of the store.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {
-        self.state_dir.join(KEY_FILE)
+        self.key_file.clone()
     }
 
     /// The file that holds [`Self::api_token`], for the operator's command.
@@ -228,6 +224,68 @@ impl Controller {
         self.stop.send_replace(true);
         // One that panicked has stopped as well.
         drop(self.reconciler.await);
+        if let Some(election) = self.election {
+            drop(election.await);
+        }
+    }
+}
+
+/// Opens the store and reads the fleet from it, as often as it takes for an etcd that comes and goes.
+async fn open_fleet(
+    config: &Config,
+    wishes: &Wishes,
+) -> Result<(Arc<dyn Store>, PeerToken, Reconciler, Handle), StartError> {
+    let settings = settings(config);
+    let mut failures = 0;
+    loop {
+        let opened = open::open(config).await;
+        let opened = opened.map_err(|source| store_error(config, source))?;
+        let (store, peer_token) = (opened.store, PeerToken::of(&opened.sealer));
+        let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
+        match fleet.await {
+            Ok((reconciler, handle)) => return Ok((store, peer_token, reconciler, handle)),
+            Err(FleetError::Store(error))
+                if config.store.etcd.is_some() && error.is_retryable() =>
+            {
+                open::tell(&error, failures);
+                failures += 1;
+                tokio::time::sleep(open::RETRY).await;
+            }
+            Err(source) => {
+                let dir = config.state_dir.clone();
+                return Err(StartError::Fleet { dir, source });
+            }
+        }
+    }
+}
+
+fn store_error(config: &Config, source: StoreError) -> StartError {
+    if config.store.etcd.is_some() {
+        return StartError::Etcd(source);
+    }
+    StartError::Store {
+        dir: config.state_dir.clone(),
+        source,
+    }
+}
+
+/// What this controller tells the others of itself.
+fn controller_record(config: &Config, api: &Api) -> ControllerRecord {
+    let or = |advertised: &String, address: SocketAddr| {
+        if advertised.is_empty() {
+            address.to_string()
+        } else {
+            advertised.clone()
+        }
+    };
+    let grpc = or(&config.controller.grpc_address, api.grpc_address());
+    let scheme = config.grpc.tls.as_ref().map_or("http", |_| "https");
+    ControllerRecord {
+        id: config.controller.id.clone(),
+        grpc_url: format!("{scheme}://{grpc}"),
+        http_address: or(&config.controller.http_address, api.http_address()),
+        region: config.region.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
@@ -240,6 +298,17 @@ fn hand_out(path: &Path, token: &str, what: &str) -> Result<(), StartError> {
     })?;
     tracing::info!(path = %path.display(), "{what} is in this file");
     Ok(())
+}
+
+/// What the fleet does not learn from its store.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        region: config.region.clone(),
+        ports: config.ports,
+        probe: config.probe.mode,
+        lists: config.lists.clone(),
+        rotate_secrets_every: config.rotate_secrets_every,
+    }
 }
 
 fn wishes(config: &Config) -> Wishes {

@@ -12,7 +12,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::fleet::{FleetView, Health};
+use crate::fleet::{
+    CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
+};
 
 /// One metric, as the reference shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +63,23 @@ struct FleetGauges {
     listed: IntGauge,
     draining: IntGauge,
     generation: IntGauge,
+    leader: IntGauge,
+    store_stale: IntGauge,
     behind: IntGauge,
     allocations: IntGauge,
     ports_used: IntGauge,
     ports: IntGauge,
     region_ports: IntGaugeVec,
+    headroom: IntGaugeVec,
+    headroom_n1: IntGaugeVec,
+    seconds_to_full: IntGaugeVec,
+    bits: IntGauge,
+    packets: IntGauge,
+    suspects: IntGauge,
+    panics: IntGauge,
+    damped: IntGauge,
+    clocks: IntGaugeVec,
+    certificates: IntGaugeVec,
 }
 
 impl Metrics {
@@ -157,6 +171,14 @@ impl FleetGauges {
             listed: make.gauge("nodes_listed", "Nodes that lists may name."),
             draining: make.gauge("nodes_draining", "Nodes that are being emptied."),
             generation: make.gauge("policy_generation", "Generation of the policy snapshot."),
+            leader: make.gauge(
+                "leader",
+                "1 on the controller that does the work that one alone may do.",
+            ),
+            store_stale: make.gauge(
+                "store_stale",
+                "1 while the store does not answer: what is known is served, and nothing can be changed.",
+            ),
             behind: make.gauge(
                 "nodes_behind",
                 "Connected nodes that do not run the current generation.",
@@ -169,11 +191,50 @@ impl FleetGauges {
                 "Relayed ports of a region: granted to nodes, in use, or nobody's until their quarantine ends.",
                 &["region", "state"],
             ),
+            headroom: make.gauges(
+                "headroom",
+                "What is left below 80 % of the limit.",
+                &["resource"],
+            ),
+            headroom_n1: make.gauges(
+                "headroom_without_largest_zone",
+                "The same when the largest zone fails and its use goes to the others; below zero where so much is missing.",
+                &["resource"],
+            ),
+            seconds_to_full: make.gauges(
+                "seconds_to_full",
+                "Until the fleet is full if use grows as in the last fifteen minutes; absent where it does not grow.",
+                &["scope"],
+            ),
+            bits: make.gauge("bits_per_second", "Traffic of all nodes, both ways."),
+            packets: make.gauge("packets_per_second", "Packets of all nodes, both ways."),
+            suspects: make.gauge(
+                "nodes_suspect",
+                "Silent nodes that the panic rule keeps in lists, behind the others.",
+            ),
+            panics: make.gauge(
+                "regions_in_panic",
+                "Regions of which half or more fell silent at once: this controller may be cut off.",
+            ),
+            damped: make.gauge(
+                "nodes_damped",
+                "Nodes left out of lists because they failed more than three times in ten minutes.",
+            ),
+            clocks: make.gauges(
+                "nodes_clock_wrong",
+                "Nodes whose wall clock is so far away, by what follows: warn beyond 5 s, out of lists beyond 30 s.",
+                &["level"],
+            ),
+            certificates: make.gauges(
+                "nodes_certificate",
+                "Nodes by the state of the certificate of their TLS listeners.",
+                &["state"],
+            ),
         }
     }
 
     fn set(&self, view: &FleetView) {
-        let count = |matches: &dyn Fn(&crate::fleet::NodeView) -> bool| {
+        let count = |matches: &dyn Fn(&NodeView) -> bool| {
             signed(view.nodes.iter().filter(|node| matches(node)).count() as u64)
         };
         for health in Health::ALL {
@@ -187,6 +248,8 @@ impl FleetGauges {
             node.connected && node.applied_generation != view.generation
         }));
         self.generation.set(signed(view.generation));
+        self.leader.set(view.leads.into());
+        self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));
@@ -203,7 +266,52 @@ impl FleetGauges {
                 gauge.set(signed(count));
             }
         }
+        self.set_capacity(&total);
+        self.set_trust(view, count);
     }
+
+    fn set_capacity(&self, total: &Totals) {
+        let left = total.without_largest_zone.unwrap_or_default();
+        let resources = [
+            ("allocations", total.allocations),
+            ("relayed_ports", total.ports),
+        ];
+        for ((resource, gauge), left) in resources.into_iter().zip(left) {
+            let headroom = self.headroom.with_label_values(&[resource]);
+            headroom.set(signed(gauge.headroom()));
+            self.headroom_n1.with_label_values(&[resource]).set(left);
+        }
+        self.seconds_to_full.reset();
+        if let Some(seconds) = total.seconds_to_full {
+            let time = self.seconds_to_full.with_label_values(&["fleet"]);
+            time.set(signed(seconds));
+        }
+        self.bits.set(rounded(total.rates.bits()));
+        self.packets.set(rounded(total.rates.packets()));
+    }
+
+    fn set_trust(&self, view: &FleetView, count: impl Fn(&dyn Fn(&NodeView) -> bool) -> i64) {
+        self.suspects.set(count(&|node| node.suspect));
+        self.panics.set(signed(view.panics.len() as u64));
+        self.damped.set(count(&|node| node.damped_for.is_some()));
+        let beyond = |node: &NodeView, limit: Duration| {
+            let millis = node.clock_skew_millis;
+            millis.is_some_and(|it| u128::from(it.unsigned_abs()) > limit.as_millis())
+        };
+        for (level, limit) in [("warn", CLOCK_WARNING), ("out", CLOCK_LIMIT)] {
+            let clocks = self.clocks.with_label_values(&[level]);
+            clocks.set(count(&|node| beyond(node, limit)));
+        }
+        for state in CertificateState::ALL {
+            let certificates = self.certificates.with_label_values(&[state.name()]);
+            certificates.set(count(&|node| node.certificate == state));
+        }
+    }
+}
+
+/// A rate as a whole number.
+fn rounded(rate: f64) -> i64 {
+    format!("{rate:.0}").parse().unwrap_or(i64::MAX)
 }
 
 fn signed(value: u64) -> i64 {

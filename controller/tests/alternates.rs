@@ -7,6 +7,7 @@ mod stage;
 use std::time::Duration;
 
 use stage::{Node, Stage, hello};
+use turnfleet_controller::config::ProbeMode;
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::listener::Transport;
 use turnfleet_proto::fleet::node_message::Message as Up;
@@ -148,7 +149,7 @@ fn relays_of_the_same_region_come_before_those_of_another() {
 fn the_tenants_switch_is_in_the_snapshot() {
     for on in [false, true] {
         let stage = Stage::with(|raw| {
-            raw.probe.enabled = false;
+            raw.probe.mode = ProbeMode::Off;
             raw.tenant.tcp_relaying = on;
         });
         let snapshot = join(&stage, "a").snapshot.unwrap();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_controller::FleetError;
-use turnfleet_controller::config::PortPlan;
-use turnfleet_controller::fleet::record::{Policy, Setting, StaticUser};
-use turnfleet_controller::fleet::{Ended, FleetView, Health, Settings, Wishes};
+use turnfleet_controller::config::{PortPlan, ProbeMode};
+use turnfleet_controller::fleet::record::{Policy, SecretScope, Setting, StaticUser};
+use turnfleet_controller::fleet::{Ended, FleetView, Health, ListSettings, Settings, Wishes};
 use turnfleet_controller::reconcile::{Handle, Reconciler, Session};
 use turnfleet_controller::store::{EmbeddedStore, SealError, Sealer, StoreError};
 use turnfleet_proto::credentials::SharedSecret;
@@ -61,7 +61,9 @@ impl State {
                     range: "50000-50099".parse().unwrap(),
                     relays_per_address,
                 },
-                probing: false,
+                probe: ProbeMode::Off,
+                lists: ListSettings::default(),
+                rotate_secrets_every: None,
             },
         }
     }
@@ -319,6 +321,27 @@ async fn a_changed_secret_is_minted_with_and_the_old_one_still_accepted() {
     );
     assert!(snapshot.secrets[0].accept_until == 0 && snapshot.secrets[1].accept_until > 0);
     assert!(snapshot.generation > before);
+}
+
+#[tokio::test]
+async fn a_configured_secret_that_was_rotated_is_not_brought_back() {
+    let mut state = State::new(2);
+    state.wishes.shared_secret = Some(SharedSecret::new("first secret of the fleet"));
+    let running = state.start().await;
+    let rotated = SharedSecret::new("second secret of the fleet");
+    let rotation = running
+        .handle
+        .rotate_secret(SecretScope::Fleet, Some(rotated.clone()));
+    assert_eq!(rotation.await.unwrap(), 2);
+    // No relay is there to wait for.
+    let mut views = running.handle.changes();
+    let minted = |view: &Arc<FleetView>| *view.minting_secret() == rotated;
+    let seen = views.wait_for(minted);
+    let seen = tokio::time::timeout(Duration::from_secs(10), seen).await;
+    drop(seen.unwrap().unwrap());
+    running.stop().await;
+    let running = state.start().await;
+    assert_eq!(*running.handle.view().minting_secret(), rotated);
 }
 
 #[tokio::test]

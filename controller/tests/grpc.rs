@@ -8,7 +8,7 @@ use std::time::Duration;
 use stage::{Node, Stage, any_hello};
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
-use turnfleet_controller::config::RawTls;
+use turnfleet_controller::config::{ProbeMode, RawTls};
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_client::RelayControlClient;
@@ -152,7 +152,7 @@ fn sessions_run_over_tls_and_not_beside_it() {
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let stage = Stage::with(|raw| {
-        raw.probe.enabled = false;
+        raw.probe.mode = ProbeMode::Off;
         raw.grpc.tls = Some(RawTls { certificate, key });
     });
     let port = stage.controller().grpc_address().port();

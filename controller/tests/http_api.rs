@@ -8,7 +8,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 use stage::{Stage, any_hello};
-use turnfleet_controller::config::RawApiToken;
+use turnfleet_controller::config::{ProbeMode, RawApiToken};
 use turnfleet_proto::credentials::{EphemeralUsername, verify};
 
 struct Answer {
@@ -79,7 +79,7 @@ fn staged_with(
     change: impl FnOnce(&mut turnfleet_controller::config::RawConfig),
 ) -> (Stage, stage::Node) {
     let stage = Stage::with(|raw| {
-        raw.probe.enabled = false;
+        raw.probe.mode = ProbeMode::Off;
         change(raw);
     });
     let node = stage.node(any_hello("relay-0"));
@@ -541,7 +541,7 @@ fn the_api_is_served_by_https() {
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let stage = Stage::with(|raw| {
-        raw.probe.enabled = false;
+        raw.probe.mode = ProbeMode::Off;
         raw.http.tls = Some(turnfleet_controller::config::RawTls { certificate, key });
     });
     let root = ureq::tls::Certificate::from_der(made.cert.der()).to_owned();

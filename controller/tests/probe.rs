@@ -12,12 +12,16 @@ use std::time::{Duration, Instant};
 use stage::{Node, Stage, hello};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
+use turnfleet_controller::config::ProbeMode;
 use turnfleet_controller::fleet::{Health, ProbeFailure, Probing, Transport};
 use turnfleet_proto::fleet::listener::Transport as Wire;
 use turnfleet_proto::fleet::{Hello, Listener, Snapshot};
 
 fn probing() -> Stage {
-    Stage::with(|raw| raw.probe.interval_milliseconds = 200)
+    Stage::with(|raw| {
+        raw.probe.interval_milliseconds = 200;
+        raw.probe.mode = ProbeMode::On;
+    })
 }
 
 /// A node with one UDP listener, which answers once [`Relay::serve`] is called.

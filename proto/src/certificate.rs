@@ -3,6 +3,8 @@
 //! A replacement is used by handshakes that begin after it; live connections never notice. A pair of files that does not
 //! fit (one is replaced before the other) is logged and counted, and the old pair stays in use until a good one is there.
 
+mod validity;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -91,6 +93,14 @@ impl Certificate {
     #[must_use]
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// The first and the last second in which clients accept the certificate in use, in Unix time. `None` where it cannot be
+    /// read.
+    #[must_use]
+    pub fn validity(&self) -> Option<(u64, u64)> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        validity::read(current.cert.first()?)
     }
 
     /// Looks every second whether the files are others than those that were loaded, from a thread of its own, until the

@@ -4,7 +4,7 @@
 use turnfleet_proto::fleet;
 
 use crate::policy::compile;
-pub use crate::policy::{Compiled, LocalPolicy, SnapshotError};
+pub use crate::policy::{Compiled, LocalPolicy, SecretUses, SnapshotError};
 
 /// What a node does with a snapshot that it does not refuse.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use crate::control::{
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
 use crate::policy::LocalPolicy;
-use crate::process::ProcessUsage;
+use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
     BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
@@ -145,7 +145,8 @@ impl Node {
             .flat_map(|listener| bound_listeners(listener, &addressing))
             .collect();
         let local = local_policy(&config, &addressing, budget);
-        let introduction = introduction(&config, &listeners, &local, share);
+        let shown = certificate.clone();
+        let introduction = introduction(&config, &listeners, &local, share, shown);
         let events = match config.log.privacy {
             true => EventLog::private().map_err(|_| no_random_bytes())?,
             false => EventLog::open(),
@@ -381,6 +382,7 @@ fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudg
         allocations: budget.allocations,
         connections: budget.connections,
         tcp_low_peer_ports: config.tcp_low_peer_ports,
+        secret_uses: Arc::default(),
     }
 }
 
@@ -389,6 +391,7 @@ fn introduction(
     listeners: &[BoundListener],
     local: &LocalPolicy,
     file_descriptors: u64,
+    shown: Option<Arc<Certificate>>,
 ) -> Introduction {
     Introduction {
         region: config.region.clone(),
@@ -403,6 +406,8 @@ fn introduction(
         public_ips: local.public_ips.clone(),
         allocations: local.allocation_limit(),
         file_descriptors,
+        memory_bytes: process::memory_limit() / config.nodes_in_process,
+        shown,
     }
 }
 

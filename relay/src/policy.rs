@@ -1,33 +1,27 @@
 //! From the controller's snapshot to what the shards enforce: all of it, or nothing with the reason.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod key_ring;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::{GrantedRange, PortRange, fleet};
+use turnfleet_turn::KeySource;
 use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Limits, Policy, TcpRelaying};
-use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidate, Candidates, KeySource, Now};
 
 use crate::config::NodeLimits;
+use key_ring::KeyRing;
+pub use key_ring::SecretUses;
 
-/// Secret generations that are accepted at once; each costs an HMAC for a bad password.
-const MAX_SECRETS: usize = 32;
 /// Nonce keys that are accepted at once.
 const MAX_NONCE_KEYS: usize = 8;
-/// Static users; more belong into an application that mints ephemeral credentials.
-const MAX_USERS: usize = 100_000;
 /// Port grants of one node, and rules about peers.
 const MAX_RULES: usize = 16_384;
 /// RFC 8489 §14.9: a realm has fewer than 128 characters.
 const MAX_REALM_CHARACTERS: usize = 127;
-/// RFC 8489 §14.3: a username has fewer than 509 bytes.
-const MAX_USERNAME_BYTES: usize = 508;
 /// RFC 8656 §7.2: a server's largest lifetime is not below the default one.
 const MIN_LIFETIME_BOUND: u32 = 600;
 
@@ -63,6 +57,8 @@ pub struct LocalPolicy {
     pub connections: u32,
     /// Whether TCP connections go to ports below 1024 of peers, too.
     pub tcp_low_peer_ports: bool,
+    /// When each shared secret was last used, across snapshots.
+    pub secret_uses: Arc<SecretUses>,
 }
 
 impl LocalPolicy {
@@ -168,11 +164,7 @@ pub(crate) fn compile(
     let realm = realm(&snapshot.realm)?;
     let granted = granted(&snapshot.port_grants, &local.public_ips)?;
     let peer_rules = peer_rules(snapshot.peer_policy.as_ref(), &local.own_ips)?;
-    let keys = KeyRing {
-        realm: realm.clone(),
-        secrets: secrets(&snapshot.secrets)?,
-        users: users(&snapshot.users)?,
-    };
+    let keys = KeyRing::new(realm.clone(), snapshot, &local.secret_uses)?;
     let server = Policy {
         realm,
         nonce_keys: nonce_keys(&snapshot.nonce_keys)?,
@@ -180,6 +172,7 @@ pub(crate) fn compile(
         peer_filter: PeerFilter::new(peer_rules),
         limits: limits(snapshot.limits.unwrap_or_default(), local)?,
         tcp_relaying: tcp_relaying(snapshot.tenant.unwrap_or_default(), local),
+        revoked_keys: key_ring::revoked(&snapshot.revoked_secrets)?,
     };
     Ok(Compiled {
         generation: snapshot.generation,
@@ -211,53 +204,7 @@ fn realm(text: &str) -> Result<Box<str>, SnapshotError> {
     Ok(text.into())
 }
 
-fn secrets(list: &[fleet::SecretGeneration]) -> Result<Vec<Generation>, SnapshotError> {
-    bounded("secrets", list, MAX_SECRETS)?;
-    list.iter()
-        .map(|generation| {
-            if generation.secret.is_empty() {
-                return Err(SnapshotError::Value {
-                    field: "secrets",
-                    expected: "a secret has at least one byte",
-                });
-            }
-            Ok(Generation {
-                secret: SharedSecret::new(generation.secret.clone()),
-                accept_until: Some(generation.accept_until).filter(|until| *until > 0),
-            })
-        })
-        .collect()
-}
-
-fn users(list: &[fleet::StaticUser]) -> Result<HashMap<Box<str>, UserKeys>, SnapshotError> {
-    bounded("users", list, MAX_USERS)?;
-    let mut users = HashMap::with_capacity(list.len());
-    for user in list {
-        let name = user.username.as_str();
-        if name.is_empty() || name.len() > MAX_USERNAME_BYTES {
-            return Err(SnapshotError::text("users", name, "1 to 508 bytes"));
-        }
-        let Ok(md5) = user.key[..].try_into() else {
-            return Err(SnapshotError::text("users", name, "a key has 16 bytes"));
-        };
-        let sha256 =
-            match &user.key_sha256[..] {
-                [] => None,
-                key => Some(key.try_into().map_err(|_| {
-                    SnapshotError::text("users", name, "a SHA-256 key has 32 bytes")
-                })?),
-            };
-        match users.entry(name.into()) {
-            Entry::Vacant(place) => place.insert(UserKeys { md5, sha256 }),
-            Entry::Occupied(_) => {
-                return Err(SnapshotError::text("users", name, "named twice"));
-            }
-        };
-    }
-    Ok(users)
-}
-
-/// Newest first: identifiers grow.
+/// Those that may sign before those that may not, newest first: identifiers grow.
 fn nonce_keys(list: &[fleet::NonceKey]) -> Result<Vec<[u8; 32]>, SnapshotError> {
     bounded("nonce_keys", list, MAX_NONCE_KEYS)?;
     let wrong = |expected| SnapshotError::Value {
@@ -269,13 +216,13 @@ fn nonce_keys(list: &[fleet::NonceKey]) -> Result<Vec<[u8; 32]>, SnapshotError> 
         let Ok(bytes) = <[u8; 32]>::try_from(&key.key[..]) else {
             return Err(wrong("a nonce key has 32 bytes"));
         };
-        keys.push((key.id, bytes));
+        keys.push((key.staged, key.id, bytes));
     }
     if keys.is_empty() {
         return Err(wrong("at least one nonce key"));
     }
-    keys.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
-    Ok(keys.into_iter().map(|(_, bytes)| bytes).collect())
+    keys.sort_by_key(|(staged, id, _)| (*staged, std::cmp::Reverse(*id)));
+    Ok(keys.into_iter().map(|(_, _, bytes)| bytes).collect())
 }
 
 fn grant(field: &'static str, grant: &fleet::PortGrant) -> Result<GrantedRange, SnapshotError> {
@@ -401,69 +348,6 @@ fn tcp_relaying(tenant: fleet::TenantRules, local: &LocalPolicy) -> TcpRelaying 
         (false, _) => TcpRelaying::Off,
         (true, false) => TcpRelaying::On,
         (true, true) => TcpRelaying::OnWithLowPorts,
-    }
-}
-
-/// One shared secret of the ring.
-struct Generation {
-    secret: SharedSecret,
-    /// Unix seconds; `None` for no end.
-    accept_until: Option<u64>,
-}
-
-/// The keys of one static user. A controller of an earlier version gives the MD5 one only.
-struct UserKeys {
-    md5: [u8; 16],
-    sha256: Option<[u8; 32]>,
-}
-
-impl UserKeys {
-    fn by(&self, algorithm: PasswordAlgorithm) -> Option<LongTermKey> {
-        match algorithm {
-            PasswordAlgorithm::Md5 => Some(LongTermKey::Md5(self.md5)),
-            PasswordAlgorithm::Sha256 => self.sha256.map(LongTermKey::Sha256),
-        }
-    }
-}
-
-/// The static users and the ring of shared secrets, likeliest first.
-struct KeyRing {
-    realm: Box<str>,
-    secrets: Vec<Generation>,
-    users: HashMap<Box<str>, UserKeys>,
-}
-
-impl KeySource for KeyRing {
-    fn candidates(&self, username: &str, now: Now, out: &mut Candidates) {
-        let algorithm = out.algorithm();
-        let user = self.users.get(username);
-        if let Some(key) = user.and_then(|keys| keys.by(algorithm)) {
-            out.push(Candidate {
-                key,
-                user: Some(0..username.len()),
-                expires_at: None,
-            });
-        }
-        let Some(parsed) = EphemeralUsername::parse(username) else {
-            return;
-        };
-        let user = parsed
-            .user
-            .map(|user| username.len() - user.len()..username.len());
-        for generation in &self.secrets {
-            if generation
-                .accept_until
-                .is_some_and(|until| now.unix > until)
-            {
-                continue;
-            }
-            let password = generation.secret.password(username);
-            out.push(Candidate {
-                key: LongTermKey::derive_with(algorithm, username, &self.realm, &password),
-                user: user.clone(),
-                expires_at: Some(parsed.expires_at),
-            });
-        }
     }
 }
 

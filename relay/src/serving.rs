@@ -4,6 +4,7 @@
 //! Shards start with the first policy. Until then clients wait in the queues of the listeners: a node that does not know
 //! its realm and its users has no answer for them that would be right.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,7 @@ pub(crate) struct Serving {
     applied: watch::Sender<AppliedPolicy>,
     drain: watch::Sender<Drain>,
     alternates: ArcSwap<Alternates>,
+    shard_clock: Mutex<process::ShardClock>,
 }
 
 enum Shards {
@@ -110,6 +112,7 @@ impl Serving {
             applied: watch::Sender::default(),
             drain: watch::Sender::default(),
             alternates: ArcSwap::default(),
+            shard_clock: Mutex::default(),
         }
     }
 
@@ -200,6 +203,7 @@ impl Serving {
             draining: self.is_draining(),
             kept_generation,
             port_uses: self.grants.uses(),
+            ..fleet::Heartbeat::default()
         }
     }
 
@@ -351,6 +355,11 @@ impl Serving {
         self.ledger.usage()
     }
 
+    /// The shared secrets that were used since `reported`, which is brought up to date.
+    pub(crate) fn secret_uses(&self, reported: &mut BTreeMap<u32, u64>) -> Vec<fleet::SecretUse> {
+        self.local.secret_uses.report(reported)
+    }
+
     /// What the node does at this moment.
     pub(crate) fn load(&self) -> fleet::Load {
         let (counters, _) = self.counters();
@@ -360,6 +369,8 @@ impl Serving {
             relayed_ports_used: usage.ports_used.into(),
             relayed_ports_total: usage.ports_granted.into(),
             file_descriptors_used: process::file_descriptors() / self.nodes_in_process,
+            memory_bytes: process::memory_used() / self.nodes_in_process,
+            busiest_shard_permille: self.busiest_shard_permille(),
             packets_dropped: DropReason::ALL
                 .iter()
                 .map(|&reason| counters.drops(reason))
@@ -385,6 +396,13 @@ impl Serving {
             }
         }
         load
+    }
+
+    fn busiest_shard_permille(&self) -> u32 {
+        let clock = self.shard_clock.lock();
+        clock
+            .unwrap_or_else(PoisonError::into_inner)
+            .busiest_permille()
     }
 
     /// Ends every allocation and waits for the threads of the shards.

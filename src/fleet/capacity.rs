@@ -6,7 +6,7 @@ use super::call::Call;
 use super::console::Console;
 use super::table::{Table, cell, gauge, list, percent};
 
-/// Shows what the fleet, its regions and zones can hold.
+/// Shows what the fleet, its regions, zones and nodes can hold.
 pub(super) fn show(console: &Console) -> anyhow::Result<()> {
     console.show(&Call::get("/v1/capacity"), table)
 }
@@ -19,6 +19,9 @@ fn table(answer: &Json) -> Table {
         "ALLOCATIONS",
         "PORTS",
         "DESCRIPTORS",
+        "HEADROOM",
+        "WITHOUT ZONE",
+        "FULL IN",
         "SATURATION",
         "STATE",
     ];
@@ -30,6 +33,9 @@ fn table(answer: &Json) -> Table {
             gauge(totals, "/allocations"),
             gauge(totals, "/relayed_ports"),
             gauge(totals, "/file_descriptors"),
+            cell(totals, "/allocations/headroom"),
+            cell(totals, "/allocations/headroom_n1"),
+            time(totals),
             percent(totals, "/saturation"),
             cell(totals, "/state"),
         ]
@@ -42,7 +48,20 @@ fn table(answer: &Json) -> Table {
         let scope = format!("{}/{}", cell(zone, "/region"), cell(zone, "/zone"));
         row(scope, zone)
     };
-    Table::new(header).with(total.into_iter().chain(regions).chain(zones.map(zone)))
+    let nodes = list(answer, "/nodes").map(|node| row(cell(node, "/node"), node));
+    let scopes = total.into_iter().chain(regions).chain(zones.map(zone));
+    Table::new(header).with(scopes.chain(nodes))
+}
+
+/// Seconds in a unit of their size.
+fn time(totals: &Json) -> String {
+    match totals.pointer("/seconds_to_full").and_then(Json::as_u64) {
+        None => String::new(),
+        Some(seconds) if seconds < 2 * 60 => format!("{seconds} s"),
+        Some(seconds) if seconds < 2 * 3600 => format!("{} min", seconds / 60),
+        Some(seconds) if seconds < 2 * 86_400 => format!("{} h", seconds / 3600),
+        Some(seconds) => format!("{} d", seconds / 86_400),
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 mod call;
 mod capacity;
 mod console;
+mod explain;
 mod nodes;
 mod ports;
+mod secrets;
 mod table;
 
 use clap::{Args, Subcommand};
@@ -31,10 +33,14 @@ pub(crate) struct FleetArgs {
 enum Action {
     /// Every relay node: whether lists name it, or why not, and what it does
     Nodes,
-    /// What the fleet, its regions and zones can hold, and what they hold
+    /// What the fleet, its regions, zones and nodes can hold, what they hold, and when they will be full
     Capacity,
     /// Who holds which ports of which public address
     Ports(ports::Ports),
+    /// Why relay nodes are, or are not, in somebody's list
+    Explain(explain::Explain),
+    /// The shared secrets that credentials are minted with: rotation, pinning, revocation
+    Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -59,6 +65,8 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
         Action::Ports(ports) => ports.run(&console),
+        Action::Explain(explain) => explain.run(&console),
+        Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Forget { node } => nodes::forget(&console, node),

@@ -16,3 +16,4 @@ mod machines;
 mod processes;
 mod ready;
 mod refusals;
+mod secrets;

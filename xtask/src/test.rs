@@ -14,10 +14,18 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 12] = [
     Tool {
         package: "python3-venv",
         file: "/usr/bin/python3",
+    },
+    Tool {
+        package: "etcd-server",
+        file: "/usr/bin/etcd",
+    },
+    Tool {
+        package: "etcd-client",
+        file: "/usr/bin/etcdctl",
     },
     Tool {
         package: "coturn",

@@ -20,15 +20,19 @@ use crate::reconcile::Handle;
 
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Room for a credential with its URIs, without growing.
+const ANSWER_BYTES: usize = 1024;
 /// What a body may take to arrive.
 const BODY_SECONDS: u64 = 10;
 
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct App {
+/// What the handlers share; cheap to clone.
+pub(crate) type App = Arc<Parts>;
+
+/// The controller's parts, as the handlers need them.
+pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) guard: Arc<Guard>,
+    pub(crate) guard: Guard,
     /// Seconds.
     pub(crate) default_ttl: u64,
     /// Whether `/metrics` needs no token, because only this machine reaches the listener.
@@ -37,8 +41,9 @@ pub(crate) struct App {
 
 /// 200 with `body` as JSON.
 pub(super) fn answer_json(body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(text) => {
+    let mut text = Vec::with_capacity(ANSWER_BYTES);
+    match serde_json::to_writer(&mut text, body) {
+        Ok(()) => {
             let json = HeaderValue::from_static("application/json");
             ([(CONTENT_TYPE, json)], text).into_response()
         }

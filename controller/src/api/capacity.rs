@@ -1,4 +1,4 @@
-//! `GET /v1/capacity`: what the fleet, each region and each zone can hold, and what they hold.
+//! `GET /v1/capacity`: what the fleet, each region, each zone and each node can hold, and what they hold.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -8,13 +8,14 @@ use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::status::ApiError;
 use crate::fleet::record::Scope;
-use crate::fleet::{Gauge, Rates, Totals};
+use crate::fleet::{Gauge, Rates, Totals, rated};
 
 #[derive(Serialize)]
 struct Answer {
     total: TotalsBody,
     regions: Vec<Region>,
     zones: Vec<Zone>,
+    nodes: Vec<Node>,
 }
 
 #[derive(Serialize)]
@@ -33,17 +34,40 @@ struct Zone {
 }
 
 #[derive(Serialize)]
+struct Node {
+    node: String,
+    region: String,
+    zone: String,
+    #[serde(flatten)]
+    totals: TotalsBody,
+}
+
+#[derive(Serialize)]
 struct TotalsBody {
     nodes: usize,
     listed: usize,
     allocations: GaugeBody,
     relayed_ports: GaugeBody,
     file_descriptors: GaugeBody,
+    memory_bytes: GaugeBody,
+    bits_per_second: RateBody,
+    packets_per_second: RateBody,
+    /// How busy the busiest shard is, from 0 to 1.
+    cpu: f64,
     rates: RatesBody,
     /// The largest of the ratios of used to limit, from 0 to 1.
     saturation: f64,
-    /// `ok`, `warn` from 0.7, `critical` from 0.85.
+    /// `ok`, `warn` from 0.7, `crit` from 0.85.
     state: &'static str,
+    /// When allocations or ports are used up if use goes on as in the last fifteen minutes; `null` where it does not grow.
+    seconds_to_full: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct RateBody {
+    used: f64,
+    /// The highest since the controller started.
+    peak: f64,
 }
 
 #[derive(Serialize)]
@@ -51,8 +75,13 @@ struct GaugeBody {
     used: u64,
     /// `null` where it is not known.
     limit: Option<u64>,
+    /// The highest use since the controller started.
+    peak: u64,
     /// What is left below 80 % of the limit.
     headroom: Option<u64>,
+    /// The same when the largest zone fails and its use goes to the others: below zero where so much is missing. `null` for
+    /// a single zone or node.
+    headroom_n1: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -95,37 +124,59 @@ pub(crate) async fn capacity(
                 totals: totals.into(),
             })
             .collect(),
+        nodes: capacity
+            .nodes
+            .into_iter()
+            .map(|(node, totals)| Node {
+                node: node.id.to_string(),
+                region: node.identity.region.clone(),
+                zone: node.identity.zone.clone(),
+                totals: totals.into(),
+            })
+            .collect(),
     }))
 }
 
 impl From<Totals> for TotalsBody {
     fn from(totals: Totals) -> Self {
         let saturation = totals.saturation();
+        let (peaks, rates) = (totals.peaks, totals.rates);
+        let [allocations_n1, ports_n1] = match totals.without_largest_zone {
+            Some(left) => left.map(Some),
+            None => [None; 2],
+        };
         Self {
             nodes: totals.nodes,
             listed: totals.listed,
-            allocations: totals.allocations.into(),
-            relayed_ports: totals.ports.into(),
-            file_descriptors: totals.file_descriptors.into(),
-            rates: totals.rates.into(),
-            saturation,
-            state: match saturation {
-                ratio if ratio < 0.7 => "ok",
-                ratio if ratio < 0.85 => "warn",
-                _ => "critical",
+            allocations: gauge(totals.allocations, peaks.allocations, allocations_n1),
+            relayed_ports: gauge(totals.ports, peaks.ports, ports_n1),
+            file_descriptors: gauge(totals.file_descriptors, peaks.file_descriptors, None),
+            memory_bytes: gauge(totals.memory, peaks.memory_bytes, None),
+            bits_per_second: RateBody {
+                used: rates.bits(),
+                peak: peaks.bits,
             },
+            packets_per_second: RateBody {
+                used: rates.packets(),
+                peak: peaks.packets,
+            },
+            cpu: totals.cpu,
+            rates: rates.into(),
+            saturation,
+            state: rated(saturation),
+            seconds_to_full: totals.seconds_to_full,
         }
     }
 }
 
-impl From<Gauge> for GaugeBody {
-    fn from(gauge: Gauge) -> Self {
-        let known = gauge.limit != 0;
-        Self {
-            used: gauge.used,
-            limit: known.then_some(gauge.limit),
-            headroom: known.then(|| gauge.headroom()),
-        }
+fn gauge(gauge: Gauge, peak: u64, headroom_n1: Option<i64>) -> GaugeBody {
+    let known = gauge.limit != 0;
+    GaugeBody {
+        used: gauge.used,
+        limit: known.then_some(gauge.limit),
+        peak,
+        headroom: known.then(|| gauge.headroom()),
+        headroom_n1: headroom_n1.filter(|_| known),
     }
 }
 

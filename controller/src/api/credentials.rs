@@ -6,11 +6,10 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use turnfleet_proto::TurnUri;
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
 
 use super::status::ApiError;
-use crate::fleet::{Ask, FleetView, MAX_URIS, UriKind};
+use crate::fleet::{Ask, FleetView, MAX_URIS, Names, UriKind, UriList};
 
 /// The shortest time that a credential is good for, in seconds; who asks for less gets this.
 pub(crate) const MIN_TTL: u64 = 300;
@@ -19,6 +18,7 @@ pub(crate) const MAX_TTL: u64 = 86_400;
 /// With ten digits of expiry and the colon, the username stays within the 508 bytes of RFC 8489 §14.3.
 const MAX_USER_BYTES: usize = 497;
 const MAX_REGION_BYTES: usize = 63;
+const MAX_ROOM_BYTES: usize = 255;
 
 /// A checked request for a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -29,14 +29,16 @@ pub(crate) struct CredentialRequest {
     turn_only: bool,
     count: Option<usize>,
     region: Option<String>,
+    room: Option<String>,
+    names: Option<Names>,
 }
 
 /// What the caller gets.
-pub(crate) struct Minted {
+pub(crate) struct Minted<'v> {
     pub(crate) credential: EphemeralCredential,
     /// Seconds until it ends.
     pub(crate) ttl: u64,
-    pub(crate) uris: Vec<TurnUri>,
+    pub(crate) uris: UriList<'v>,
 }
 
 impl CredentialRequest {
@@ -133,23 +135,47 @@ impl CredentialRequest {
         Ok(())
     }
 
+    /// Sets the room whose relays are wanted: everybody in it gets the same.
+    pub(crate) fn room(&mut self, room: &str, place: &str) -> Result<(), ApiError> {
+        if room.len() > MAX_ROOM_BYTES || room.chars().any(char::is_control) {
+            let expected = format!("at most {MAX_ROOM_BYTES} bytes without control characters");
+            let what = "the room cannot be the name of one";
+            return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
+        }
+        self.room = Some(room.to_owned());
+        Ok(())
+    }
+
+    /// Sets which URIs carry names.
+    pub(crate) fn names(&mut self, names: &str, place: &str) -> Result<(), ApiError> {
+        self.names = Some(Names::parse(names).ok_or_else(|| {
+            let expected = "turns, or all for every URI";
+            let what = "that does not say which URIs carry names";
+            ApiError::bad_parameter(place.to_owned(), what, expected)
+        })?);
+        Ok(())
+    }
+
     /// Mints the credential and picks its relays.
     ///
     /// # Errors
     /// 503 when no relay can serve what is asked for.
-    pub(crate) fn mint(
+    pub(crate) fn mint<'v>(
         &self,
-        view: &FleetView,
+        view: &'v FleetView,
         default_ttl: u64,
         caller: Option<IpAddr>,
-    ) -> Result<Minted, ApiError> {
-        let uris = view.list(&Ask {
+    ) -> Result<Minted<'v>, ApiError> {
+        let (uris, secret) = view.offer(&Ask {
+            tenant: "",
             user: &self.user,
+            room: self.room.as_deref(),
             client: caller,
             region: self.region.as_deref(),
             kinds: &self.kinds,
             turn_only: self.turn_only,
             count: self.count,
+            names: self.names,
         });
         if uris.is_empty() {
             return Err(if view.listed() == 0 {
@@ -162,7 +188,7 @@ impl CredentialRequest {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let credential = mint(view.minting_secret(), &self.user, now.saturating_add(ttl));
+        let credential = mint(secret, &self.user, now.saturating_add(ttl));
         Ok(Minted {
             credential,
             ttl,

@@ -14,7 +14,9 @@ use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::cors::{Origins, cors};
 use super::status::ApiError;
-use super::{capacity, dashboard, ice_servers, node_actions, nodes, ports, turn_rest};
+use super::{
+    capacity, dashboard, explain, ice_servers, node_actions, nodes, ports, secrets, turn_rest,
+};
 use crate::fleet::record::Scope;
 
 /// The whole API.
@@ -29,7 +31,15 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .route("/v1/nodes/{node}/undrain", post(node_actions::undrain))
         .route("/v1/ports", get(ports::ports))
         .route("/v1/ports/{public_ip}/{range}", delete(ports::release))
+        .route("/v1/nodes/{node}/explain", get(explain::node))
+        .route("/v1/explain", get(explain::fleet))
         .route("/v1/capacity", get(capacity::capacity))
+        .route("/v1/secrets", get(secrets::secrets))
+        .route("/v1/secrets/rotate", post(secrets::rotate))
+        .route("/v1/secrets/pin", post(secrets::pin_given))
+        .route("/v1/secrets/{id}/pin", post(secrets::pin))
+        .route("/v1/secrets/{id}/unpin", post(secrets::unpin))
+        .route("/v1/secrets/{id}/revoke", post(secrets::revoke))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -40,11 +50,16 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
         .with_state(app)
 }
 
-/// Counts the request by its route, and keeps answers out of caches: nearly all hold credentials or passing state.
+/// What every answer has in common: nearly all hold credentials or passing state.
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
+    let response = next.run(request).await;
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    finish(&app, route, response)
+}
+
+/// Counts `response` to a request of `route`, and keeps it out of caches.
+pub(super) fn finish(app: &App, route: &str, mut response: Response) -> Response {
     app.metrics
         .requests
         .with_label_values(&[route, response.status().as_str()])

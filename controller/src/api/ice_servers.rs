@@ -1,7 +1,7 @@
 //! `POST /v1/ice-servers`: a credential and URIs in the form that `RTCPeerConnection` takes.
 //!
-//! The body is empty or a JSON object with any of `user` (or `username`, as `/turn` has it), `ttl`, `transports`, `count` and
-//! `region`. The answer is
+//! The body is empty or a JSON object with any of `user` (or `username`, as `/turn` has it), `ttl`, `transports`, `count`,
+//! `region`, `room` and `names`. The answer is
 //! `{"iceServers":[{"urls":[…],"username":"…","credential":"…"}],"ttl":…}`.
 
 use axum::extract::{Request, State};
@@ -19,14 +19,14 @@ use crate::fleet::record::Scope;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
-    ice_servers: [IceServer; 1],
+struct Answer<'v> {
+    ice_servers: [IceServer<'v>; 1],
     ttl: u64,
 }
 
 #[derive(Serialize)]
-struct IceServer {
-    urls: Vec<String>,
+struct IceServer<'v> {
+    urls: &'v [&'v str],
     username: String,
     credential: String,
 }
@@ -44,7 +44,7 @@ pub(crate) async fn ice_servers(
     let minted = asked.mint(&view, app.default_ttl, caller)?;
     app.metrics.credentials_minted.inc();
     let server = IceServer {
-        urls: minted.uris.iter().map(ToString::to_string).collect(),
+        urls: &minted.uris,
         username: minted.credential.username,
         credential: minted.credential.password,
     };
@@ -65,7 +65,10 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
     for (name, value) in &fields {
         let place = format!("body.{}", excerpt(name));
         match (name.as_str(), value) {
-            ("user" | "username" | "ttl" | "transports" | "count" | "region", Value::Null) => {}
+            (
+                "user" | "username" | "ttl" | "transports" | "count" | "region" | "room" | "names",
+                Value::Null,
+            ) => {}
             ("user" | "username", value) => asked.user(text(value, &place)?, &place)?,
             ("ttl", value) => asked.ttl(value.as_u64(), &place)?,
             ("transports", value) => {
@@ -77,8 +80,10 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
             }
             ("count", value) => asked.count(value.as_u64(), &place)?,
             ("region", value) => asked.region(text(value, &place)?, &place)?,
+            ("room", value) => asked.room(text(value, &place)?, &place)?,
+            ("names", value) => asked.names(text(value, &place)?, &place)?,
             (_, _) => {
-                let expected = "user, ttl, transports, count or region";
+                let expected = "user, ttl, transports, count, region, room or names";
                 return Err(ApiError::bad_parameter(
                     place,
                     "there is no such field",

@@ -9,7 +9,9 @@ mod capacity;
 mod cors;
 mod credentials;
 mod dashboard;
+mod explain;
 mod fleet_service;
+mod front;
 mod http;
 mod ice_servers;
 mod node_actions;
@@ -18,6 +20,7 @@ mod parameters;
 mod ports;
 mod rate;
 mod seats;
+mod secrets;
 mod serve;
 mod status;
 mod tls;
@@ -70,26 +73,27 @@ impl Api {
         };
         let http_tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
         let grpc_tls = secure(&config.grpc, "grpc.tls", &[tls::ALPN_H2])?;
-        let app = app::App {
+        let app = Arc::new(app::Parts {
             handle: handle.clone(),
             metrics: Arc::clone(&metrics),
-            guard: Arc::new(auth::Guard::new(Arc::clone(&metrics))),
+            guard: auth::Guard::new(Arc::clone(&metrics)),
             default_ttl: config.credential_ttl.as_secs(),
             open_metrics: http_address.ip().is_loopback(),
-        };
+        });
+        let router = http::router(app.clone(), cors::Origins::new(&config.cors_origins));
         let (stop, stopped) = watch::channel(false);
         let http = Endpoint {
             listener: http,
             tls: http_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Http,
-            router: http::router(app, cors::Origins::new(&config.cors_origins)),
+            service: front::Front::new(app, router),
             metrics: Arc::clone(&metrics),
         };
         let grpc = Endpoint {
             listener: grpc,
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Grpc,
-            router: grpc_router(handle, peer_token, &metrics),
+            service: grpc_router(handle, peer_token, &metrics),
             metrics,
         };
         let servers = [

@@ -29,6 +29,8 @@ struct Node<'v> {
     listed: bool,
     connected: bool,
     draining: bool,
+    /// Whether it is listed behind all others because much of its region fell silent at once.
+    suspect: bool,
     /// Why it is not in lists, or only in part; `null` where all is well.
     reason: Option<String>,
     listeners: Vec<Listener>,
@@ -40,6 +42,16 @@ struct Node<'v> {
     load: LoadBody,
     rates: RatesBody,
     saturation: f64,
+    /// Its share of users, in proportion to the others of its region.
+    weight: f64,
+    /// Percent of its weight that it has after a fault.
+    ramp: u8,
+    /// Milliseconds that its wall clock is ahead of the controller's.
+    clock_skew_milliseconds: Option<i64>,
+    /// How its certificate stands: `good`, `ending`, `withheld` where lists leave `turns:` out, or `unknown`.
+    certificate: &'static str,
+    /// Unix seconds.
+    certificate_not_after: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -63,6 +75,8 @@ struct LoadBody {
     relayed_ports_used: u64,
     relayed_ports_total: u64,
     file_descriptors_used: u64,
+    memory_bytes: u64,
+    cpu_permille: u64,
     bytes_from_clients: u64,
     bytes_to_clients: u64,
     packets_from_clients: u64,
@@ -97,6 +111,7 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         listed: node.listed,
         connected: node.connected,
         draining: node.draining,
+        suspect: node.suspect,
         reason: view.reason(node).map(|reason| reason.to_string()),
         listeners: identity
             .listeners
@@ -126,6 +141,11 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         load: load(&node.load),
         rates: RatesBody::from(node.rates),
         saturation: node.saturation.instant,
+        weight: node.weight,
+        ramp: node.ramp,
+        clock_skew_milliseconds: node.clock_skew_millis,
+        certificate: node.certificate.name(),
+        certificate_not_after: node.validity.map(|validity| validity.not_after),
     }
 }
 
@@ -136,6 +156,8 @@ fn load(load: &Load) -> LoadBody {
         relayed_ports_used: load.relayed_ports_used,
         relayed_ports_total: load.relayed_ports_total,
         file_descriptors_used: load.file_descriptors_used,
+        memory_bytes: load.memory_bytes,
+        cpu_permille: load.cpu_permille,
         bytes_from_clients: counters.bytes_from_clients,
         bytes_to_clients: counters.bytes_to_clients,
         packets_from_clients: counters.packets_from_clients,

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tower::Service as _;
+use tower::Service;
 
 use super::seats::Seats;
 use super::tls::ALPN_H2;
@@ -88,22 +88,41 @@ impl Caller {
     }
 }
 
+/// What answers the requests of a listener.
+pub(crate) trait Answers:
+    Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// A bound listener and what is served on it.
-pub(crate) struct Endpoint {
+pub(crate) struct Endpoint<S> {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) protocols: Protocols,
-    pub(crate) router: Router,
+    pub(crate) service: S,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Serves until `stop` says so or its sender is gone; then requests in flight get a moment to end.
-pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve<S: Answers>(endpoint: Endpoint<S>, mut stop: watch::Receiver<bool>) {
     let Endpoint {
         listener,
         tls,
         protocols,
-        router,
+        service,
         metrics,
     } = endpoint;
     let acceptor = tls.map(TlsAcceptor::from);
@@ -132,7 +151,7 @@ pub(crate) async fn serve(endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
             from,
             caller: Caller::of(&stream, from),
             protocols,
-            router: router.clone(),
+            service: service.clone(),
             stop: stop.clone(),
         };
         let run = connection.run(stream, acceptor.clone());
@@ -158,15 +177,15 @@ enum Version {
     Http2,
 }
 
-struct Connection {
+struct Connection<A> {
     from: SocketAddr,
     caller: Caller,
     protocols: Protocols,
-    router: Router,
+    service: A,
     stop: watch::Receiver<bool>,
 }
 
-impl Connection {
+impl<A: Answers> Connection<A> {
     /// Opens the connection within its time and serves it to its end.
     async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
         // Answers are small and whole; waiting to fill a segment only delays them.
@@ -218,12 +237,14 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let builder = builder(self.protocols, version);
-        let (caller, router) = (self.caller, self.router);
+        let (caller, service) = (self.caller, self.service);
+        // HTTP/1.1 has a limit of its own, and the sessions of relays rest as long as they like.
+        let counts = (self.protocols, version) == (Protocols::Http, Version::Http2);
         let (open, requests) = watch::channel(0);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(caller);
-            let answer = router.clone().call(request);
-            let open = OpenRequest::count(&open);
+            let answer = service.clone().call(request);
+            let open = counts.then(|| OpenRequest::count(&open));
             async move {
                 let answer = answer.await.unwrap_or_else(|never| match never {});
                 drop(open);
@@ -237,8 +258,7 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            // HTTP/1.1 has its own limit, and the sessions of relays rest as long as they like.
-            () = rested(requests, REST_TIMEOUT), if (self.protocols, version) == (Protocols::Http, Version::Http2) => {
+            () = rested(requests, REST_TIMEOUT), if counts => {
                 connection.as_mut().graceful_shutdown();
                 // Answers that nobody reads go with the connection.
                 tokio::time::timeout(REST_TIMEOUT, connection).await.unwrap_or(Ok(()))
@@ -290,6 +310,8 @@ fn builder(protocols: Protocols, version: Version) -> auto::Builder<TokioExecuto
     builder
         .http1()
         .timer(TokioTimer::new())
+        // Answers are small: one buffer costs less than a list of parts.
+        .writev(false)
         .header_read_timeout(REST_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES);
     builder

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::FleetError;
+use crate::fleet::SecretError;
 
 type Text = Cow<'static, str>;
 
@@ -146,7 +147,8 @@ impl ApiError {
             excerpt(path),
             "there is nothing at this path",
             "one of /turn, /v1/ice-servers, /v1/nodes, /v1/nodes/NODE, /v1/nodes/NODE/drain, /v1/nodes/NODE/undrain, \
-             /v1/ports, /v1/ports/IP/FIRST-LAST, /v1/capacity, /metrics, /livez, /readyz, /",
+             /v1/ports, /v1/ports/IP/FIRST-LAST, /v1/capacity, /v1/secrets, /v1/secrets/rotate, /v1/secrets/pin, /v1/secrets/ID/pin, /v1/secrets/ID/unpin, \
+             /v1/secrets/ID/revoke, /metrics, /livez, /readyz, /",
         )
     }
 
@@ -159,6 +161,41 @@ impl ApiError {
             "there is no such node",
             "a node that /v1/nodes names",
         )
+    }
+
+    /// 404 for a secret that is none.
+    pub(crate) fn unknown_secret(id: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_secret",
+            id,
+            "there is no such secret",
+            "an id that /v1/secrets names",
+        )
+    }
+
+    /// What an operator hears of a step in a secret's life that is refused.
+    fn secret(error: &SecretError) -> Self {
+        let conflict = |expected: &'static str| {
+            let status = StatusCode::CONFLICT;
+            Self::new(status, "conflict", "secret", error.to_string(), expected)
+        };
+        match error {
+            SecretError::Unknown(id) => Self::unknown_secret(id.to_string()),
+            SecretError::Scope(_) => {
+                Self::bad_parameter("body.scope", error.to_string(), "fleet or region:NAME")
+            }
+            SecretError::Rotating { .. } => {
+                conflict("a scope without a staged secret: wait, or revoke the staged one")
+            }
+            SecretError::TooMany { .. } => conflict("a scope with room: revoke one that retires"),
+            SecretError::TooManyPinned { .. } => conflict("a scope with room: unpin one"),
+            SecretError::Minting(_) => {
+                conflict("another active secret: rotate before, or revoke it with replace")
+            }
+            SecretError::Known(_) => conflict("a secret that was not used before"),
+            SecretError::State { .. } => conflict("a secret in a state that leads there"),
+        }
     }
 
     /// 409 for what the state of a node forbids.
@@ -258,6 +295,7 @@ impl From<FleetError> for ApiError {
     fn from(error: FleetError) -> Self {
         match &error {
             FleetError::UnknownNode(node) => Self::unknown_node(node.to_string()),
+            FleetError::Secret(error) => Self::secret(error),
             FleetError::Live(_) => Self::conflict(
                 error.to_string(),
                 "a node without a control session: stop its process first",
@@ -269,7 +307,7 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 format!("the ports of one grant, and not {range}"),
             ),
-            FleetError::Contended { .. } | FleetError::Stopping => {
+            FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
             FleetError::Store(cause) if cause.is_retryable() => {
@@ -302,15 +340,17 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::NotYours { .. } => Code::PermissionDenied,
         FleetError::Live(_) => Code::FailedPrecondition,
         FleetError::UnknownNode(_) => Code::NotFound,
+        FleetError::Secret(_) => Code::FailedPrecondition,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
         FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
             Code::ResourceExhausted
         }
         FleetError::UnknownGrant { .. } => Code::NotFound,
-        FleetError::PortsAwaited { .. } | FleetError::Contended { .. } | FleetError::Stopping => {
-            Code::Unavailable
-        }
+        FleetError::PortsAwaited { .. }
+        | FleetError::Contended { .. }
+        | FleetError::NotLeader
+        | FleetError::Stopping => Code::Unavailable,
         FleetError::Store(cause) => {
             tracing::warn!(%cause, "the store failed");
             if cause.is_retryable() {

@@ -1,6 +1,6 @@
 //! `GET` and `POST /turn`: the TURN REST API (draft-uberti-behave-turn-rest), which conferencing servers and clients speak.
 //!
-//! The parameters `service`, `username`, `key`, `ttl`, `transports`, `count` and `region` stand in the query, or in the form
+//! The parameters `service`, `username`, `key`, `ttl`, `transports`, `count`, `region`, `room` and `names` stand in the query, or in the form
 //! of a POST. Parameters of other names are left alone, as the draft's callers add their own. The answer's `uris` are TURN
 //! URIs (RFC 7065) and hold no `stun:` one.
 
@@ -19,18 +19,21 @@ use super::status::ApiError;
 use crate::fleet::record::Scope;
 
 #[derive(Serialize)]
-struct Answer {
+struct Answer<'v> {
     username: String,
     password: String,
     ttl: u64,
-    uris: Vec<String>,
+    uris: &'v [&'v str],
 }
 
 /// `GET /turn` and `POST /turn`.
-pub(crate) async fn turn(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn turn(
+    State(app): State<App>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let caller = caller(&request);
     let mut parameters = Parameters::parse(request.uri().query().unwrap_or(""), "query")?;
-    let headers = request.headers().clone();
+    let headers = std::mem::take(request.headers_mut());
     if request.method() == Method::POST {
         let body = body_bytes(request).await?;
         parameters.append(form(&headers, &body)?);
@@ -48,7 +51,7 @@ pub(crate) async fn turn(State(app): State<App>, request: Request) -> Result<Res
         username: minted.credential.username,
         password: minted.credential.password,
         ttl: minted.ttl,
-        uris: minted.uris.iter().map(ToString::to_string).collect(),
+        uris: &minted.uris,
     })
     .into_response())
 }
@@ -98,6 +101,12 @@ fn credential_request(parameters: &Parameters) -> Result<CredentialRequest, ApiE
     }
     if let Some(region) = parameters.value("region")? {
         asked.region(region, &parameters.path("region"))?;
+    }
+    if let Some(room) = parameters.value("room")? {
+        asked.room(room, &parameters.path("room"))?;
+    }
+    if let Some(names) = parameters.value("names")? {
+        asked.names(names, &parameters.path("names"))?;
     }
     Ok(asked)
 }

@@ -1,5 +1,7 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
+mod store;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,8 +15,11 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{PortPlan, RawApiToken, RawConfig, RawTls, RawUser};
+use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawTls, RawUser};
+use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser};
+
+pub use store::{ControllerConfig, StoreConfig};
 
 /// The shortest token that may be configured, in characters.
 const MIN_TOKEN: usize = 16;
@@ -26,8 +31,12 @@ const MAX_ENTRIES: usize = 1024;
 /// The controller's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of the embedded store.
+    /// The directory of the embedded store, and of what the controller leaves for its operator.
     pub state_dir: PathBuf,
+    /// Where the fleet's state is kept.
+    pub store: StoreConfig,
+    /// What the other controllers know this one by.
+    pub controller: ControllerConfig,
     /// The HTTP API.
     pub http: ListenerConfig,
     /// Origins whose pages may call the API, or the single entry `*`.
@@ -44,10 +53,14 @@ pub struct Config {
     pub users: Vec<StaticUser>,
     /// How the ports of a public address are shared out.
     pub ports: PortPlan,
+    /// How old an active secret grows before another one follows it.
+    pub rotate_secrets_every: Option<Duration>,
     /// How long a credential is good for where the caller does not say.
     pub credential_ttl: Duration,
     /// The probe.
     pub probe: ProbeConfig,
+    /// How lists are made.
+    pub lists: ListSettings,
     /// The join token that the operator gives.
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
@@ -75,8 +88,8 @@ pub struct TlsFiles {
 /// The probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// Whether there is one.
-    pub enabled: bool,
+    /// What it decides.
+    pub mode: ProbeMode,
     /// Time between two probes of a relay.
     pub interval: Duration,
     /// What TLS listeners are checked against.
@@ -142,7 +155,13 @@ impl Check {
         if raw.state_dir.as_os_str().is_empty() {
             self.fail("state_dir", None, "a directory");
         }
-        self.region(&raw.region);
+        self.region("region", &raw.region);
+        self.bounded("lists.regions", raw.lists.regions.len());
+        for region in &raw.lists.regions {
+            self.region("lists.regions", region);
+        }
+        let store = self.store(&raw);
+        let controller = self.controller(&raw);
         let policy = self.policy(&raw);
         let http = self.listener("http", &raw.http.address, raw.http.tls);
         let grpc = self.listener("grpc", &raw.grpc.address, raw.grpc.tls);
@@ -157,6 +176,10 @@ impl Check {
 
         let users = self.users(&raw.users, &raw.realm);
         let ports = self.ports(&raw.relay_ports, raw.relays_per_address);
+        let rotate = raw.secrets.rotate_every_seconds;
+        if rotate > 0 {
+            self.within("secrets.rotate_every_seconds", rotate, 3600, 31_536_000);
+        }
         let ttl = raw.credentials.ttl_seconds;
         self.within("credentials.ttl_seconds", ttl, 300, 86400);
         let interval = raw.probe.interval_milliseconds;
@@ -171,6 +194,8 @@ impl Check {
         let api_tokens = self.api_tokens(raw.api_tokens);
         Some(Config {
             state_dir: raw.state_dir,
+            store,
+            controller: controller?,
             http: http?,
             cors_origins: raw.http.cors_origins,
             grpc: grpc?,
@@ -179,11 +204,16 @@ impl Check {
             shared_secret: shared_secret.map(|secret| SharedSecret::new(secret.0)),
             users,
             ports: ports?,
+            rotate_secrets_every: (rotate > 0).then(|| Duration::from_secs(rotate)),
             credential_ttl: Duration::from_secs(ttl),
             probe: ProbeConfig {
-                enabled: raw.probe.enabled,
+                mode: raw.probe.mode,
                 interval: Duration::from_millis(interval),
                 ca: raw.probe.ca,
+            },
+            lists: ListSettings {
+                names: raw.lists.names,
+                regions: raw.lists.regions,
             },
             join_token,
             api_tokens,
@@ -212,11 +242,11 @@ impl Check {
         value
     }
 
-    fn region(&mut self, region: &str) {
+    fn region(&mut self, key: &str, region: &str) {
         let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
         if region.is_empty() || region.len() > 63 || !region.chars().all(letters) {
             let expected = "1 to 63 letters, digits, '-', '_' and '.'";
-            self.fail("region", Some(region.to_owned()), expected);
+            self.fail(key, Some(region.to_owned()), expected);
         }
     }
 

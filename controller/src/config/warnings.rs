@@ -3,7 +3,7 @@
 use turnfleet_proto::ConfigWarning;
 use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
 
-use super::Config;
+use super::{Config, ProbeMode};
 use crate::fleet::WEAK_SECRET_BYTES;
 
 impl Config {
@@ -23,9 +23,9 @@ impl Config {
             );
             warn("http.address", message);
         }
-        if !self.probe.enabled {
+        if self.probe.mode == ProbeMode::Off {
             let message = "relays are listed without a probe, by their control session alone";
-            warn("probe.enabled", message.to_owned());
+            warn("probe.mode", message.to_owned());
         }
         let secret = self.shared_secret.as_ref();
         if let Some(secret) = secret.filter(|it| it.as_bytes().len() < WEAK_SECRET_BYTES) {
@@ -80,7 +80,7 @@ mod tests {
             keys(&|raw| raw.http.address = "0.0.0.0:8080".into()),
             "http.address"
         );
-        assert_eq!(keys(&|raw| raw.probe.enabled = false), "probe.enabled");
+        assert_eq!(keys(&|raw| raw.probe.mode = ProbeMode::Off), "probe.mode");
         assert_eq!(
             keys(&|raw| raw.shared_secret = Some("north".into())),
             "shared_secret"

@@ -11,7 +11,6 @@ use turnfleet_proto::{NodeId, fleet as wire};
 use super::health::Health;
 use super::node::{Listener, Transport};
 use super::placement::hash;
-use super::registry::FULL;
 use super::view::NodeView;
 
 /// As many others one relay knows.
@@ -92,8 +91,8 @@ impl Ring {
 
 /// A node that the controller does not hear may have begun to drain.
 fn takes_clients(node: &&Arc<NodeView>) -> bool {
-    let is_full = node.saturation.instant >= FULL;
-    node.listed && node.health == Health::Healthy && !node.draining && !is_full
+    let takes = node.listed && node.health == Health::Healthy && !node.draining;
+    takes && !node.saturation.full
 }
 
 /// Whether relays would be told the same of both.

@@ -1,115 +1,14 @@
-//! How full nodes, zones and regions are, and what they do a second.
+//! What nodes, zones and regions can hold, and what is left of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-use turnfleet_turn::Instant;
+use std::sync::Arc;
 
 use super::health::Health;
-use super::node::{Capacity, Counters, Load};
+use super::node::{Capacity, Load};
+use super::rates::Rates;
 use super::record::PortGrant;
+use super::trend::{Peaks, Scope};
 use super::view::{FleetView, NodeView};
-
-/// What a node does a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[expect(missing_docs, reason = "each is the counter of its name, a second")]
-pub struct Rates {
-    pub bytes_from_clients: f64,
-    pub bytes_to_clients: f64,
-    pub packets_from_clients: f64,
-    pub packets_to_clients: f64,
-    pub packets_dropped: f64,
-    pub allocations_opened: f64,
-    pub requests_rejected: f64,
-    pub authentication_failures: f64,
-}
-
-/// Turns cumulative counters into rates: lost reports lose nothing, and a restarted node begins at zero.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RateMeter {
-    last: Option<(Instant, Counters)>,
-    pub(super) rates: Rates,
-}
-
-/// Reports closer together than this make no rate.
-const SHORTEST_SPAN: Duration = Duration::from_millis(500);
-
-impl RateMeter {
-    pub(super) fn update(&mut self, now: Instant, counters: Counters) {
-        let Some((before, last)) = self.last else {
-            self.last = Some((now, counters));
-            return;
-        };
-        let span = now.since(before);
-        if span < SHORTEST_SPAN {
-            return;
-        }
-        self.last = Some((now, counters));
-        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / span.as_secs_f64();
-        self.rates = Rates {
-            bytes_from_clients: rate(counters.bytes_from_clients, last.bytes_from_clients),
-            bytes_to_clients: rate(counters.bytes_to_clients, last.bytes_to_clients),
-            packets_from_clients: rate(counters.packets_from_clients, last.packets_from_clients),
-            packets_to_clients: rate(counters.packets_to_clients, last.packets_to_clients),
-            packets_dropped: rate(counters.packets_dropped, last.packets_dropped),
-            allocations_opened: rate(counters.allocations_opened, last.allocations_opened),
-            requests_rejected: rate(counters.requests_rejected, last.requests_rejected),
-            authentication_failures: rate(
-                counters.authentication_failures,
-                last.authentication_failures,
-            ),
-        };
-    }
-}
-
-/// How full a node is, from 0 to 1: the largest of its ratios of used to limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Saturation {
-    /// As of the last heartbeat.
-    pub instant: f64,
-    /// Smoothed over ten seconds and rounded to eighths, so that lists stay as they are while load only breathes.
-    pub eighths: u8,
-}
-
-/// Smooths and rounds saturation.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SaturationMeter {
-    smoothed: Option<(Instant, f64)>,
-    pub(super) saturation: Saturation,
-}
-
-/// Seconds over which saturation is smoothed.
-const SMOOTHING: f64 = 10.0;
-/// How far saturation must leave an eighth before the next one is taken.
-const HYSTERESIS: f64 = 1.0 / 16.0;
-
-impl SaturationMeter {
-    pub(super) fn update(&mut self, now: Instant, instant: f64) {
-        let smoothed = match self.smoothed {
-            None => instant,
-            Some((before, last)) => {
-                let kept = (-now.since(before).as_secs_f64() / SMOOTHING).exp();
-                instant + (last - instant) * kept
-            }
-        };
-        self.smoothed = Some((now, smoothed));
-        let eighths = eighths(self.saturation.eighths, smoothed);
-        self.saturation = Saturation { instant, eighths };
-    }
-}
-
-/// The eighth that `smoothed` lies in; `current` as long as it lies in that or close by.
-fn eighths(current: u8, smoothed: f64) -> u8 {
-    let low = f64::from(current) / 8.0 - HYSTERESIS;
-    let high = f64::from(current + 1) / 8.0 + HYSTERESIS;
-    if (low..high).contains(&smoothed) {
-        return current;
-    }
-    (0..=8)
-        .rev()
-        .find(|eighth| f64::from(*eighth) / 8.0 <= smoothed)
-        .unwrap_or(0)
-}
 
 /// A limit and what is used of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,8 +23,11 @@ impl Gauge {
     /// What is left below 80 % of the limit.
     #[must_use]
     pub fn headroom(self) -> u64 {
-        let usable = self.limit - self.limit / 5;
-        usable.saturating_sub(self.used)
+        self.usable().saturating_sub(self.used)
+    }
+
+    fn usable(self) -> u64 {
+        self.limit - self.limit / 5
     }
 
     fn ratio(self) -> f64 {
@@ -155,8 +57,19 @@ pub struct Totals {
     pub ports: Gauge,
     /// File descriptors.
     pub file_descriptors: Gauge,
+    /// Bytes of memory.
+    pub memory: Gauge,
+    /// How busy the busiest shard is, from 0 to 1.
+    pub cpu: f64,
     /// Traffic and events a second.
     pub rates: Rates,
+    /// The highest use since the controller started.
+    pub peaks: Peaks,
+    /// What is left below 80 % of allocations and of ports when the largest zone fails and its use goes to the others; below
+    /// zero where so much is missing. Only for what has zones.
+    pub without_largest_zone: Option<[i64; 2]>,
+    /// When allocations or ports are used up if use goes on as in the last fifteen minutes; `None` where it does not grow.
+    pub seconds_to_full: Option<u64>,
 }
 
 impl Totals {
@@ -171,13 +84,16 @@ impl Totals {
             return gone;
         }
         let granted = granted_ports(&node.grants);
-        let [allocations, ports, file_descriptors] = gauges(&node.load, node.capacity(), granted);
+        let [allocations, ports, file_descriptors, memory] =
+            gauges(&node.load, node.capacity(), granted);
         let listed = usize::from(node.listed);
         Self {
             listed,
             allocations,
             ports,
             file_descriptors,
+            memory,
+            cpu: (node.load.cpu_permille as f64 / 1000.0).min(1.0),
             rates: node.rates,
             ..gone
         }
@@ -186,7 +102,26 @@ impl Totals {
     /// The largest of the ratios of used to limit, from 0 to 1.
     #[must_use]
     pub fn saturation(&self) -> f64 {
-        fullest([self.allocations, self.ports, self.file_descriptors])
+        fullest([
+            self.allocations,
+            self.ports,
+            self.file_descriptors,
+            self.memory,
+        ])
+        .max(self.cpu)
+    }
+
+    /// What is left when the largest of these zones fails.
+    fn survive<'z>(&mut self, zones: impl Iterator<Item = &'z Self> + Clone) {
+        let left = |own: Gauge, of: fn(&Self) -> Gauge| {
+            let largest = zones.clone().map(|zone| of(zone).usable()).max();
+            let rest = i128::from(own.usable()) - i128::from(largest.unwrap_or(0));
+            i64::try_from(rest - i128::from(own.used)).unwrap_or(i64::MIN)
+        };
+        self.without_largest_zone = Some([
+            left(self.allocations, |zone| zone.allocations),
+            left(self.ports, |zone| zone.ports),
+        ]);
     }
 
     fn add(&mut self, other: &Self) {
@@ -195,6 +130,8 @@ impl Totals {
         self.allocations.add(other.allocations);
         self.ports.add(other.ports);
         self.file_descriptors.add(other.file_descriptors);
+        self.memory.add(other.memory);
+        self.cpu = self.cpu.max(other.cpu);
         let (mine, theirs) = (&mut self.rates, &other.rates);
         mine.bytes_from_clients += theirs.bytes_from_clients;
         mine.bytes_to_clients += theirs.bytes_to_clients;
@@ -207,8 +144,18 @@ impl Totals {
     }
 }
 
-/// Allocations, relayed ports and file descriptors of a node that has so many ports.
-fn gauges(load: &Load, capacity: Capacity, granted: u64) -> [Gauge; 3] {
+/// How a saturation is called: `ok`, `warn` from 0.7 on, `crit` from 0.85 on.
+#[must_use]
+pub fn rated(saturation: f64) -> &'static str {
+    match saturation {
+        ratio if ratio < 0.7 => "ok",
+        ratio if ratio < 0.85 => "warn",
+        _ => "crit",
+    }
+}
+
+/// Allocations, relayed ports, file descriptors and memory of a node that has so many ports.
+fn gauges(load: &Load, capacity: Capacity, granted: u64) -> [Gauge; 4] {
     [
         Gauge {
             used: load.allocations,
@@ -221,6 +168,10 @@ fn gauges(load: &Load, capacity: Capacity, granted: u64) -> [Gauge; 3] {
         Gauge {
             used: load.file_descriptors_used,
             limit: capacity.file_descriptors,
+        },
+        Gauge {
+            used: load.memory_bytes,
+            limit: capacity.memory_bytes,
         },
     ]
 }
@@ -249,12 +200,12 @@ pub(super) fn saturation(load: &Load, capacity: Capacity, granted: u64) -> f64 {
 }
 
 /// The largest ratio of used to limit.
-fn fullest(gauges: [Gauge; 3]) -> f64 {
+fn fullest(gauges: [Gauge; 4]) -> f64 {
     gauges.into_iter().map(Gauge::ratio).fold(0.0, f64::max)
 }
 
-/// The capacity of the fleet: of every zone and region, and of all together.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The capacity of the fleet: of every node, zone and region, and of all together.
+#[derive(Clone, Debug, Default)]
 pub struct FleetCapacity {
     /// All together.
     pub total: Totals,
@@ -262,21 +213,39 @@ pub struct FleetCapacity {
     pub regions: Vec<(String, Totals)>,
     /// By region and zone, in the order of names.
     pub zones: Vec<(String, String, Totals)>,
+    /// By node, in the order of ids.
+    pub nodes: Vec<(Arc<NodeView>, Totals)>,
 }
 
 impl FleetView {
-    /// The capacity of the fleet; that of a single node is [`Totals::of`].
+    /// The capacity of the fleet.
     #[must_use]
     pub fn capacity(&self) -> FleetCapacity {
         let mut total = Totals::default();
         let mut regions: BTreeMap<&str, Totals> = BTreeMap::new();
         let mut zones: BTreeMap<(&str, &str), Totals> = BTreeMap::new();
+        let mut nodes = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            let totals = Totals::of(node);
+            let mut totals = Totals::of(node);
             let (region, zone) = (&*node.identity.region, &*node.identity.zone);
             total.add(&totals);
             regions.entry(region).or_default().add(&totals);
             zones.entry((region, zone)).or_default().add(&totals);
+            self.trends
+                .complete(&Scope::Node(node.id.clone()), &mut totals);
+            nodes.push((Arc::clone(node), totals));
+        }
+        total.survive(zones.values());
+        self.trends.complete(&Scope::Fleet, &mut total);
+        for (region, totals) in &mut regions {
+            let own = zones.iter().filter(|((of, _), _)| of == region);
+            totals.survive(own.map(|(_, zone)| zone));
+            self.trends
+                .complete(&Scope::Region((*region).to_owned()), totals);
+        }
+        for ((region, zone), totals) in &mut zones {
+            let scope = Scope::Zone((*region).to_owned(), (*zone).to_owned());
+            self.trends.complete(&scope, totals);
         }
         let region = |(region, totals): (&str, Totals)| (region.to_owned(), totals);
         let zone = |((region, zone), totals): ((&str, &str), Totals)| {
@@ -286,6 +255,7 @@ impl FleetView {
             total,
             regions: regions.into_iter().map(region).collect(),
             zones: zones.into_iter().map(zone).collect(),
+            nodes,
         }
     }
 }
@@ -293,58 +263,6 @@ impl FleetView {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn second(number: u64) -> Instant {
-        Instant(number * 1_000_000_000)
-    }
-
-    #[test]
-    fn rates_are_the_difference_of_cumulative_counters() {
-        let mut meter = RateMeter::default();
-        let counters = |bytes| Counters {
-            bytes_to_clients: bytes,
-            ..Counters::default()
-        };
-        meter.update(second(0), counters(1000));
-        assert_eq!(meter.rates, Rates::default());
-        meter.update(second(2), counters(5000));
-        assert!((meter.rates.bytes_to_clients - 2000.0).abs() < 1e-9);
-        meter.update(second(6), counters(5000));
-        assert_eq!(meter.rates, Rates::default());
-    }
-
-    #[test]
-    fn saturation_moves_to_another_eighth_only_beyond_its_margin() {
-        for (current, smoothed, expected) in [
-            (0, 0.0, 0),
-            (0, 0.18, 0),
-            (0, 0.19, 1),
-            (1, 0.07, 1),
-            (1, 0.06, 0),
-            (0, 0.99, 7),
-            (7, 1.0, 7),
-            (3, 0.7, 5),
-        ] {
-            assert_eq!(
-                eighths(current, smoothed),
-                expected,
-                "from {current} at {smoothed}"
-            );
-        }
-    }
-
-    #[test]
-    fn saturation_is_smoothed_over_ten_seconds() {
-        let mut meter = SaturationMeter::default();
-        meter.update(second(0), 0.0);
-        meter.update(second(2), 1.0);
-        assert_eq!(
-            (meter.saturation.instant, meter.saturation.eighths),
-            (1.0, 0)
-        );
-        meter.update(second(60), 1.0);
-        assert_eq!(meter.saturation.eighths, 7);
-    }
 
     #[test]
     fn headroom_ends_at_four_fifths_of_the_limit() {

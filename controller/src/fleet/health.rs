@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::node::Transport;
+use super::vantage::Vantage;
 
 /// Whether a node lives, by its control session and by the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,10 +55,16 @@ pub enum Ended {
 /// What a probe of a node found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeOutcome {
+    /// Where the node was probed from.
+    pub vantage: Vantage,
     /// The round of [`super::view::Probing::Yes`] that the probe was begun in.
     pub round: u64,
     /// How long data took from one relayed address to the other, or why it did not arrive.
     pub result: Result<Duration, ProbeFailure>,
+    /// Transports by which an answer came, whatever it was.
+    pub reached: Vec<Transport>,
+    /// Transports by which none came.
+    pub missed: Vec<Transport>,
     /// Transports that failed while another one worked.
     pub broken: Vec<Transport>,
 }

@@ -1,9 +1,10 @@
-//! Whether one node lives: the state machine over its control session and its probe.
+//! Whether one node lives: the state machine over its control session and its probes.
 //!
 //! | session | probe | health |
 //! |---|---|---|
 //! | open | succeeds | healthy |
-//! | open | fails twice in a row | unhealthy |
+//! | open | fails twice in a row, from every place that has a say | unhealthy |
+//! | open | has never reached any node by that transport | by the session alone |
 //! | silent for 6 s, or broken | succeeds | unmanaged |
 //! | silent for 6 s, or broken | fails | gone |
 //! | left on purpose | | gone |
@@ -16,20 +17,35 @@ use std::time::Duration;
 
 use turnfleet_turn::Instant;
 
+use super::damping::Faults;
 use super::health::{Ended, Health};
+use super::vantage::{Sights, Vantage};
 
 /// Three heartbeats of two seconds.
 pub(super) const HEARTBEATS_LOST: Duration = Duration::from_secs(6);
+/// A session that breaks after so long without a heartbeat broke by a timeout.
+const SILENCE: Duration = Duration::from_secs(3);
 /// The time in which the probe must speak for a node whose session broke.
 const VERDICT: Duration = Duration::from_millis(1500);
 /// Good probes that bring a node back after a fault.
 const GOOD_PROBES: u32 = 3;
 /// The time that they cover.
 const GOOD_TIME: Duration = Duration::from_secs(10);
-/// Failed probes that make a node with an open session unhealthy.
-const FAILED_PROBES: u32 = 2;
+/// Words of a probe that sees nothing, after which the session is taken for enough.
+const BLIND_PROBES: u32 = 2;
 
-/// One node's session and probe, folded.
+/// What a probe says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The node works.
+    Good,
+    /// It does not: `silent` where there was no answer at all, which may as well be the observer's fault.
+    Bad { silent: bool },
+    /// No answer, from a place that has never had one from any node by that transport.
+    Blind,
+}
+
+/// One node's session and probes, folded.
 #[derive(Clone, Debug)]
 pub(super) struct Liveness {
     /// Whether there is a probe at all; without one the session alone decides.
@@ -39,9 +55,19 @@ pub(super) struct Liveness {
     /// Good probes in a row, and since when.
     good: u32,
     good_since: Instant,
-    /// Failed probes in a row.
-    failed: u32,
+    sights: Sights,
+    /// Words in a row of a probe that sees nothing.
+    blind: u32,
     round: u64,
+    faults: Faults,
+    /// When it failed last, and whether by timeouts alone.
+    failed: Option<Failed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    at: Instant,
+    silent: bool,
 }
 
 /// What the probe's word amounts to.
@@ -63,6 +89,9 @@ enum Contact {
     },
     /// Heartbeats are lost, or the stream broke.
     Lost {
+        since: Instant,
+        /// By a timeout.
+        silent: bool,
         verdict: Verdict,
     },
     /// Said goodbye.
@@ -84,8 +113,11 @@ impl Liveness {
             contact: Contact::Never,
             good: 0,
             good_since: Instant::default(),
-            failed: 0,
+            sights: Sights::default(),
+            blind: 0,
             round: 0,
+            faults: Faults::default(),
+            failed: None,
         }
     }
 
@@ -107,6 +139,32 @@ impl Liveness {
         matches!(self.contact, Contact::Open { .. })
     }
 
+    /// What its faults lead to.
+    pub(super) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Whether it is proven by its session alone, because the probe reaches nobody.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.standing == Standing::Proven && self.blind >= BLIND_PROBES
+    }
+
+    /// When it failed by timeouts, if it did and nobody but this controller says so: the fault may be the observer's.
+    pub(super) fn suspected_since(&self, now: Instant) -> Option<Instant> {
+        let failed = self.failed.filter(|failed| failed.silent)?;
+        let open_question = self.standing == Standing::Failed && self.contact != Contact::Left;
+        (open_question && self.sights.failing(now) < 2).then_some(failed.at)
+    }
+
+    /// Takes the last fault back: it was the observer's, and the node has been seen to work.
+    pub(super) fn pardon(&mut self) {
+        if self.standing == Standing::Failed {
+            self.standing = Standing::Proven;
+            self.failed = None;
+            self.faults.pardon();
+        }
+    }
+
     /// The round that the prober shall be in; `None` where there is nothing to probe.
     pub(super) fn probe_round(&self) -> Option<u64> {
         (self.probing && self.contact != Contact::Left).then_some(self.round)
@@ -120,13 +178,18 @@ impl Liveness {
     /// A session opened, of the incarnation that was known, if any was, or of a later one.
     pub(super) fn opened(&mut self, now: Instant, same_incarnation: bool) {
         if !same_incarnation || self.contact == Contact::Left {
+            // A process that ended without a Goodbye failed, however soon the next one is there.
+            if self.standing == Standing::Proven && self.contact != Contact::Left {
+                self.faults.note(now);
+            }
             self.standing = Standing::Unproven;
-            (self.good, self.failed) = (0, 0);
+            (self.good, self.blind, self.failed) = (0, 0, None);
+            self.sights.forget();
         }
         self.contact = Contact::Open {
             last_heartbeat: now,
         };
-        self.trust_session();
+        self.trust_session(now);
         self.ask_probe();
     }
 
@@ -134,25 +197,50 @@ impl Liveness {
         self.contact = Contact::Open {
             last_heartbeat: now,
         };
-        self.trust_session();
+        self.trust_session(now);
     }
 
     pub(super) fn ended(&mut self, now: Instant, ended: Ended) {
         match ended {
             Ended::Goodbye => self.contact = Contact::Left,
-            Ended::Reset => self.lose(Some(now.after(VERDICT))),
+            Ended::Reset => {
+                let silent = match self.contact {
+                    Contact::Open { last_heartbeat } => now.since(last_heartbeat) >= SILENCE,
+                    Contact::Lost { silent, .. } => silent,
+                    Contact::Never | Contact::Left => false,
+                };
+                self.lose(now, silent, Some(now.after(VERDICT)));
+            }
         }
     }
 
-    /// A probe that was begun in `round` ended.
-    pub(super) fn probed(&mut self, now: Instant, round: u64, good: bool) {
-        if good {
-            // One begun before the last change of the session says nothing of what came after.
-            if round >= self.round {
-                self.probed_well(now);
+    /// A probe ended that was begun in `round`, from `vantage`.
+    pub(super) fn probed(&mut self, now: Instant, vantage: Vantage, round: u64, word: Word) {
+        match word {
+            Word::Good => {
+                // One begun before the last change of the session says nothing of what came after.
+                if round >= self.round {
+                    self.blind = 0;
+                    self.sights.note(now, vantage, true);
+                    self.probed_well(now);
+                }
             }
-        } else {
-            self.probed_badly();
+            Word::Bad { silent } => {
+                self.blind = 0;
+                self.sights.note(now, vantage, false);
+                self.probed_badly(now, silent);
+            }
+            // Without a session there is nothing else that speaks for the node.
+            Word::Blind if !self.is_connected() => {
+                self.sights.note(now, vantage, false);
+                self.probed_badly(now, true);
+            }
+            Word::Blind => {
+                self.blind = self.blind.saturating_add(1);
+                if self.blind >= BLIND_PROBES {
+                    self.probed_well(now);
+                }
+            }
         }
     }
 
@@ -160,334 +248,109 @@ impl Liveness {
     pub(super) fn tick(&mut self, now: Instant) -> bool {
         match self.contact {
             Contact::Open { last_heartbeat } if now.since(last_heartbeat) >= HEARTBEATS_LOST => {
-                let failing = self.failed > 0;
-                self.lose(None);
+                let failing = self.sights.all_doubt(now);
+                self.lose(now, true, None);
                 if failing {
-                    self.fail();
+                    self.fail(now, true);
                 }
                 true
             }
             Contact::Lost {
+                since,
+                silent,
                 verdict: Verdict::Awaited { until: Some(until) },
             } if now >= until => {
                 self.contact = Contact::Lost {
+                    since,
+                    silent,
                     verdict: Verdict::Spoken,
                 };
-                self.fail();
+                self.fail(now, silent);
                 true
             }
             Contact::Open { .. } | Contact::Lost { .. } | Contact::Never | Contact::Left => false,
         }
     }
 
-    fn trust_session(&mut self) {
+    fn trust_session(&mut self, now: Instant) {
         if !self.probing {
-            self.standing = Standing::Proven;
+            self.prove(now);
         }
     }
 
-    fn lose(&mut self, until: Option<Instant>) {
+    fn prove(&mut self, now: Instant) {
+        self.standing = Standing::Proven;
+        self.failed = None;
+        self.faults.recovered(now);
+    }
+
+    fn lose(&mut self, now: Instant, silent: bool, until: Option<Instant>) {
         if self.contact == Contact::Left {
             return;
         }
         self.contact = Contact::Lost {
+            since: now,
+            silent,
             verdict: Verdict::Awaited { until },
         };
         if self.probing {
             self.ask_probe();
         } else {
-            self.fail();
+            self.fail(now, silent);
         }
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self, now: Instant, silent: bool) {
         if self.standing == Standing::Proven {
             self.standing = Standing::Failed;
+            self.failed = Some(Failed { at: now, silent });
+            self.faults.note(now);
         }
         self.good = 0;
     }
 
     fn probed_well(&mut self, now: Instant) {
-        self.failed = 0;
         if self.good == 0 {
             self.good_since = now;
         }
         self.good += 1;
-        if let Contact::Lost { verdict } = &mut self.contact {
+        if let Contact::Lost { verdict, .. } = &mut self.contact {
             *verdict = Verdict::Spoken;
         }
         match self.standing {
-            Standing::Unproven => self.standing = Standing::Proven,
+            Standing::Unproven => self.prove(now),
             Standing::Failed
                 if self.good >= GOOD_PROBES && now.since(self.good_since) >= GOOD_TIME =>
             {
-                self.standing = Standing::Proven;
+                self.prove(now);
             }
             Standing::Proven | Standing::Failed => {}
         }
     }
 
-    fn probed_badly(&mut self) {
-        self.good = 0;
-        self.failed = self.failed.saturating_add(1);
-        let awaited = matches!(
-            self.contact,
-            Contact::Lost {
-                verdict: Verdict::Awaited { .. }
-            }
-        );
-        if awaited {
-            self.contact = Contact::Lost {
-                verdict: Verdict::Spoken,
-            };
+    fn probed_badly(&mut self, now: Instant, silent: bool) {
+        if self.sights.all_doubt(now) {
+            self.good = 0;
         }
-        if awaited || self.failed >= FAILED_PROBES {
-            self.fail();
+        if let Contact::Lost {
+            since,
+            silent: by_timeout,
+            verdict: verdict @ Verdict::Awaited { .. },
+        } = &mut self.contact
+        {
+            *verdict = Verdict::Spoken;
+            if !self.sights.is_seen_since(*since) {
+                let silent = silent && *by_timeout;
+                self.fail(now, silent);
+                return;
+            }
+        }
+        if self.sights.all_fail(now) {
+            let reset = matches!(self.contact, Contact::Lost { silent: false, .. });
+            self.fail(now, silent && !reset);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// One node in virtual time, which begins at a second and goes on by the steps' own words.
-    struct Node {
-        liveness: Liveness,
-        now: Instant,
-    }
-
-    impl Node {
-        fn registered() -> Self {
-            let mut node = Self {
-                liveness: Liveness::new(true),
-                now: Instant(1_000_000_000),
-            };
-            node.liveness.opened(node.now, false);
-            node
-        }
-
-        fn healthy() -> Self {
-            let mut node = Self::registered();
-            node.good();
-            node
-        }
-
-        fn good(&mut self) {
-            self.liveness.probed(self.now, self.liveness.round, true);
-        }
-
-        fn bad(&mut self) {
-            self.liveness.probed(self.now, self.liveness.round, false);
-        }
-
-        /// Time passes in steps of the controller's tick.
-        fn wait(&mut self, millis: u64) {
-            for _ in 0..millis / 100 {
-                self.now = self.now.after(Duration::from_millis(100));
-                self.liveness.tick(self.now);
-            }
-        }
-
-        /// Time passes with a heartbeat every two seconds.
-        fn beat(&mut self, seconds: u64) {
-            for _ in 0..seconds / 2 {
-                self.wait(2000);
-                self.liveness.heartbeat(self.now);
-            }
-        }
-
-        #[track_caller]
-        fn is(&self, health: Health) {
-            assert_eq!(self.liveness.health(), health);
-        }
-    }
-
-    #[test]
-    fn a_registered_node_is_healthy_after_one_good_probe() {
-        let mut node = Node::registered();
-        node.is(Health::Starting);
-        node.bad();
-        node.bad();
-        node.is(Health::Starting);
-        node.good();
-        node.is(Health::Healthy);
-    }
-
-    #[test]
-    fn one_failed_probe_changes_nothing_and_two_make_a_node_unhealthy() {
-        let mut node = Node::healthy();
-        node.bad();
-        node.is(Health::Healthy);
-        node.good();
-        node.bad();
-        node.is(Health::Healthy);
-        node.bad();
-        node.is(Health::Unhealthy);
-    }
-
-    #[test]
-    fn an_unhealthy_node_is_back_after_three_good_probes_over_ten_seconds() {
-        let mut node = Node::healthy();
-        node.bad();
-        node.bad();
-        for _ in 0..5 {
-            node.good();
-            node.is(Health::Unhealthy);
-            node.beat(2);
-        }
-        node.good();
-        node.is(Health::Healthy);
-    }
-
-    #[test]
-    fn a_failed_probe_begins_the_way_back_anew() {
-        let mut node = Node::healthy();
-        node.bad();
-        node.bad();
-        node.good();
-        node.beat(8);
-        node.bad();
-        node.beat(2);
-        node.good();
-        node.good();
-        node.good();
-        node.is(Health::Unhealthy);
-    }
-
-    #[test]
-    fn a_broken_session_asks_for_a_probe_whose_failure_ends_the_node() {
-        let mut node = Node::healthy();
-        let round = node.liveness.round;
-        node.liveness.ended(node.now, Ended::Reset);
-        assert_eq!(node.liveness.probe_round(), Some(round + 1));
-        node.is(Health::Unmanaged);
-        node.bad();
-        node.is(Health::Gone);
-    }
-
-    #[test]
-    fn a_broken_session_without_a_word_of_the_probe_ends_the_node_within_two_seconds() {
-        let mut node = Node::healthy();
-        node.liveness.ended(node.now, Ended::Reset);
-        node.wait(1400);
-        node.is(Health::Unmanaged);
-        node.wait(100);
-        node.is(Health::Gone);
-    }
-
-    #[test]
-    fn a_probe_begun_before_the_session_broke_does_not_speak_for_the_node() {
-        let mut node = Node::healthy();
-        let before = node.liveness.round;
-        node.liveness.ended(node.now, Ended::Reset);
-        node.liveness.probed(node.now, before, true);
-        node.wait(1500);
-        node.is(Health::Gone);
-    }
-
-    #[test]
-    fn a_node_cut_off_from_the_controller_stays_while_its_probe_is_good() {
-        let mut node = Node::healthy();
-        node.liveness.ended(node.now, Ended::Reset);
-        node.good();
-        node.wait(60_000);
-        node.is(Health::Unmanaged);
-        node.bad();
-        node.is(Health::Unmanaged);
-        node.bad();
-        node.is(Health::Gone);
-    }
-
-    #[test]
-    fn three_lost_heartbeats_and_a_failing_probe_end_a_node() {
-        let mut node = Node::healthy();
-        node.wait(5900);
-        node.is(Health::Healthy);
-        node.wait(100);
-        node.is(Health::Unmanaged);
-        node.bad();
-        node.is(Health::Gone);
-        let mut failing = Node::healthy();
-        failing.bad();
-        failing.wait(6000);
-        failing.is(Health::Gone);
-    }
-
-    #[test]
-    fn three_lost_heartbeats_with_a_good_probe_leave_a_node_unmanaged() {
-        let mut node = Node::healthy();
-        node.wait(6000);
-        node.good();
-        node.is(Health::Unmanaged);
-        node.liveness.heartbeat(node.now);
-        node.is(Health::Healthy);
-    }
-
-    #[test]
-    fn a_restarted_node_is_back_after_its_first_good_probe() {
-        let mut node = Node::healthy();
-        let before = node.liveness.round;
-        node.liveness.ended(node.now, Ended::Reset);
-        node.bad();
-        node.is(Health::Gone);
-        node.wait(300);
-        node.liveness.opened(node.now, false);
-        node.is(Health::Starting);
-        node.liveness.probed(node.now, before, true);
-        node.is(Health::Starting);
-        node.good();
-        node.is(Health::Healthy);
-    }
-
-    #[test]
-    fn the_same_process_that_comes_back_keeps_its_standing() {
-        let mut node = Node::healthy();
-        node.liveness.ended(node.now, Ended::Reset);
-        node.wait(200);
-        node.liveness.opened(node.now, true);
-        node.is(Health::Healthy);
-        node.bad();
-        node.bad();
-        node.liveness.ended(node.now, Ended::Reset);
-        node.liveness.opened(node.now, true);
-        node.is(Health::Unhealthy);
-    }
-
-    #[test]
-    fn a_node_that_said_goodbye_is_gone_at_once_and_not_probed() {
-        let mut node = Node::healthy();
-        node.liveness.ended(node.now, Ended::Goodbye);
-        node.is(Health::Gone);
-        assert_eq!(node.liveness.probe_round(), None);
-        node.liveness.ended(node.now, Ended::Reset);
-        node.is(Health::Gone);
-    }
-
-    #[test]
-    fn a_node_known_from_the_store_alone_is_listed_by_its_probe() {
-        let mut node = Node {
-            liveness: Liveness::new(true),
-            now: Instant(1),
-        };
-        node.is(Health::Gone);
-        node.good();
-        node.is(Health::Unmanaged);
-    }
-
-    #[test]
-    fn without_a_probe_the_session_decides() {
-        let mut node = Node {
-            liveness: Liveness::new(false),
-            now: Instant(1),
-        };
-        node.liveness.opened(node.now, false);
-        node.is(Health::Healthy);
-        node.wait(6000);
-        node.is(Health::Gone);
-        node.liveness.heartbeat(node.now);
-        node.is(Health::Healthy);
-        node.liveness.ended(node.now, Ended::Reset);
-        node.is(Health::Gone);
-    }
-}
+mod tests;

@@ -8,20 +8,33 @@
 
 mod alternates;
 mod capacity;
+mod certificate;
+mod damping;
+mod explain;
 mod health;
+mod list;
+mod listing;
 mod liveness;
 pub(crate) mod node;
+mod nonce_keys;
+mod panic;
 mod placement;
 mod plan;
 mod port_grants;
 mod ports;
+mod rates;
 mod reason;
 pub mod record;
 mod registry;
+mod saturation;
 mod secrets;
 mod sightings;
+mod skew;
 mod snapshot;
 mod start;
+mod trend;
+mod uris;
+mod vantage;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,32 +42,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
-use crate::config::PortPlan;
-use record::{ApiToken, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser, TokenHash};
+use crate::config::{PortPlan, ProbeMode};
+use listing::LAG;
+use record::{
+    ApiToken, ControllerRecord, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser,
+    TokenHash,
+};
 use registry::NodeState;
 
 pub use alternates::AlternatePool;
-pub use capacity::{FleetCapacity, Gauge, Rates, Saturation, Totals};
+pub use capacity::{FleetCapacity, Gauge, Totals, rated};
+pub use certificate::{CertificateState, Validity};
+pub use explain::{Explanation, Gate};
 pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
+pub use list::{Ask, MAX_URIS, UriList};
 pub use node::{
     Capacity, Counters, Identity, Incarnation, Listener, Load, Registration, RegistrationError,
-    Transport,
+    Transport, Vitals,
 };
-pub use placement::{Ask, MAX_URIS, UriKind};
 pub use plan::Plan;
 pub use port_grants::{PortReport, PortUse};
 pub use ports::RegionPorts;
+pub use rates::Rates;
 pub use reason::Reason;
-pub use secrets::WEAK_SECRET_BYTES;
+pub use saturation::Saturation;
+pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
 pub use sightings::{ControllerId, Sighting};
+pub use skew::{CLOCK_LIMIT, CLOCK_WARNING};
 pub use start::{Fresh, Wishes};
+pub use trend::Peaks;
+pub use uris::{Names, UriKind};
+pub use vantage::Vantage;
 pub use view::{ControllerView, FleetView, NodeView, Probing};
-
-/// How long a node may run an older generation before lists leave it out.
-const LAG: Duration = Duration::from_secs(5);
 
 /// What the fleet does not learn from its store.
 #[derive(Clone, Debug)]
@@ -63,8 +84,21 @@ pub struct Settings {
     pub region: String,
     /// How the ports of a public address are shared out.
     pub ports: PortPlan,
-    /// Whether there is a probe; without one a node is listed by its session alone.
-    pub probing: bool,
+    /// What a probe decides.
+    pub probe: ProbeMode,
+    /// How lists are made.
+    pub lists: ListSettings,
+    /// How old an active secret grows before another one follows it; `None` where operators see to that.
+    pub rotate_secrets_every: Option<Duration>,
+}
+
+/// How lists are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListSettings {
+    /// Which URIs carry names where the caller does not say.
+    pub names: Names,
+    /// The order in which regions stand in for each other; those that are not here come behind, by name.
+    pub regions: Vec<String>,
 }
 
 /// Something that happened.
@@ -96,6 +130,8 @@ pub enum Event {
         load: Option<Load>,
         /// Whether it drains, by its own word.
         draining: bool,
+        /// What else it says of itself.
+        vitals: Vitals,
     },
     /// The node reported on its ports.
     PortsReported {
@@ -112,6 +148,11 @@ pub enum Event {
         running: u64,
         /// Why it refused a snapshot.
         refusal: Option<Box<str>>,
+    },
+    /// A node has seen credentials of these generations of the shared secret, at these Unix seconds.
+    SecretsUsed {
+        /// Which, and when last.
+        uses: Vec<(u32, u64)>,
     },
     /// A control session ended.
     SessionEnded {
@@ -143,18 +184,24 @@ pub struct Fleet {
     /// The revision that wrote each record.
     revisions: BTreeMap<RecordKey, u64>,
     epoch: Epoch,
+    leader: Option<NodeId>,
+    controllers: BTreeMap<NodeId, ControllerRecord>,
     generation: u64,
     generation_since: Instant,
     policy: Option<Policy>,
     grants: port_grants::Grants,
     secrets: secrets::Secrets,
-    nonce_keys: secrets::NonceKeys,
+    nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     join_tokens: BTreeMap<TokenHash, String>,
     kept: BTreeMap<Setting, String>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
+    /// What each place has ever reached, of any node.
+    reach: BTreeMap<Vantage, vantage::Reach>,
+    panics: panic::Panics,
+    trends: Arc<trend::Trends>,
     by_credential: HashMap<TokenHash, NodeId>,
 }
 
@@ -166,18 +213,23 @@ impl Fleet {
             settings,
             revisions: BTreeMap::new(),
             epoch: Epoch::default(),
+            leader: None,
+            controllers: BTreeMap::new(),
             generation: 0,
             generation_since: Instant::default(),
             policy: None,
             grants: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            nonce_keys: BTreeMap::new(),
+            secrets: secrets::Secrets::default(),
+            nonce_keys: nonce_keys::NonceKeys::default(),
             users: BTreeMap::new(),
             api_tokens: Arc::default(),
             join_tokens: BTreeMap::new(),
             kept: BTreeMap::new(),
             desired: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            reach: BTreeMap::new(),
+            panics: panic::Panics::default(),
+            trends: Arc::default(),
             by_credential: HashMap::new(),
         }
     }
@@ -190,16 +242,27 @@ impl Fleet {
         self.epoch
     }
 
+    /// The controller that leads; `None` for none, or where there is only one.
+    #[must_use]
+    pub fn leader(&self) -> Option<&NodeId> {
+        self.leader.as_ref()
+    }
+
+    /// The controllers that live, in the order of names.
+    pub fn controllers(&self) -> impl Iterator<Item = &ControllerRecord> {
+        self.controllers.values()
+    }
+
+    /// The revision that wrote the record at `key`; `None` where there is none.
+    #[must_use]
+    pub fn revision(&self, key: &RecordKey) -> Option<u64> {
+        self.revisions.get(key).copied()
+    }
+
     /// The generation of the policy snapshot.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// The secret that credentials are minted with; `None` before the first start is through.
-    #[must_use]
-    pub fn minting_secret(&self) -> Option<&SharedSecret> {
-        secrets::active(&self.secrets).map(|generation| &generation.secret)
     }
 
     /// A text that the controller keeps.
@@ -251,9 +314,11 @@ impl Fleet {
                 applied_generation,
                 load,
                 draining,
+                vitals,
             } => {
                 if let Some(node) = self.current(&session) {
                     node.heartbeat(now, applied_generation, load, draining);
+                    node.take_vitals(vitals);
                 }
             }
             Event::PortsReported { session, report } => {
@@ -271,6 +336,11 @@ impl Fleet {
                     node.runs(running);
                 }
             }
+            Event::SecretsUsed { uses } => {
+                for (id, unix) in uses {
+                    self.secrets.used(id, unix.min(now.unix));
+                }
+            }
             Event::SessionEnded { session, ended } => {
                 if let Some(node) = self.current(&session) {
                     node.ended(now, ended);
@@ -281,9 +351,7 @@ impl Fleet {
                 sightings,
             } => self.sighted(now, &controller, sightings),
             Event::Probed { node, outcome } => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.probed(now, outcome);
-                }
+                self.probed(now, &node, outcome);
             }
         }
     }
@@ -293,6 +361,13 @@ impl Fleet {
         let mut changed = false;
         for node in self.nodes.values_mut() {
             changed |= node.liveness.tick(now.instant);
+        }
+        if changed || !self.panics.is_empty() {
+            self.look_for_panic(now.instant);
+        }
+        if self.trends.is_due(now.instant) {
+            let capacity = self.view(now).capacity();
+            Arc::make_mut(&mut self.trends).sample(now.instant, &capacity);
         }
         changed
     }
@@ -309,52 +384,6 @@ impl Fleet {
         self.nodes.get(node).is_some_and(NodeState::serves)
     }
 
-    /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
-    /// generation, or are nearly full) are listed where no other is left: a list is never empty while a node serves.
-    #[must_use]
-    pub fn view(&self, now: Now) -> FleetView {
-        let wanted = |node: &NodeState| {
-            node.serves() && !node.is_full() && self.is_up_to_date(node, now.instant)
-        };
-        let strict = self.nodes.values().any(wanted);
-        let nodes = self.nodes.iter().map(|(id, node)| {
-            let listed = if strict { wanted(node) } else { node.serves() };
-            Arc::new(node.view(id, listed))
-        });
-        let nodes: Vec<_> = nodes.collect();
-        let secret = self.minting_secret().cloned();
-        FleetView {
-            generation: self.generation,
-            realm: self
-                .policy
-                .as_ref()
-                .map_or("", |policy| &policy.realm)
-                .into(),
-            region: self.settings.region.as_str().into(),
-            secret: secret.unwrap_or_else(|| SharedSecret::new(Vec::new())),
-            api_tokens: Arc::clone(&self.api_tokens),
-            candidates: placement::Candidates::new(&nodes),
-            quarantined: self
-                .grants
-                .values()
-                .filter(|grant| grant.quarantined_until.is_some())
-                .cloned()
-                .collect(),
-            controllers: Arc::default(),
-            nodes,
-        }
-    }
-
-    /// A node that is not connected runs what it had; that its probe succeeds with today's secret says enough.
-    fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
-        let behind = node.applied_generation < self.generation;
-        let in_time = now.since(self.generation_since) < LAG;
-        let refused = node.refusal.is_some();
-        !node.liveness.is_connected()
-            || !behind
-            || (in_time && !refused && node.applied_generation > 0)
-    }
-
     fn current(&mut self, (node, number): &(NodeId, u64)) -> Option<&mut NodeState> {
         self.nodes
             .get_mut(node)
@@ -364,6 +393,10 @@ impl Fleet {
     fn stored(&mut self, now: Now, record: Record) {
         match record {
             Record::Epoch(epoch) => self.epoch = epoch,
+            Record::Leader(id) => self.leader = Some(id),
+            Record::Controller(record) => {
+                self.controllers.insert(record.id.clone(), record);
+            }
             Record::Generation(generation) => {
                 self.generation = generation;
                 self.generation_since = now.instant;
@@ -380,8 +413,8 @@ impl Fleet {
                 }
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => drop(self.secrets.insert(secret.id, secret)),
-            Record::NonceKey(key) => drop(self.nonce_keys.insert(key.id, key)),
+            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
@@ -395,6 +428,8 @@ impl Fleet {
         match key {
             // They are written and never deleted; a store without them starts anew.
             RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy => {}
+            RecordKey::Leader => self.leader = None,
+            RecordKey::Controller(id) => drop(self.controllers.remove(id)),
             RecordKey::Node(id) => {
                 self.nodes.remove(id);
                 self.by_credential.retain(|_, owner| owner != id);
@@ -405,8 +440,8 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(id) => drop(self.secrets.remove(id)),
-            RecordKey::NonceKey(id) => drop(self.nonce_keys.remove(id)),
+            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
             RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),
@@ -418,7 +453,7 @@ impl Fleet {
         let id = record.id.clone();
         self.by_credential.retain(|_, owner| *owner != id);
         self.by_credential.insert(record.credential, id.clone());
-        let probing = self.settings.probing;
+        let probing = self.settings.probe != ProbeMode::Off;
         let node = self
             .nodes
             .entry(id.clone())

@@ -7,6 +7,8 @@ use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 
 use super::port_grants::{PortReport, PortUse};
 
+use super::certificate::Validity;
+
 /// The most listeners and the most public addresses of one node.
 const MAX_ADDRESSES: usize = 64;
 
@@ -90,6 +92,8 @@ pub struct Capacity {
     pub allocations: u64,
     /// File descriptors; zero means unknown.
     pub file_descriptors: u64,
+    /// Bytes of memory; zero means unknown.
+    pub memory_bytes: u64,
 }
 
 /// What a node does at this moment. Counters rise while its process lives.
@@ -103,6 +107,10 @@ pub struct Load {
     pub relayed_ports_total: u64,
     /// Open file descriptors.
     pub file_descriptors_used: u64,
+    /// Bytes of memory in use; zero means unknown.
+    pub memory_bytes: u64,
+    /// How busy its busiest shard is, in thousandths of one processor.
+    pub cpu_permille: u64,
     /// What has happened so far.
     pub counters: Counters,
 }
@@ -128,6 +136,8 @@ impl From<wire::Load> for Load {
             relayed_ports_used: load.relayed_ports_used,
             relayed_ports_total: load.relayed_ports_total,
             file_descriptors_used: load.file_descriptors_used,
+            memory_bytes: load.memory_bytes,
+            cpu_permille: load.busiest_shard_permille.into(),
             counters: Counters {
                 bytes_from_clients: load.bytes_from_clients,
                 bytes_to_clients: load.bytes_to_clients,
@@ -163,6 +173,31 @@ pub(crate) fn port_report(heartbeat: &wire::Heartbeat) -> PortReport {
     }
 }
 
+/// What a node says in a heartbeat beside what it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// Milliseconds that its wall clock is ahead of the controller's.
+    pub clock_skew_millis: Option<i64>,
+    /// The certificate that its TLS listeners show.
+    pub certificate: Option<Validity>,
+}
+
+impl Vitals {
+    /// What `heartbeat` says, received at `unix` seconds: differences of less than a second are not seen.
+    #[must_use]
+    pub fn read(heartbeat: &wire::Heartbeat, unix: u64) -> Self {
+        let ahead = |wall: u64| {
+            let millis = i128::from(wall) - i128::from(unix) * 1000 - 500;
+            i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX })
+        };
+        let wall = Some(heartbeat.wall_millis).filter(|wall| *wall > 0);
+        Self {
+            clock_skew_millis: wall.map(ahead),
+            certificate: heartbeat.tls_certificate.as_ref().and_then(Validity::read),
+        }
+    }
+}
+
 impl From<Load> for wire::Load {
     fn from(load: Load) -> Self {
         let counters = load.counters;
@@ -171,6 +206,8 @@ impl From<Load> for wire::Load {
             relayed_ports_used: load.relayed_ports_used,
             relayed_ports_total: load.relayed_ports_total,
             file_descriptors_used: load.file_descriptors_used,
+            memory_bytes: load.memory_bytes,
+            busiest_shard_permille: u32::try_from(load.cpu_permille).unwrap_or(u32::MAX),
             bytes_from_clients: counters.bytes_from_clients,
             bytes_to_clients: counters.bytes_to_clients,
             packets_from_clients: counters.packets_from_clients,
@@ -234,6 +271,7 @@ impl TryFrom<wire::Hello> for Registration {
                 capacity: Capacity {
                     allocations: capacity.allocations,
                     file_descriptors: capacity.file_descriptors,
+                    memory_bytes: capacity.memory_bytes,
                 },
             },
             applied_generation: hello.applied_generation,

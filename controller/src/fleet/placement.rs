@@ -1,122 +1,280 @@
 //! Which relays a user is given: weighted rendezvous hashing, so that a user keeps its relays while the fleet is the same,
 //! a node that leaves moves only its own users, and shares follow capacity and headroom.
+//!
+//! Candidates are sorted by region once for each view; a request hashes and picks.
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use turnfleet_proto::{Scheme, TurnUri, UriTransport};
-
 use super::capacity::{allocation_limit, granted_ports};
 use super::health::Health;
-use super::node::Transport;
-use super::view::{FleetView, NodeView};
+use super::list::MAX_URIS;
+use super::view::NodeView;
 
-/// The URIs of a list where the caller does not say how many: browsers warn at five and gather slowly.
-const DEFAULT_URIS: usize = 4;
-/// The most URIs of one list, whatever is asked for.
-pub const MAX_URIS: usize = 8;
+/// Relays of the caller's own region that come before one of the next region.
+const OWN_RELAYS: usize = 2;
 
-/// What a caller asks a list for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ask<'a> {
-    /// Whose list it is; the same user gets the same relays while the fleet is the same. May be empty.
-    pub user: &'a str,
-    /// Where the caller comes from; stands for an empty user, by its /24 or /56. Relays with both families show it the
-    /// one that it came by first.
-    pub client: Option<IpAddr>,
-    /// The region to prefer; the controller's own where it is not named.
-    pub region: Option<&'a str>,
-    /// The kinds of URIs, in order of preference; empty for the default list.
-    pub kinds: &'a [UriKind],
-    /// Leaves `stun:` out of the default list.
-    pub turn_only: bool,
-    /// How many URIs, 1 to [`MAX_URIS`]; four where it is not said.
-    pub count: Option<usize>,
-}
+/// Whose relays are picked: the same key has the same relays while the fleet is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UserKey(u64);
 
-/// A kind of URI in a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UriKind {
-    /// `stun:`, by UDP.
-    Stun,
-    /// `turn:` with `transport=udp`.
-    Udp,
-    /// `turn:` with `transport=tcp`.
-    Tcp,
-    /// `turns:` with `transport=tcp`.
-    Tls,
+impl UserKey {
+    /// The key of `user`, or of its `room` where it wants the relays of all the others there. An empty user stands for the
+    /// network that it comes from.
+    pub(super) fn new(
+        tenant: &str,
+        user: &str,
+        room: Option<&str>,
+        client: Option<IpAddr>,
+    ) -> Self {
+        /// Tells rooms from users of the same name.
+        const ROOM: u64 = 0x726f_6f6d;
+        let place = match room.filter(|room| !room.is_empty()) {
+            Some(room) => hash(room.as_bytes()) ^ ROOM,
+            None if !user.is_empty() => hash(user.as_bytes()),
+            None => match client.map(|client| client.to_canonical()) {
+                None => hash(b""),
+                Some(IpAddr::V4(ip)) => hash(&ip.octets()[..3]),
+                Some(IpAddr::V6(ip)) => hash(&ip.octets()[..7]),
+            },
+        };
+        if tenant.is_empty() {
+            return Self(place);
+        }
+        Self(mix(place ^ hash(tenant.as_bytes()).rotate_left(32)))
+    }
 }
 
 /// The nodes that lists may name, prepared for many picks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Candidates(Vec<Candidate>);
+pub(super) struct Candidates {
+    /// In the order of names; each has a candidate.
+    regions: Vec<Region>,
+    /// The one that is meant where a caller names none, or none that there is.
+    home: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Region {
+    name: Box<str>,
+    proven: Vec<Candidate>,
+    /// Those that panic keeps in the lists.
+    suspects: Vec<Candidate>,
+    /// The other regions, in the order in which they stand in for this one.
+    others: Vec<usize>,
+}
 
 #[derive(Clone, Debug)]
 struct Candidate {
     node: Arc<NodeView>,
     seed: u64,
-    weight: f64,
+    /// The zone's place among those of the region.
+    zone: usize,
+}
+
+/// Relays in the order of a list.
+#[derive(Debug, Default)]
+pub(super) struct Picks<'c> {
+    nodes: [Option<&'c NodeView>; MAX_URIS],
+    len: usize,
+}
+
+impl<'c> Picks<'c> {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &'c NodeView> + Clone + '_ {
+        self.nodes[..self.len].iter().copied().flatten()
+    }
+
+    pub(super) fn nth(&self, place: usize) -> Option<&'c NodeView> {
+        self.nodes.get(place).copied().flatten()
+    }
+
+    fn push(&mut self, candidate: &'c Candidate, most: usize) {
+        let known = |node: &NodeView| std::ptr::eq(node, &*candidate.node);
+        if self.len < most.min(MAX_URIS) && !self.nodes().any(known) {
+            self.nodes[self.len] = Some(&candidate.node);
+            self.len += 1;
+        }
+    }
 }
 
 impl Candidates {
-    /// Those of `nodes` that are listed.
-    pub(super) fn new(nodes: &[Arc<NodeView>]) -> Self {
-        let listed = nodes.iter().filter(|node| node.listed);
-        Self(
-            listed
-                .map(|node| Candidate {
-                    node: Arc::clone(node),
-                    seed: hash(node.id.as_str().as_bytes()),
-                    weight: weight(node),
-                })
-                .collect(),
-        )
+    /// Those of `nodes` that are listed. `spares` is the order in which regions stand in for each other, and `home` the
+    /// region of callers who name none.
+    pub(super) fn new(nodes: &[Arc<NodeView>], spares: &[String], home: &str) -> Self {
+        let mut by_region: BTreeMap<&str, Vec<&Arc<NodeView>>> = BTreeMap::new();
+        for node in nodes.iter().filter(|node| node.listed) {
+            by_region
+                .entry(&node.identity.region)
+                .or_default()
+                .push(node);
+        }
+        let names: Vec<&str> = by_region.keys().copied().collect();
+        let regions: Vec<Region> = by_region
+            .iter()
+            .enumerate()
+            .map(|(place, (name, nodes))| {
+                Region::new(name, nodes, stand_ins(place, &names, spares))
+            })
+            .collect();
+        let home = names.binary_search(&home).unwrap_or(0);
+        Self { regions, home }
     }
 
-    /// The best `count` nodes for a user, the best first. Those of `region` come before all others, and among equals one of
-    /// a zone that is not yet in the list.
-    fn pick(&self, user: u64, region: &str, count: usize) -> Vec<&NodeView> {
-        let mut open: Vec<(f64, &Candidate)> = self
-            .0
-            .iter()
-            .map(|candidate| (candidate.score(user), candidate))
-            .collect();
-        let mut picked: Vec<&NodeView> = Vec::with_capacity(count);
-        while picked.len() < count && !open.is_empty() {
-            let rank = |(score, candidate): &(f64, &Candidate)| {
-                let node = &candidate.node.identity;
-                let known = |other: &&NodeView| {
-                    (&other.identity.region, &other.identity.zone) == (&node.region, &node.zone)
-                };
-                (node.region == region, !picked.iter().any(known), *score)
-            };
-            let better = |a: &(bool, bool, f64), b: &(bool, bool, f64)| {
-                (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2))
-            };
-            let mut best = 0;
-            for place in 1..open.len() {
-                if better(&rank(&open[place]), &rank(&open[best])) == Ordering::Greater {
-                    best = place;
+    /// The best `count` nodes for a key, at most [`MAX_URIS`]: two of different zones of the region, one of the next region
+    /// where more are wanted or the region has no two, then the rest of the region and of the others, and suspects last.
+    pub(super) fn pick(&self, key: UserKey, region: &str, count: usize) -> Picks<'_> {
+        let mut picks = Picks::default();
+        let Some(own) = self.region(region) else {
+            return picks;
+        };
+        for candidate in own.best_two(key).into_iter().flatten() {
+            picks.push(candidate, count);
+        }
+        if picks.len == count {
+            return picks;
+        }
+        let others = own.others.iter().map(|place| &self.regions[*place]);
+        let spare = others.clone().find_map(|region| region.best_two(key)[0]);
+        if let Some(candidate) = spare {
+            picks.push(candidate, count);
+        }
+        if picks.len < count {
+            let all = || std::iter::once(own).chain(others.clone());
+            let ranks = all().map(|region| &region.proven);
+            for rank in ranks.chain(all().map(|region| &region.suspects)) {
+                for candidate in ranked(rank, key) {
+                    picks.push(candidate, count);
                 }
             }
-            picked.push(&open.swap_remove(best).1.node);
         }
-        picked
+        picks
+    }
+
+    /// The score of `node` for a key, and its place among the candidates of its region, the first being 1.
+    pub(super) fn score(&self, node: &NodeView, key: UserKey) -> Option<(f64, usize)> {
+        let own = self
+            .regions
+            .iter()
+            .find(|it| *it.name == *node.identity.region)?;
+        let ranked = ranked(&own.proven, key).chain(ranked(&own.suspects, key));
+        let (rank, candidate) = ranked
+            .enumerate()
+            .find(|(_, candidate)| candidate.node.id == node.id)?;
+        Some((candidate.score(key), rank + 1))
+    }
+
+    /// The name of the region that is meant by `region`.
+    pub(super) fn meant<'c>(&'c self, region: &str) -> Option<&'c str> {
+        self.region(region).map(|region| &*region.name)
+    }
+
+    fn region(&self, name: &str) -> Option<&Region> {
+        let place = self
+            .regions
+            .binary_search_by(|region| (*region.name).cmp(name));
+        self.regions.get(place.unwrap_or(self.home))
+    }
+}
+
+impl Region {
+    fn new(name: &str, nodes: &[&Arc<NodeView>], others: Vec<usize>) -> Self {
+        let mut zones: Vec<&str> = Vec::new();
+        let mut region = Self {
+            name: name.into(),
+            proven: Vec::with_capacity(nodes.len()),
+            suspects: Vec::new(),
+            others,
+        };
+        for node in nodes {
+            let zone = zones.iter().position(|zone| *zone == node.identity.zone);
+            let zone = zone.unwrap_or_else(|| {
+                zones.push(&node.identity.zone);
+                zones.len() - 1
+            });
+            let candidate = Candidate {
+                node: Arc::clone(node),
+                seed: hash(node.id.as_str().as_bytes()),
+                zone,
+            };
+            if node.suspect {
+                region.suspects.push(candidate);
+            } else {
+                region.proven.push(candidate);
+            }
+        }
+        region
+    }
+
+    /// The best of the proven nodes, and the best of another zone; of the same one where there is no other.
+    fn best_two(&self, key: UserKey) -> [Option<&Candidate>; OWN_RELAYS] {
+        let (mut best, mut second, mut elsewhere) = (None, None, None);
+        let beats = |score: f64, than: Option<(f64, &Candidate)>| {
+            than.is_none_or(|(other, _)| score > other)
+        };
+        for candidate in &self.proven {
+            let score = candidate.score(key);
+            let entry = Some((score, candidate));
+            let zone_of_best = best.map(|(_, it): (f64, &Candidate)| it.zone);
+            if beats(score, best) {
+                if zone_of_best != Some(candidate.zone) {
+                    elsewhere = best;
+                }
+                second = best;
+                best = entry;
+            } else {
+                if beats(score, second) {
+                    second = entry;
+                }
+                if zone_of_best != Some(candidate.zone) && beats(score, elsewhere) {
+                    elsewhere = entry;
+                }
+            }
+        }
+        [best, elsewhere.or(second)].map(|place| place.map(|(_, candidate)| candidate))
     }
 }
 
 impl Candidate {
-    /// Weighted rendezvous: -w / ln(u), u being uniform in (0, 1) by user and node.
-    fn score(&self, user: u64) -> f64 {
+    /// Weighted rendezvous: -w / ln(u), u being uniform in (0, 1) by key and node.
+    fn score(&self, key: UserKey) -> f64 {
         const STEPS: f64 = (1u64 << 53) as f64;
-        let uniform = ((mix(user ^ self.seed) >> 11) as f64 + 0.5) / STEPS;
-        -self.weight / uniform.ln()
+        let uniform = ((mix(key.0 ^ self.seed) >> 11) as f64 + 0.5) / STEPS;
+        -self.node.weight / uniform.ln()
     }
 }
 
-/// Capacity times headroom, halved for a node that the controller cannot hear.
-fn weight(node: &NodeView) -> f64 {
+/// The others of `names` in the order in which they stand in for the one at `own`: as `spares` goes on behind it, then round
+/// the names.
+fn stand_ins(own: usize, names: &[&str], spares: &[String]) -> Vec<usize> {
+    let behind = spares.iter().position(|name| name == names[own]);
+    let (before, after) = spares.split_at(behind.map_or(0, |place| place + 1));
+    let wished = after.iter().chain(before);
+    let mut order: Vec<usize> = Vec::with_capacity(names.len());
+    let round = (own + 1..names.len()).chain(0..own);
+    for place in wished
+        .filter_map(|name| names.binary_search(&name.as_str()).ok())
+        .chain(round)
+    {
+        if place != own && !order.contains(&place) {
+            order.push(place);
+        }
+    }
+    order
+}
+
+/// `candidates`, the best for `key` first.
+fn ranked(candidates: &[Candidate], key: UserKey) -> impl Iterator<Item = &Candidate> {
+    let mut scored: Vec<_> = candidates
+        .iter()
+        .map(|candidate| (candidate.score(key), candidate))
+        .collect();
+    scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    scored.into_iter().map(|(_, candidate)| candidate)
+}
+
+/// Capacity times headroom times what the node is trusted with after a fault, halved for one that the controller cannot hear.
+pub(super) fn weight(node: &NodeView) -> f64 {
     let ports = granted_ports(&node.grants);
     let capacity = allocation_limit(node.capacity().allocations, ports).max(1) as f64;
     let headroom = f64::from(8 - node.saturation.eighths.min(7)) / 8.0;
@@ -125,7 +283,7 @@ fn weight(node: &NodeView) -> f64 {
     } else {
         1.0
     };
-    capacity * headroom * heard
+    capacity * headroom * heard * f64::from(node.ramp) / 100.0
 }
 
 /// FNV-1a with a finishing mix: the same on every controller and in every version.
@@ -143,147 +301,22 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-impl Ask<'_> {
-    fn user_hash(&self) -> u64 {
-        if !self.user.is_empty() {
-            return hash(self.user.as_bytes());
-        }
-        match self.client.map(|client| client.to_canonical()) {
-            None => hash(b""),
-            Some(IpAddr::V4(ip)) => hash(&ip.octets()[..3]),
-            Some(IpAddr::V6(ip)) => hash(&ip.octets()[..7]),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl FleetView {
-    /// The URIs for `ask`. Empty where no node can serve, or none serves what is asked for.
-    #[must_use]
-    pub fn list(&self, ask: &Ask<'_>) -> Vec<TurnUri> {
-        let count = ask.count.unwrap_or(DEFAULT_URIS).clamp(1, MAX_URIS);
-        let region = ask.region.unwrap_or(&self.region);
-        let default = ask.kinds.is_empty();
-        let relays = if default && count <= DEFAULT_URIS {
-            2
-        } else {
-            count
+    #[test]
+    fn regions_stand_in_for_each_other_in_the_configured_order_and_then_by_name() {
+        let names = ["east", "north", "south", "west"];
+        let order = |own: &str, spares: &[&str]| -> Vec<&str> {
+            let own = names.iter().position(|name| *name == own).unwrap();
+            let spares: Vec<String> = spares.iter().map(|name| (*name).to_owned()).collect();
+            let places = stand_ins(own, &names, &spares);
+            places.into_iter().map(|place| names[place]).collect()
         };
-        let nodes = self.candidates.pick(ask.user_hash(), region, relays);
-        let mut list = List::new(ask, count);
-        if default {
-            list.fill_by_default(&nodes, ask.turn_only);
-        } else {
-            list.fill(&nodes, ask.kinds);
-        }
-        list.uris
+        assert_eq!(order("north", &[]), ["south", "west", "east"]);
+        let spares = ["south", "north", "east", "moon"];
+        assert_eq!(order("north", &spares), ["east", "south", "west"]);
+        assert_eq!(order("west", &spares), ["south", "north", "east"]);
     }
-}
-
-/// A list in the making: no URI twice, and no more than were asked for.
-struct List {
-    uris: Vec<TurnUri>,
-    count: usize,
-    families: [Family; 2],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl List {
-    fn new(ask: &Ask<'_>, count: usize) -> Self {
-        let by_v6 = ask.client.is_some_and(|ip| ip.to_canonical().is_ipv6());
-        Self {
-            uris: Vec::with_capacity(count),
-            count,
-            families: if by_v6 {
-                [Family::V6, Family::V4]
-            } else {
-                [Family::V4, Family::V6]
-            },
-        }
-    }
-
-    /// `stun:` and `turn:` by UDP of the first relay, `turn:` by UDP of the second, and a way through firewalls that let only
-    /// TCP pass; then whatever else there is. A list of one has no use for `stun:`.
-    fn fill_by_default(&mut self, nodes: &[&NodeView], turn_only: bool) {
-        let of = |list: &Self, place: usize, kind| {
-            let node = nodes.get(place)?;
-            list.preferred(node, kind)
-        };
-        if self.count > 1 && !turn_only {
-            self.add(of(self, 0, UriKind::Stun));
-        }
-        self.add(of(self, 0, UriKind::Udp));
-        self.add(of(self, 1, UriKind::Udp));
-        self.add(of(self, 0, UriKind::Tls).or_else(|| of(self, 0, UriKind::Tcp)));
-        for family in self.families {
-            for kind in [UriKind::Tcp, UriKind::Tls, UriKind::Udp] {
-                for node in nodes {
-                    self.add(uri(node, kind, family));
-                }
-            }
-        }
-    }
-
-    /// The kinds in the caller's order, each of two relays before the next kind, then those of further relays; at last what
-    /// the same relays have by the other family.
-    fn fill(&mut self, nodes: &[&NodeView], kinds: &[UriKind]) {
-        let places = || {
-            let pairs = nodes.chunks(2);
-            pairs.flat_map(|pair| {
-                kinds
-                    .iter()
-                    .flat_map(move |kind| pair.iter().map(move |node| (node, *kind)))
-            })
-        };
-        for (node, kind) in places() {
-            self.add(self.preferred(node, kind));
-        }
-        for (node, kind) in places() {
-            self.add(uri(node, kind, self.families[1]));
-        }
-    }
-
-    fn preferred(&self, node: &NodeView, kind: UriKind) -> Option<TurnUri> {
-        let [first, second] = self.families;
-        uri(node, kind, first).or_else(|| uri(node, kind, second))
-    }
-
-    fn add(&mut self, uri: Option<TurnUri>) {
-        if let Some(uri) = uri
-            && self.uris.len() < self.count
-            && !self.uris.contains(&uri)
-        {
-            self.uris.push(uri);
-        }
-    }
-}
-
-/// The URI of `node` for `kind`, where it has a listener for it that works.
-///
-/// `turns:` carries the node's DNS name, which its certificate is made out to. The others carry an address: it needs no
-/// resolver, and the name of a certificate that several relays share would lead to another one.
-fn uri(node: &NodeView, kind: UriKind, family: Family) -> Option<TurnUri> {
-    let (scheme, listener, transport) = match kind {
-        UriKind::Stun => (Scheme::Stun, Transport::Udp, None),
-        UriKind::Udp => (Scheme::Turn, Transport::Udp, Some(UriTransport::Udp)),
-        UriKind::Tcp => (Scheme::Turn, Transport::Tcp, Some(UriTransport::Tcp)),
-        UriKind::Tls => (Scheme::Turns, Transport::Tls, Some(UriTransport::Tcp)),
-    };
-    let mut addresses = node.listeners(listener).map(|listener| listener.address);
-    let address = addresses.find(|address| address.is_ipv4() == (family == Family::V4))?;
-    let name = node
-        .identity
-        .hostname
-        .clone()
-        .filter(|_| scheme == Scheme::Turns);
-    Some(TurnUri {
-        scheme,
-        host: name.unwrap_or_else(|| address.ip().to_string()),
-        port: Some(address.port()),
-        transport,
-    })
 }

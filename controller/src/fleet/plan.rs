@@ -3,12 +3,15 @@
 //! A plan compares the revision of everything that it rests on, so of two controllers, or two racing requests, one wins and
 //! the other plans again. Whatever relays see raises the generation in the same transaction.
 
-use turnfleet_proto::NodeId;
+use std::collections::BTreeSet;
 
+use turnfleet_proto::NodeId;
+use turnfleet_turn::Now;
+
+use super::Fleet;
 use super::node::Registration;
 use super::ports::records;
 use super::record::{Desired, NodeRecord, Record, RecordKey, TokenHash, token_hash};
-use super::{Fleet, secrets};
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
@@ -23,6 +26,8 @@ pub struct Plan {
     pub puts: Vec<Record>,
     /// Records to delete.
     pub deletes: Vec<RecordKey>,
+    /// Whether it may be written only by the controller that leads.
+    pub as_leader: bool,
 }
 
 impl Plan {
@@ -30,6 +35,26 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
+    }
+
+    /// As much of it as one transaction of so many operations takes; the rest has to be planned again.
+    #[must_use]
+    pub fn part(mut self, operations: usize) -> Self {
+        if self.puts.len() + self.deletes.len() <= operations {
+            return self;
+        }
+        let is_generation = |record: &Record| record.key() == RecordKey::Generation;
+        let (generation, mut puts): (Vec<_>, Vec<_>) =
+            self.puts.into_iter().partition(is_generation);
+        let room = operations.saturating_sub(generation.len());
+        puts.truncate(room);
+        self.deletes.truncate(room - puts.len());
+        puts.extend(generation);
+        self.puts = puts;
+        let mut written: BTreeSet<_> = self.puts.iter().map(Record::key).collect();
+        written.extend(self.deletes.iter().cloned());
+        self.compares.retain(|(key, _)| written.contains(key));
+        self
     }
 }
 
@@ -99,6 +124,12 @@ impl Fleet {
         let may_move = !same_process && registration.allocations == 0;
         let (changes, is_complete) = self.registered_ports(registration, may_move, unix)?;
         let (mut puts, deletes) = records(changes);
+        // What it runs is of another region, whatever its generation.
+        let moved = record.identity.as_ref().is_some_and(|known| {
+            self.secrets
+                .differ(&known.region, &registration.identity.region)
+        });
+        let moved = is_complete && moved;
         if is_complete && record.identity.as_ref() != Some(&registration.identity) {
             let identity = Some(registration.identity.clone());
             puts.push(Record::Node(NodeRecord {
@@ -106,7 +137,7 @@ impl Fleet {
                 ..record.clone()
             }));
         }
-        Ok(self.plan(puts, deletes))
+        Ok(self.plan_seen(puts, deletes, moved))
     }
 
     /// Keeps what the operator wants of a node.
@@ -150,29 +181,54 @@ impl Fleet {
         Ok(self.plan(puts, deletes))
     }
 
-    /// Ends what is over and replaces what is old. `random` is called where a nonce key is made.
+    /// Ends what is over, replaces what is old, and takes into use what every relay knows of: the leader's work. Keys and secrets are made of `random`,
+    /// which nobody may learn.
     #[must_use]
-    pub fn plan_upkeep(&self, unix: u64, random: impl FnOnce() -> [u8; 32]) -> Plan {
-        let changes = secrets::upkeep(&self.secrets, &self.nonce_keys, unix, random);
-        let (mut puts, mut deletes) = self.ended_quarantines(unix);
-        puts.extend(changes.puts);
-        deletes.extend(changes.deletes);
-        self.plan(puts, deletes)
+    pub fn plan_upkeep(&self, now: Now, random: [u8; 32]) -> Plan {
+        let secrets = self.secret_upkeep(now, random);
+        let nonce_keys = self.nonce_key_upkeep(now, self.generation + 1, random);
+        let (mut puts, mut deletes) = self.ended_quarantines(now.unix);
+        puts.extend(secrets.puts);
+        deletes.extend(secrets.deletes);
+        puts.extend(nonce_keys.puts);
+        deletes.extend(nonce_keys.deletes);
+        Plan {
+            as_leader: true,
+            ..self.plan(puts, deletes)
+        }
+    }
+
+    /// Whether [`Self::plan_upkeep`] has something to write. Cheap enough to be asked with every tick.
+    #[must_use]
+    pub fn is_upkeep_due(&self, now: Now) -> bool {
+        let nothing = [0; 32];
+        let (_, ended) = self.ended_quarantines(now.unix);
+        !ended.is_empty()
+            || !self.secret_upkeep(now, nothing).is_empty()
+            || !self
+                .nonce_key_upkeep(now, self.generation + 1, nothing)
+                .is_empty()
     }
 
     /// Adds the compares, and the next generation where relays see the change.
     pub(super) fn plan(&self, puts: Vec<Record>, deletes: Vec<RecordKey>) -> Plan {
+        self.plan_seen(puts, deletes, false)
+    }
+
+    /// As [`Self::plan`]; relays see the change, too, where `seen` says so.
+    fn plan_seen(&self, puts: Vec<Record>, deletes: Vec<RecordKey>, seen: bool) -> Plan {
         let mut keys: Vec<_> = puts
             .iter()
             .map(Record::key)
             .chain(deletes.iter().cloned())
             .collect();
-        let seen = keys.iter().any(relays_see);
+        let seen = seen || keys.iter().any(relays_see);
         // A grant that is released and granted anew at the same port is written, and not deleted.
         let mut plan = Plan {
             compares: Vec::new(),
             puts,
             deletes,
+            as_leader: false,
         };
         let written: Vec<_> = plan.puts.iter().map(Record::key).collect();
         plan.deletes.retain(|key| !written.contains(key));
@@ -198,10 +254,12 @@ fn relays_see(key: &RecordKey) -> bool {
     match key {
         RecordKey::Policy
         | RecordKey::Grant(..)
-        | RecordKey::Secret(_)
+        | RecordKey::Secret(..)
         | RecordKey::NonceKey(_)
         | RecordKey::User(_) => true,
         RecordKey::Epoch
+        | RecordKey::Leader
+        | RecordKey::Controller(_)
         | RecordKey::Generation
         | RecordKey::Node(_)
         | RecordKey::Desired(_)

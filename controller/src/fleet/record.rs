@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::node::Identity;
+pub use super::secrets::{SecretGeneration, SecretScope, SecretState};
 
 /// SHA-256 of a token that only its holder knows.
 pub type TokenHash = [u8; 32];
@@ -20,6 +20,10 @@ pub type Epoch = [u8; 16];
 pub enum Record {
     /// Which store this is. Generations of one epoch only rise; between two epochs they mean nothing.
     Epoch(Epoch),
+    /// The controller that leads. Written by the election, and not by plans.
+    Leader(NodeId),
+    /// A controller, as long as it lives. Written by the election, and not by plans.
+    Controller(ControllerRecord),
     /// The generation of the policy snapshot.
     Generation(u64),
     /// What the configuration says and relay nodes enforce.
@@ -50,12 +54,14 @@ impl Record {
     pub fn key(&self) -> RecordKey {
         match self {
             Self::Epoch(_) => RecordKey::Epoch,
+            Self::Leader(_) => RecordKey::Leader,
+            Self::Controller(controller) => RecordKey::Controller(controller.id.clone()),
             Self::Generation(_) => RecordKey::Generation,
             Self::Policy(_) => RecordKey::Policy,
             Self::Node(node) => RecordKey::Node(node.id.clone()),
             Self::Desired(node, _) => RecordKey::Desired(node.clone()),
             Self::Grant(grant) => grant.key(),
-            Self::Secret(secret) => RecordKey::Secret(secret.id),
+            Self::Secret(secret) => secret.key(),
             Self::NonceKey(key) => RecordKey::NonceKey(key.id),
             Self::User(user) => RecordKey::User(user.name_hash()),
             Self::ApiToken(hash, _) => RecordKey::ApiToken(*hash),
@@ -73,12 +79,14 @@ impl Record {
 )]
 pub enum RecordKey {
     Epoch,
+    Leader,
+    Controller(NodeId),
     Generation,
     Policy,
     Node(NodeId),
     Desired(NodeId),
     Grant(IpAddr, u16),
-    Secret(u32),
+    Secret(SecretScope, u32),
     NonceKey(u32),
     User(TokenHash),
     ApiToken(TokenHash),
@@ -86,18 +94,20 @@ pub enum RecordKey {
     Setting(Setting),
 }
 
-/// The texts that the controller makes at its first start and keeps sealed.
+/// The texts that the controller keeps sealed from one start to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
     /// The API token that `up` prints.
     ApiToken,
     /// The join token that `up` gives its relays.
     JoinToken,
+    /// The SHA-256 of the shared secret that a configuration named last: it is adopted once, and then rotated like any other.
+    ConfiguredSecret,
 }
 
 impl Setting {
     /// Every setting there is.
-    pub const ALL: [Self; 2] = [Self::ApiToken, Self::JoinToken];
+    pub const ALL: [Self; 3] = [Self::ApiToken, Self::JoinToken, Self::ConfiguredSecret];
 
     /// The name in the store's key.
     #[must_use]
@@ -105,6 +115,7 @@ impl Setting {
         match self {
             Self::ApiToken => "api-token",
             Self::JoinToken => "join-token",
+            Self::ConfiguredSecret => "configured-secret",
         }
     }
 }
@@ -130,6 +141,21 @@ pub struct Policy {
     pub strict_expiry: bool,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062).
     pub tcp_relaying: bool,
+}
+
+/// What a controller tells the others of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControllerRecord {
+    /// Its name.
+    pub id: NodeId,
+    /// Where relays and other controllers reach it, a URL.
+    pub grpc_url: String,
+    /// Where its HTTP API is, `host:port`.
+    pub http_address: String,
+    /// Its region.
+    pub region: String,
+    /// The version of its software.
+    pub version: String,
 }
 
 /// A relay node as the store knows it.
@@ -214,38 +240,19 @@ impl PortGrant {
     }
 }
 
-/// One generation of the shared secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretGeneration {
-    /// Rises with each generation.
-    pub id: u32,
-    /// The secret.
-    pub secret: SharedSecret,
-    /// What it is good for.
-    pub state: SecretState,
-}
-
-/// What a secret generation is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretState {
-    /// Credentials are minted with it, and accepted.
-    Active,
-    /// Credentials made with it are accepted until `accept_until` (Unix seconds).
-    Retiring {
-        /// The first second at which it is refused.
-        accept_until: u64,
-    },
-}
-
 /// A key of nonces, which the whole fleet shares.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct NonceKey {
-    /// Rises with each key; the highest signs.
+    /// Rises with each key; of those that are not staged the highest signs.
     pub id: u32,
     /// The key.
     pub key: [u8; 32],
     /// Unix seconds.
     pub created_at: u64,
+    /// Signs nothing yet.
+    pub staged: bool,
+    /// The fleet generation that brought it to the relays.
+    pub since_generation: u64,
 }
 
 impl std::fmt::Debug for NonceKey {

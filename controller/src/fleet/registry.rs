@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use turnfleet_proto::NodeId;
-use turnfleet_turn::Now;
+use turnfleet_turn::{Instant, Now};
 
-use super::capacity::{RateMeter, SaturationMeter, granted_ports, saturation};
+use super::capacity::{granted_ports, saturation};
+use super::certificate::{CertificateState, Validity};
 use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
-use super::liveness::Liveness;
-use super::node::{Identity, Incarnation, Load, Registration, Transport};
+use super::liveness::{Liveness, Word};
+use super::node::{Identity, Incarnation, Load, Registration, Transport, Vitals};
+use super::placement::weight;
 use super::port_grants::PortReport;
+use super::rates::RateMeter;
 use super::record::{Desired, NodeRecord, PortGrant};
+use super::saturation::SaturationMeter;
 use super::sightings::{Elsewhere, OwnSession};
+use super::skew::{CLOCK_LIMIT, SkewMeter, is_beyond};
+use super::uris::Uris;
+use super::vantage::{Reach, Vantage};
 use super::view::{NodeView, Probing};
-
-/// A node this full is given to nobody who can go elsewhere.
-pub(super) const FULL: f64 = 0.9;
 
 /// One node.
 #[derive(Clone, Debug)]
@@ -41,6 +45,13 @@ pub(super) struct NodeState {
     saturation: SaturationMeter,
     probe: Option<Result<(), ProbeFailure>>,
     broken: Vec<Transport>,
+    /// By which transports this controller has reached this run of the process.
+    reached: Reach,
+    skew: SkewMeter,
+    certificate: Option<Validity>,
+    /// Kept in lists by the panic rule, whatever its health.
+    pub(super) suspect: bool,
+    uris: Arc<Uris>,
 }
 
 impl NodeState {
@@ -65,12 +76,20 @@ impl NodeState {
             saturation: SaturationMeter::default(),
             probe: None,
             broken: Vec::new(),
+            reached: Reach::default(),
+            skew: SkewMeter::default(),
+            certificate: None,
+            suspect: false,
+            uris: Arc::default(),
         }
     }
 
     /// The store's record, whose identity stands for the node until it speaks itself, and is what it last said after that.
     pub(super) fn store(&mut self, record: NodeRecord) {
-        if let Some(identity) = &record.identity {
+        if let Some(identity) = &record.identity
+            && *identity != *self.identity
+        {
+            self.uris = Arc::new(Uris::new(identity));
             self.identity = Arc::new(identity.clone());
         }
         self.record = Some(record);
@@ -105,6 +124,8 @@ impl NodeState {
             self.saturation = SaturationMeter::default();
             self.probe = None;
             self.broken.clear();
+            self.reached = Reach::default();
+            self.skew = SkewMeter::default();
         }
         self.incarnation = incarnation;
     }
@@ -138,7 +159,8 @@ impl NodeState {
             self.rates.update(now.instant, load.counters);
             let granted = granted_ports(&self.grants);
             let instant = saturation(&load, self.identity.capacity, granted);
-            self.saturation.update(now.instant, instant);
+            let busy = load.cpu_permille as f64 / 1000.0;
+            self.saturation.update(now.instant, instant, busy);
         }
     }
 
@@ -169,11 +191,28 @@ impl NodeState {
         self.rates = RateMeter::default();
     }
 
-    pub(super) fn probed(&mut self, now: Now, outcome: ProbeOutcome) {
+    pub(super) fn take_vitals(&mut self, vitals: Vitals) {
+        if let Some(millis) = vitals.clock_skew_millis {
+            self.skew.update(millis);
+        }
+        self.certificate = vitals.certificate;
+    }
+
+    /// A probe ended, which amounts to `word`.
+    pub(super) fn probed(&mut self, now: Instant, outcome: ProbeOutcome, word: Word) {
         self.liveness
-            .probed(now.instant, outcome.round, outcome.result.is_ok());
-        self.probe = Some(outcome.result.map(drop));
-        self.broken = outcome.broken;
+            .probed(now, outcome.vantage, outcome.round, word);
+        if word == Word::Good && self.suspect {
+            self.liveness.pardon();
+            self.suspect = false;
+        }
+        if outcome.vantage == Vantage::HERE {
+            self.probe = Some(outcome.result.map(drop));
+            self.broken = outcome.broken;
+            for transport in outcome.reached {
+                self.reached.add(transport);
+            }
+        }
     }
 
     /// Whether clients may be sent here at all.
@@ -186,10 +225,37 @@ impl NodeState {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.saturation.saturation.instant >= FULL
+        self.saturation.saturation.full
     }
 
-    fn drains(&self) -> bool {
+    /// Whether it fails again and again.
+    pub(super) fn is_damped(&self, now: Instant) -> bool {
+        self.liveness.faults().damped_for(now).is_some()
+    }
+
+    pub(super) fn has_wrong_clock(&self) -> bool {
+        is_beyond(self.skew.millis(), CLOCK_LIMIT)
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.identity.region
+    }
+
+    /// Whether lists can carry its `turns:` for as long as they are used.
+    pub(super) fn has_long_certificate(&self, unix: u64) -> bool {
+        let by_tls = |listener: &super::node::Listener| listener.transport == Transport::Tls;
+        self.serves()
+            && self.identity.listeners.iter().any(by_tls)
+            && !self.certificate.is_some_and(|it| it.is_short(unix))
+    }
+
+    pub(super) fn certificate_state(&self, unix: u64, spared: bool) -> CertificateState {
+        self.certificate.map_or(CertificateState::Unknown, |it| {
+            CertificateState::of(it, unix, spared)
+        })
+    }
+
+    pub(super) fn drains(&self) -> bool {
         self.draining || self.desired.draining
     }
 
@@ -201,15 +267,19 @@ impl NodeState {
         }
     }
 
-    pub(super) fn view(&self, id: &NodeId, listed: bool) -> NodeView {
-        NodeView {
+    /// The node as others see it, but for what depends on the rest of the fleet.
+    pub(super) fn view(&self, id: &NodeId, now: Instant) -> NodeView {
+        let faults = self.liveness.faults();
+        let mut view = NodeView {
             id: id.clone(),
             identity: Arc::clone(&self.identity),
             incarnation: self.incarnation,
             health: self.liveness.health(),
             connected: self.liveness.is_connected(),
             draining: self.drains(),
-            listed,
+            listed: false,
+            suspect: self.suspect && !self.drains(),
+            up_to_date: false,
             grants: Arc::clone(&self.grants),
             applied_generation: self.applied_generation,
             refusal: self.refusal.clone(),
@@ -218,8 +288,20 @@ impl NodeState {
             rates: self.rates.rates,
             saturation: self.saturation.saturation,
             probe: self.probe,
+            unseen: self.liveness.is_unseen(),
             broken: self.broken.clone(),
+            reached: self.reached,
+            clock_skew_millis: self.skew.millis(),
+            damped_for: faults.damped_for(now),
+            faults: faults.count(now),
+            ramp: faults.ramp(now),
+            certificate: CertificateState::Unknown,
+            validity: self.certificate,
+            weight: 0.0,
+            uris: Arc::clone(&self.uris),
             probing: self.probing(),
-        }
+        };
+        view.weight = weight(&view);
+        view
     }
 }

@@ -1,235 +1,308 @@
-//! The generations of the shared secret and the keys of nonces: which are made, which retire, which end.
+//! The generations of the shared secret: for whom each is, what it is good for, and in what order relays try them.
 //!
-//! A secret is active (credentials are minted with it, and accepted) and then retiring (accepted until every credential made
-//! with it has ended). Nonce keys are replaced every day; the highest id signs, the one before it still verifies.
+//! A generation is staged (relays accept it, nobody mints with it), active (credentials are minted with it), retiring
+//! (accepted until every credential made with it has ended) and gone. A pinned one is accepted without an end, for
+//! applications that mint by themselves. What was revoked leaves a tombstone, by which relays find the allocations made
+//! with it. [`life`] has the steps between the states, [`plans`] what they rest on and the transactions.
 
-use std::collections::BTreeMap;
+mod life;
+mod plans;
+mod shown;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::fleet as wire;
+use turnfleet_turn::Instant;
 
-use super::record::{NonceKey, Record, RecordKey, SecretGeneration, SecretState};
+pub(super) use life::Changes;
+pub use life::{Pin, Revocation, SecretError, WEAK_SECRET_BYTES};
+pub(super) use shown::Minting;
+pub use shown::SecretView;
 
-/// Seconds that a retiring secret is still accepted: the longest ttl of a credential and two minutes of clocks and skew.
-const RETIRING_SECONDS: u64 = 86_400 + 120;
-/// Generations of the secret that relays accept at once; the oldest retiring one makes room.
-const MAX_SECRETS: usize = 32;
-/// Seconds after which a nonce key is followed by another.
-const NONCE_KEY_SECONDS: u64 = 86_400;
-/// Nonce keys that verify: the signing one and its predecessor, whose nonces ended long before it does.
-const NONCE_KEYS: usize = 2;
-/// A secret that the operator gives should not be shorter: 128 bits.
-pub const WEAK_SECRET_BYTES: usize = 16;
+/// The longest name of a region or a tenant.
+const MAX_NAME: usize = 253;
 
-pub(super) type Secrets = BTreeMap<u32, SecretGeneration>;
-pub(super) type NonceKeys = BTreeMap<u32, NonceKey>;
-
-/// Puts and deletes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes {
-    pub(super) puts: Vec<Record>,
-    pub(super) deletes: Vec<RecordKey>,
+/// Whose relays accept a generation. Its text is `fleet`, `region:NAME` or `tenant:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretScope {
+    /// Every relay.
+    Fleet,
+    /// The relays of one region.
+    Region(Box<str>),
+    /// The users of one tenant, at every relay that serves it.
+    Tenant(Box<str>),
 }
 
-/// The secret that credentials are minted with.
-pub(super) fn active(secrets: &Secrets) -> Option<&SecretGeneration> {
-    secrets
-        .values()
-        .rev()
-        .find(|secret| secret.state == SecretState::Active)
-}
-
-/// What relays shall accept: the active one first, then the retiring ones, newest first.
-pub(super) fn accepted(secrets: &Secrets) -> impl Iterator<Item = &SecretGeneration> {
-    let retiring = secrets
-        .values()
-        .rev()
-        .filter(|secret| secret.state != SecretState::Active);
-    active(secrets).into_iter().chain(retiring)
-}
-
-/// Makes `given` the active secret, or keeps the one there is, or makes one of `random`.
-pub(super) fn adopt(
-    secrets: &Secrets,
-    given: Option<&SharedSecret>,
-    unix: u64,
-    random: impl FnOnce() -> SharedSecret,
-) -> Changes {
-    let current = active(secrets);
-    let wanted = match (current, given) {
-        (Some(_), None) => return Changes::default(),
-        (Some(current), Some(given)) if current.secret == *given => return Changes::default(),
-        (_, Some(given)) => given.clone(),
-        (None, None) => random(),
-    };
-    let mut changes = Changes::default();
-    if let Some(current) = current {
-        let state = SecretState::Retiring {
-            accept_until: unix + RETIRING_SECONDS,
-        };
-        changes.puts.push(Record::Secret(SecretGeneration {
-            state,
-            ..current.clone()
-        }));
-    }
-    // A secret that comes back while it retires is not accepted twice.
-    let same = secrets.values().find(|known| known.secret == wanted);
-    changes
-        .deletes
-        .extend(same.map(|known| RecordKey::Secret(known.id)));
-    let id = secrets.keys().next_back().map_or(1, |last| last + 1);
-    changes.puts.push(Record::Secret(SecretGeneration {
-        id,
-        secret: wanted,
-        state: SecretState::Active,
-    }));
-    let retiring = secrets
-        .values()
-        .filter(|secret| secret.state != SecretState::Active);
-    let surplus = (secrets.len() + 1).saturating_sub(MAX_SECRETS);
-    let oldest = retiring
-        .take(surplus)
-        .map(|secret| RecordKey::Secret(secret.id));
-    for key in oldest {
-        if !changes.deletes.contains(&key) {
-            changes.deletes.push(key);
+impl SecretScope {
+    /// Whether the relays of `region` accept what is of this scope.
+    pub(super) fn covers(&self, region: &str) -> bool {
+        match self {
+            Self::Fleet => true,
+            Self::Region(name) => **name == *region,
+            // No relay is told of tenants.
+            Self::Tenant(_) => false,
         }
     }
-    changes
 }
 
-/// Ends retiring secrets whose time is over, and lets a nonce key follow one that is a day old.
-pub(super) fn upkeep(
-    secrets: &Secrets,
-    nonce_keys: &NonceKeys,
-    unix: u64,
-    random: impl FnOnce() -> [u8; 32],
-) -> Changes {
-    let mut changes = Changes::default();
-    let over = |secret: &&SecretGeneration| match secret.state {
-        SecretState::Active => false,
-        SecretState::Retiring { accept_until } => unix >= accept_until,
-    };
-    let over = secrets.values().filter(over);
-    changes
-        .deletes
-        .extend(over.map(|secret| RecordKey::Secret(secret.id)));
-    let newest = nonce_keys.values().next_back();
-    if newest.is_none_or(|key| unix >= key.created_at.saturating_add(NONCE_KEY_SECONDS)) {
-        let id = newest.map_or(1, |key| key.id + 1);
-        changes.puts.push(Record::NonceKey(NonceKey {
-            id,
-            key: random(),
-            created_at: unix,
-        }));
-        let kept = NONCE_KEYS - 1;
-        let ended = nonce_keys.keys().rev().skip(kept);
-        changes
-            .deletes
-            .extend(ended.map(|id| RecordKey::NonceKey(*id)));
+impl fmt::Display for SecretScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fleet => f.write_str("fleet"),
+            Self::Region(name) => write!(f, "region:{name}"),
+            Self::Tenant(name) => write!(f, "tenant:{name}"),
+        }
     }
-    changes
+}
+
+impl FromStr for SecretScope {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let fits = |name: &str| {
+            !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control)
+        };
+        match text.split_once(':') {
+            None if text == "fleet" => Ok(Self::Fleet),
+            Some(("region", name)) if fits(name) => Ok(Self::Region(name.into())),
+            Some(("tenant", name)) if fits(name) => Ok(Self::Tenant(name.into())),
+            Some(_) | None => Err(()),
+        }
+    }
+}
+
+/// One generation of the shared secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretGeneration {
+    /// Rises with each generation of whatever scope.
+    pub id: u32,
+    /// Whose relays accept it.
+    pub scope: SecretScope,
+    /// The secret; empty where it was revoked.
+    pub secret: SharedSecret,
+    /// What it is good for.
+    pub state: SecretState,
+    /// Unix seconds.
+    pub created_at: u64,
+    /// The fleet generation that brought it to the relays, or its revocation.
+    pub since_generation: u64,
+}
+
+/// What a secret generation is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretState {
+    /// Accepted; credentials are minted with it once every relay of the lists does so.
+    Staged,
+    /// Credentials are minted with it, and accepted.
+    Active,
+    /// Accepted without an end; minted with only where there is no active one.
+    Pinned,
+    /// Credentials made with it are accepted until `accept_until` (Unix seconds).
+    Retiring {
+        /// The first second at which it is refused.
+        accept_until: u64,
+    },
+    /// Refused.
+    Revoked {
+        /// Unix seconds.
+        at: u64,
+        /// Whether the allocations that were made with it end.
+        cut: bool,
+    },
+}
+
+impl SecretState {
+    /// The name in API and log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Staged => "staged",
+            Self::Active => "active",
+            Self::Pinned => "pinned",
+            Self::Retiring { .. } => "retiring",
+            Self::Revoked { .. } => "revoked",
+        }
+    }
+
+    /// Whether relays accept credentials that were made with it.
+    #[must_use]
+    pub fn is_accepted(self) -> bool {
+        !matches!(self, Self::Revoked { .. })
+    }
+
+    /// The order in which relays try.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Active => 0,
+            Self::Pinned => 1,
+            Self::Retiring { .. } => 2,
+            Self::Staged => 3,
+            Self::Revoked { .. } => 4,
+        }
+    }
+}
+
+/// Every generation that the store holds, and what is known of it besides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Secrets {
+    by_id: BTreeMap<u32, SecretGeneration>,
+    /// Since when staged ones are known here.
+    staged_since: BTreeMap<u32, Instant>,
+    /// When relays saw a credential of each last, in Unix seconds.
+    last_used: BTreeMap<u32, u64>,
+}
+
+impl Secrets {
+    pub(super) fn insert(&mut self, now: Instant, generation: SecretGeneration) {
+        if generation.state == SecretState::Staged {
+            self.staged_since.entry(generation.id).or_insert(now);
+        } else {
+            self.staged_since.remove(&generation.id);
+        }
+        self.by_id.insert(generation.id, generation);
+    }
+
+    pub(super) fn remove(&mut self, id: u32) {
+        self.by_id.remove(&id);
+        self.staged_since.remove(&id);
+        self.last_used.remove(&id);
+    }
+
+    /// A relay saw a credential of generation `id` at `unix`.
+    pub(super) fn used(&mut self, id: u32, unix: u64) {
+        if self.by_id.contains_key(&id) {
+            let last = self.last_used.entry(id).or_default();
+            *last = unix.max(*last);
+        }
+    }
+
+    pub(super) fn find(&self, id: u32) -> Option<&SecretGeneration> {
+        self.by_id.get(&id)
+    }
+
+    /// Oldest first.
+    pub(super) fn of<'a>(
+        &'a self,
+        scope: &'a SecretScope,
+    ) -> impl DoubleEndedIterator<Item = &'a SecretGeneration> {
+        self.by_id.values().filter(move |it| it.scope == *scope)
+    }
+
+    fn in_state<'a>(
+        &'a self,
+        scope: &'a SecretScope,
+        state: SecretState,
+    ) -> Option<&'a SecretGeneration> {
+        self.of(scope).rev().find(|it| it.state == state)
+    }
+
+    /// What credentials for the relays of `scope` are minted with, where there is such a thing.
+    pub(super) fn minting<'a>(&'a self, scope: &'a SecretScope) -> Option<&'a SecretGeneration> {
+        let active = self.in_state(scope, SecretState::Active);
+        match scope {
+            // Somebody has to mint for those who have nothing of their own.
+            SecretScope::Fleet => active.or_else(|| self.in_state(scope, SecretState::Pinned)),
+            SecretScope::Region(_) | SecretScope::Tenant(_) => active,
+        }
+    }
+
+    /// What the relays of `region` accept, in the order in which they try.
+    pub(super) fn accepted(&self, region: &str) -> Vec<&SecretGeneration> {
+        let covers = |it: &&SecretGeneration| it.scope.covers(region) && it.state.is_accepted();
+        let mut accepted: Vec<_> = self.by_id.values().filter(covers).collect();
+        accepted.sort_by_key(|it| (it.state.rank(), Reverse(it.id)));
+        accepted
+    }
+
+    /// Every region that credentials are minted for.
+    pub(super) fn regions(&self) -> BTreeSet<&SecretScope> {
+        let minting = |it: &&SecretGeneration| {
+            it.state == SecretState::Active && matches!(it.scope, SecretScope::Region(_))
+        };
+        self.by_id
+            .values()
+            .filter(minting)
+            .map(|it| &it.scope)
+            .collect()
+    }
+
+    /// Whether relays of the two regions are sent different secrets.
+    pub(super) fn differ(&self, one: &str, other: &str) -> bool {
+        one != other
+            && self
+                .by_id
+                .values()
+                .any(|it| it.scope.covers(one) != it.scope.covers(other))
+    }
+
+    /// The fleet generation that a relay of `region` has to run for every minted credential to be good there.
+    pub(super) fn required(&self, region: &str) -> u64 {
+        let minted = |it: &&SecretGeneration| {
+            it.scope.covers(region)
+                && self
+                    .minting(&it.scope)
+                    .is_some_and(|minting| minting.id == it.id)
+        };
+        let minted = self.by_id.values().filter(minted);
+        minted.map(|it| it.since_generation).max().unwrap_or(0)
+    }
+
+    /// The secrets of a snapshot for relays of `region`.
+    pub(super) fn wire(&self, region: &str) -> Vec<wire::SecretGeneration> {
+        use wire::secret_generation::State;
+        let state = |state| match state {
+            SecretState::Staged => (State::Staged, 0),
+            SecretState::Active => (State::Active, 0),
+            SecretState::Pinned => (State::Pinned, 0),
+            SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
+            SecretState::Revoked { .. } => (State::Unspecified, 0),
+        };
+        let accepted = self.accepted(region).into_iter();
+        accepted
+            .map(|generation| {
+                let (state, accept_until) = state(generation.state);
+                wire::SecretGeneration {
+                    id: generation.id,
+                    secret: generation.secret.as_bytes().to_vec(),
+                    accept_until,
+                    state: state.into(),
+                }
+            })
+            .collect()
+    }
+
+    /// What a snapshot says of revoked secrets.
+    pub(super) fn wire_revoked(&self, region: &str) -> Vec<wire::RevokedSecret> {
+        let revoked = |it: &SecretGeneration| match it.state {
+            SecretState::Revoked { cut, .. } if it.scope.covers(region) => {
+                Some(wire::RevokedSecret { id: it.id, cut })
+            }
+            SecretState::Revoked { .. }
+            | SecretState::Staged
+            | SecretState::Active
+            | SecretState::Pinned
+            | SecretState::Retiring { .. } => None,
+        };
+        self.by_id.values().filter_map(revoked).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn secret(text: &str) -> SharedSecret {
-        SharedSecret::new(text)
-    }
-
-    fn apply(secrets: &mut Secrets, nonce_keys: &mut NonceKeys, changes: Changes) {
-        for key in changes.deletes {
-            let gone = if let RecordKey::Secret(id) = key {
-                secrets.remove(&id).is_some()
-            } else if let RecordKey::NonceKey(id) = key {
-                nonce_keys.remove(&id).is_some()
-            } else {
-                false
-            };
-            assert!(gone, "{key:?} is there to be deleted");
+    #[test]
+    fn a_scope_reads_as_it_is_written() {
+        for text in ["fleet", "region:north", "region:a/b:c", "tenant:acme"] {
+            let scope: SecretScope = text.parse().unwrap();
+            assert_eq!(scope.to_string(), text);
         }
-        for record in changes.puts {
-            if let Record::Secret(secret) = record {
-                secrets.insert(secret.id, secret);
-            } else if let Record::NonceKey(key) = record {
-                nonce_keys.insert(key.id, key);
-            } else {
-                panic!("{record:?} is no secret");
-            }
+        for text in ["", "Fleet", "region", "region:", "zone:a", "region:a\nb"] {
+            assert_eq!(text.parse::<SecretScope>(), Err(()), "{text:?}");
         }
-    }
-
-    fn give(secrets: &mut Secrets, text: &str, unix: u64) {
-        let changes = adopt(secrets, Some(&secret(text)), unix, || {
-            panic!("one is given")
-        });
-        apply(secrets, &mut NonceKeys::new(), changes);
-    }
-
-    fn accepts(secrets: &Secrets) -> Vec<SharedSecret> {
-        accepted(secrets)
-            .map(|generation| generation.secret.clone())
-            .collect()
-    }
-
-    #[test]
-    fn one_secret_is_made_and_kept() {
-        let mut secrets = Secrets::new();
-        let made = adopt(&secrets, None, 0, || secret("made"));
-        apply(&mut secrets, &mut NonceKeys::new(), made);
-        assert_eq!(accepts(&secrets), [secret("made")]);
-        let again = adopt(&secrets, None, 9, || panic!("there is one"));
-        assert_eq!(again, Changes::default());
-    }
-
-    #[test]
-    fn a_replaced_secret_is_accepted_until_its_credentials_have_ended() {
-        let mut secrets = Secrets::new();
-        give(&mut secrets, "one", 1000);
-        give(&mut secrets, "one", 1001);
-        assert_eq!(secrets.len(), 1);
-        give(&mut secrets, "two", 2000);
-        assert_eq!(active(&secrets).unwrap().secret, secret("two"));
-        assert_eq!(accepts(&secrets), [secret("two"), secret("one")]);
-        let mut keys = NonceKeys::new();
-        let before = upkeep(&secrets, &keys, 2000 + RETIRING_SECONDS - 1, || [0; 32]);
-        assert!(!before.deletes.contains(&RecordKey::Secret(1)));
-        let over = upkeep(&secrets, &keys, 2000 + RETIRING_SECONDS, || [0; 32]);
-        apply(&mut secrets, &mut keys, over);
-        assert_eq!(accepts(&secrets), [secret("two")]);
-    }
-
-    #[test]
-    fn a_secret_that_comes_back_is_active_again() {
-        let mut secrets = Secrets::new();
-        give(&mut secrets, "one", 1000);
-        give(&mut secrets, "two", 2000);
-        give(&mut secrets, "one", 3000);
-        assert_eq!(accepts(&secrets), [secret("one"), secret("two")]);
-    }
-
-    #[test]
-    fn accepted_secrets_are_bounded() {
-        let mut secrets = Secrets::new();
-        for number in 0..100 {
-            give(&mut secrets, &number.to_string(), number);
-        }
-        assert_eq!(secrets.len(), MAX_SECRETS);
-        assert_eq!(accepts(&secrets)[1], secret("98"));
-    }
-
-    #[test]
-    fn nonce_keys_follow_each_other_daily_and_overlap() {
-        let (secrets, mut keys) = (Secrets::new(), NonceKeys::new());
-        for day in 0..5u8 {
-            let unix = u64::from(day) * NONCE_KEY_SECONDS;
-            let changes = upkeep(&secrets, &keys, unix, || [day; 32]);
-            apply(&mut Secrets::new(), &mut keys, changes);
-            let later = upkeep(&secrets, &keys, unix + NONCE_KEY_SECONDS - 1, || [99; 32]);
-            assert_eq!(later, Changes::default());
-        }
-        let keys: Vec<_> = keys.values().map(|key| key.key[0]).collect();
-        assert_eq!(keys, [3, 4]);
     }
 }

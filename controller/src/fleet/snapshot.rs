@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 
 use super::Fleet;
-use super::record::{Desired, PortGrant, SecretState};
-use super::secrets;
+use super::record::{Desired, PortGrant};
 
 impl Fleet {
     /// The snapshot of `node`; `None` where there is no such node.
@@ -21,7 +20,8 @@ impl Fleet {
         Some(wire::Snapshot {
             generation: self.generation,
             realm: policy.realm.clone(),
-            secrets: self.wire_secrets(),
+            secrets: self.secrets.wire(&identity.region),
+            revoked_secrets: self.secrets.wire_revoked(&identity.region),
             users: self
                 .users
                 .values()
@@ -33,11 +33,11 @@ impl Fleet {
                 .collect(),
             nonce_keys: self
                 .nonce_keys
-                .values()
-                .rev()
+                .iter()
                 .map(|key| wire::NonceKey {
                     id: key.id,
                     key: key.key.to_vec(),
+                    staged: key.staged,
                 })
                 .collect(),
             port_grants: held.filter_map(|grant| self.open_grant(grant)).collect(),
@@ -88,19 +88,6 @@ impl Fleet {
             not_after: grant.not_after.unwrap_or(0),
             ..wire_grant(grant.public_ip, grant.open_range()?)
         })
-    }
-
-    fn wire_secrets(&self) -> Vec<wire::SecretGeneration> {
-        secrets::accepted(&self.secrets)
-            .map(|secret| wire::SecretGeneration {
-                id: secret.id,
-                secret: secret.secret.as_bytes().to_vec(),
-                accept_until: match secret.state {
-                    SecretState::Active => 0,
-                    SecretState::Retiring { accept_until } => accept_until,
-                },
-            })
-            .collect()
     }
 }
 

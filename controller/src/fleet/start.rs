@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
 use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_turn::Now;
 
 use super::record::{
     ApiToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash, token_hash,
 };
-use super::{Fleet, Plan, secrets};
+use super::{Fleet, Plan};
 
 /// What the tokens that the controller makes are called.
 const OWN_TOKEN: &str = "turnfleet";
@@ -44,7 +46,7 @@ pub struct Fresh {
 impl Fleet {
     /// Brings the store in line with the configuration; what is there and still wanted stays as it is.
     #[must_use]
-    pub fn plan_start(&self, wishes: &Wishes, fresh: Fresh, unix: u64) -> Plan {
+    pub fn plan_start(&self, wishes: &Wishes, fresh: Fresh, now: Now) -> Plan {
         let kept = |setting, fresh| self.kept.get(&setting).cloned().unwrap_or(fresh);
         let api_token = kept(Setting::ApiToken, fresh.api_token);
         let join_token = kept(Setting::JoinToken, fresh.join_token);
@@ -60,6 +62,9 @@ impl Fleet {
             Record::Setting(Setting::JoinToken, join_token),
             Record::Setting(Setting::ApiToken, api_token),
         ];
+        let given = wishes.shared_secret.as_ref();
+        let named = given.map(secret_hash);
+        wanted.extend(named.map(|hash| Record::Setting(Setting::ConfiguredSecret, hash)));
         wanted.extend(wishes.users.iter().cloned().map(Record::User));
         let tokens = wishes.api_tokens.iter().cloned();
         wanted.extend(tokens.map(|(hash, token)| Record::ApiToken(hash, token)));
@@ -71,9 +76,13 @@ impl Fleet {
             .into_iter()
             .filter(|record| !self.holds(record))
             .collect();
-        let given = wishes.shared_secret.as_ref();
-        let secret = secrets::adopt(&self.secrets, given, unix, || fresh.shared_secret);
-        let upkeep = secrets::upkeep(&self.secrets, &self.nonce_keys, unix, || fresh.nonce_key);
+        // A secret that the configuration has named before may have been rotated since.
+        let given = given.filter(|secret| {
+            self.kept.get(&Setting::ConfiguredSecret) != Some(&secret_hash(secret))
+        });
+        let at = self.moment(now.unix);
+        let secret = self.secrets.adopt(at, given, || fresh.shared_secret);
+        let upkeep = self.nonce_key_upkeep(now, at.generation, fresh.nonce_key);
         for changes in [secret, upkeep] {
             puts.extend(changes.puts);
             deletes.extend(changes.deletes);
@@ -90,6 +99,8 @@ impl Fleet {
             Record::JoinToken(hash, name) => self.join_tokens.get(hash) == Some(name),
             Record::Setting(setting, value) => self.kept.get(setting) == Some(value),
             Record::Epoch(_)
+            | Record::Leader(_)
+            | Record::Controller(_)
             | Record::Generation(_)
             | Record::Node(_)
             | Record::Desired(..)
@@ -100,17 +111,26 @@ impl Fleet {
     }
 }
 
+/// What tells one configured secret from another.
+fn secret_hash(secret: &SharedSecret) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(secret.as_bytes());
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash)
+}
+
 /// Whether records of this kind are there exactly where the configuration asks for them.
 fn is_configured(key: &RecordKey) -> bool {
     match key {
         RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
         RecordKey::Epoch
+        | RecordKey::Leader
+        | RecordKey::Controller(_)
         | RecordKey::Generation
         | RecordKey::Policy
         | RecordKey::Node(_)
         | RecordKey::Desired(_)
         | RecordKey::Grant(..)
-        | RecordKey::Secret(_)
+        | RecordKey::Secret(..)
         | RecordKey::NonceKey(_)
         | RecordKey::Setting(_) => false,
     }

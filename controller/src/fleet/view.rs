@@ -4,16 +4,22 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use turnfleet_proto::NodeId;
-use turnfleet_proto::credentials::SharedSecret;
 
-use super::capacity::{Rates, Saturation};
+use super::certificate::{CertificateState, Validity};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
-use super::record::{ApiToken, PortGrant, TokenHash, token_hash};
+use super::rates::Rates;
+use super::record::{ApiToken, ControllerRecord, PortGrant, TokenHash, token_hash};
+use super::saturation::Saturation;
+use super::secrets::{Minting, SecretView};
 use super::sightings::ControllerId;
+use super::trend::Trends;
+use super::uris::{Names, Uris};
+use super::vantage::Reach;
 
 /// The fleet at one moment.
 #[derive(Clone, Debug)]
@@ -24,24 +30,31 @@ pub struct FleetView {
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.
     pub region: Arc<str>,
-    /// The controllers that live, this one among them, in the order of ids.
+    /// Which URIs of a list carry names where the caller does not say.
+    pub names: Names,
+    /// The regions where so much fell silent at once that it is this controller that is suspect.
+    pub panics: Vec<String>,
+    /// The controllers that live, this one among them, in the order of ids; none where the store is this one's alone.
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
     /// Ports that are nobody's until their quarantine ends.
     pub quarantined: Vec<PortGrant>,
-    pub(super) secret: SharedSecret,
+    /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
+    pub store_stale: bool,
+    /// Whether this controller does the work that one alone may do.
+    pub leads: bool,
+    /// The controller that leads; `None` for none, or where there is only one.
+    pub leader: Option<NodeId>,
+    /// Every generation of the shared secret, in the order of ids.
+    pub secrets: Arc<[SecretView]>,
+    pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) candidates: Candidates,
+    pub(super) trends: Arc<Trends>,
 }
 
 impl FleetView {
-    /// The secret that credentials are minted with.
-    #[must_use]
-    pub fn minting_secret(&self) -> &SharedSecret {
-        &self.secret
-    }
-
     /// The node of that id.
     #[must_use]
     pub fn node(&self, id: &NodeId) -> Option<&Arc<NodeView>> {
@@ -73,6 +86,15 @@ pub struct ControllerView {
     pub grpc: Arc<str>,
 }
 
+impl From<&ControllerRecord> for ControllerView {
+    fn from(record: &ControllerRecord) -> Self {
+        Self {
+            id: record.id.as_str().into(),
+            grpc: record.grpc_url.as_str().into(),
+        }
+    }
+}
+
 /// One node at one moment.
 #[derive(Clone, Debug)]
 pub struct NodeView {
@@ -90,6 +112,11 @@ pub struct NodeView {
     pub draining: bool,
     /// Whether lists may name it.
     pub listed: bool,
+    /// Whether it is listed behind all others although this controller hears nothing of it: much of its region fell silent
+    /// at once.
+    pub suspect: bool,
+    /// Whether it runs the policy that lists want.
+    pub up_to_date: bool,
     /// The ports that it holds.
     pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.
@@ -106,8 +133,26 @@ pub struct NodeView {
     pub saturation: Saturation,
     /// What the last probe found, where one has ended.
     pub probe: Option<Result<(), super::health::ProbeFailure>>,
+    /// Whether its session alone speaks for it, because the probe has never reached any node that way.
+    pub unseen: bool,
     /// Transports that the last probe found broken while others worked; lists leave them out.
     pub broken: Vec<Transport>,
+    pub(super) reached: Reach,
+    /// Milliseconds that its wall clock is ahead of the controller's; `None` where unknown.
+    pub clock_skew_millis: Option<i64>,
+    /// How long lists leave it out for failing again and again.
+    pub damped_for: Option<Duration>,
+    /// Its faults of the last ten minutes, at most four.
+    pub faults: usize,
+    /// The part of its weight that it has after a fault, in percent.
+    pub ramp: u8,
+    /// How the certificate of its TLS listeners stands.
+    pub certificate: CertificateState,
+    /// When that certificate is valid; `None` where unknown.
+    pub validity: Option<Validity>,
+    /// Its share of users is in proportion to this, among those of its region.
+    pub weight: f64,
+    pub(super) uris: Arc<Uris>,
     /// How the prober shall treat it.
     pub probing: Probing,
 }

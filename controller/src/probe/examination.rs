@@ -68,6 +68,10 @@ pub(super) struct Finding {
     pub(super) worked: Option<Transport>,
     /// The transport whose turn it was, if it failed while another one worked.
     pub(super) failed: Option<Transport>,
+    /// Transports by which an answer came, whatever it was.
+    pub(super) reached: Vec<Transport>,
+    /// Transports by which none came.
+    pub(super) missed: Vec<Transport>,
 }
 
 impl Examination {
@@ -91,7 +95,11 @@ impl Examination {
         Self {
             places,
             tls: Arc::clone(tls),
-            credential: mint(view.minting_secret(), NOBODY, now + CREDENTIAL_TTL),
+            credential: mint(
+                view.minting_secret_for([node]),
+                NOBODY,
+                now + CREDENTIAL_TTL,
+            ),
             family: if has_v4 {
                 AddressFamily::V4
             } else {
@@ -118,7 +126,8 @@ impl Examination {
             Ok(duration) => Some(Finding {
                 result: Ok(duration),
                 worked: Some(ours(place.transport)),
-                failed: None,
+                reached: vec![ours(place.transport)],
+                ..Finding::default()
             }),
             Err(Found::Nothing) => None,
             Err(Found::Failure(failure @ (ProbeFailure::NoAnswer | ProbeFailure::Connection))) => {
@@ -128,7 +137,10 @@ impl Examination {
                 failure @ (ProbeFailure::NoListener
                 | ProbeFailure::Refused(_)
                 | ProbeFailure::DataLost),
-            )) => Some(Finding::failure(failure)),
+            )) => Some(Finding {
+                reached: vec![ours(place.transport)],
+                ..Finding::failure(failure)
+            }),
         }
     }
 
@@ -159,11 +171,12 @@ impl Examination {
         let mut running = JoinSet::new();
         let mut begin = |place: &Place, after: Duration| {
             let trial = self.trial(place, Kind::Binding, limit);
+            let transport = ours(place.transport);
             running.spawn(async move {
                 tokio::time::sleep(after).await;
-                tokio::time::timeout(limit.saturating_sub(after), trial.run_timed())
-                    .await
-                    .unwrap_or(Err(Found::Failure(ProbeFailure::NoAnswer)))
+                let ended = tokio::time::timeout(limit.saturating_sub(after), trial.run_timed());
+                let no_answer = Err(Found::Failure(ProbeFailure::NoAnswer));
+                (transport, ended.await.unwrap_or(no_answer))
             });
         };
         begin(first, Duration::ZERO);
@@ -172,21 +185,33 @@ impl Examination {
             begin(other, Duration::ZERO);
         }
         let mut found = None;
+        let mut missed = Vec::new();
         // Dropping the set ends what is still running.
         while let Some(ended) = running.join_next().await {
             match ended {
-                Ok(Ok(duration)) => {
+                Ok((transport, Ok(duration))) => {
                     return Some(Finding {
                         result: Ok(duration),
-                        worked: None,
-                        failed: None,
+                        reached: vec![transport],
+                        ..Finding::default()
                     });
                 }
-                Ok(Err(Found::Failure(failure))) => found = Some(Finding::failure(failure)),
-                Ok(Err(Found::Nothing)) | Err(_) => {}
+                Ok((transport, Err(Found::Failure(failure)))) => {
+                    missed.push(transport);
+                    // A refusal says more than silence.
+                    found = Some(
+                        found
+                            .filter(|_| failure == ProbeFailure::NoAnswer)
+                            .unwrap_or(failure),
+                    );
+                }
+                Ok((_, Err(Found::Nothing))) | Err(_) => {}
             }
         }
-        found
+        found.map(|failure| Finding {
+            missed,
+            ..Finding::failure(failure)
+        })
     }
 
     /// Whether `failure` is the node's, or only that of `transport`.
@@ -195,8 +220,15 @@ impl Examination {
         transport: CoreTransport,
         failure: ProbeFailure,
     ) -> Option<Finding> {
+        let missed = |others: &[CoreTransport]| {
+            let all = std::iter::once(transport).chain(others.iter().copied());
+            all.map(ours).collect()
+        };
         let Some(other) = self.other_than(transport) else {
-            return Some(Finding::failure(failure));
+            return Some(Finding {
+                missed: missed(&[]),
+                ..Finding::failure(failure)
+            });
         };
         let trial = self.trial(other, Kind::Binding, CROSS_CHECK_TIMEOUT);
         match trial.run_timed().await {
@@ -204,8 +236,13 @@ impl Examination {
                 result: Ok(duration),
                 worked: None,
                 failed: Some(ours(transport)),
+                reached: vec![ours(other.transport)],
+                missed: missed(&[]),
             }),
-            Err(Found::Failure(_)) => Some(Finding::failure(failure)),
+            Err(Found::Failure(_)) => Some(Finding {
+                missed: missed(&[other.transport]),
+                ..Finding::failure(failure)
+            }),
             Err(Found::Nothing) => None,
         }
     }
@@ -255,8 +292,19 @@ impl Finding {
     fn failure(failure: ProbeFailure) -> Self {
         Self {
             result: Err(failure),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Finding {
+    fn default() -> Self {
+        Self {
+            result: Ok(Duration::ZERO),
             worked: None,
             failed: None,
+            reached: Vec::new(),
+            missed: Vec::new(),
         }
     }
 }

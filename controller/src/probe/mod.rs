@@ -21,8 +21,10 @@ use tokio::time::Instant;
 use turnfleet_proto::NodeId;
 
 use crate::StartError;
-use crate::config::ProbeConfig;
-use crate::fleet::{FleetView, Health, Incarnation, NodeView, ProbeOutcome, Probing, Transport};
+use crate::config::{ProbeConfig, ProbeMode};
+use crate::fleet::{
+    FleetView, Health, Incarnation, NodeView, ProbeOutcome, Probing, Transport, Vantage,
+};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
 use examination::{Examination, Finding, History};
@@ -49,7 +51,7 @@ impl Prober {
         handle: Handle,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        if !config.enabled {
+        if config.mode == ProbeMode::Off {
             return Ok(Self(None));
         }
         let schedule = Schedule {
@@ -66,7 +68,10 @@ impl Prober {
 
     /// The file of the probe's authority, if it cannot be used.
     pub(crate) fn check(config: &ProbeConfig) -> Option<StartError> {
-        let ca = config.ca.as_deref().filter(|_| config.enabled);
+        let ca = config
+            .ca
+            .as_deref()
+            .filter(|_| config.mode != ProbeMode::Off);
         trust::client_config(ca).err()
     }
 
@@ -221,8 +226,11 @@ impl Schedule {
         self.metrics
             .probed(finding.result.map_err(|failure| failure.name()));
         let outcome = ProbeOutcome {
+            vantage: Vantage::HERE,
             round,
             result: finding.result,
+            reached: finding.reached,
+            missed: finding.missed,
             broken: watched.broken.clone(),
         };
         self.handle.report_probe(&node, outcome).await;
@@ -315,15 +323,15 @@ mod tests {
         Finding {
             result: Ok(Duration::from_millis(1)),
             worked: Some(transport),
-            failed: None,
+            ..Finding::default()
         }
     }
 
     fn only_failed(transport: Transport) -> Finding {
         Finding {
             result: Ok(Duration::from_millis(1)),
-            worked: None,
             failed: Some(transport),
+            ..Finding::default()
         }
     }
 
@@ -347,8 +355,7 @@ mod tests {
     fn failed() -> Finding {
         Finding {
             result: Err(ProbeFailure::NoAnswer),
-            worked: None,
-            failed: None,
+            ..Finding::default()
         }
     }
 

@@ -1,32 +1,40 @@
 //! The fleet and the store in step: what the watch brings is folded into the fleet, what the fleet plans is committed, and
 //! nothing counts as done before it has come back by the watch.
+//!
+//! While the store does not answer, the fleet stays as it was: it is read again beside the work, and takes its place at
+//! once when that is through.
+
+mod reading;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use prost::Message as _;
-use turnfleet_proto::store::{EpochRecord, SchemaRecord};
+use tokio::time::{Instant, timeout_at};
 use turnfleet_turn::Now;
 
 use crate::error::FleetError;
 use crate::fleet::record::{Epoch, Record, RecordKey};
 use crate::fleet::{Event, Fleet, Plan, Settings};
+use crate::leader::{Fence, Leadership};
 use crate::store::{
-    Commit, Compare, Entry, Outcome, Put, Range, Revision, Sealer, Store, StoreError, Txn, Watch,
-    codec, keys,
+    Commit, Compare, Entry, Outcome, Put, Range, Revision, Sealer, Store, StoreError, Txn, codec,
+    keys,
 };
+use reading::Link;
 
-/// The version of keys and values that this code reads and writes.
-const SCHEMA: u32 = 1;
 /// How often a plan is made again after it lost against a concurrent one.
 const ATTEMPTS: u32 = 8;
+/// How long a commit may take to come back by the watch.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// The fleet with its store.
 pub(super) struct Mirror {
     store: Arc<dyn Store>,
     sealer: Sealer,
     fleet: Fleet,
-    watch: Box<dyn Watch>,
+    leadership: Leadership,
+    link: Link,
     /// The fleet holds everything up to this revision.
     seen: Revision,
 }
@@ -43,19 +51,14 @@ impl Mirror {
         epoch: Epoch,
         now: Now,
     ) -> Result<Self, StoreError> {
-        let mut range = store.range(keys::PREFIX).await?;
-        if check_schema(&range)?.is_none() {
-            write_schema(&*store, epoch).await?;
-            range = store.range(keys::PREFIX).await?;
-        }
-        let watch = store.watch(keys::PREFIX, range.revision + 1).await?;
-        let seen = range.revision;
+        let (range, watch) = reading::open(&*store, epoch).await?;
         let mut mirror = Self {
             store,
             sealer,
             fleet: Fleet::new(settings),
-            watch,
-            seen,
+            leadership: Leadership::Sole,
+            link: Link::Watching(watch),
+            seen: range.revision,
         };
         for entry in range.entries {
             mirror.fold(now, entry)?;
@@ -63,10 +66,27 @@ impl Mirror {
         Ok(mirror)
     }
 
+    /// Leaves the work of a leader to whom `leadership` names.
+    pub(super) fn follow_election(&mut self, leadership: Leadership) {
+        self.leadership = leadership;
+    }
+
     /// The fleet.
     #[must_use]
     pub(super) fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// Whether this controller does the work that one alone may do.
+    #[must_use]
+    pub(super) fn leads(&self) -> bool {
+        self.leadership.leads()
+    }
+
+    /// Whether the store does not answer, so that the fleet may be old.
+    #[must_use]
+    pub(super) fn is_stale(&self) -> bool {
+        self.link.is_reading()
     }
 
     /// Folds what did not come from the store.
@@ -80,55 +100,45 @@ impl Mirror {
     }
 
     /// Waits for a change that somebody else made, and folds it. May be dropped at any point without losing one.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn follow(&mut self, now: impl Fn() -> Now) -> Result<(), StoreError> {
-        match self.watch.next().await {
-            Ok(commit) => self.absorb(now(), commit),
-            Err(StoreError::Compacted { .. }) => self.read_again(now()).await,
-            Err(error) => Err(error),
+    pub(super) async fn follow(&mut self, now: impl Fn() -> Now) {
+        match &mut self.link {
+            Link::Watching(watch) => match watch.next().await {
+                Ok(commit) => self.absorb(now(), commit),
+                Err(error) => self.lose(&error),
+            },
+            Link::Reading(reading) => match reading.await {
+                Ok((range, watch)) => {
+                    self.link = Link::Watching(watch);
+                    self.replace(now(), range);
+                }
+                // The runtime is going down.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 
-    /// Reads the whole store again: after the watch broke, or fell behind the history.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn read_again(&mut self, now: Now) -> Result<(), StoreError> {
-        let range = self.store.range(keys::PREFIX).await?;
-        self.watch = self.store.watch(keys::PREFIX, range.revision + 1).await?;
+    /// Takes what was read anew for the whole truth.
+    fn replace(&mut self, now: Now, range: Range) {
         let there: BTreeSet<_> = range
             .entries
             .iter()
             .filter_map(|entry| keys::parse(&entry.key))
             .collect();
-        let gone: Vec<_> = self
-            .fleet
-            .keys()
-            .filter(|key| !there.contains(key))
-            .cloned()
-            .collect();
-        for key in gone {
-            let event = Event::Stored {
-                key,
-                record: None,
-                revision: range.revision,
-            };
-            self.fleet.apply(now, event);
+        let gone = self.fleet.keys().filter(|key| !there.contains(key));
+        for key in gone.cloned().collect::<Vec<_>>() {
+            self.forget(now, key, range.revision);
         }
         for entry in range.entries {
-            self.fold(now, entry)?;
+            self.fold_or_complain(now, entry);
         }
         self.seen = range.revision;
-        Ok(())
     }
 
     /// Commits what `plan` makes of the fleet, and returns when the fleet holds it. A plan that lost against a concurrent
     /// change is made again.
     ///
     /// # Errors
-    /// The plan's own, the store's, or [`FleetError::Contended`].
+    /// The plan's own, the store's, [`FleetError::NotLeader`] or [`FleetError::Contended`].
     pub(super) async fn carry_out(
         &mut self,
         now: Now,
@@ -136,56 +146,137 @@ impl Mirror {
     ) -> Result<(), FleetError> {
         for _ in 0..ATTEMPTS {
             let plan = plan(&self.fleet)?;
-            if plan.is_empty() {
+            if plan.is_empty() || self.commit(now, &plan).await? {
                 return Ok(());
-            }
-            match self.store.commit(self.txn(&plan)?).await? {
-                Outcome::Committed { revision } => {
-                    return Ok(self.catch_up(now, revision).await?);
-                }
-                Outcome::Conflict { revision, .. } => self.catch_up(now, revision).await?,
             }
         }
         Err(FleetError::Contended { attempts: ATTEMPTS })
     }
 
-    async fn catch_up(&mut self, now: Now, revision: Revision) -> Result<(), StoreError> {
-        while self.seen < revision {
-            match self.watch.next().await {
-                Ok(commit) => self.absorb(now, commit)?,
-                Err(error) if error.is_retryable() => self.read_again(now).await?,
-                Err(error) => return Err(error),
+    /// As [`Self::carry_out`], in as many transactions as the store needs: for a plan whose rest is planned again.
+    ///
+    /// # Errors
+    /// As [`Self::carry_out`].
+    pub(super) async fn carry_out_in_parts(
+        &mut self,
+        now: Now,
+        plan: impl Fn(&Fleet) -> Result<Plan, FleetError>,
+    ) -> Result<(), FleetError> {
+        let mut lost = 0;
+        while lost < ATTEMPTS {
+            let plan = plan(&self.fleet)?.part(self.store.max_operations());
+            if plan.is_empty() {
+                return Ok(());
+            }
+            if !self.commit(now, &plan).await? {
+                lost += 1;
+            }
+        }
+        Err(FleetError::Contended { attempts: ATTEMPTS })
+    }
+
+    /// Whether `plan` was written; if not, the fleet holds what it lost against.
+    async fn commit(&mut self, now: Now, plan: &Plan) -> Result<bool, FleetError> {
+        if self.is_stale() {
+            return Err(StoreError::Away.into());
+        }
+        let txn = self.txn(plan)?;
+        let outcome = match self.store.commit(txn).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // It may have been written all the same.
+                if error.is_retryable() {
+                    self.lose(&error);
+                }
+                return Err(error.into());
+            }
+        };
+        match outcome {
+            Outcome::Committed { revision } => {
+                self.catch_up(now, |mirror| mirror.seen >= revision).await?;
+                Ok(true)
+            }
+            Outcome::Conflict { revision, seen } => {
+                if seen.iter().any(|(key, _)| key == keys::LEADER) {
+                    return Err(FleetError::NotLeader);
+                }
+                self.catch_up(now, |mirror| mirror.agrees(&seen, revision))
+                    .await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the fleet holds what a lost compare saw at `revision`, or what came after it.
+    fn agrees(&self, seen: &[(String, Option<Entry>)], revision: Revision) -> bool {
+        seen.iter().all(|(path, entry)| {
+            let known = keys::parse(path).and_then(|key| self.fleet.revision(&key));
+            match entry {
+                Some(entry) => known.is_some_and(|known| known >= entry.mod_revision),
+                None => known.is_none_or(|known| known > revision),
+            }
+        })
+    }
+
+    async fn catch_up(
+        &mut self,
+        now: Now,
+        is_there: impl Fn(&Self) -> bool,
+    ) -> Result<(), StoreError> {
+        let deadline = Instant::now() + CATCH_UP;
+        while !is_there(self) {
+            if timeout_at(deadline, self.follow(|| now)).await.is_err() {
+                self.lose(&StoreError::Away);
+                return Err(StoreError::Away);
             }
         }
         Ok(())
     }
 
-    fn absorb(&mut self, now: Now, commit: Commit) -> Result<(), StoreError> {
+    /// Reads the store again, from now on beside the work: everything known stays, and is served.
+    fn lose(&mut self, error: &StoreError) {
+        if !self.is_stale() {
+            tracing::warn!(%error, cause = error.cause(), "the store failed; it is read again, and what is known is served");
+            self.link = Link::read_again(Arc::clone(&self.store));
+        }
+    }
+
+    fn absorb(&mut self, now: Now, commit: Commit) {
         let mod_revision = commit.revision;
         for change in commit.changes {
             match change.value {
-                Some(value) => self.fold(
-                    now,
-                    Entry {
+                Some(value) => {
+                    let entry = Entry {
                         key: change.key,
                         value,
                         mod_revision,
-                    },
-                )?,
+                    };
+                    self.fold_or_complain(now, entry);
+                }
                 None => {
                     if let Some(key) = keys::parse(&change.key) {
-                        let event = Event::Stored {
-                            key,
-                            record: None,
-                            revision: mod_revision,
-                        };
-                        self.fleet.apply(now, event);
+                        self.forget(now, key, mod_revision);
                     }
                 }
             }
         }
         self.seen = mod_revision;
-        Ok(())
+    }
+
+    fn forget(&mut self, now: Now, key: RecordKey, revision: Revision) {
+        let event = Event::Stored {
+            key,
+            record: None,
+            revision,
+        };
+        self.fleet.apply(now, event);
+    }
+
+    /// One damaged value shall not keep the others from being followed; what was known at its key stays.
+    fn fold_or_complain(&mut self, now: Now, entry: Entry) {
+        if let Err(error) = self.fold(now, entry) {
+            tracing::error!(%error, "a value of the store is left out");
+        }
     }
 
     fn fold(&mut self, now: Now, entry: Entry) -> Result<(), StoreError> {
@@ -204,7 +295,7 @@ impl Mirror {
         Ok(())
     }
 
-    fn txn(&self, plan: &Plan) -> Result<Txn, StoreError> {
+    fn txn(&self, plan: &Plan) -> Result<Txn, FleetError> {
         let compare = |(key, revision): &(RecordKey, Revision)| Compare {
             key: keys::path(key),
             mod_revision: *revision,
@@ -217,55 +308,20 @@ impl Mirror {
                 lease: None,
             })
         };
+        let mut compares: Vec<_> = plan.compares.iter().map(compare).collect();
+        if plan.as_leader {
+            match self.leadership.fence().ok_or(FleetError::NotLeader)? {
+                Fence::None => {}
+                Fence::Revision(fence) => compares.push(Compare {
+                    key: keys::LEADER.to_owned(),
+                    mod_revision: fence,
+                }),
+            }
+        }
         Ok(Txn {
-            compares: plan.compares.iter().map(compare).collect(),
+            compares,
             puts: plan.puts.iter().map(encode).collect::<Result<_, _>>()?,
             deletes: plan.deletes.iter().map(keys::path).collect(),
         })
     }
-}
-
-fn check_schema(range: &Range) -> Result<Option<u32>, StoreError> {
-    let Some(entry) = range.entries.iter().find(|entry| entry.key == keys::SCHEMA) else {
-        return Ok(None);
-    };
-    let damaged = |reason| StoreError::Damaged {
-        key: keys::SCHEMA.to_owned(),
-        reason,
-    };
-    let message =
-        SchemaRecord::decode(entry.value.as_slice()).map_err(|_| damaged("not a schema"))?;
-    if message.version == SCHEMA {
-        Ok(Some(message.version))
-    } else {
-        Err(damaged("written by another version of the controller"))
-    }
-}
-
-async fn write_schema(store: &dyn Store, epoch: Epoch) -> Result<(), StoreError> {
-    let version = SchemaRecord { version: SCHEMA }.encode_to_vec();
-    let txn = Txn {
-        compares: vec![Compare {
-            key: keys::SCHEMA.to_owned(),
-            mod_revision: 0,
-        }],
-        puts: vec![
-            Put {
-                key: keys::SCHEMA.to_owned(),
-                value: version,
-                lease: None,
-            },
-            Put {
-                key: keys::EPOCH.to_owned(),
-                value: EpochRecord {
-                    epoch: epoch.to_vec(),
-                }
-                .encode_to_vec(),
-                lease: None,
-            },
-        ],
-        deletes: Vec::new(),
-    };
-    // Another controller that was first has named the epoch.
-    store.commit(txn).await.map(drop)
 }

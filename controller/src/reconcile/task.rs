@@ -21,20 +21,19 @@ use crate::fleet::node::port_report;
 use crate::fleet::record::{Desired, token_hash};
 use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
-    Settings, Wishes,
+    Settings, Vitals, Wishes,
 };
+use crate::leader::Leadership;
 use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
-/// How often secrets and nonce keys are looked at, in ticks.
-const UPKEEP_TICKS: u64 = 600;
+/// The rest of the upkeep after it failed, in ticks.
+const UPKEEP_RETRY_TICKS: u64 = 50;
 /// How often the ports of connected nodes are looked at, in ticks.
 const PORTS_TICKS: u64 = 10;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
-/// The rest of the watch after the store failed, in ticks.
-const RETRY_TICKS: u64 = 10;
 /// The longest text of a relay that is kept.
 const MAX_REFUSAL: usize = 500;
 
@@ -59,8 +58,8 @@ pub struct Reconciler {
     stale: bool,
     /// And somebody should know at once.
     urgent: bool,
-    /// Ticks until the store is tried again.
-    retry_in: u64,
+    /// Ticks until the upkeep is tried again.
+    upkeep_in: u64,
 }
 
 struct Channels {
@@ -72,9 +71,13 @@ struct Channels {
 }
 
 /// What the task wakes for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, on the stack"
+)]
 enum Step {
     Request(Request),
-    Followed(Result<(), StoreError>),
+    Followed,
     Tick,
     Stop,
 }
@@ -114,10 +117,10 @@ impl Reconciler {
             join_token: random_text(&*random)?,
             nonce_key: random_bytes(&*random)?,
         };
-        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now.unix));
-        mirror.carry_out(now, plan).await?;
+        let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
+        mirror.carry_out_in_parts(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let (view, published) = watch::channel(Arc::new(mirror.fleet().view(now)));
+        let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let sent_generation = mirror.fleet().generation();
         let task = Self {
@@ -134,7 +137,7 @@ impl Reconciler {
             random,
             stale: false,
             urgent: false,
-            retry_in: 0,
+            upkeep_in: 0,
         };
         Ok((
             task,
@@ -144,6 +147,13 @@ impl Reconciler {
                 sightings: told,
             },
         ))
+    }
+
+    /// Leaves the work of a leader to whom `leadership` names; without it, it is this controller's.
+    #[must_use]
+    pub fn with_leadership(mut self, leadership: Leadership) -> Self {
+        self.mirror.follow_election(leadership);
+        self
     }
 
     /// What is known of the fleet, with what only its owner sees.
@@ -164,16 +174,13 @@ impl Reconciler {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
                 _ = ticks.tick() => Step::Tick,
-                followed = self.mirror.follow(|| clock.now()), if self.retry_in == 0 => {
-                    Step::Followed(followed)
-                }
+                () = self.mirror.follow(|| clock.now()) => Step::Followed,
                 request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
                 Step::Request(request) => self.answer_batch(request).await,
-                Step::Followed(Ok(())) => self.urgent = true,
-                Step::Followed(Err(error)) => self.recover(&error).await,
+                Step::Followed => self.urgent = true,
                 Step::Tick => {
                     tick += 1;
                     self.tick(tick).await;
@@ -332,13 +339,20 @@ impl Reconciler {
         self.mirror.apply(self.clock.now(), report);
         let before = self.standing(&session.0);
         let node = session.0.clone();
+        let now = self.clock.now();
+        let uses = heartbeat.secret_uses.iter();
+        let uses: Vec<_> = uses.map(|used| (used.id, used.last_used)).collect();
+        if !uses.is_empty() {
+            self.mirror.apply(now, Event::SecretsUsed { uses });
+        }
         self.mirror.apply(
-            self.clock.now(),
+            now,
             Event::Heartbeat {
                 session,
                 applied_generation: heartbeat.applied_generation,
                 load: heartbeat.load.map(Load::from),
                 draining: heartbeat.draining,
+                vitals: Vitals::read(&heartbeat, now.unix),
             },
         );
         self.urgent |= self.standing(&node) != before;
@@ -412,7 +426,8 @@ impl Reconciler {
         self.mirror
             .carry_out(now, |fleet| planner(fleet, now))
             .await?;
-        self.urgent = true;
+        // Whoever asked for the change finds it in the view.
+        self.publish();
         Ok(())
     }
 
@@ -427,7 +442,6 @@ impl Reconciler {
 
     async fn tick(&mut self, tick: u64) {
         let now = self.clock.now();
-        self.retry_in = self.retry_in.saturating_sub(1);
         let every_second = tick.is_multiple_of(PUBLISH_TICKS);
         if std::mem::take(&mut self.sessions_changed) || every_second {
             let seen = self.mirror.fleet().sightings(now.instant);
@@ -437,23 +451,19 @@ impl Reconciler {
         if tick.is_multiple_of(PORTS_TICKS) {
             self.look_after_ports(now).await;
         }
-        if tick.is_multiple_of(UPKEEP_TICKS) {
-            let kept = match random_bytes(&*self.random) {
-                Ok(key) => {
-                    self.mirror
-                        .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now.unix, || key)))
-                        .await
+        self.upkeep_in = self.upkeep_in.saturating_sub(1);
+        if self.upkeep_in == 0 && self.mirror.leads() && self.mirror.fleet().is_upkeep_due(now) {
+            match self.look_after(now).await {
+                Ok(()) => self.urgent = true,
+                Err(error) => {
+                    self.upkeep_in = UPKEEP_RETRY_TICKS;
+                    tracing::warn!(%error, "secrets and nonce keys could not be looked after");
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = kept {
-                tracing::warn!(%error, "secrets and nonce keys could not be looked after");
             }
         }
     }
 
-    /// After a failure of the store: everything known stays, and is served, until it can be read again.
-    /// Every controller does so for the nodes that report to it.
+    /// Moves ports by what nodes report. Every controller does so for the nodes that report to it.
     async fn look_after_ports(&mut self, now: Now) {
         let fleet = self.mirror.fleet();
         let due = |node: &&NodeId| !fleet.plan_ports(node, now.unix).is_empty();
@@ -471,13 +481,12 @@ impl Reconciler {
         }
     }
 
-    async fn recover(&mut self, error: &StoreError) {
-        tracing::warn!(%error, "the store failed, and is read again");
-        let read = self.mirror.read_again(self.clock.now()).await;
-        if let Err(error) = read {
-            tracing::warn!(%error, "the store cannot be read");
-            self.retry_in = RETRY_TICKS;
-        }
+    /// Carries out what is due by itself.
+    async fn look_after(&mut self, now: Now) -> Result<(), FleetError> {
+        let random = random_bytes(&*self.random)?;
+        self.mirror
+            .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
+            .await
     }
 
     fn publish(&mut self) {
@@ -496,12 +505,13 @@ impl Reconciler {
                 }
             }
         }
-        let view = Arc::new(fleet.view(now));
+        let view = Arc::new(view_of(&self.mirror, now));
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }
         let before = self.view.send_replace(Arc::clone(&view));
         log_changes(&before, &view);
+        log_panics(&before, &view);
     }
 
     fn tell_alternates(&self, view: &FleetView) {
@@ -517,6 +527,14 @@ impl Reconciler {
     }
 }
 
+/// What is published.
+fn view_of(mirror: &Mirror, now: Now) -> FleetView {
+    let mut view = mirror.fleet().view(now);
+    view.store_stale = mirror.is_stale();
+    view.leads = mirror.leads();
+    view
+}
+
 /// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
 fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: u64) {
     for (node, channels) in sessions {
@@ -530,6 +548,13 @@ fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: 
 }
 
 fn log_changes(before: &FleetView, after: &FleetView) {
+    for secret in &*after.secrets {
+        let old = before.secrets.iter().find(|old| old.id == secret.id);
+        if old.is_none_or(|old| old.state != secret.state) {
+            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
+            tracing::info!(id, %scope, state, "a shared secret");
+        }
+    }
     for node in &after.nodes {
         let old = before.node(&node.id);
         if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
@@ -544,6 +569,23 @@ fn log_changes(before: &FleetView, after: &FleetView) {
     }
 }
 
+fn log_panics(before: &FleetView, after: &FleetView) {
+    let only_in = |one: &FleetView, other: &FleetView| -> Vec<String> {
+        let regions = one.panics.iter().filter(|it| !other.panics.contains(it));
+        regions.cloned().collect()
+    };
+    for region in only_in(after, before) {
+        tracing::error!(
+            region,
+            "half of a region or more fell silent within 30 s: this controller may be cut off, and lists keep the silent \
+             relays behind the others for up to a minute"
+        );
+    }
+    for region in only_in(before, after) {
+        tracing::info!(region, "lists name proven relays alone again");
+    }
+}
+
 /// Random bytes: 32 of them are 256 bits.
 fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
     let mut bytes = [0; N];
@@ -553,6 +595,6 @@ fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetErr
 }
 
 /// 256 random bits in base64url.
-fn random_text(random: &dyn Random) -> Result<String, FleetError> {
+pub(super) fn random_text(random: &dyn Random) -> Result<String, FleetError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
 }

@@ -2,13 +2,13 @@
 
 use prost::Message;
 use turnfleet_proto::credentials::SharedSecret;
-use turnfleet_proto::{PortRange, store as wire};
+use turnfleet_proto::{NodeId, PortRange, store as wire};
 
 use super::keys;
 use super::{Entry, Sealer, StoreError};
 use crate::fleet::record::{
-    ApiToken, Cession, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record, RecordKey,
-    SecretGeneration, SecretState, StaticUser,
+    ApiToken, Cession, ControllerRecord, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record,
+    RecordKey, SecretGeneration, SecretState, StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
@@ -19,6 +19,8 @@ use crate::fleet::{Capacity, Identity, Listener};
 pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), StoreError> {
     let path = keys::path(&record.key());
     let bytes = match record {
+        Record::Leader(controller) => encode_leader(controller).1,
+        Record::Controller(controller) => encode_controller(controller).1,
         Record::Epoch(epoch) => wire::EpochRecord {
             epoch: epoch.to_vec(),
         }
@@ -56,6 +58,8 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 id: key.id,
                 key: key.key.to_vec(),
                 created_at: key.created_at,
+                staged: key.staged,
+                since_generation: key.since_generation,
             };
             seal(sealer, &path, &message)?
         }
@@ -98,6 +102,12 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
     };
     let reader = Reader { entry, sealer };
     let record = match key {
+        RecordKey::Leader => {
+            let message: wire::LeaderRecord = reader.plain()?;
+            let id = message.controller_id.parse();
+            Record::Leader(reader.check(id, "not the name of a controller")?)
+        }
+        RecordKey::Controller(id) => Record::Controller(reader.controller(id)?),
         RecordKey::Epoch => {
             let epoch = reader.plain::<wire::EpochRecord>()?.epoch;
             Record::Epoch(reader.check(epoch.try_into(), "an epoch has 16 bytes")?)
@@ -119,16 +129,8 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             )
         }
         RecordKey::Grant(..) => Record::Grant(reader.grant()?),
-        RecordKey::Secret(_) => Record::Secret(reader.secret()?),
-        RecordKey::NonceKey(_) => {
-            let message: wire::NonceKeyRecord = reader.sealed()?;
-            let key = reader.check(message.key.try_into(), "a nonce key has 32 bytes")?;
-            Record::NonceKey(NonceKey {
-                id: message.id,
-                key,
-                created_at: message.created_at,
-            })
-        }
+        RecordKey::Secret(..) => Record::Secret(reader.secret()?),
+        RecordKey::NonceKey(_) => Record::NonceKey(reader.nonce_key()?),
         RecordKey::User(_) => Record::User(reader.user()?),
         RecordKey::ApiToken(hash) => {
             let message: wire::ApiTokenRecord = reader.plain()?;
@@ -159,6 +161,29 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
         "the value belongs to another key",
     )?;
     Ok(Some(record))
+}
+
+/// The store key and the bytes of the leader's name.
+#[must_use]
+pub fn encode_leader(controller: &NodeId) -> (String, Vec<u8>) {
+    let message = wire::LeaderRecord {
+        controller_id: controller.to_string(),
+    };
+    (keys::LEADER.to_owned(), message.encode_to_vec())
+}
+
+/// The store key and the bytes of a controller's word on itself.
+#[must_use]
+pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
+    let message = wire::ControllerRecord {
+        controller_id: controller.id.to_string(),
+        grpc_url: controller.grpc_url.clone(),
+        http_address: controller.http_address.clone(),
+        region: controller.region.clone(),
+        version: controller.version.clone(),
+    };
+    let key = RecordKey::Controller(controller.id.clone());
+    (keys::path(&key), message.encode_to_vec())
 }
 
 fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
@@ -213,22 +238,36 @@ fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
             .collect(),
         allocations: identity.capacity.allocations,
         file_descriptors: identity.capacity.file_descriptors,
+        memory_bytes: identity.capacity.memory_bytes,
         ..bare
     }
 }
 
 fn encode_secret(secret: &SecretGeneration) -> wire::SecretRecord {
     use wire::secret_record::State;
-    let (state, accept_until) = match secret.state {
-        SecretState::Active => (State::Active, 0),
-        SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
-    };
-    wire::SecretRecord {
+    let mut record = wire::SecretRecord {
         id: secret.id,
         secret: secret.secret.as_bytes().to_vec(),
-        state: state.into(),
-        accept_until,
-    }
+        scope: secret.scope.to_string(),
+        created_at: secret.created_at,
+        since_generation: secret.since_generation,
+        ..wire::SecretRecord::default()
+    };
+    let state = match secret.state {
+        SecretState::Staged => State::Staged,
+        SecretState::Active => State::Active,
+        SecretState::Pinned => State::Pinned,
+        SecretState::Retiring { accept_until } => {
+            record.accept_until = accept_until;
+            State::Retiring
+        }
+        SecretState::Revoked { at, cut } => {
+            (record.revoked_at, record.cut) = (at, cut);
+            State::Revoked
+        }
+    };
+    record.set_state(state);
+    record
 }
 
 struct Reader<'a> {
@@ -259,6 +298,29 @@ impl Reader<'_> {
             M::decode(plaintext.as_slice()),
             "not the message that belongs here",
         )
+    }
+
+    fn controller(&self, id: NodeId) -> Result<ControllerRecord, StoreError> {
+        let message: wire::ControllerRecord = self.plain()?;
+        Ok(ControllerRecord {
+            id,
+            grpc_url: message.grpc_url,
+            http_address: message.http_address,
+            region: message.region,
+            version: message.version,
+        })
+    }
+
+    fn nonce_key(&self) -> Result<NonceKey, StoreError> {
+        let message: wire::NonceKeyRecord = self.sealed()?;
+        let key = self.check(message.key.try_into(), "a nonce key has 32 bytes")?;
+        Ok(NonceKey {
+            id: message.id,
+            key,
+            created_at: message.created_at,
+            staged: message.staged,
+            since_generation: message.since_generation,
+        })
     }
 
     fn user(&self) -> Result<StaticUser, StoreError> {
@@ -330,6 +392,7 @@ impl Reader<'_> {
             capacity: Capacity {
                 allocations: message.allocations,
                 file_descriptors: message.file_descriptors,
+                memory_bytes: message.memory_bytes,
             },
         };
         Ok(NodeRecord {
@@ -368,7 +431,13 @@ impl Reader<'_> {
         use wire::secret_record::State;
         let message: wire::SecretRecord = self.sealed()?;
         let state = match message.state() {
+            State::Staged => SecretState::Staged,
             State::Active => SecretState::Active,
+            State::Pinned => SecretState::Pinned,
+            State::Revoked => SecretState::Revoked {
+                at: message.revoked_at,
+                cut: message.cut,
+            },
             State::Retiring => SecretState::Retiring {
                 accept_until: message.accept_until,
             },
@@ -376,6 +445,9 @@ impl Reader<'_> {
         };
         Ok(SecretGeneration {
             id: message.id,
+            scope: self.check(message.scope.parse(), "the scope of a secret is not known")?,
+            created_at: message.created_at,
+            since_generation: message.since_generation,
             secret: SharedSecret::new(message.secret),
             state,
         })

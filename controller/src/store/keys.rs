@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `meta/schema` | `SchemaRecord` |
 //! | `meta/epoch` | `EpochRecord` |
+//! | `leader` | `LeaderRecord`, with the leader's lease |
+//! | `controllers/{controller}` | `ControllerRecord`, with the controller's lease |
 //! | `gen` | `GenerationRecord` |
 //! | `policy` | `PolicyRecord` |
 //! | `nodes/{node}` | `NodeRecord` |
 //! | `desired/{node}` | `DesiredRecord` |
 //! | `ports/{public ip}/{first}` | `PortGrantRecord` |
-//! | `secrets/{id}` | `SecretRecord`, sealed |
+//! | `secrets/{scope}/{id}` | `SecretRecord`, sealed |
 //! | `noncekeys/{id}` | `NonceKeyRecord`, sealed |
 //! | `users/{sha256 of the name}` | `StaticUserRecord`, sealed |
 //! | `apitokens/{sha256}` | `ApiTokenRecord` |
@@ -25,6 +27,8 @@ use crate::fleet::record::{RecordKey, Setting, TokenHash};
 pub const PREFIX: &str = "/tf/v1/";
 /// The version of keys and values.
 pub const SCHEMA: &str = "/tf/v1/meta/schema";
+/// Who leads; the revision that wrote it is the fence of the term.
+pub const LEADER: &str = "/tf/v1/leader";
 /// Which store this is.
 pub const EPOCH: &str = "/tf/v1/meta/epoch";
 
@@ -33,12 +37,14 @@ pub const EPOCH: &str = "/tf/v1/meta/epoch";
 pub fn path(key: &RecordKey) -> String {
     match key {
         RecordKey::Epoch => EPOCH.to_owned(),
+        RecordKey::Leader => LEADER.to_owned(),
+        RecordKey::Controller(id) => format!("{PREFIX}controllers/{id}"),
         RecordKey::Generation => format!("{PREFIX}gen"),
         RecordKey::Policy => format!("{PREFIX}policy"),
         RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
         RecordKey::Desired(node) => format!("{PREFIX}desired/{node}"),
         RecordKey::Grant(ip, first) => format!("{PREFIX}ports/{ip}/{first:05}"),
-        RecordKey::Secret(id) => format!("{PREFIX}secrets/{id:010}"),
+        RecordKey::Secret(scope, id) => format!("{PREFIX}secrets/{scope}/{id:010}"),
         RecordKey::NonceKey(id) => format!("{PREFIX}noncekeys/{id:010}"),
         RecordKey::User(hash) => format!("{PREFIX}users/{}", hex(hash)),
         RecordKey::ApiToken(hash) => format!("{PREFIX}apitokens/{}", hex(hash)),
@@ -56,6 +62,8 @@ pub fn parse(path: &str) -> Option<RecordKey> {
     let rest = path.strip_prefix(PREFIX)?;
     let (kind, name) = rest.split_once('/').unwrap_or((rest, ""));
     Some(match kind {
+        "leader" if name.is_empty() => RecordKey::Leader,
+        "controllers" => RecordKey::Controller(name.parse().ok()?),
         "gen" if name.is_empty() => RecordKey::Generation,
         "policy" if name.is_empty() => RecordKey::Policy,
         "nodes" => RecordKey::Node(name.parse().ok()?),
@@ -64,7 +72,10 @@ pub fn parse(path: &str) -> Option<RecordKey> {
             let (ip, first) = name.split_once('/')?;
             RecordKey::Grant(ip.parse().ok()?, first.parse().ok()?)
         }
-        "secrets" => RecordKey::Secret(name.parse().ok()?),
+        "secrets" => {
+            let (scope, id) = name.rsplit_once('/')?;
+            RecordKey::Secret(scope.parse().ok()?, id.parse().ok()?)
+        }
         "noncekeys" => RecordKey::NonceKey(name.parse().ok()?),
         "users" => RecordKey::User(unhex(name)?),
         "apitokens" => RecordKey::ApiToken(unhex(name)?),
@@ -100,19 +111,23 @@ fn unhex(text: &str) -> Option<TokenHash> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::record::token_hash;
+    use crate::fleet::record::{SecretScope, token_hash};
 
     #[test]
     fn every_key_reads_as_it_is_written() {
         for key in [
             RecordKey::Epoch,
+            RecordKey::Leader,
+            RecordKey::Controller("controller-0".parse().unwrap()),
             RecordKey::Generation,
             RecordKey::Policy,
             RecordKey::Node("relay-0".parse().unwrap()),
             RecordKey::Desired("a.b".parse().unwrap()),
             RecordKey::Grant("192.0.2.1".parse().unwrap(), 49152),
             RecordKey::Grant("2001:db8::1".parse().unwrap(), 1024),
-            RecordKey::Secret(7),
+            RecordKey::Secret(SecretScope::Fleet, 7),
+            RecordKey::Secret(SecretScope::Region("a/b:c".into()), u32::MAX),
+            RecordKey::Setting(Setting::ConfiguredSecret),
             RecordKey::NonceKey(u32::MAX),
             RecordKey::User(token_hash("a/b")),
             RecordKey::ApiToken(token_hash("x")),

@@ -8,8 +8,10 @@
 
 pub mod codec;
 mod embedded;
+mod etcd;
 pub mod keys;
 mod memory;
+pub(crate) mod open;
 mod seal;
 
 use std::time::Duration;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use embedded::{EmbeddedStore, exists, make_state_dir};
+pub use etcd::{EtcdConfig, EtcdStore};
 pub use memory::{Backup, MemoryStore};
 pub use seal::{SealError, Sealer};
 
@@ -161,6 +164,15 @@ pub enum StoreError {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// A file cannot be read.
+    #[error("the file {path} cannot be read")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The history no longer reaches back so far.
     #[error("the history before revision {oldest} is gone, and {asked} was asked for")]
     Compacted {
@@ -177,6 +189,11 @@ pub enum StoreError {
         /// The bound.
         limit: usize,
     },
+    /// The store does not answer at the moment.
+    #[error(
+        "the store does not answer: what is known is served, and nothing can be changed until it does"
+    )]
+    Away,
     /// A put names a lease that has ended.
     #[error("the lease has ended")]
     LeaseEnded,
@@ -205,15 +222,26 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The innermost reason as text, which tells an operator most.
+    pub(crate) fn cause(&self) -> String {
+        let mut inner: &dyn std::error::Error = self;
+        while let Some(source) = inner.source() {
+            inner = source;
+        }
+        inner.to_string()
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Compacted { .. } | Self::LeaseEnded => true,
+            Self::Compacted { .. } | Self::Away | Self::LeaseEnded => true,
             Self::Backend { retryable, .. } => *retryable,
-            Self::InUse { .. } | Self::TooLarge { .. } | Self::Damaged { .. } | Self::Seal(_) => {
-                false
-            }
+            Self::InUse { .. }
+            | Self::File { .. }
+            | Self::TooLarge { .. }
+            | Self::Damaged { .. }
+            | Self::Seal(_) => false,
         }
     }
 }

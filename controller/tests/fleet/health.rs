@@ -1,13 +1,11 @@
 //! Who is listed while nodes fail, drain, stay behind and come back.
 
-use std::time::Duration;
-
 use turnfleet_controller::fleet::record::{Desired, Record};
 use turnfleet_controller::fleet::{
     Ask, Ended, Event, Health, Load, ProbeOutcome, Probing, Transport,
 };
 
-use crate::stage::{Stage, id, identity};
+use crate::stage::{Stage, id, identity, outcome};
 
 #[test]
 fn a_transport_that_the_probe_found_broken_leaves_the_lists() {
@@ -16,18 +14,22 @@ fn a_transport_that_the_probe_found_broken_leaves_the_lists() {
         panic!("it is probed")
     };
     let broken = vec![Transport::Tls];
-    let outcome = ProbeOutcome {
-        round,
-        result: Ok(Duration::ZERO),
-        broken,
+    let report = |stage: &mut Stage, reached| {
+        let broken = broken.clone();
+        let outcome = ProbeOutcome {
+            reached,
+            broken,
+            ..outcome(round)
+        };
+        stage.report(0, outcome);
     };
-    stage.fleet.apply(
-        stage.now,
-        Event::Probed {
-            node: id(0),
-            outcome,
-        },
+    report(&mut stage, vec![Transport::Udp]);
+    assert_eq!(
+        stage.list(&Ask::default()).len(),
+        4,
+        "this controller has reached nobody by TLS"
     );
+    report(&mut stage, vec![Transport::Tls]);
     let list = stage.list(&Ask::default());
     assert!(
         list.len() == 3 && list.iter().all(|uri| !uri.starts_with("turns:")),

@@ -67,7 +67,8 @@ proptest! {
             stage.take(step);
             let view = stage.view();
             let serves = |node: &turnfleet_controller::fleet::NodeView| {
-                matches!(node.health, Health::Healthy | Health::Unmanaged) && !node.draining
+                let lives = matches!(node.health, Health::Healthy | Health::Unmanaged);
+                (lives || node.suspect) && !node.draining
             };
             let any = view.nodes.iter().any(|node| serves(node));
             prop_assert_eq!(!view.list(&Ask::default()).is_empty(), any);

@@ -1,7 +1,7 @@
 //! What relays are sent.
 
 use turnfleet_controller::fleet::record::{
-    NonceKey, PortGrant, Record, SecretGeneration, SecretState,
+    NonceKey, PortGrant, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_proto::PortRange;
 use turnfleet_proto::credentials::SharedSecret;
@@ -17,11 +17,17 @@ fn a_snapshot_holds_the_nodes_ports_and_the_fleets() {
         stage.store(Record::Grant(grant));
     }
     stage.store(Record::Secret(SecretGeneration {
+        scope: SecretScope::Fleet,
+        created_at: 0,
+        since_generation: 1,
         id: 2,
         secret: SharedSecret::new("south"),
         state: SecretState::Active,
     }));
     stage.store(Record::Secret(SecretGeneration {
+        scope: SecretScope::Fleet,
+        created_at: 0,
+        since_generation: 1,
         id: 1,
         secret: SharedSecret::new("north"),
         state: SecretState::Retiring {
@@ -33,6 +39,8 @@ fn a_snapshot_holds_the_nodes_ports_and_the_fleets() {
             id,
             key: [7; 32],
             created_at: 0,
+            staged: false,
+            since_generation: 1,
         }));
     }
     let snapshot = stage.fleet.snapshot(&id(1)).unwrap();

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::{
-    NodeRecord, Policy, Record, SecretGeneration, SecretState,
+    NodeRecord, Policy, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
-    Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, Listener, Load, ProbeFailure,
-    ProbeOutcome, Probing, Registration, Settings, Transport, UriKind,
+    Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, ListSettings, Listener, Load,
+    ProbeFailure, ProbeOutcome, Probing, Registration, Settings, Transport, UriKind, Vantage,
+    Vitals,
 };
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange};
@@ -44,20 +45,35 @@ pub(crate) fn identity(number: u8) -> Identity {
         capacity: Capacity {
             allocations: 1000,
             file_descriptors: 10_000,
+            memory_bytes: 0,
         },
         ..Identity::default()
     }
 }
 
 impl Stage {
-    pub(crate) fn empty() -> Self {
-        let settings = Settings {
+    pub(crate) fn settings() -> Settings {
+        Settings {
             region: "north".into(),
             ports: PortPlan {
                 range: PortRange::DYNAMIC,
                 relays_per_address: 1,
             },
-            probing: true,
+            probe: ProbeMode::Auto,
+            lists: ListSettings::default(),
+            rotate_secrets_every: None,
+        }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::with(ListSettings::default())
+    }
+
+    /// A fleet without a node whose lists are made so.
+    pub(crate) fn with(lists: ListSettings) -> Self {
+        let settings = Settings {
+            lists,
+            ..Self::settings()
         };
         let mut stage = Self {
             fleet: Fleet::new(settings),
@@ -80,8 +96,11 @@ impl Stage {
         }));
         stage.store(Record::Secret(SecretGeneration {
             id: 1,
+            scope: SecretScope::Fleet,
             secret: SharedSecret::new("north"),
             state: SecretState::Active,
+            created_at: 0,
+            since_generation: 1,
         }));
         stage
     }
@@ -121,12 +140,21 @@ impl Stage {
             identity: Some(identity.clone()),
         };
         self.store(Record::Node(record));
+        self.opens(number, identity, incarnation, self.fleet.generation());
+    }
+
+    /// The same process has another session, and runs an older policy perhaps.
+    pub(crate) fn comes_back(&mut self, number: u8, identity: Identity, applied_generation: u64) {
+        self.opens(number, identity, 1, applied_generation);
+    }
+
+    fn opens(&mut self, number: u8, identity: Identity, incarnation: u8, applied_generation: u64) {
         self.sessions += 1;
         let registration = Box::new(Registration {
             id: id(number),
             incarnation: [incarnation; 16],
             identity,
-            applied_generation: self.fleet.generation(),
+            applied_generation,
             allocations: 0,
         });
         let event = Event::SessionOpened {
@@ -141,16 +169,15 @@ impl Stage {
         else {
             return;
         };
-        let result = if good {
-            Ok(Duration::ZERO)
+        let outcome = if good {
+            outcome(round)
         } else {
-            Err(ProbeFailure::NoAnswer)
+            no_answer(round)
         };
-        let outcome = ProbeOutcome {
-            round,
-            result,
-            broken: Vec::new(),
-        };
+        self.report(number, outcome);
+    }
+
+    pub(crate) fn report(&mut self, number: u8, outcome: ProbeOutcome) {
         self.fleet.apply(
             self.now,
             Event::Probed {
@@ -161,6 +188,11 @@ impl Stage {
     }
 
     pub(crate) fn heartbeat(&mut self, number: u8, applied_generation: u64, load: Load) {
+        self.beat(number, applied_generation, load, Vitals::default());
+    }
+
+    /// A heartbeat that says more of the node.
+    pub(crate) fn beat(&mut self, number: u8, applied_generation: u64, load: Load, vitals: Vitals) {
         let session = self.session(number);
         let load = Some(load);
         let draining = false;
@@ -171,6 +203,7 @@ impl Stage {
                 applied_generation,
                 load,
                 draining,
+                vitals,
             },
         );
     }
@@ -226,5 +259,34 @@ pub(crate) fn first_choice(view: &FleetView, user: &str) -> String {
         count: Some(1),
         ..Ask::default()
     };
-    view.list(&ask)[0].host.clone()
+    host(view.list(&ask)[0]).to_owned()
+}
+
+/// The host of `scheme:host:port?transport=..`.
+pub(crate) fn host(uri: &str) -> &str {
+    let (_, rest) = uri.split_once(':').unwrap();
+    let (place, _) = rest.split_once('?').unwrap_or((rest, ""));
+    place.rsplit_once(':').unwrap().0
+}
+
+/// A good probe by UDP.
+pub(crate) fn outcome(round: u64) -> ProbeOutcome {
+    ProbeOutcome {
+        vantage: Vantage::HERE,
+        round,
+        result: Ok(Duration::ZERO),
+        reached: vec![Transport::Udp],
+        missed: Vec::new(),
+        broken: Vec::new(),
+    }
+}
+
+/// A probe by UDP that nobody answered.
+pub(crate) fn no_answer(round: u64) -> ProbeOutcome {
+    ProbeOutcome {
+        result: Err(ProbeFailure::NoAnswer),
+        reached: Vec::new(),
+        missed: vec![Transport::Udp],
+        ..outcome(round)
+    }
 }

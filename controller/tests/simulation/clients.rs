@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use turnfleet_controller::fleet::{Ask, UriKind};
+use turnfleet_proto::TurnUri;
 
 use crate::chance::Chance;
 use crate::relay::Answer;
@@ -47,20 +48,26 @@ impl Client {
             ..Ask::default()
         });
         let credential = site.credential(&world, &view, &self.user);
+        let secret = view.minting_secret().clone();
+        let unsettled = world.secrets.borrow().are_unsettled();
         // Some allocate at once, some long after they were given the list.
         if self.chance.one_in(4) {
             self.chance.pause(100, 20_000).await;
         } else {
             self.chance.pause(1, 100).await;
         }
-        for uri in uris {
-            let Some(relay) = world.relay_at(&uri.host) else {
+        for uri in uris.iter() {
+            let host = uri.parse::<TurnUri>().unwrap().host;
+            let Some(relay) = world.relay_at(&host) else {
                 world.broken(format_args!("a list leads to {uri}, where no relay is"));
                 return;
             };
             match relay.allocate(&world, &credential) {
                 Answer::Allocated => {
                     world.allocations.set(world.allocations.get() + 1);
+                    return;
+                }
+                Answer::Unauthorized if unsettled || world.secrets.borrow().is_revoked(&secret) => {
                     return;
                 }
                 Answer::Unauthorized => {

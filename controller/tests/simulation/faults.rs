@@ -22,6 +22,10 @@ enum Fault {
     Deaf,
     /// An operator drains a relay for a while.
     Drain,
+    /// An operator rotates the shared secret.
+    Rotation,
+    /// An operator revokes one.
+    Revocation,
 }
 
 /// What happens to a relay's process.
@@ -65,7 +69,7 @@ enum OfStore {
 }
 
 /// Each as likely as it is often named.
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 26] = [
     Fault::Relay(OfRelay::Crash),
     Fault::Relay(OfRelay::Crash),
     Fault::Relay(OfRelay::Crash),
@@ -88,6 +92,10 @@ const FAULTS: [Fault; 22] = [
     Fault::Deaf,
     Fault::Deaf,
     Fault::Drain,
+    Fault::Rotation,
+    Fault::Rotation,
+    Fault::Rotation,
+    Fault::Revocation,
 ];
 
 /// Lets things go wrong for the stormy part of the run; returns when all of it is over and mended.
@@ -132,6 +140,15 @@ impl Storm {
             Fault::Store(fault) => self.store(fault).await,
             Fault::Deaf => self.deaf().await,
             Fault::Drain => self.drain().await,
+            Fault::Rotation | Fault::Revocation if !self.world.plan.rotations => {}
+            Fault::Rotation => {
+                let site = self.any_site();
+                crate::secrets::rotate(&self.world, &site, &mut self.chance).await;
+            }
+            Fault::Revocation => {
+                let site = self.any_site();
+                crate::secrets::revoke(&self.world, &site, &mut self.chance).await;
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::time::{Instant, interval};
 use turnfleet_controller::fleet::FleetView;
 
 use crate::relay::Relay;
+use crate::secrets;
 use crate::site::{Live, Site};
 use crate::world::World;
 
@@ -61,6 +62,7 @@ pub(crate) async fn watch(world: Rc<World>) {
             relay.sweep(&world);
         }
         ports_have_one_owner(&world);
+        secrets::revoked_ones_are_refused(&world);
         for site in &world.sites {
             if let Some(live) = site.live() {
                 let view = live.handle.view();
@@ -88,6 +90,11 @@ fn ports_have_one_owner(world: &World) {
 
 /// I2: what a controller mints at this moment is accepted by every relay that it lists.
 fn credentials_are_accepted(world: &World, site: &Site, view: &FleetView) {
+    let secrets = world.secrets.borrow();
+    // A controller that is cut off from the store does not know of a revocation yet.
+    if secrets.are_unsettled() || secrets.is_revoked(view.minting_secret()) {
+        return;
+    }
     let credential = site.credential(world, view, "anybody");
     for node in view.nodes.iter().filter(|node| node.listed) {
         let Some(relay) = world.relay(&node.id) else {
@@ -136,28 +143,31 @@ fn lists_are_not_empty(world: &World, site: &Site, live: &Live, view: &FleetView
 }
 
 /// After a calm: every relay has a session and the latest policy, and every controller lists every one.
-pub(crate) fn all_is_well(world: &World) {
+///
+/// # Errors
+/// With what is not well.
+pub(crate) fn all_is_well(world: &World) -> Result<(), String> {
     let mut generation = None;
     for site in &world.sites {
-        let Some(live) = site.live() else {
-            world.broken(format_args!("{} does not serve after the calm", site.name));
-            return;
-        };
+        let name = &site.name;
+        let live = site.live();
+        let live = live.ok_or_else(|| format!("{name} does not serve after the calm"))?;
         let view = live.handle.view();
-        if *generation.get_or_insert(view.generation) != view.generation {
-            world.broken(format_args!(
-                "{} is at generation {}, another one at {generation:?}",
-                site.name, view.generation
+        let first = *generation.get_or_insert(view.generation);
+        if first != view.generation {
+            let own = view.generation;
+            return Err(format!(
+                "{name} is at generation {own}, another one at {first}"
             ));
         }
         for relay in &world.relays {
             let node = view.node(&relay.id);
-            let well = node.is_some_and(|node| node.listed || node.draining);
-            if !well {
-                let health = node.map(|node| node.health.name());
-                world.broken(format_args!(
-                    "{} does not list {} after the calm ({health:?})",
-                    site.name, relay.id
+            // One that failed again and again is left out for ten minutes.
+            if !node.is_some_and(|node| node.listed || node.damped_for.is_some()) {
+                let health = node.map(|node| (node.health.name(), node.draining));
+                let id = &relay.id;
+                return Err(format!(
+                    "{name} does not list {id} after the calm ({health:?})"
                 ));
             }
         }
@@ -167,10 +177,11 @@ pub(crate) fn all_is_well(world: &World) {
         let session = state.run.as_ref().and_then(|run| run.session);
         let running = state.run.as_ref().map_or(0, |run| run.generation);
         if session.is_none() || Some(running) != generation {
-            world.broken(format_args!(
+            return Err(format!(
                 "{} has session {session:?} and generation {running} of {generation:?} after the calm",
                 relay.id
             ));
         }
     }
+    Ok(())
 }

@@ -7,18 +7,29 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// A process. Clones are the same one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Process(Rc<ProcessState>);
 
 #[derive(Default)]
 struct ProcessState {
     stopped: Cell<bool>,
+    /// Since when it has not been stopped.
+    resumed: Cell<Option<Instant>>,
     sleepers: RefCell<Vec<Waker>>,
     tasks: RefCell<Vec<AbortHandle>>,
     /// Above so many tasks those that have ended are forgotten.
     crowd: Cell<usize>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        let state = ProcessState::default();
+        state.resumed.set(Some(Instant::now()));
+        Self(Rc::new(state))
+    }
 }
 
 impl Process {
@@ -52,6 +63,7 @@ impl Process {
     /// SIGCONT.
     pub(crate) fn resume(&self) {
         self.0.stopped.set(false);
+        self.0.resumed.set(Some(Instant::now()));
         for sleeper in self.0.sleepers.take() {
             sleeper.wake();
         }
@@ -59,6 +71,11 @@ impl Process {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.0.stopped.get()
+    }
+
+    /// Since when it has run without being stopped; `None` while it is stopped.
+    pub(crate) fn resumed(&self) -> Option<Instant> {
+        (!self.is_stopped()).then(|| self.0.resumed.get())?
     }
 
     /// SIGKILL.

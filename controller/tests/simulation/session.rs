@@ -256,6 +256,7 @@ fn hello(relay: &Relay, run: &Run) -> wire::Hello {
         capacity: Some(wire::Capacity {
             allocations: 10_000,
             file_descriptors: 10_000,
+            ..wire::Capacity::default()
         }),
         applied_generation: run.generation,
         allocations: u64::try_from(run.allocations.len()).unwrap(),
@@ -283,6 +284,10 @@ fn heartbeat_of(relay: &Relay) -> FromNode {
         return FromNode::Heartbeat(wire::Heartbeat::default());
     };
     let usage = run.ledger.usage();
+    let credential = state.disk.credential.as_ref();
+    let kept = (state.disk.snapshot.as_ref())
+        .filter(|(owner, _)| Some(owner) == credential)
+        .map(|(_, snapshot)| snapshot.generation);
     FromNode::Heartbeat(wire::Heartbeat {
         applied_generation: run.generation,
         load: Some(wire::Load {
@@ -293,6 +298,9 @@ fn heartbeat_of(relay: &Relay) -> FromNode {
             ..wire::Load::default()
         }),
         draining: run.draining,
+        kept_generation: kept.unwrap_or(0),
+        port_uses: run.port_uses(),
+        ..wire::Heartbeat::default()
     })
 }
 

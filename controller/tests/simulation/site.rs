@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, timeout};
-use turnfleet_controller::fleet::{Ended, FleetView, ProbeFailure, ProbeOutcome, Probing};
+use turnfleet_controller::fleet::{
+    Ended, FleetView, ProbeFailure, ProbeOutcome, Probing, Transport, Vantage,
+};
 use turnfleet_controller::reconcile::{Clock, Handle, Random, Reconciler, Session, Surroundings};
 use turnfleet_proto::NodeId;
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
@@ -300,9 +302,17 @@ struct Examination {
 impl Examination {
     async fn run(self, site: &Site, world: &World, handle: &Handle) {
         let result = self.result(site, world).await;
+        let by_udp = vec![Transport::Udp];
+        let (reached, missed) = match result {
+            Err(ProbeFailure::NoAnswer | ProbeFailure::Connection) => (Vec::new(), by_udp),
+            Ok(_) | Err(_) => (by_udp, Vec::new()),
+        };
         let outcome = ProbeOutcome {
+            vantage: Vantage::HERE,
             round: self.round,
             result,
+            reached,
+            missed,
             broken: Vec::new(),
         };
         handle.report_probe(&self.node, outcome).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use turnfleet_controller::store::{
     Commit, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Trouble {
     pub(crate) away: u32,
     /// Calls take up to so many milliseconds.
     pub(crate) slow: u64,
+    /// Calls take no time at all.
+    pub(crate) instant: bool,
     /// One call in so many loses its answer; zero for none.
     pub(crate) loses_answers: usize,
 }
@@ -42,6 +44,8 @@ struct Shared {
 struct State {
     chance: Chance,
     trouble: Trouble,
+    /// When something was wrong last.
+    troubled: Instant,
     /// Raised to break every watch.
     breaks: u64,
 }
@@ -51,6 +55,7 @@ impl StoreWay {
         let state = State {
             chance,
             trouble: Trouble::default(),
+            troubled: Instant::now(),
             breaks: 0,
         };
         let shared = Shared {
@@ -64,12 +69,33 @@ impl StoreWay {
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Trouble)) {
-        change(&mut self.state().trouble);
+        let mut state = self.state();
+        change(&mut state.trouble);
+        state.troubled = Instant::now();
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
+    /// Since when nothing has been wrong.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        let state = self.state();
+        let Trouble {
+            away,
+            slow,
+            loses_answers,
+            instant: _,
+        } = state.trouble;
+        match away > 0 || slow > 0 || loses_answers > 0 {
+            true => Instant::now(),
+            false => state.troubled,
+        }
+    }
+
     pub(crate) fn break_watches(&self) {
-        self.state().breaks += 1;
+        let mut state = self.state();
+        state.breaks += 1;
+        state.troubled = Instant::now();
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
@@ -81,6 +107,9 @@ impl StoreWay {
     async fn travel(&self) -> Result<(), StoreError> {
         let (delay, away) = {
             let mut state = self.state();
+            if state.trouble.instant {
+                return Ok(());
+            }
             let slow = state.trouble.slow.max(4);
             (state.chance.millis(1, slow), state.trouble.away > 0)
         };
@@ -171,7 +200,7 @@ struct LateWatch {
     watch: Box<dyn Watch>,
     breaks: u64,
     /// On its way.
-    waiting: Option<(tokio::time::Instant, Commit)>,
+    waiting: Option<(Instant, Commit)>,
 }
 
 #[async_trait]
@@ -200,8 +229,11 @@ impl Watch for LateWatch {
                     () = changed => {}
                     commit = self.watch.next() => {
                         let mut state = self.way.state();
-                        let slow = state.trouble.slow.max(4);
-                        let due = tokio::time::Instant::now() + state.chance.millis(1, slow);
+                        let late = match state.trouble {
+                            Trouble { instant: true, .. } => Duration::ZERO,
+                            Trouble { slow, .. } => state.chance.millis(1, slow.max(4)),
+                        };
+                        let due = Instant::now() + late;
                         self.waiting = Some((due, commit?));
                     }
                 }

@@ -11,15 +11,16 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
-use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::Policy;
-use turnfleet_controller::fleet::{Settings, Wishes};
+use turnfleet_controller::fleet::{ListSettings, Settings, Wishes};
 use turnfleet_controller::store::{MemoryStore, Sealer};
 use turnfleet_proto::{NodeId, PortRange};
 use turnfleet_turn::{Instant as Moment, Now};
 
 use crate::chance::Chance;
 use crate::relay::Relay;
+use crate::secrets::Secrets;
 use crate::site::Site;
 use crate::storage::StoreWay;
 use crate::trace::Trace;
@@ -45,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) stormy: Duration,
     /// Virtual time without any, after which everything must be well.
     pub(crate) calm: Duration,
+    /// Whether operators rotate and revoke shared secrets.
+    pub(crate) rotations: bool,
     /// Milliseconds between two faults at most.
     pub(crate) fault_gap: u64,
     /// Milliseconds between two clients at most.
@@ -73,6 +76,7 @@ pub(crate) struct World {
     pub(crate) wishes: Wishes,
     /// The relay that holds each relayed port.
     pub(crate) ports: RefCell<BTreeMap<(IpAddr, u16), usize>>,
+    pub(crate) secrets: RefCell<Secrets>,
     pub(crate) allocations: Cell<u64>,
     key_file: PathBuf,
     trace: RefCell<Trace>,
@@ -104,6 +108,7 @@ impl World {
             settings: settings(plan),
             wishes: wishes(),
             ports: RefCell::default(),
+            secrets: RefCell::default(),
             allocations: Cell::default(),
             key_file,
             trace: RefCell::new(Trace::new()),
@@ -160,6 +165,7 @@ impl World {
     /// Lets every relay be a member before anything begins, as in a fleet that has run for long.
     async fn join_all(self: &Rc<Self>) {
         let first = &self.sites[0];
+        first.way.change(|trouble| trouble.instant = true);
         first.start(self);
         let live = loop {
             match first.live() {
@@ -171,6 +177,17 @@ impl World {
             session::join(relay, &live.handle).await;
         }
         first.kill(self);
+        first.way.change(|trouble| trouble.instant = false);
+    }
+
+    /// An order that its operator has given up waiting for may have been carried out after the one that took it back.
+    async fn undrain_all(&self) {
+        let Some(live) = self.sites[0].live() else {
+            return;
+        };
+        for relay in &self.relays {
+            let _ = live.handle.undrain(&relay.id).await;
+        }
     }
 
     async fn live(self: &Rc<Self>, chance: &mut Chance) {
@@ -191,8 +208,19 @@ impl World {
         sleep(Duration::from_secs(5)).await;
         faults::rage(self, chance.fork()).await;
         self.note(format_args!("calm"));
-        sleep(self.plan.calm).await;
-        invariants::all_is_well(self);
+        sleep(self.plan.calm / 3).await;
+        self.undrain_all().await;
+        sleep(self.plan.calm * 2 / 3).await;
+        // What an operator began last may be under way.
+        for _ in 0..20 {
+            if invariants::all_is_well(self).is_ok() {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        if let Err(what) = invariants::all_is_well(self) {
+            self.broken(format_args!("{what}"));
+        }
     }
 }
 
@@ -242,7 +270,9 @@ fn settings(plan: Plan) -> Settings {
             range: PortRange::DYNAMIC,
             relays_per_address: u32::try_from(plan.sharing).unwrap(),
         },
-        probing: true,
+        probe: ProbeMode::On,
+        lists: ListSettings::default(),
+        rotate_secrets_every: None,
     }
 }
 

@@ -41,6 +41,7 @@ impl KeySource for Keys {
                 key: LongTermKey::derive(username, &self.realm, &password),
                 user: user.clone(),
                 expires_at: Some(parsed.expires_at),
+                key_id: 0,
             });
         }
     }
@@ -134,6 +135,7 @@ fn server(snapshot: &Snapshot) -> Server {
             ..Limits::default()
         },
         tcp_relaying: TcpRelaying::Off,
+        revoked_keys: Vec::new(),
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

@@ -14,7 +14,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use turnfleet_controller::Controller;
-use turnfleet_controller::config::{Config, RawConfig};
+use turnfleet_controller::config::{Config, ProbeMode, RawConfig};
 use turnfleet_controller::fleet::NodeView;
 use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::controller_message::Message as Down;
@@ -38,7 +38,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A controller without a probe: sessions alone decide who is listed.
     pub(crate) fn new() -> Self {
-        Self::with(|raw| raw.probe.enabled = false)
+        Self::with(|raw| raw.probe.mode = ProbeMode::Off)
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut RawConfig)) -> Self {
@@ -227,7 +227,6 @@ impl Node {
         self.say(Up::Heartbeat(Heartbeat {
             applied_generation: generation,
             load: Some(Load::default()),
-            draining: false,
             ..Heartbeat::default()
         }))
         .await;
@@ -260,6 +259,7 @@ pub(crate) fn hello(id: &str, transports: &[Transport], address: SocketAddr) -> 
         capacity: Some(Capacity {
             allocations: 1000,
             file_descriptors: 4096,
+            ..Capacity::default()
         }),
         ..Hello::default()
     }

@@ -128,6 +128,9 @@ pub struct Capacity {
     pub allocations: u64,
     #[prost(uint64, tag = "2")]
     pub file_descriptors: u64,
+    /// Zero where unknown.
+    #[prost(uint64, tag = "3")]
+    pub memory_bytes: u64,
 }
 /// Sent every two seconds; counters are cumulative since the start of the incarnation, so a lost report loses nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -138,11 +141,21 @@ pub struct Heartbeat {
     pub load: ::core::option::Option<Load>,
     #[prost(bool, tag = "3")]
     pub draining: bool,
-    /// The generation of the snapshot that a restart of the node would begin with, at most the applied one; zero for none.
+    /// The generations of the shared secret that somebody has authenticated with since the last report of this session; the
+    /// first one names all that this process knows of.
+    #[prost(message, repeated, tag = "10")]
+    pub secret_uses: ::prost::alloc::vec::Vec<SecretUse>,
+    /// The node's wall clock, milliseconds since the Unix epoch; zero where it does not say.
     #[prost(uint64, tag = "20")]
+    pub wall_millis: u64,
+    /// The certificate that its TLS listeners show; absent where it has none.
+    #[prost(message, optional, tag = "21")]
+    pub tls_certificate: ::core::option::Option<CertificateValidity>,
+    /// The generation of the snapshot that a restart of the node would begin with, at most the applied one; zero for none.
+    #[prost(uint64, tag = "30")]
     pub kept_generation: u64,
     /// One for each public address that the node ever had ports of.
-    #[prost(message, repeated, tag = "21")]
+    #[prost(message, repeated, tag = "31")]
     pub port_uses: ::prost::alloc::vec::Vec<PortUse>,
 }
 /// The ports of one public address.
@@ -158,6 +171,22 @@ pub struct PortUse {
     /// Where the node may open ports.
     #[prost(message, repeated, tag = "4")]
     pub open: ::prost::alloc::vec::Vec<PortRange>,
+}
+/// Unix seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateValidity {
+    #[prost(uint64, tag = "1")]
+    pub not_before: u64,
+    #[prost(uint64, tag = "2")]
+    pub not_after: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecretUse {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Unix seconds, by the node's clock.
+    #[prost(uint64, tag = "2")]
+    pub last_used: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Load {
@@ -185,6 +214,11 @@ pub struct Load {
     pub requests_rejected: u64,
     #[prost(uint64, tag = "12")]
     pub authentication_failures: u64,
+    #[prost(uint64, tag = "13")]
+    pub memory_bytes: u64,
+    /// How busy the busiest of its threads that relay is, in thousandths of one processor.
+    #[prost(uint32, tag = "14")]
+    pub busiest_shard_permille: u32,
 }
 /// The node's word on a snapshot: applied, or refused with the reason while `running_generation` goes on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -243,7 +277,11 @@ pub struct Snapshot {
     /// The rules of the default tenant, which everybody belongs to.
     #[prost(message, optional, tag = "9")]
     pub tenant: ::core::option::Option<TenantRules>,
+    /// Generations of the shared secret that were revoked: `secrets` holds none of them.
+    #[prost(message, repeated, tag = "20")]
+    pub revoked_secrets: ::prost::alloc::vec::Vec<RevokedSecret>,
 }
+/// Every generation of the list is accepted. Ids are unique in the fleet, whatever the scope.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretGeneration {
     #[prost(uint32, tag = "1")]
@@ -253,6 +291,69 @@ pub struct SecretGeneration {
     /// Unix seconds; zero means without an end.
     #[prost(uint64, tag = "3")]
     pub accept_until: u64,
+    #[prost(enumeration = "secret_generation::State", tag = "4")]
+    pub state: i32,
+}
+/// Nested message and enum types in `SecretGeneration`.
+pub mod secret_generation {
+    /// The order in which a node tries them. The unspecified one stands for any, in the order of the list.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        /// Credentials are minted with it.
+        Active = 1,
+        /// Accepted without an end, for applications that mint with a secret of their own.
+        Pinned = 2,
+        /// Accepted until `accept_until`.
+        Retiring = 3,
+        /// Nobody mints with it before every node of the lists runs the snapshot that brings it.
+        Staged = 4,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Active => "STATE_ACTIVE",
+                Self::Pinned => "STATE_PINNED",
+                Self::Retiring => "STATE_RETIRING",
+                Self::Staged => "STATE_STAGED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_ACTIVE" => Some(Self::Active),
+                "STATE_PINNED" => Some(Self::Pinned),
+                "STATE_RETIRING" => Some(Self::Retiring),
+                "STATE_STAGED" => Some(Self::Staged),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedSecret {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Allocations that were made with its credentials end, once for each process.
+    #[prost(bool, tag = "2")]
+    pub cut: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StaticUser {
@@ -265,7 +366,7 @@ pub struct StaticUser {
     #[prost(bytes = "vec", tag = "3")]
     pub key_sha256: ::prost::alloc::vec::Vec<u8>,
 }
-/// The key with the highest id signs, all of them verify.
+/// Of the keys that are not staged the one with the highest id signs; all of them verify.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NonceKey {
     #[prost(uint32, tag = "1")]
@@ -273,6 +374,9 @@ pub struct NonceKey {
     /// 32 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub key: ::prost::alloc::vec::Vec<u8>,
+    /// Signs nothing yet: a nonce has to be good at every node from the beginning.
+    #[prost(bool, tag = "3")]
+    pub staged: bool,
 }
 /// Both ends belong to the range.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -12,6 +12,28 @@ pub struct EpochRecord {
     #[prost(bytes = "vec", tag = "1")]
     pub epoch: ::prost::alloc::vec::Vec<u8>,
 }
+/// leader: written by the controller that leads, once in its term, with its lease.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaderRecord {
+    #[prost(string, tag = "1")]
+    pub controller_id: ::prost::alloc::string::String,
+}
+/// controllers/{controller_id}: with the controller's lease.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ControllerRecord {
+    #[prost(string, tag = "1")]
+    pub controller_id: ::prost::alloc::string::String,
+    /// <http://host:port,> or https.
+    #[prost(string, tag = "2")]
+    pub grpc_url: ::prost::alloc::string::String,
+    /// host:port.
+    #[prost(string, tag = "3")]
+    pub http_address: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub version: ::prost::alloc::string::String,
+}
 /// gen: raised in the transaction of every change that relay nodes see.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GenerationRecord {
@@ -43,6 +65,8 @@ pub struct NodeRecord {
     pub allocations: u64,
     #[prost(uint64, tag = "10")]
     pub file_descriptors: u64,
+    #[prost(uint64, tag = "15")]
+    pub memory_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeListener {
@@ -114,7 +138,7 @@ pub struct PortGrantRecord {
     #[prost(uint64, tag = "9")]
     pub quarantined_until: u64,
 }
-/// secrets/{id}, noncekeys/{id}, users/{sha256 of the name in hex}, settings/{name}: sealed by AES-256-GCM, the store key
+/// secrets/{scope}/{id}, noncekeys/{id}, users/{sha256 of the name in hex}, settings/{name}: sealed by AES-256-GCM, the store key
 /// as associated data.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SealedRecord {
@@ -123,18 +147,35 @@ pub struct SealedRecord {
     #[prost(bytes = "vec", tag = "2")]
     pub ciphertext: ::prost::alloc::vec::Vec<u8>,
 }
-/// The plaintext of secrets/{id}.
+/// The plaintext of secrets/{scope}/{id}.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretRecord {
+    /// Unique in the fleet.
     #[prost(uint32, tag = "1")]
     pub id: u32,
+    /// Empty once it was revoked.
     #[prost(bytes = "vec", tag = "2")]
     pub secret: ::prost::alloc::vec::Vec<u8>,
     #[prost(enumeration = "secret_record::State", tag = "3")]
     pub state: i32,
-    /// Unix seconds; zero means without an end.
+    /// Unix seconds, of a retiring one.
     #[prost(uint64, tag = "4")]
     pub accept_until: u64,
+    /// `fleet`, `region:NAME` or `tenant:NAME`.
+    #[prost(string, tag = "5")]
+    pub scope: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(uint64, tag = "6")]
+    pub created_at: u64,
+    /// The fleet generation that brought it to the relays.
+    #[prost(uint64, tag = "7")]
+    pub since_generation: u64,
+    /// Unix seconds, of a revoked one.
+    #[prost(uint64, tag = "8")]
+    pub revoked_at: u64,
+    /// Whether relays end the allocations that were made with a revoked one.
+    #[prost(bool, tag = "9")]
+    pub cut: bool,
 }
 /// Nested message and enum types in `SecretRecord`.
 pub mod secret_record {
@@ -154,6 +195,9 @@ pub mod secret_record {
         Unspecified = 0,
         Active = 1,
         Retiring = 2,
+        Staged = 3,
+        Pinned = 4,
+        Revoked = 5,
     }
     impl State {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -165,6 +209,9 @@ pub mod secret_record {
                 Self::Unspecified => "STATE_UNSPECIFIED",
                 Self::Active => "STATE_ACTIVE",
                 Self::Retiring => "STATE_RETIRING",
+                Self::Staged => "STATE_STAGED",
+                Self::Pinned => "STATE_PINNED",
+                Self::Revoked => "STATE_REVOKED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -173,6 +220,9 @@ pub mod secret_record {
                 "STATE_UNSPECIFIED" => Some(Self::Unspecified),
                 "STATE_ACTIVE" => Some(Self::Active),
                 "STATE_RETIRING" => Some(Self::Retiring),
+                "STATE_STAGED" => Some(Self::Staged),
+                "STATE_PINNED" => Some(Self::Pinned),
+                "STATE_REVOKED" => Some(Self::Revoked),
                 _ => None,
             }
         }
@@ -188,6 +238,12 @@ pub struct NonceKeyRecord {
     /// Unix seconds.
     #[prost(uint64, tag = "3")]
     pub created_at: u64,
+    /// Signs nothing yet.
+    #[prost(bool, tag = "4")]
+    pub staged: bool,
+    /// The fleet generation that brought it to the relays.
+    #[prost(uint64, tag = "5")]
+    pub since_generation: u64,
 }
 /// The plaintext of users/{sha256 of the name in hex}.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

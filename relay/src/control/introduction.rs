@@ -1,9 +1,11 @@
 //! What a node says of itself when a session begins.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use turnfleet_proto::certificate::Certificate;
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::listener::Transport as WireTransport;
 use turnfleet_turn::Transport;
@@ -23,6 +25,9 @@ pub(crate) struct Introduction {
     pub(crate) public_ips: Vec<std::net::IpAddr>,
     pub(crate) allocations: u32,
     pub(crate) file_descriptors: u64,
+    pub(crate) memory_bytes: u64,
+    /// The certificate as TLS listeners show it.
+    pub(crate) shown: Option<Arc<Certificate>>,
 }
 
 impl Introduction {
@@ -45,10 +50,20 @@ impl Introduction {
             capacity: Some(fleet::Capacity {
                 allocations: self.allocations.into(),
                 file_descriptors: self.file_descriptors,
+                memory_bytes: self.memory_bytes,
             }),
             applied_generation,
             allocations,
         }
+    }
+
+    /// When the certificate of TLS listeners is valid.
+    pub(super) fn certificate_validity(&self) -> Option<fleet::CertificateValidity> {
+        let (not_before, not_after) = self.shown.as_ref()?.validity()?;
+        Some(fleet::CertificateValidity {
+            not_before,
+            not_after,
+        })
     }
 
     /// The DNS name that `turns:` URIs carry.
@@ -98,6 +113,8 @@ mod tests {
             public_ips: Vec::new(),
             allocations: 1,
             file_descriptors: 2,
+            memory_bytes: 3,
+            shown: None,
         };
         let expected = Some("relay.example.org".to_owned());
         assert_eq!(introduction.hostname(), expected);

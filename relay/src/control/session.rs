@@ -3,11 +3,12 @@
 //! It never gives up: whatever ends it, it is opened again after a pause, with the next controller. Meanwhile the node
 //! serves by the last snapshot.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, watch};
@@ -201,6 +202,7 @@ impl Session {
         let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
         tokio::pin!(first_snapshot);
         let mut settled = false;
+        let mut uses = BTreeMap::new();
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -227,8 +229,8 @@ impl Session {
                         self.status.connected(&uri.to_string());
                     }
                 }
-                _ = heartbeat.tick() => say(&outgoing, self.heartbeat())?,
-                Ok(()) = draining.changed() => say(&outgoing, self.heartbeat())?,
+                _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
+                Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
                     farewell(outgoing, incoming).await;
@@ -300,9 +302,21 @@ impl Session {
         }
     }
 
-    fn heartbeat(&self) -> FromNode {
-        FromNode::Heartbeat(self.serving.heartbeat())
+    /// The report; `uses` is what the session has heard of the secrets' uses.
+    fn heartbeat(&self, uses: &mut BTreeMap<u32, u64>) -> FromNode {
+        FromNode::Heartbeat(fleet::Heartbeat {
+            wall_millis: unix_millis(),
+            tls_certificate: self.introduction.certificate_validity(),
+            secret_uses: self.serving.secret_uses(uses),
+            ..self.serving.heartbeat()
+        })
     }
+}
+
+/// Milliseconds since the Unix epoch; zero where the clock is before it.
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
 /// Resolves when the node stops.

@@ -1,3 +1,7 @@
+use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
+use turnfleet_turn::{Candidate, Candidates, Now};
+
 use super::*;
 
 fn local() -> LocalPolicy {
@@ -15,6 +19,7 @@ fn local() -> LocalPolicy {
         allocations: 1000,
         connections: 14,
         tcp_low_peer_ports: false,
+        secret_uses: Arc::default(),
     }
 }
 
@@ -22,7 +27,7 @@ fn snapshot() -> fleet::Snapshot {
     fleet::Snapshot {
         generation: 7,
         realm: "turnfleet.local".into(),
-        secrets: vec![secret("north", 0), secret("south", 1000)],
+        secrets: vec![secret(2, "north", 0), secret(1, "south", 1000)],
         users: vec![fleet::StaticUser {
             username: "1500:both".into(),
             key: vec![9; 16],
@@ -35,16 +40,16 @@ fn snapshot() -> fleet::Snapshot {
             fleet: vec![port_grant("203.0.113.1", 50000, 50009)],
             ..fleet::PeerPolicy::default()
         }),
-        limits: None,
-        tenant: None,
+        ..fleet::Snapshot::default()
     }
 }
 
-fn secret(secret: &str, accept_until: u64) -> fleet::SecretGeneration {
+fn secret(id: u32, secret: &str, accept_until: u64) -> fleet::SecretGeneration {
     fleet::SecretGeneration {
-        id: 1,
+        id,
         secret: secret.into(),
         accept_until,
+        ..fleet::SecretGeneration::default()
     }
 }
 
@@ -53,6 +58,7 @@ fn nonce_key(id: u32) -> fleet::NonceKey {
     fleet::NonceKey {
         id,
         key: vec![byte; 32],
+        staged: false,
     }
 }
 
@@ -202,8 +208,8 @@ fn what_does_not_fit_is_refused_with_its_field() {
     refused(|s| s.generation = 0, "generation");
     refused(|s| s.realm.clear(), "realm");
     refused(|s| s.realm = "a\nb".into(), "realm");
-    refused(|s| s.secrets = vec![secret("", 0)], "secrets");
-    refused(|s| s.secrets = vec![secret("a", 0); 33], "33 entries");
+    refused(|s| s.secrets = vec![secret(1, "", 0)], "secrets");
+    refused(|s| s.secrets = vec![secret(1, "a", 0); 65], "65 entries");
     refused(|s| s.users[0].key.clear(), "16 bytes");
     refused(|s| s.users[0].key_sha256.truncate(31), "32 bytes");
     refused(|s| s.users.push(s.users[0].clone()), "named twice");
@@ -260,4 +266,72 @@ fn tcp_is_relayed_where_the_controller_says_so_and_to_low_ports_where_the_node_d
     assert_eq!(compiled(rules(false), true), TcpRelaying::Off);
     assert_eq!(compiled(rules(true), false), TcpRelaying::On);
     assert_eq!(compiled(rules(true), true), TcpRelaying::OnWithLowPorts);
+}
+
+#[test]
+fn secrets_are_tried_by_state_and_then_newest_first() {
+    use fleet::secret_generation::State;
+    let states = [
+        (7, State::Staged),
+        (1, State::Retiring),
+        (3, State::Pinned),
+        (5, State::Retiring),
+        (2, State::Pinned),
+        (6, State::Active),
+    ];
+    let mut snapshot = snapshot();
+    snapshot.secrets = states
+        .map(|(id, state)| fleet::SecretGeneration {
+            state: state.into(),
+            ..secret(id, "north", 0)
+        })
+        .to_vec();
+    let found = candidates_by(PasswordAlgorithm::Md5, &snapshot, "1500:alice", 0);
+    let ids: Vec<_> = found.iter().map(|found| found.key_id).collect();
+    assert_eq!(ids, [6, 3, 2, 5, 1, 7]);
+}
+
+#[test]
+fn a_staged_nonce_key_verifies_and_does_not_sign() {
+    let mut snapshot = snapshot();
+    snapshot.nonce_keys[1].staged = true;
+    let server = compile(&snapshot, &local()).unwrap().policy.server;
+    assert_eq!(server.nonce_keys, [[2; 32], [1; 32], [3; 32]]);
+}
+
+#[test]
+fn allocations_end_with_what_was_revoked_for_that_only() {
+    let mut snapshot = snapshot();
+    let revoked = |id, cut| fleet::RevokedSecret { id, cut };
+    snapshot.revoked_secrets = vec![revoked(3, true), revoked(4, false)];
+    let server = compile(&snapshot, &local()).unwrap().policy.server;
+    assert_eq!(server.revoked_keys, [3]);
+}
+
+#[test]
+fn what_is_used_is_reported_once_and_outlives_a_snapshot() {
+    let local = local();
+    let used_at = |snapshot: &fleet::Snapshot, id, unix| {
+        let now = Now {
+            unix,
+            ..Now::default()
+        };
+        let compiled = compile(snapshot, &local).unwrap();
+        compiled.policy.keys.used(id, now);
+    };
+    let mut snapshot = snapshot();
+    let mut reported = std::collections::BTreeMap::new();
+    assert_eq!(local.secret_uses.report(&mut reported), []);
+    used_at(&snapshot, 1, 1000);
+    used_at(&snapshot, 0, 1001);
+    let first = fleet::SecretUse {
+        id: 1,
+        last_used: 1000,
+    };
+    assert_eq!(local.secret_uses.report(&mut reported), [first]);
+    assert_eq!(local.secret_uses.report(&mut reported), []);
+    assert_eq!(local.secret_uses.report(&mut Default::default()), [first]);
+    snapshot.secrets.remove(1);
+    used_at(&snapshot, 1, 1002);
+    assert_eq!(local.secret_uses.report(&mut Default::default()), []);
 }

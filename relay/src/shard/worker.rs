@@ -372,6 +372,9 @@ impl Shard {
         if !Arc::ptr_eq(&current, &self.policy) {
             self.policy = Arc::clone(&current);
             self.server.apply_policy(Arc::clone(&self.policy.server));
+            while self.server.close_revoked(self.now) {
+                self.settle();
+            }
         }
         drop(current);
         let alternates = self.control.alternates.load();

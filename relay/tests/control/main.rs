@@ -53,11 +53,12 @@ fn snapshot(generation: u64) -> Snapshot {
         secrets: vec![SecretGeneration {
             id: 1,
             secret: "north".into(),
-            accept_until: 0,
+            ..SecretGeneration::default()
         }],
         nonce_keys: vec![NonceKey {
             id: 1,
             key: vec![7; 32],
+            ..NonceKey::default()
         }],
         port_grants: vec![PortGrant {
             public_ip: "127.0.0.1".into(),

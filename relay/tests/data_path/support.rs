@@ -47,6 +47,7 @@ impl KeySource for OneUser {
                 key: LongTermKey::derive(USERNAME, REALM, PASSWORD),
                 user: None,
                 expires_at: None,
+                key_id: 0,
             });
         }
     }
@@ -68,6 +69,7 @@ pub(crate) fn policy(max_allocations: u32) -> RelayPolicy {
                 ..Limits::default()
             },
             tcp_relaying: TcpRelaying::On,
+            revoked_keys: Vec::new(),
         }),
         keys: Box::new(OneUser),
     }

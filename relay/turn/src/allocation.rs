@@ -61,9 +61,17 @@ pub(crate) struct Owner {
     /// The part of the username that counts against the limit per user.
     pub(crate) user: Option<Range<u16>>,
     /// Read by requests only, never by data.
-    pub(crate) key: Box<LongTermKey>,
+    pub(crate) key: Box<OwnerKey>,
     /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
     pub(crate) expires_at: u64,
+}
+
+/// The key that an allocation keeps.
+#[derive(Debug)]
+pub(crate) struct OwnerKey {
+    pub(crate) key: LongTermKey,
+    /// What the key was made from; zero for what is never asked for.
+    pub(crate) id: u32,
 }
 
 /// One relayed transport address.
@@ -135,6 +143,10 @@ impl Want {
 }
 
 impl Owner {
+    pub(crate) fn key(&self) -> &LongTermKey {
+        &self.key.key
+    }
+
     /// The user that counts against limits.
     pub(crate) fn user(&self) -> Option<&str> {
         let range = self.user.as_ref()?;

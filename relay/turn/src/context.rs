@@ -18,6 +18,10 @@ pub trait KeySource {
     /// names. Nothing is added for a username that nobody has; the core then spends the same effort on a key that fits
     /// nobody.
     fn candidates(&self, username: &str, now: Now, out: &mut Candidates);
+
+    /// A request was signed with a key of this [`Candidate::key_id`]: for those who count what is still used. On the path of
+    /// every authentic request, so it may not wait.
+    fn used(&self, _key_id: u32, _now: Now) {}
 }
 
 /// One key that may have signed the request, and what it stands for.
@@ -29,6 +33,9 @@ pub struct Candidate {
     pub user: Option<Range<usize>>,
     /// Seconds since the Unix epoch at which the credential ends; `None` for static users.
     pub expires_at: Option<u64>,
+    /// Names what the key was made from, for [`KeySource::used`] and [`crate::policy::Policy::revoked_keys`]; zero for what
+    /// is never asked for.
+    pub key_id: u32,
 }
 
 /// A bounded list of candidates: each one costs an HMAC, so their number is the price of a bad password.
@@ -39,8 +46,8 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// At most this many keys are tried for one request.
-    pub const MAX: usize = 40;
+    /// At most this many keys are tried for one request: a static user's, 32 of the fleet's secrets and 32 of a region's.
+    pub const MAX: usize = 65;
 
     /// An empty list for keys that `algorithm` has made.
     #[must_use]
@@ -72,6 +79,7 @@ impl Candidates {
             key: LongTermKey::derive_with(self.algorithm, username, realm, password),
             user: Some(0..username.len()),
             expires_at: None,
+            key_id: 0,
         })
     }
 

@@ -147,16 +147,19 @@ pub enum CloseReason {
     SocketFailed,
     /// The relay stops, or its drain deadline passed.
     Shutdown,
+    /// The secret that its credential was made with was revoked.
+    Revoked,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Refreshed,
         Self::Expired,
         Self::ClientGone,
         Self::SocketFailed,
         Self::Shutdown,
+        Self::Revoked,
     ];
 
     /// The metric label.
@@ -168,6 +171,7 @@ impl CloseReason {
             Self::ClientGone => "client_gone",
             Self::SocketFailed => "socket_failed",
             Self::Shutdown => "shutdown",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -82,10 +82,12 @@ pub struct Policy {
     pub limits: Limits,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062). Those that they have outlive a change.
     pub tcp_relaying: TcpRelaying,
+    /// The [`crate::Candidate::key_id`] of keys whose allocations end, see [`crate::Server::close_revoked`].
+    pub revoked_keys: Vec<u32>,
 }
 
 impl Policy {
-    /// A policy with one nonce key, nonces that are good for an hour, the default limits, and no TCP relaying.
+    /// A policy with one nonce key, nonces that are good for an hour, the default limits, no TCP relaying, and nothing revoked.
     #[must_use]
     pub fn new(realm: &str, nonce_key: [u8; 32], peer_filter: PeerFilter) -> Self {
         Self {
@@ -95,6 +97,7 @@ impl Policy {
             peer_filter,
             limits: Limits::default(),
             tcp_relaying: TcpRelaying::Off,
+            revoked_keys: Vec::new(),
         }
     }
 }
@@ -108,6 +111,7 @@ impl fmt::Debug for Policy {
             .field("peer_filter", &self.peer_filter)
             .field("limits", &self.limits)
             .field("tcp_relaying", &self.tcp_relaying)
+            .field("revoked_keys", &self.revoked_keys)
             .finish()
     }
 }

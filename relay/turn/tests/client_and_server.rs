@@ -31,6 +31,7 @@ impl KeySource for OneUser {
                 key: LongTermKey::derive_with(out.algorithm(), "user", REALM, "pass"),
                 user: None,
                 expires_at: None,
+                key_id: 0,
             });
         }
     }
@@ -270,6 +271,7 @@ fn server() -> Server {
         peer_filter: PeerFilter::new(PeerRules::default()),
         limits: Limits::default(),
         tcp_relaying: TcpRelaying::Off,
+        revoked_keys: Vec::new(),
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

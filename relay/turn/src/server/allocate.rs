@@ -8,7 +8,7 @@ use super::auth::Credential;
 use super::granting::write_success;
 use super::request::Request;
 use crate::addr::AddressFamily;
-use crate::allocation::{Allocation, DEFAULT_LIFETIME, Owner, Pending};
+use crate::allocation::{Allocation, DEFAULT_LIFETIME, Owner, OwnerKey, Pending};
 use crate::channels::Channels;
 use crate::counters::{Flow, Limit};
 use crate::decision::{Decision, DropReason};
@@ -84,7 +84,10 @@ impl Server {
         let owner = Owner {
             username: credential.username.into(),
             user: credential.user.clone(),
-            key: Box::new(credential.key.clone()),
+            key: Box::new(OwnerKey {
+                key: credential.key.clone(),
+                id: credential.key_id,
+            }),
             expires_at: credential.expires_at,
         };
         // (10) The quota is the user's; (11) what the relay lacks another may have.

@@ -32,6 +32,8 @@ pub(super) struct Credential<'a> {
     pub(super) key: LongTermKey,
     /// Unix seconds at which it ends; `u64::MAX` for a static user's.
     pub(super) expires_at: u64,
+    /// What the key was made from.
+    pub(super) key_id: u32,
 }
 
 impl Server {
@@ -97,14 +99,16 @@ impl Server {
         let strict = self.policy.limits.strict_expiry;
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
             && !(strict && ended(owner.expires_at))
-            && owner.key.algorithm() == algorithm
-            && message.verify_integrity(&owner.key)
+            && owner.key().algorithm() == algorithm
+            && message.verify_integrity(owner.key())
         {
+            context.keys.used(owner.key.id, request.now);
             return Some(Credential {
                 username,
                 user: owner.user.clone(),
-                key: LongTermKey::clone(&owner.key),
+                key: owner.key().clone(),
                 expires_at: owner.expires_at,
+                key_id: owner.key.id,
             });
         }
         self.candidates.restart(algorithm);
@@ -125,6 +129,7 @@ impl Server {
         if (makes || strict) && ended(expires_at) {
             return None;
         }
+        context.keys.used(candidate.key_id, request.now);
         Some(Credential {
             username,
             user: candidate
@@ -133,6 +138,7 @@ impl Server {
                 .and_then(|range| user_range(range, username)),
             key: candidate.key.clone(),
             expires_at,
+            key_id: candidate.key_id,
         })
     }
 

@@ -108,7 +108,7 @@ impl Server {
         let mut message = Vec::with_capacity(96);
         answer.error(
             reject,
-            Some(&allocation.owner.key),
+            Some(allocation.owner.key()),
             &mut message,
             |writer| {
                 if let Some(alternate) = elsewhere {
@@ -169,5 +169,5 @@ pub(super) fn write_success(allocation: &Allocation, closing: Closing, out: &mut
         writer.address_error_code(family, code);
     }
     writer.xor_mapped_address(allocation.client.client);
-    answer.finish(writer, Some(&allocation.owner.key));
+    answer.finish(writer, Some(allocation.owner.key()));
 }

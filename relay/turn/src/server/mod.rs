@@ -60,7 +60,7 @@ const ENDED_AT_ONCE: usize = 1024;
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
-/// `set_alternates` and `close_some` carry the operator's will. `poll_*` ask what is to be done, and are called after any of
+/// `set_alternates`, `close_some` and `close_revoked` carry the operator's will. `poll_*` ask what is to be done, and are called after any of
 /// the others.
 pub struct Server {
     config: Config,
@@ -88,6 +88,8 @@ pub struct Server {
     alternates: Arc<Alternates>,
     /// Whether clients have ever been allowed TCP relayed transport addresses: some may have them.
     speaks_tcp: bool,
+    /// The policy has revoked keys, and nobody has looked for their allocations.
+    revoking: bool,
 }
 
 impl fmt::Debug for Server {
@@ -137,6 +139,7 @@ impl Server {
             draining: false,
             alternates: Arc::default(),
             speaks_tcp: policy.tcp_relaying != TcpRelaying::Off,
+            revoking: false,
             config,
             policy,
             ledger,
@@ -308,6 +311,7 @@ impl Server {
     pub fn apply_policy(&mut self, policy: Arc<Policy>) {
         self.nonces = NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime);
         self.speaks_tcp |= policy.tcp_relaying != TcpRelaying::Off;
+        self.revoking |= policy.revoked_keys != self.policy.revoked_keys;
         self.policy = policy;
         self.close_refused_connections();
     }

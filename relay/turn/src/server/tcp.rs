@@ -209,7 +209,7 @@ impl Server {
             let mut message = Vec::with_capacity(64);
             let mut writer = answer.success(&mut message);
             writer.connection_id(id);
-            answer.finish(writer, Some(&allocation.owner.key));
+            answer.finish(writer, Some(allocation.owner.key()));
             let to = allocation.client;
             self.commands.push_back(Command::Send { to, message });
         }
@@ -252,7 +252,7 @@ impl Server {
             self.counters
                 .count_reject(RequestMethod::Connect, Reject::ConnectionFailed);
             let mut message = Vec::with_capacity(96);
-            let key = &allocation.owner.key;
+            let key = allocation.owner.key();
             answer.error(Reject::ConnectionFailed, Some(key), &mut message, |_| {});
             let to = allocation.client;
             self.commands.push_back(Command::Send { to, message });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use turnfleet_turn::policy::Limits;
+use turnfleet_turn::CloseReason;
+use turnfleet_turn::policy::{Limits, TcpRelaying};
 
 use crate::support::{Caller, Net, PEER, START_UNIX, Setup, assert_challenge};
 
@@ -93,4 +94,48 @@ fn a_shorter_bound_ends_sessions_that_have_lasted_longer() {
     assert_eq!(caller.refresh(&mut net, None).lifetime(), 1);
     net.advance_seconds(1);
     net.assert_idle();
+}
+
+#[test]
+fn revoked_keys_end_exactly_the_allocations_that_were_made_with_them() {
+    let mut net = Net::new();
+    net.keys.set("alice", &["first", "second"]);
+    let mut callers: Vec<Caller> = (0..6)
+        .map(|number| {
+            let mut caller = Caller::new(&mut net, &format!("192.0.2.1:{}", 5000 + number));
+            caller.password = ["first", "second"][number % 2].into();
+            caller.allocated(&mut net);
+            caller
+        })
+        .collect();
+    net.change_policy(|policy| policy.revoked_keys = vec![2, 7]);
+    assert!(!net.server.close_revoked(net.now), "three are few");
+    net.obey();
+    assert_eq!(net.server.counters().closed(CloseReason::Revoked), 3);
+    for (number, caller) in callers.iter_mut().enumerate() {
+        let code = [200, 437][number % 2];
+        assert_eq!(caller.refresh(&mut net, None).code(), code, "{number}");
+    }
+    // What has been looked for once is not looked for again.
+    callers[1].allocated(&mut net);
+    net.change_policy(|policy| policy.tcp_relaying = TcpRelaying::On);
+    assert!(!net.server.close_revoked(net.now));
+    assert_eq!(net.server.counters().allocations(), 4);
+}
+
+#[test]
+fn whoever_authenticates_uses_the_key_that_fits() {
+    let mut net = Net::new();
+    net.keys.set("alice", &["first", "second"]);
+    let mut caller = Caller::new(&mut net, "192.0.2.1:5000");
+    caller.password = "second".into();
+    caller.allocated(&mut net);
+    assert_eq!(net.keys.used.take(), [2]);
+    // A live allocation knows its key, whether it is still given to others or not.
+    net.keys.set("alice", &[]);
+    assert_eq!(caller.refresh(&mut net, None).code(), 200);
+    assert_eq!(net.keys.used.take(), [2]);
+    caller.password = "third".into();
+    assert_challenge(&caller.refresh(&mut net, None), 401);
+    assert_eq!(net.keys.used.take(), []);
 }

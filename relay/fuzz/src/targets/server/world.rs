@@ -86,6 +86,7 @@ impl KeySource for Accounts {
                 key: LongTermKey::derive_with(out.algorithm(), user, REALM, password),
                 user: Some(0..user.len()),
                 expires_at: None,
+                key_id: 0,
             });
         }
     }
@@ -468,6 +469,7 @@ fn policy(hosts: &[IpAddr], tcp_relaying: TcpRelaying) -> Policy {
             ..Limits::default()
         },
         tcp_relaying,
+        revoked_keys: Vec::new(),
     }
 }
 

@@ -90,6 +90,7 @@ impl Net {
             peer_filter: filter(&granted),
             limits: setup.limits,
             tcp_relaying: setup.tcp_relaying,
+            revoked_keys: Vec::new(),
         };
         let config = Config {
             shard: ShardId(setup.shard),

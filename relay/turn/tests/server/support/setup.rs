@@ -1,5 +1,6 @@
 //! How a simulated relay is set up: its addresses, ports, limits, and the users that it knows.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,10 +28,12 @@ pub(crate) const OFFERED: [PasswordAlgorithm; 2] =
 /// The ports that a relay of the tests is granted on each of its addresses.
 pub(crate) const PORTS: (u16, u16) = (49152, 49161);
 
-/// Names with passwords; what starts with a number and a colon ends at that second, as ephemeral credentials do.
+/// Names with passwords, which are the keys 1, 2, 3 of their names; what starts with a number and a colon ends at that second, as ephemeral credentials do.
 #[derive(Default)]
 pub(crate) struct Keys {
     passwords: BTreeMap<String, Vec<String>>,
+    /// The keys that requests were signed with.
+    pub(crate) used: RefCell<Vec<u32>>,
 }
 
 impl Keys {
@@ -46,13 +49,19 @@ impl KeySource for Keys {
             Some((seconds, _)) => (seconds.parse().ok(), seconds.len() + 1..username.len()),
             None => (None, 0..username.len()),
         };
-        for password in self.passwords.get(username).into_iter().flatten() {
+        let passwords = self.passwords.get(username).into_iter().flatten();
+        for (password, key_id) in passwords.zip(1..) {
             out.push(Candidate {
                 key: LongTermKey::derive_with(out.algorithm(), username, REALM, password),
                 user: Some(user.clone()),
                 expires_at,
+                key_id,
             });
         }
+    }
+
+    fn used(&self, key_id: u32, _now: Now) {
+        self.used.borrow_mut().push(key_id);
     }
 }
 

@@ -19,8 +19,9 @@ use turnfleet_turn::{Instant, PeerAddr};
 
 use super::Args;
 use super::load::seed;
-use super::process::Processes;
 use super::traffic::as_float;
+use crate::bench::process::Processes;
+use crate::bench::progress;
 use crate::link::{Link, Opener, Stream};
 use crate::target::Credentials;
 
@@ -61,7 +62,7 @@ struct Line {
 /// When the server cannot be used, stands still, or brings back other bytes.
 pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> {
     let credentials = Credentials::new(&args.secret, args.user.as_deref(), 1)?;
-    let opener = Opener::new(&args.target, args.ca.as_deref())?;
+    let opener = Opener::new(args.target()?, args.ca.as_deref())?;
     let open = || -> Result<Line> {
         let (username, password) = credentials.of(0);
         let client = Client::new(Config {
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> 
     let mut most = before;
     Transfer::new(stream, total)?.run(|moved| {
         most = most.max(processes.resident_bytes());
-        super::progress(&format!(
+        progress(&format!(
             "{:>4} s, {moved} of {total} bytes came back",
             began.elapsed().as_secs()
         ));
@@ -104,7 +105,7 @@ pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> 
         processes.resident_bytes(),
     ];
     Ok(Report {
-        target: args.target.to_string(),
+        target: args.target()?.to_string(),
         bytes: total,
         seconds,
         megabytes_per_second: as_float(total) / seconds / 1e6,

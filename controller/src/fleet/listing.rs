@@ -1,0 +1,148 @@
+//! Who is in lists, and who is kept in them although this controller hears nothing of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use turnfleet_proto::NodeId;
+use turnfleet_turn::{Instant, Now};
+
+use super::Fleet;
+use super::health::{Health, ProbeFailure, ProbeOutcome};
+use super::liveness::Word;
+use super::node::Transport;
+use super::panic::Footing;
+use super::placement::Candidates;
+use super::registry::NodeState;
+use super::view::{ControllerView, FleetView};
+use crate::config::ProbeMode;
+
+/// How long a node may run an older generation before lists leave it out.
+pub(super) const LAG: Duration = Duration::from_secs(5);
+
+impl Fleet {
+    /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
+    /// generation, are nearly full, fail again and again, or have a wrong clock) are listed where no other is left, those
+    /// that credentials are good at before all others: a list is never empty while a node serves.
+    #[must_use]
+    pub fn view(&self, now: Now) -> FleetView {
+        let strict = self
+            .nodes
+            .values()
+            .any(|node| self.is_wanted(node, now.instant));
+        let spared = self
+            .nodes
+            .values()
+            .any(|node| node.has_long_certificate(now.unix));
+        let knowing = |node: &NodeState| node.serves() && self.knows_secrets(node);
+        let known = self.nodes.values().any(knowing);
+        let nodes = self.nodes.iter().map(|(id, node)| {
+            let up_to_date = self.is_up_to_date(node, now.instant);
+            let wanted = match (strict, known) {
+                (true, _) => self.is_wanted(node, now.instant),
+                (false, true) => knowing(node),
+                (false, false) => node.serves(),
+            };
+            let mut view = node.view(id, now.instant);
+            view.up_to_date = up_to_date;
+            view.suspect &= self.knows_secrets(node);
+            view.listed = wanted || view.suspect;
+            view.certificate = node.certificate_state(now.unix, spared);
+            Arc::new(view)
+        });
+        let nodes: Vec<_> = nodes.collect();
+        let realm = self.policy.as_ref().map_or("", |policy| &policy.realm);
+        let lists = &self.settings.lists;
+        FleetView {
+            quarantined: self
+                .grants
+                .values()
+                .filter(|grant| grant.quarantined_until.is_some())
+                .cloned()
+                .collect(),
+            generation: self.generation,
+            realm: realm.into(),
+            region: self.settings.region.as_str().into(),
+            names: lists.names,
+            minting: self.minting(),
+            secrets: self.secret_views(now.instant).into(),
+            api_tokens: Arc::clone(&self.api_tokens),
+            candidates: Candidates::new(&nodes, &lists.regions, &self.settings.region),
+            panics: self.panics.regions().map(str::to_owned).collect(),
+            trends: Arc::clone(&self.trends),
+            controllers: self.controllers().map(ControllerView::from).collect(),
+            nodes,
+            store_stale: false,
+            leads: false,
+            leader: self.leader.clone(),
+        }
+    }
+
+    fn is_wanted(&self, node: &NodeState, now: Instant) -> bool {
+        node.serves()
+            && !node.is_full()
+            && !node.is_damped(now)
+            && !node.has_wrong_clock()
+            && self.is_up_to_date(node, now)
+    }
+
+    /// A node that is not connected runs what it had; that its probe succeeds with today's secret says enough.
+    fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
+        let behind = node.applied_generation < self.generation;
+        let in_time = now.since(self.generation_since) < LAG;
+        let refused = node.refusal.is_some();
+        self.knows_secrets(node)
+            && (!node.liveness.is_connected()
+                || !behind
+                || (in_time && !refused && node.applied_generation > 0))
+    }
+
+    /// Folds what a probe found.
+    pub(super) fn probed(&mut self, now: Now, id: &NodeId, mut outcome: ProbeOutcome) {
+        let reach = self.reach.entry(outcome.vantage).or_default();
+        for transport in &outcome.reached {
+            reach.add(*transport);
+        }
+        let reach = *reach;
+        let believes = self.settings.probe == ProbeMode::On;
+        let can_tell = |transport: &Transport| believes || reach.has(*transport);
+        outcome.broken.retain(can_tell);
+        let word = match outcome.result {
+            Ok(_) => Word::Good,
+            Err(ProbeFailure::NoAnswer | ProbeFailure::Connection)
+                if !outcome.missed.is_empty() && !outcome.missed.iter().any(can_tell) =>
+            {
+                Word::Blind
+            }
+            Err(failure) => Word::Bad {
+                silent: failure == ProbeFailure::NoAnswer,
+            },
+        };
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let before = node.liveness.health();
+        node.probed(now.instant, outcome, word);
+        if node.liveness.health() != before {
+            self.look_for_panic(now.instant);
+        }
+    }
+
+    /// Looks whether so many nodes of a region fell silent that it is the observer who is suspect.
+    pub(super) fn look_for_panic(&mut self, now: Instant) {
+        let footing = |node: &NodeState| match node.liveness.health() {
+            Health::Healthy | Health::Unmanaged => Some(Footing::Serves),
+            Health::Starting | Health::Unhealthy | Health::Gone => {
+                node.liveness.suspected_since(now).map(Footing::Suspected)
+            }
+        };
+        let members = self.nodes.values().filter(|node| !node.drains());
+        self.panics.look(
+            now,
+            members.filter_map(|node| Some((node.region(), footing(node)?))),
+        );
+        for node in self.nodes.values_mut() {
+            let since = node.liveness.suspected_since(now);
+            node.suspect = since.is_some_and(|since| self.panics.is_suspect(node.region(), since));
+        }
+    }
+}

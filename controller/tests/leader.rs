@@ -1,0 +1,172 @@
+//! One controller leads, another takes over when it goes, and one whose term is over writes nothing.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use turnfleet_controller::FleetError;
+use turnfleet_controller::fleet::record::{ControllerRecord, Policy};
+use turnfleet_controller::fleet::{Settings, Wishes};
+use turnfleet_controller::leader::{Leadership, Term, stand};
+use turnfleet_controller::reconcile::Reconciler;
+use turnfleet_controller::store::{EmbeddedStore, Put, Sealer, Store, Txn, keys};
+use turnfleet_proto::store::LeaderRecord;
+
+struct Candidate {
+    term: watch::Receiver<Option<Term>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+fn candidate(store: &EmbeddedStore, id: &str) -> Candidate {
+    let me = ControllerRecord {
+        id: id.parse().unwrap(),
+        grpc_url: "http://127.0.0.1:8081".into(),
+        http_address: "127.0.0.1:8080".into(),
+        region: "north".into(),
+        version: "0".into(),
+    };
+    let (told, term) = watch::channel(None);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(stand(Arc::new(store.clone()), me, told, stopped));
+    Candidate { term, stop, task }
+}
+
+impl Candidate {
+    async fn wins(&mut self) -> Term {
+        let won = self.term.wait_for(Option::is_some);
+        let won = timeout(Duration::from_secs(20), won).await;
+        let term = *won.expect("it leads within 20 s").unwrap();
+        term.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn one_controller_leads_and_another_follows_when_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).await.unwrap();
+    let mut first = candidate(&store, "a");
+    let earlier = first.wins().await;
+    let mut second = candidate(&store, "b");
+    let mut watch = store.watch(keys::PREFIX, 1).await.unwrap();
+    let both = async {
+        while store
+            .range("/tf/v1/controllers/")
+            .await
+            .unwrap()
+            .entries
+            .len()
+            < 2
+        {
+            watch.next().await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(10), both).await.unwrap();
+    assert!(second.term.borrow().is_none(), "only one leads");
+    let begun = Instant::now();
+    first.stop.send_replace(true);
+    first.task.await.unwrap();
+    assert!(first.term.borrow().is_none());
+    let later = second.wins().await;
+    assert!(
+        later.fence > earlier.fence,
+        "each term has a fence of its own"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "who stops hands over at once"
+    );
+}
+
+#[tokio::test]
+async fn a_leader_whose_term_is_over_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(dir.path()).await.unwrap();
+    let mut first = candidate(&store, "a");
+    let earlier = first.wins().await;
+    first.stop.send_replace(true);
+    first.task.await.unwrap();
+    let other = Put {
+        key: keys::LEADER.to_owned(),
+        value: LeaderRecord {
+            controller_id: "other".into(),
+        }
+        .encode_to_vec(),
+        lease: None,
+    };
+    let elected = Txn {
+        puts: vec![other],
+        ..Txn::default()
+    };
+    store.commit(elected).await.unwrap();
+
+    // It was stopped in the middle of its term, as by SIGSTOP, and believes that the term goes on.
+    let believed = Term {
+        ends: Instant::now() + Duration::from_secs(600),
+        ..earlier
+    };
+    let (_told, term) = watch::channel(Some(believed));
+    let refused = upkeep(&store, dir.path(), Leadership::Elected(term)).await;
+    assert!(matches!(refused, Err(FleetError::NotLeader)), "{refused:?}");
+    let over = Term {
+        ends: Instant::now(),
+        ..earlier
+    };
+    let (_told, term) = watch::channel(Some(over));
+    let refused = upkeep(&store, dir.path(), Leadership::Elected(term)).await;
+    assert!(matches!(refused, Err(FleetError::NotLeader)), "{refused:?}");
+    upkeep(&store, dir.path(), Leadership::Sole).await.unwrap();
+}
+
+/// Replaces the nonce key, which is a leader's work.
+async fn upkeep(
+    store: &EmbeddedStore,
+    dir: &std::path::Path,
+    leadership: Leadership,
+) -> Result<(), FleetError> {
+    let wishes = Wishes {
+        policy: Policy {
+            realm: "example.org".into(),
+            allow_peers: Vec::new(),
+            deny_peers: Vec::new(),
+            danger_allow_loopback: false,
+            allocations_per_user: 100,
+            max_lifetime_seconds: 3600,
+            max_session_seconds: 0,
+            strict_expiry: false,
+            tcp_relaying: false,
+        },
+        users: Vec::new(),
+        shared_secret: None,
+        join_token: None,
+        api_tokens: Vec::new(),
+    };
+    let settings = Settings {
+        region: "north".into(),
+        ports: turnfleet_controller::config::PortPlan {
+            range: "50000-50099".parse().unwrap(),
+            relays_per_address: 1,
+        },
+        rotate_secrets_every: None,
+        probe: turnfleet_controller::config::ProbeMode::Off,
+        lists: turnfleet_controller::fleet::ListSettings::default(),
+    };
+    let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
+    let (reconciler, handle) = Reconciler::open(Arc::new(store.clone()), sealer, settings, &wishes)
+        .await
+        .unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(reconciler.with_leadership(leadership).run(stopped));
+    let done = handle
+        .change(|fleet, mut now| {
+            now.unix += 1_000_000;
+            Ok(fleet.plan_upkeep(now, [7; 32]))
+        })
+        .await;
+    task.abort();
+    done
+}
