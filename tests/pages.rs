@@ -34,6 +34,12 @@ fn the_configuration_page_is_what_the_command_prints() {
 }
 
 #[test]
+fn the_document_of_the_api_is_what_the_controller_serves() {
+    let document = serde_json::to_string_pretty(&turnfleet_controller::openapi_document()).unwrap();
+    assert_page("openapi.json", &format!("{document}\n"));
+}
+
+#[test]
 fn configurations_that_pages_show_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pages = fs::read_dir(root.join("docs")).unwrap();

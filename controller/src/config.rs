@@ -19,6 +19,7 @@ pub use checked::{
     ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, ProbeConfig, StoreConfig,
     TlsFiles,
 };
+pub(crate) use checked::{NAME, is_name};
 pub use port_plan::PortPlan;
 
 /// The controller's configuration.
@@ -338,4 +339,7 @@ pub struct RawApiToken {
     pub token_file: Option<PathBuf>,
     /// What it opens: `mint`, `viewer`, `operator`, `admin`.
     pub scopes: Vec<String>,
+    /// The tenant that it is bound to: it then mints for that tenant's users, and opens nothing else.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }

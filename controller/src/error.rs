@@ -8,6 +8,7 @@ use turnfleet_proto::{NodeId, PortRange};
 
 use crate::fleet::SecretError;
 use crate::fleet::node::RegistrationError;
+use crate::fleet::tokens::TokenError;
 use crate::store::StoreError;
 
 /// Why the fleet refuses a request.
@@ -95,6 +96,9 @@ pub enum FleetError {
         /// The bound.
         limit: usize,
     },
+    /// A token cannot be made or revoked.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Others changed the same state again and again.
     #[error("the change lost against {attempts} concurrent ones; try again")]
     Contended {
@@ -132,7 +136,8 @@ impl FleetError {
             | Self::Registration(_)
             | Self::PortsExhausted { .. }
             | Self::UnknownGrant { .. }
-            | Self::TooManyNodes { .. } => false,
+            | Self::TooManyNodes { .. }
+            | Self::Token(_) => false,
         }
     }
 }

@@ -33,6 +33,7 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::private_file;
 
 use api::Api;
+pub use api::openapi_document;
 use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
@@ -313,8 +314,14 @@ fn settings(config: &Config) -> Settings {
 
 fn wishes(config: &Config) -> Wishes {
     let token = |given: &ApiTokenConfig| {
-        let (name, scopes) = (given.name.clone(), given.scopes.clone());
-        (token_hash(given.token.expose()), ApiToken { name, scopes })
+        let token = ApiToken {
+            name: given.name.clone(),
+            scopes: given.scopes.clone(),
+            tenant: given.tenant.clone(),
+            expires_at: None,
+            by_operator: false,
+        };
+        (token_hash(given.token.expose()), token)
     };
     Wishes {
         policy: config.policy.clone(),

@@ -16,10 +16,12 @@ use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use turnfleet_turn::Now;
 
 use crate::error::FleetError;
-use crate::fleet::record::Desired;
+use crate::fleet::audit::AuditEntry;
+use crate::fleet::record::{ApiToken, Desired, TokenHash};
 use crate::fleet::{
     ControllerId, Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome, Sighting,
 };
+use crate::store::audit::AuditLog;
 
 pub use surroundings::{Clock, Random, Surroundings};
 pub use task::Reconciler;
@@ -30,6 +32,9 @@ pub struct Handle {
     mailbox: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<FleetView>>,
     sightings: watch::Receiver<Arc<wire::Sightings>>,
+    audit: AuditLog,
+    /// Who asks for the changes that go through this handle, where somebody does.
+    asked_by: Option<AuditEntry>,
 }
 
 /// An open control session, as its service sees it.
@@ -268,8 +273,48 @@ impl Handle {
         &self,
         planner: impl Fn(&Fleet, Now) -> Result<Plan, FleetError> + Send + Sync + 'static,
     ) -> Result<(), FleetError> {
-        let planner = Box::new(planner);
+        let asked_by = self.asked_by.clone();
+        let planner = Box::new(move |fleet: &Fleet, now: Now| {
+            let plan = planner(fleet, now)?;
+            // What changes nothing leaves no trace.
+            let audit = asked_by.clone().filter(|_| !plan.is_empty());
+            Ok(Plan { audit, ..plan })
+        });
         self.ask(|answer| Request::Change { planner, answer }).await
+    }
+
+    /// The same handle for one request of an operator: `entry` is written with every change that it makes.
+    #[must_use]
+    pub fn asked_by(&self, entry: AuditEntry) -> Self {
+        Self {
+            asked_by: Some(entry),
+            ..self.clone()
+        }
+    }
+
+    /// Who changed what.
+    #[must_use]
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// Keeps an API token that an operator has made, known by its hash.
+    ///
+    /// # Errors
+    /// When its name is taken, there are too many, or the store fails.
+    pub async fn add_api_token(&self, hash: TokenHash, token: ApiToken) -> Result<(), FleetError> {
+        self.change(move |fleet, _| fleet.plan_api_token(hash, token.clone()))
+            .await
+    }
+
+    /// Revokes an API token that an operator has made.
+    ///
+    /// # Errors
+    /// When there is none of that name, it is the configuration's, or the store fails.
+    pub async fn revoke_api_token(&self, name: &str) -> Result<(), FleetError> {
+        let name = name.to_owned();
+        self.change(move |fleet, _| fleet.plan_revoke_api_token(&name))
+            .await
     }
 
     /// What is known of the fleet.

@@ -7,52 +7,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
+use stage::calls::{Answer, ask};
 use stage::{Stage, any_hello};
 use turnfleet_controller::config::{ProbeMode, RawApiToken};
 use turnfleet_proto::credentials::{EphemeralUsername, verify};
-
-struct Answer {
-    status: u16,
-    headers: http::HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body)
-            .unwrap_or_else(|error| panic!("{error}: {} {:?}", self.status, self.body))
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-}
-
-/// One request by HTTP/1.1; `headers` are name and value.
-#[track_caller]
-fn ask(stage: &Stage, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .allow_non_standard_methods(true)
-        .build()
-        .into();
-    let mut request = http::Request::builder().method(method).uri(stage.url(path));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(body.as_bytes().to_vec()).unwrap();
-    let request = agent
-        .configure_request(request)
-        .allow_non_standard_methods(true)
-        .build();
-    let mut answer = agent.run(request).unwrap();
-    Answer {
-        status: answer.status().as_u16(),
-        headers: answer.headers().clone(),
-        body: answer.body_mut().read_to_string().unwrap(),
-    }
-}
 
 #[track_caller]
 fn get(stage: &Stage, path: &str) -> Answer {
@@ -261,6 +219,7 @@ fn a_token_opens_what_its_scopes_say() {
         token: Some(format!("{name}-0123456789abcdef")),
         token_file: None,
         scopes: vec![scope.to_owned()],
+        tenant: None,
     };
     let (stage, _node) = staged_with(|raw| {
         raw.api_tokens = [

@@ -25,6 +25,7 @@ fn staged() -> Stage {
             token: Some(VIEWER.into()),
             token_file: None,
             scopes: vec!["viewer".into()],
+            tenant: None,
         }];
     })
 }

@@ -21,6 +21,7 @@ fn full(state: &Path, generation: &str) -> Config {
         token: Some(format!("{generation}-0123456789abcdef-{number}")),
         token_file: None,
         scopes: vec!["viewer".to_owned()],
+        tenant: None,
     };
     let mut raw = RawConfig {
         state_dir: state.to_owned(),

@@ -26,6 +26,18 @@ pub mod fleet {
     include!("generated/turnfleet.fleet.v1.rs");
 }
 
+/// Messages and the service of `turnfleet.api.v1`: what operators and their programs ask a controller for.
+#[allow(
+    warnings,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated from proto/turnfleet/api/v1"
+)]
+pub mod operator {
+    include!("generated/turnfleet.api.v1.rs");
+}
+
 /// Messages of `turnfleet.store.v1`: the values in the controller's store.
 #[allow(
     warnings,

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
+    "turnfleet/api/v1/operator.proto",
     "turnfleet/fleet/v1/fleet.proto",
     "turnfleet/fleet/v1/peer.proto",
     "turnfleet/store/v1/store.proto",
@@ -20,7 +21,11 @@ fn generated_code_is_up_to_date() {
         .out_dir(fresh.path())
         .compile_fds(descriptors)
         .unwrap();
-    for file in ["turnfleet.fleet.v1.rs", "turnfleet.store.v1.rs"] {
+    for file in [
+        "turnfleet.api.v1.rs",
+        "turnfleet.fleet.v1.rs",
+        "turnfleet.store.v1.rs",
+    ] {
         let committed = root.join("src/generated").join(file);
         let fresh = fs::read_to_string(fresh.path().join(file)).unwrap();
         if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -1,5 +1,6 @@
 //! The client of the HTTP API: it asks one controller after the other until one answers.
 
+use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,6 +91,19 @@ impl Call {
             ..self
         }
     }
+}
+
+/// `text` as a part of a path or a query, percent-encoded.
+pub(super) fn encoded(text: &str) -> String {
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                encoded.push(char::from(byte));
+            } else {
+                write!(encoded, "%{byte:02X}").expect("a String takes every text");
+            }
+            encoded
+        })
 }
 
 /// Asks controllers.
@@ -226,5 +240,9 @@ mod tests {
         ));
         let late = ureq::Error::Timeout(Timeout::RecvResponse);
         assert!(!is_safe_elsewhere(&late, &Method::DELETE));
+    }
+    #[test]
+    fn what_a_path_cannot_hold_is_encoded() {
+        assert_eq!(encoded("a/b c:ü"), "a%2Fb%20c%3A%C3%BC");
     }
 }

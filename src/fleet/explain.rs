@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value as Json;
 use turnfleet_proto::NodeId;
 
-use super::call::Call;
+use super::call::{Call, encoded};
 use super::console::Console;
 use super::table::{Table, cell, list};
 
@@ -49,16 +49,6 @@ impl Explain {
             None => console.show(&Call::get(format!("/v1/explain?{query}")), nodes),
         }
     }
-}
-
-fn encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
 }
 
 fn nodes(answer: &Json) -> Table {

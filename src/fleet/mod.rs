@@ -3,6 +3,7 @@
 //!
 //! It knows the HTTP API and nothing else of a controller.
 
+mod audit;
 mod call;
 mod capacity;
 mod console;
@@ -11,6 +12,7 @@ mod nodes;
 mod ports;
 mod secrets;
 mod table;
+mod tokens;
 
 use clap::{Args, Subcommand};
 use turnfleet_proto::NodeId;
@@ -39,6 +41,11 @@ enum Action {
     Ports(ports::Ports),
     /// Why relay nodes are, or are not, in somebody's list
     Explain(explain::Explain),
+    /// Who changed what, the latest first
+    Audit(audit::Audit),
+    /// The API tokens: who may use the controller
+    #[command(subcommand)]
+    Tokens(tokens::Action),
     /// The shared secrets that credentials are minted with: rotation, pinning, revocation
     Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
@@ -66,6 +73,8 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Capacity => capacity::show(&console),
         Action::Ports(ports) => ports.run(&console),
         Action::Explain(explain) => explain.run(&console),
+        Action::Audit(audit) => audit.run(&console),
+        Action::Tokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),

@@ -81,3 +81,45 @@ pub(super) fn percent(value: &Json, pointer: &str) -> String {
     let ratio = value.pointer(pointer).and_then(Json::as_f64);
     ratio.map_or_else(String::new, |ratio| format!("{:.0} %", ratio * 100.0))
 }
+
+/// A moment in UTC (RFC 3339), of a number that counts `per_second` from 1970 on.
+pub(super) fn time(value: &Json, pointer: &str, per_second: u64) -> String {
+    let count = value.pointer(pointer).and_then(Json::as_u64);
+    count.map_or_else(String::new, |count| moment(count / per_second))
+}
+
+/// The civil date by the days since 1970 (Hinnant, "chrono-compatible low-level date algorithms").
+fn moment(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    // Years begin in March here, so that the leap day is the last one.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (
+        day - (153 * month + 2) / 5 + 1,
+        if month < 10 { month + 3 } else { month - 9 },
+    );
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_told_in_utc() {
+        for (unix, told) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_200, "2024-03-01T00:00:00Z"),
+            (4_102_444_799, "2099-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(moment(unix), told);
+        }
+    }
+}

@@ -114,7 +114,9 @@ fn several_machines_are_run_by_the_files_of_the_page_and_by_their_operator() {
     within(SOON, "the controller leaves its tokens", || {
         state.join("join-token").exists() && state.join("api-token").exists()
     });
-    assert!(files.logs().contains("join-token"), "{}", files.logs());
+    within(SOON, "the log says where they are", || {
+        files.logs().contains("join-token")
+    });
     fs::copy(state.join("join-token"), files.place.join("etc/join-token")).unwrap();
     let token = fs::read_to_string(state.join("api-token")).unwrap();
     let fleet = |arguments: &[&str]| files.fleet(token.trim(), arguments);
@@ -132,6 +134,30 @@ fn several_machines_are_run_by_the_files_of_the_page_and_by_their_operator() {
     shows("the relay is not listed", &["relay-1", "draining"]);
     fleet(&["undrain", "relay-1"]).unwrap();
     shows("the relay is listed again", &["relay-1", "yes"]);
+    let night = fleet(&[
+        "tokens",
+        "create",
+        "night",
+        "--scope",
+        "viewer",
+        "--expires",
+        "1d",
+    ])
+    .unwrap();
+    let by_night = |arguments: &[&str]| files.fleet(night.trim(), arguments);
+    assert!(
+        by_night(&["nodes", "--json"])
+            .unwrap()
+            .contains("\"relay-1\"")
+    );
+    let refused = by_night(&["undrain", "relay-1"]).unwrap_err();
+    assert!(refused.contains("scope operator"), "{refused}");
+    assert!(fleet(&["tokens", "list"]).unwrap().contains("night"));
+    fleet(&["tokens", "revoke", "night"]).unwrap();
+    assert!(by_night(&["nodes"]).unwrap_err().contains("401"));
+    let audit = fleet(&["audit"]).unwrap();
+    let told = ["drain", "undrain", "create token", "revoke token"];
+    assert!(told.iter().all(|action| audit.contains(action)), "{audit}");
     let refused = fleet(&["forget", "relay-1"]).unwrap_err();
     assert!(refused.contains("live session"), "{refused}");
     drop(relay);

@@ -32,7 +32,7 @@ pub(crate) type App = Arc<Parts>;
 pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) guard: Guard,
+    pub(crate) guard: Arc<Guard>,
     /// Seconds.
     pub(crate) default_ttl: u64,
     /// Whether `/metrics` needs no token, because only this machine reaches the listener.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -22,12 +22,29 @@ const RATE: u32 = 100_000;
 /// Longer tokens are not looked at.
 const MAX_TOKEN_BYTES: usize = 512;
 
+/// More than there are API tokens at once.
+const MAX_BUCKETS: usize = 16 * 1024;
+
+/// Who was let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bearer {
+    /// The name of the token.
+    pub(crate) name: String,
+    /// The tenant that it is bound to.
+    pub(crate) tenant: Option<String>,
+}
+
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// Checks tokens against the fleet's, and counts requests by token.
 #[derive(Debug)]
 pub(crate) struct Guard {
     metrics: Arc<Metrics>,
     rate: u32,
-    /// By the name of the token's bearer: as many as there are API tokens, which the configuration bounds.
+    /// By the name of the token's bearer.
     buckets: RwLock<HashMap<String, Arc<TokenBucket>>>,
 }
 
@@ -53,7 +70,7 @@ impl Guard {
         view: &FleetView,
         token: Option<&str>,
         scope: Scope,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Bearer, ApiError> {
         let refused = |error| {
             self.metrics.authentication_failures.inc();
             Err(error)
@@ -65,6 +82,11 @@ impl Guard {
         let Some(bearer) = bearer.and_then(|token| view.bearer(token)) else {
             return refused(ApiError::unauthenticated("the API token is not known"));
         };
+        if bearer.expires_at.is_some() && bearer.has_ended(unix_now()) {
+            return refused(ApiError::unauthenticated(
+                "the API token has come to its end",
+            ));
+        }
         if !bearer.opens(scope) {
             return refused(ApiError::forbidden(scope.name()));
         }
@@ -73,7 +95,29 @@ impl Guard {
             .map_err(|wait| {
                 self.metrics.rate_limited.inc();
                 ApiError::too_many_requests(wait)
-            })
+            })?;
+        Ok(Bearer {
+            name: bearer.name.clone(),
+            tenant: bearer.tenant.clone(),
+        })
+    }
+
+    /// The same for what concerns the whole fleet, which a token that is bound to a tenant does not open.
+    ///
+    /// # Errors
+    /// As [`Self::admit`], and 403 with such a token.
+    pub(crate) fn admit_to_fleet(
+        &self,
+        view: &FleetView,
+        token: Option<&str>,
+        scope: Scope,
+    ) -> Result<Bearer, ApiError> {
+        let bearer = self.admit(view, token, scope)?;
+        if bearer.tenant.is_some() {
+            self.metrics.authentication_failures.inc();
+            return Err(ApiError::bound_to_tenant());
+        }
+        Ok(bearer)
     }
 
     fn bucket(&self, name: &str) -> Arc<TokenBucket> {
@@ -83,6 +127,10 @@ impl Guard {
         }
         drop(known);
         let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_BUCKETS {
+            // Most are of tokens that have been revoked; the others begin anew with a full one.
+            buckets.clear();
+        }
         let fresh = || Arc::new(TokenBucket::new(self.rate, self.rate, Instant::now()));
         Arc::clone(buckets.entry(name.to_owned()).or_insert_with(fresh))
     }

@@ -1,31 +1,31 @@
 //! `GET /v1/capacity`: what the fleet, each region, each zone and each node can hold, and what they hold.
 
-use axum::extract::{Request, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::app::{App, answer_json};
-use super::auth::bearer_token;
+use super::app::answer_json;
+use super::route::Call;
 use super::status::ApiError;
-use crate::fleet::record::Scope;
 use crate::fleet::{Gauge, Rates, Totals, rated};
 
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Capacity")]
+pub(super) struct Answer {
     total: TotalsBody,
     regions: Vec<Region>,
     zones: Vec<Zone>,
     nodes: Vec<Node>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Region {
     region: String,
     #[serde(flatten)]
     totals: TotalsBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Zone {
     region: String,
     zone: String,
@@ -33,7 +33,8 @@ struct Zone {
     totals: TotalsBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NodeCapacity")]
 struct Node {
     node: String,
     region: String,
@@ -42,7 +43,8 @@ struct Node {
     totals: TotalsBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Totals")]
 struct TotalsBody {
     nodes: usize,
     listed: usize,
@@ -63,14 +65,16 @@ struct TotalsBody {
     seconds_to_full: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rate")]
 struct RateBody {
     used: f64,
     /// The highest since the controller started.
     peak: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Gauge")]
 struct GaugeBody {
     used: u64,
     /// `null` where it is not known.
@@ -84,7 +88,8 @@ struct GaugeBody {
     headroom_n1: Option<i64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rates")]
 pub(super) struct RatesBody {
     bytes_from_clients: f64,
     bytes_to_clients: f64,
@@ -97,14 +102,8 @@ pub(super) struct RatesBody {
 }
 
 /// `GET /v1/capacity`.
-pub(crate) async fn capacity(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let view = app.handle.view();
-    app.guard
-        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
-    let capacity = view.capacity();
+pub(crate) async fn capacity(call: Call) -> Result<Response, ApiError> {
+    let capacity = call.view.capacity();
     Ok(answer_json(&Answer {
         total: capacity.total.into(),
         regions: capacity

@@ -23,6 +23,7 @@ const MAX_ROOM_BYTES: usize = 255;
 /// A checked request for a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct CredentialRequest {
+    tenant: Option<String>,
     user: String,
     ttl: Option<u64>,
     kinds: Vec<UriKind>,
@@ -54,6 +55,22 @@ impl CredentialRequest {
             return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
         }
         user.clone_into(&mut self.user);
+        Ok(())
+    }
+
+    /// Makes the user one of `tenant`, as `tenant/user`: what a token that is bound to one may mint.
+    pub(crate) fn of_tenant(&mut self, tenant: Option<&str>) -> Result<(), ApiError> {
+        let Some(tenant) = tenant else { return Ok(()) };
+        if tenant.len() + 1 + self.user.len() > MAX_USER_BYTES {
+            let expected = format!("at most {MAX_USER_BYTES} bytes with the tenant and a slash");
+            let place = "user, behind the tenant of the API token";
+            return Err(ApiError::bad_parameter(
+                place,
+                "the user is too long",
+                expected,
+            ));
+        }
+        self.tenant = Some(tenant.to_owned());
         Ok(())
     }
 
@@ -167,7 +184,7 @@ impl CredentialRequest {
         caller: Option<IpAddr>,
     ) -> Result<Minted<'v>, ApiError> {
         let (uris, secret) = view.offer(&Ask {
-            tenant: "",
+            tenant: self.tenant.as_deref().unwrap_or(""),
             user: &self.user,
             room: self.room.as_deref(),
             client: caller,
@@ -188,7 +205,11 @@ impl CredentialRequest {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let credential = mint(secret, &self.user, now.saturating_add(ttl));
+        let end = now.saturating_add(ttl);
+        let credential = match &self.tenant {
+            Some(tenant) => mint(secret, &format!("{tenant}/{}", self.user), end),
+            None => mint(secret, &self.user, end),
+        };
         Ok(Minted {
             credential,
             ttl,

@@ -2,21 +2,35 @@
 //!
 //! The query says whose: any of `user`, `room`, `tenant`, `region` and `client` (an IP address).
 
-use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
-use turnfleet_proto::NodeId;
 
-use super::app::{App, answer_json};
-use super::auth::bearer_token;
-use super::parameters::Parameters;
+use super::app::answer_json;
+use super::nodes::node_id;
+use super::route::Call;
 use super::status::ApiError;
+use super::values::{Field, Kind, Values};
 use crate::error::FleetError;
-use crate::fleet::record::Scope;
 use crate::fleet::{Ask, Explanation, FleetView};
 
-#[derive(Serialize)]
-struct Answer<'v> {
+/// Whose list it is.
+pub(super) const QUERY: &[Field] = &[
+    Field::new("user", Kind::Text(497), "Whose list it is."),
+    Field::new("room", Kind::Text(255), "The room whose list it is."),
+    Field::new("tenant", Kind::Name, "Whose user it is."),
+    Field::new("region", Kind::Name, "The region to prefer."),
+    Field::new(
+        "client",
+        Kind::Address,
+        "Where the user's client is, for lists without a user.",
+    ),
+];
+
+/// A list, and the nodes with their part in it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Explanation")]
+pub(super) struct Answer<'v> {
     /// The region whose relays come first; `null` where no relay is listed.
     region: Option<&'v str>,
     /// The regions where so much fell silent at once that this controller is suspect.
@@ -26,7 +40,8 @@ struct Answer<'v> {
     nodes: Vec<Node>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ExplainedNode")]
 struct Node {
     node: String,
     region: String,
@@ -45,7 +60,7 @@ struct Node {
     gates: Vec<Gate>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Gate {
     gate: &'static str,
     open: bool,
@@ -53,68 +68,48 @@ struct Gate {
 }
 
 /// `GET /v1/explain`.
-pub(crate) async fn fleet(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let view = admit(&app, &request)?;
-    let parameters = Parameters::parse(request.uri().query().unwrap_or(""), "query")?;
-    let ask = ask(&parameters)?;
+pub(crate) async fn fleet(call: Call) -> Result<Response, ApiError> {
+    let view = &call.view;
+    let ask = ask(&call.query);
     let explained = view.nodes.iter().map(|node| view.explain(node, &ask));
     let mut explained: Vec<_> = explained.collect();
     let last = usize::MAX;
     explained.sort_by_key(|it| (it.place.unwrap_or(last), it.rank.unwrap_or(last)));
-    let nodes = explained.into_iter().map(|it| body(&view, it)).collect();
-    let uris = view.list(&ask);
-    Ok(answer_json(&Answer {
-        region: view.region_meant(ask.region),
-        panics: &view.panics,
-        uris: &uris,
-        nodes,
-    }))
+    let nodes = explained.into_iter().map(|it| body(view, it)).collect();
+    Ok(answer(view, &ask, nodes))
 }
 
 /// `GET /v1/nodes/{node}/explain`.
-pub(crate) async fn node(
-    State(app): State<App>,
-    Path(node): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let view = admit(&app, &request)?;
-    let id: NodeId = node
-        .parse()
-        .map_err(|_| ApiError::bad_parameter("path", "that is no node id", "the id of a node"))?;
+pub(crate) async fn node(call: Call) -> Result<Response, ApiError> {
+    let view = &call.view;
+    let id = node_id(&call)?;
     let node = view.node(&id).ok_or(FleetError::UnknownNode(id))?;
-    let parameters = Parameters::parse(request.uri().query().unwrap_or(""), "query")?;
-    let ask = ask(&parameters)?;
-    let uris = view.list(&ask);
-    Ok(answer_json(&Answer {
+    let ask = ask(&call.query);
+    Ok(answer(
+        view,
+        &ask,
+        vec![body(view, view.explain(node, &ask))],
+    ))
+}
+
+fn answer(view: &FleetView, ask: &Ask<'_>, nodes: Vec<Node>) -> Response {
+    answer_json(&Answer {
         region: view.region_meant(ask.region),
         panics: &view.panics,
-        uris: &uris,
-        nodes: vec![body(&view, view.explain(node, &ask))],
-    }))
-}
-
-fn admit(app: &App, request: &Request) -> Result<std::sync::Arc<FleetView>, ApiError> {
-    let view = app.handle.view();
-    app.guard
-        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
-    Ok(view)
-}
-
-fn ask(parameters: &Parameters) -> Result<Ask<'_>, ApiError> {
-    let client = parameters.value("client")?.map(|text| {
-        text.parse().map_err(|_| {
-            let place = parameters.path("client");
-            ApiError::bad_parameter(place, "that is no IP address", "an IP address")
-        })
-    });
-    Ok(Ask {
-        tenant: parameters.value("tenant")?.unwrap_or(""),
-        user: parameters.value("user")?.unwrap_or(""),
-        room: parameters.value("room")?,
-        region: parameters.value("region")?,
-        client: client.transpose()?,
-        ..Ask::default()
+        uris: &view.list(ask),
+        nodes,
     })
+}
+
+fn ask(query: &Values) -> Ask<'_> {
+    Ask {
+        tenant: query.text("tenant").unwrap_or(""),
+        user: query.text("user").unwrap_or(""),
+        room: query.text("room"),
+        region: query.text("region"),
+        client: query.text("client").and_then(|text| text.parse().ok()),
+        ..Ask::default()
+    }
 }
 
 fn body(view: &FleetView, explanation: Explanation) -> Node {

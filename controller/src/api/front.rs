@@ -92,6 +92,8 @@ impl Service<Request<Incoming>> for Front {
 
 #[cfg(test)]
 mod tests {
+    use super::super::route::Access;
+    use super::super::routes::routes;
     use super::*;
 
     #[track_caller]
@@ -119,5 +121,16 @@ mod tests {
         check(Method::GET, "/v1/ice-servers", false, None);
         check(Method::GET, "/turn/", false, None);
         check(Method::GET, "/v1/nodes", false, None);
+    }
+
+    #[test]
+    fn what_goes_straight_is_every_route_that_mints_and_no_other() {
+        for route in routes() {
+            let request = Request::builder().method(&route.method).uri(route.path);
+            let way = Straight::of(&request.body(()).unwrap());
+            let named = way.map(Straight::route);
+            let minting = (route.access == Access::Minting).then_some(route.path);
+            assert_eq!(named, minting, "{} {}", route.method, route.path);
+        }
     }
 }

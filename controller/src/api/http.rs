@@ -1,48 +1,32 @@
-//! The routes of the HTTP API, and what every answer has in common: JSON errors, `Cache-Control: no-store`, counters.
+//! The router of the HTTP API, and what every answer has in common: JSON errors, `Cache-Control: no-store`, counters.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Uri};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::cors::{Origins, cors};
+use super::openapi::document;
+use super::route::Call;
+use super::routes::routes;
 use super::status::ApiError;
-use super::{
-    capacity, dashboard, explain, ice_servers, node_actions, nodes, ports, secrets, turn_rest,
-};
 use crate::fleet::record::Scope;
 
 /// The whole API.
 pub(crate) fn router(app: App, origins: Origins) -> Router {
-    Router::new()
-        .route("/", get(dashboard::page))
-        .route("/turn", get(turn_rest::turn).post(turn_rest::turn))
-        .route("/v1/ice-servers", post(ice_servers::ice_servers))
-        .route("/v1/nodes", get(nodes::nodes))
-        .route("/v1/nodes/{node}", delete(node_actions::forget))
-        .route("/v1/nodes/{node}/drain", post(node_actions::drain))
-        .route("/v1/nodes/{node}/undrain", post(node_actions::undrain))
-        .route("/v1/ports", get(ports::ports))
-        .route("/v1/ports/{public_ip}/{range}", delete(ports::release))
-        .route("/v1/nodes/{node}/explain", get(explain::node))
-        .route("/v1/explain", get(explain::fleet))
-        .route("/v1/capacity", get(capacity::capacity))
-        .route("/v1/secrets", get(secrets::secrets))
-        .route("/v1/secrets/rotate", post(secrets::rotate))
-        .route("/v1/secrets/pin", post(secrets::pin_given))
-        .route("/v1/secrets/{id}/pin", post(secrets::pin))
-        .route("/v1/secrets/{id}/unpin", post(secrets::unpin))
-        .route("/v1/secrets/{id}/revoke", post(secrets::revoke))
-        .route("/metrics", get(metrics))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| {
+            router.route(route.path, route.serve)
+        })
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), count))
@@ -69,25 +53,51 @@ pub(super) fn finish(app: &App, route: &str, mut response: Response) -> Response
     response
 }
 
-async fn metrics(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+/// `GET /metrics`.
+pub(super) async fn metrics(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let view = app.handle.view();
     if !app.open_metrics {
-        app.guard
-            .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
+        let token = bearer_token(request.headers())?;
+        app.guard.admit_to_fleet(&view, token, Scope::Viewer)?;
     }
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], app.metrics.render(&view)).into_response())
 }
 
-async fn livez() -> Response {
-    answer_json(&serde_json::json!({ "alive": true }))
+/// The answer of `/livez`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Live {
+    alive: bool,
 }
 
-/// Ready means that requests are answered. It does not wait for a relay: relays reach the controller through a balancer
-/// that asks here first.
-async fn readyz(State(app): State<App>) -> Response {
-    let listed = app.handle.view().listed();
-    answer_json(&serde_json::json!({ "ready": true, "nodes_listed": listed }))
+/// The answer of `/readyz`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Ready {
+    ready: bool,
+    /// How many relays are in lists.
+    nodes_listed: usize,
+}
+
+/// `GET /livez`.
+pub(super) async fn livez(_: Call) -> Result<Response, ApiError> {
+    Ok(answer_json(&Live { alive: true }))
+}
+
+/// `GET /readyz`. Ready means that requests are answered.
+pub(super) async fn readyz(call: Call) -> Result<Response, ApiError> {
+    Ok(answer_json(&Ready {
+        ready: true,
+        nodes_listed: call.view.listed(),
+    }))
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn openapi(_: Call) -> Result<Response, ApiError> {
+    static DOCUMENT: LazyLock<serde_json::Value> = LazyLock::new(document);
+    Ok(answer_json(&*DOCUMENT))
 }
 
 async fn unknown_path(uri: Uri) -> ApiError {

@@ -7,6 +7,7 @@
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -15,16 +16,20 @@ use super::auth::bearer_token;
 use super::credentials::CredentialRequest;
 use super::status::ApiError;
 use super::status::excerpt;
+use super::values::whole;
 use crate::fleet::record::Scope;
 
-#[derive(Serialize)]
+/// What `RTCPeerConnection` takes as its configuration.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Answer<'v> {
+#[schemars(rename = "IceServers")]
+pub(super) struct Answer<'v> {
     ice_servers: [IceServer<'v>; 1],
     ttl: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IceServer")]
 struct IceServer<'v> {
     urls: &'v [&'v str],
     username: String,
@@ -39,8 +44,9 @@ pub(crate) async fn ice_servers(
     let caller = caller(&request);
     let view = app.handle.view();
     let token = bearer_token(request.headers())?;
-    app.guard.admit(&view, token, Scope::Mint)?;
-    let asked = credential_request(&body_bytes(request).await?)?;
+    let bearer = app.guard.admit(&view, token, Scope::Mint)?;
+    let mut asked = credential_request(&body_bytes(request).await?)?;
+    asked.of_tenant(bearer.tenant.as_deref())?;
     let minted = asked.mint(&view, app.default_ttl, caller)?;
     app.metrics.credentials_minted.inc();
     let server = IceServer {
@@ -70,7 +76,7 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
                 Value::Null,
             ) => {}
             ("user" | "username", value) => asked.user(text(value, &place)?, &place)?,
-            ("ttl", value) => asked.ttl(value.as_u64(), &place)?,
+            ("ttl", value) => asked.ttl(whole(value), &place)?,
             ("transports", value) => {
                 let names = value
                     .as_array()
@@ -78,7 +84,7 @@ fn credential_request(body: &[u8]) -> Result<CredentialRequest, ApiError> {
                 let names = names.ok_or_else(|| asked.bad_transports(&place))?;
                 asked.transports(names.into_iter(), &place)?;
             }
-            ("count", value) => asked.count(value.as_u64(), &place)?,
+            ("count", value) => asked.count(whole(value), &place)?,
             ("region", value) => asked.region(text(value, &place)?, &place)?,
             ("room", value) => asked.room(text(value, &place)?, &place)?,
             ("names", value) => asked.names(text(value, &place)?, &place)?,

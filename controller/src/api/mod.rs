@@ -3,7 +3,9 @@
 //! It reads the fleet's view and speaks to [`Handle`]; it never touches the store. A read or a credential is answered from
 //! memory.
 
+mod actor;
 mod app;
+mod audit;
 mod auth;
 mod capacity;
 mod cors;
@@ -16,15 +18,21 @@ mod http;
 mod ice_servers;
 mod node_actions;
 mod nodes;
+mod openapi;
+mod operator;
 mod parameters;
 mod ports;
 mod rate;
+mod route;
+mod routes;
 mod seats;
 mod secrets;
 mod serve;
 mod status;
 mod tls;
+mod tokens;
 mod turn_rest;
+mod values;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +41,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_proto::certificate::CertificateWatcher;
+
+pub use openapi::document as openapi_document;
 
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
@@ -73,10 +83,11 @@ impl Api {
         };
         let http_tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
         let grpc_tls = secure(&config.grpc, "grpc.tls", &[tls::ALPN_H2])?;
+        let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
         let app = Arc::new(app::Parts {
             handle: handle.clone(),
             metrics: Arc::clone(&metrics),
-            guard: auth::Guard::new(Arc::clone(&metrics)),
+            guard: Arc::clone(&guard),
             default_ttl: config.credential_ttl.as_secs(),
             open_metrics: http_address.ip().is_loopback(),
         });
@@ -93,7 +104,7 @@ impl Api {
             listener: grpc,
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             protocols: Protocols::Grpc,
-            service: grpc_router(handle, peer_token, &metrics),
+            service: grpc_router(handle, guard, peer_token, &metrics),
             metrics,
         };
         let servers = [
@@ -129,12 +140,19 @@ impl Api {
     }
 }
 
-/// What relay nodes and other controllers speak to.
-fn grpc_router(handle: Handle, peer_token: PeerToken, metrics: &Arc<Metrics>) -> axum::Router {
+/// What relay nodes, other controllers and operators' programs speak to.
+fn grpc_router(
+    handle: Handle,
+    guard: Arc<auth::Guard>,
+    peer_token: PeerToken,
+    metrics: &Arc<Metrics>,
+) -> axum::Router {
+    let operators = operator::OperatorService::server(handle.clone(), guard);
     let nodes = fleet_service::FleetService::server(handle.clone(), Arc::clone(metrics));
     let peers = PeerService::server(handle, peer_token);
     tonic::service::Routes::new(nodes)
         .add_service(peers)
+        .add_service(operators)
         .prepare()
         .into_axum_router()
 }

@@ -1,90 +1,99 @@
-//! What an operator does with one node: `POST /v1/nodes/{node}/drain` and `/undrain`, and `DELETE /v1/nodes/{node}`.
+//! What an operator does with one node, by HTTP (`POST /v1/nodes/{node}/drain` and `/undrain`, `DELETE /v1/nodes/{node}`)
+//! and by gRPC.
 //!
 //! Each answers when the store holds it, with the node's name.
 
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use turnfleet_proto::NodeId;
 
-use super::app::{App, answer_json, body_bytes};
-use super::auth::bearer_token;
-use super::status::{ApiError, excerpt};
-use crate::fleet::record::Scope;
+use super::actor::Actor;
+use super::app::answer_json;
+use super::nodes::node_id;
+use super::route::Call;
+use super::status::ApiError;
+use super::values::{Field, Kind, Values};
+use crate::reconcile::Handle;
 
-/// `POST /v1/nodes/{node}/drain`: out of the lists, and no more allocations. The body is empty or a JSON object with
-/// `deadline_seconds`: live allocations end then, and otherwise go on until they end by themselves.
-pub(crate) async fn drain(
-    State(app): State<App>,
-    Path(node): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let node = admit(&app, &node, &request)?;
-    let deadline = deadline(&body_bytes(request).await?)?;
-    app.handle.drain(&node, deadline).await?;
+/// The longest deadline of a drain: a year.
+const MAX_DEADLINE: u64 = 366 * 86_400;
+
+/// What the body of a drain may say.
+pub(super) const DRAIN: &[Field] = &[Field::new(
+    "deadline_seconds",
+    Kind::Whole(0, MAX_DEADLINE),
+    "Live allocations end after so many seconds; without it they go on until they end by themselves.",
+)];
+
+/// The node that was changed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ChangedNode")]
+pub(super) struct Done<'v> {
+    node: &'v str,
+}
+
+/// Drains a node, as `asked` in the fields of [`DRAIN`].
+pub(super) async fn drain_node(
+    handle: &Handle,
+    actor: &Actor,
+    node: &NodeId,
+    asked: &Values,
+) -> Result<(), ApiError> {
+    let seconds = asked.whole("deadline_seconds");
+    let detail = seconds.map_or_else(
+        || "without a deadline".to_owned(),
+        |seconds| format!("deadline {seconds} s"),
+    );
+    let handle = actor.changing(handle, "drain", node.as_str(), detail)?;
+    Ok(handle.drain(node, seconds.map(Duration::from_secs)).await?)
+}
+
+/// Takes a drain back.
+pub(super) async fn undrain_node(
+    handle: &Handle,
+    actor: &Actor,
+    node: &NodeId,
+) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "undrain", node.as_str(), String::new())?;
+    Ok(handle.undrain(node).await?)
+}
+
+/// Forgets a node.
+pub(super) async fn forget_node(
+    handle: &Handle,
+    actor: &Actor,
+    node: &NodeId,
+) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "forget", node.as_str(), String::new())?;
+    Ok(handle.forget(node).await?)
+}
+
+/// `POST /v1/nodes/{node}/drain`.
+pub(crate) async fn drain(call: Call) -> Result<Response, ApiError> {
+    let node = node_id(&call)?;
+    drain_node(&call.app.handle, &call.actor, &node, &call.body).await?;
     Ok(done(&node))
 }
 
 /// `POST /v1/nodes/{node}/undrain`.
-pub(crate) async fn undrain(
-    State(app): State<App>,
-    Path(node): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let node = admit(&app, &node, &request)?;
-    app.handle.undrain(&node).await?;
+pub(crate) async fn undrain(call: Call) -> Result<Response, ApiError> {
+    let node = node_id(&call)?;
+    undrain_node(&call.app.handle, &call.actor, &node).await?;
     Ok(done(&node))
 }
 
-/// `DELETE /v1/nodes/{node}`: for a node that is gone for good. Its ports are free for others; it may enrol again.
-pub(crate) async fn forget(
-    State(app): State<App>,
-    Path(node): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let node = admit(&app, &node, &request)?;
-    app.handle.forget(&node).await?;
+/// `DELETE /v1/nodes/{node}`.
+pub(crate) async fn forget(call: Call) -> Result<Response, ApiError> {
+    let node = node_id(&call)?;
+    forget_node(&call.app.handle, &call.actor, &node).await?;
     Ok(done(&node))
-}
-
-fn admit(app: &App, node: &str, request: &Request) -> Result<NodeId, ApiError> {
-    let token = bearer_token(request.headers())?;
-    app.guard
-        .admit(&app.handle.view(), token, Scope::Operator)?;
-    node.parse()
-        .map_err(|_| ApiError::unknown_node(excerpt(node)))
 }
 
 fn done(node: &NodeId) -> Response {
-    answer_json(&json!({ "node": node.as_str() }))
-}
-
-fn deadline(body: &[u8]) -> Result<Option<Duration>, ApiError> {
-    const FIELD: &str = "deadline_seconds";
-    if body.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|error| ApiError::bad_json(&error))?;
-    if let Some(name) = fields.keys().find(|name| *name != FIELD) {
-        let place = format!("body.{}", excerpt(name));
-        return Err(ApiError::bad_parameter(
-            place,
-            "there is no such field",
-            FIELD,
-        ));
-    }
-    match fields.get(FIELD) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
-            None => Err(ApiError::bad_parameter(
-                format!("body.{FIELD}"),
-                "the deadline is not a whole number",
-                "a whole number of seconds from now",
-            )),
-        },
-    }
+    answer_json(&Done {
+        node: node.as_str(),
+    })
 }

@@ -1,25 +1,27 @@
-//! `GET /v1/nodes`: every enrolled node, with why it is or is not in lists.
+//! `GET /v1/nodes` and `/v1/nodes/{node}`: the enrolled nodes, with why it is or is not in lists.
 
-use axum::extract::{Request, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
+use turnfleet_proto::NodeId;
 
-use super::app::{App, answer_json};
-use super::auth::bearer_token;
+use super::app::answer_json;
 use super::capacity::RatesBody;
-use super::status::ApiError;
-use crate::fleet::record::Scope;
+use super::route::Call;
+use super::status::{ApiError, excerpt};
 use crate::fleet::{FleetView, Load, NodeView};
 
-#[derive(Serialize)]
-struct Answer<'v> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Nodes")]
+pub(super) struct Answer<'v> {
     generation: u64,
     realm: &'v str,
     nodes: Vec<Node<'v>>,
 }
 
-#[derive(Serialize)]
-struct Node<'v> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Node")]
+pub(super) struct Node<'v> {
     node: &'v str,
     region: &'v str,
     zone: &'v str,
@@ -54,7 +56,7 @@ struct Node<'v> {
     certificate_not_after: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Listener {
     transport: &'static str,
     address: String,
@@ -62,14 +64,15 @@ struct Listener {
     works: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Ports {
     public_ip: String,
     first: u16,
     last: u16,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Load")]
 struct LoadBody {
     allocations: u64,
     relayed_ports_used: u64,
@@ -88,15 +91,28 @@ struct LoadBody {
 }
 
 /// `GET /v1/nodes`.
-pub(crate) async fn nodes(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let view = app.handle.view();
-    app.guard
-        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
+pub(crate) async fn nodes(call: Call) -> Result<Response, ApiError> {
+    let view = &call.view;
     Ok(answer_json(&Answer {
         generation: view.generation,
         realm: &view.realm,
-        nodes: view.nodes.iter().map(|node| body(node, &view)).collect(),
+        nodes: view.nodes.iter().map(|node| body(node, view)).collect(),
     }))
+}
+
+/// `GET /v1/nodes/{node}`.
+pub(crate) async fn node(call: Call) -> Result<Response, ApiError> {
+    let id = node_id(&call)?;
+    let node = call.view.node(&id);
+    let node = node.ok_or_else(|| ApiError::unknown_node(id.to_string()))?;
+    Ok(answer_json(&body(node, &call.view)))
+}
+
+/// The node that the path names.
+pub(super) fn node_id(call: &Call) -> Result<NodeId, ApiError> {
+    let text = call.part("node");
+    let unknown = |_| ApiError::unknown_node(excerpt(text));
+    text.parse().map_err(unknown)
 }
 
 fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {

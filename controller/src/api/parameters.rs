@@ -54,6 +54,11 @@ impl Parameters {
         self.pairs.extend(other.pairs);
     }
 
+    /// The names, as often as they were given.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.pairs.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The value of `name`.
     ///
     /// # Errors

@@ -3,25 +3,28 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use turnfleet_proto::PortRange;
 
-use super::app::{App, answer_json};
-use super::auth::bearer_token;
+use super::app::answer_json;
+use super::route::Call;
 use super::status::{ApiError, excerpt};
-use crate::fleet::record::{PortGrant, Scope};
+use crate::fleet::record::PortGrant;
 use crate::fleet::{FleetView, RegionPorts};
 
-#[derive(Serialize)]
-struct Answer<'v> {
+/// Who holds which ports.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Ports")]
+pub(super) struct Answer<'v> {
     regions: Vec<Region<'v>>,
     ports: Vec<Grant<'v>>,
 }
 
-#[derive(Serialize)]
+/// The ports of a region; those of a forgotten node count for the region without a name.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RegionPorts")]
 struct Region<'v> {
     region: &'v str,
     granted: u64,
@@ -29,7 +32,9 @@ struct Region<'v> {
     quarantined: u64,
 }
 
-#[derive(Serialize)]
+/// Ports of one address.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PortGrant")]
 struct Grant<'v> {
     public_ip: String,
     first: u16,
@@ -47,43 +52,45 @@ struct Grant<'v> {
     quarantined_until: Option<u64>,
 }
 
+/// The ports that were released.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReleasedPorts")]
+pub(super) struct Released {
+    public_ip: String,
+    first: u16,
+    last: u16,
+}
+
 /// `GET /v1/ports`.
-pub(crate) async fn ports(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let view = app.handle.view();
-    app.guard
-        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
+pub(crate) async fn ports(call: Call) -> Result<Response, ApiError> {
+    let view = &call.view;
     let held = view.nodes.iter().flat_map(|node| node.grants.iter());
     let mut grants: Vec<_> = held.chain(&view.quarantined).collect();
     grants.sort_by_key(|grant| (grant.public_ip, grant.range));
     Ok(answer_json(&Answer {
-        regions: regions(&view),
+        regions: regions(view),
         ports: grants.into_iter().map(body).collect(),
     }))
 }
 
 /// `DELETE /v1/ports/{public_ip}/{range}`: whoever holds these ports loses them to a quarantine, and a quarantine ends. For a
 /// node whose process has ended for good.
-pub(crate) async fn release(
-    State(app): State<App>,
-    Path((public_ip, range)): Path<(String, String)>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let token = bearer_token(request.headers())?;
-    app.guard
-        .admit(&app.handle.view(), token, Scope::Operator)?;
-    let bad = |name, text: &str, expected| ApiError::bad_parameter(name, excerpt(text), expected);
-    let public_ip: IpAddr = public_ip
-        .parse()
-        .map_err(|_| bad("public_ip", &public_ip, "an IP address"))?;
-    let range: PortRange = range
-        .parse()
-        .map_err(|_| bad("range", &range, "ports such as 49152-65535"))?;
-    app.handle.release_ports(public_ip, range).await?;
-    Ok(answer_json(&json!({
-        "public_ip": public_ip,
-        "first": range.first(),
-        "last": range.last(),
-    })))
+pub(crate) async fn release(call: Call) -> Result<Response, ApiError> {
+    let (address, ports) = (call.part("public_ip"), call.part("range"));
+    let unknown = |text| ApiError::unknown_ports(excerpt(text));
+    let public_ip: IpAddr = address.parse().map_err(|_| unknown(address))?;
+    let range: PortRange = ports.parse().map_err(|_| unknown(ports))?;
+    let target = format!("{public_ip} {range}");
+    let handle = &call.app.handle;
+    let handle = call
+        .actor
+        .changing(handle, "release ports", &target, String::new())?;
+    handle.release_ports(public_ip, range).await?;
+    Ok(answer_json(&Released {
+        public_ip: public_ip.to_string(),
+        first: range.first(),
+        last: range.last(),
+    }))
 }
 
 fn body(grant: &PortGrant) -> Grant<'_> {

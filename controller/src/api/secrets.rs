@@ -3,27 +3,84 @@
 //!
 //! No answer holds a secret. A change answers when the store holds it, with the id of the generation.
 
-use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
-use turnfleet_proto::credentials::SharedSecret;
 
-use super::app::{App, answer_json, body_bytes};
-use super::auth::bearer_token;
+use super::app::answer_json;
+use super::route::Call;
 use super::status::{ApiError, excerpt};
-use crate::fleet::record::{Scope, SecretScope, SecretState};
+use super::values::{Field, Kind, Values};
+use crate::FleetError;
+use crate::fleet::record::{SecretScope, SecretState};
 use crate::fleet::{Pin, SecretView, WEAK_SECRET_BYTES};
+use crate::reconcile::Handle;
 
-/// The longest secret that an operator gives.
-const MAX_SECRET_BYTES: usize = 512;
+const SCOPE: Field = Field::new(
+    "scope",
+    Kind::SecretScope,
+    "Whose relays accept it: `fleet`, or `region:NAME`; `fleet` where it is left out.",
+);
 
-#[derive(Serialize)]
-struct Answer {
+/// What the body of a rotation may say.
+pub(super) const ROTATE: &[Field] = &[
+    SCOPE,
+    Field::new(
+        "secret",
+        Kind::Secret(WEAK_SECRET_BYTES),
+        "The secret; a random one is made where it is left out.",
+    ),
+];
+
+/// What the body says of an application's secret that is pinned.
+pub(super) const PIN: &[Field] = &[
+    SCOPE,
+    Field::required(
+        "secret",
+        Kind::Secret(1),
+        "The secret that the application has.",
+    ),
+];
+
+/// What the body of a revocation may say.
+pub(super) const REVOKE: &[Field] = &[
+    Field::new(
+        "cut",
+        Kind::Flag,
+        "Whether relays end the allocations that were made with its credentials.",
+    ),
+    Field::new(
+        "replace",
+        Kind::Flag,
+        "Whether a random secret takes over at once where credentials are minted with it.",
+    ),
+];
+
+/// The shared secrets, without themselves.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Secrets")]
+pub(super) struct Answer {
     secrets: Vec<Secret>,
 }
 
-#[derive(Serialize)]
+/// The generation that was made or changed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ChangedSecret")]
+pub(super) struct Changed {
+    id: u32,
+}
+
+/// The generation that was revoked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RevokedSecret")]
+pub(super) struct Revoked {
+    id: u32,
+    /// The generation that takes over minting; `null` where there is none.
+    replaced_by: Option<u32>,
+}
+
+/// One generation of a secret.
+#[derive(Serialize, JsonSchema)]
 struct Secret {
     id: u32,
     scope: String,
@@ -45,15 +102,9 @@ struct Secret {
 }
 
 /// `GET /v1/secrets`.
-pub(crate) async fn secrets(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let view = app.handle.view();
-    app.guard
-        .admit(&view, bearer_token(request.headers())?, Scope::Viewer)?;
+pub(crate) async fn secrets(call: Call) -> Result<Response, ApiError> {
     Ok(answer_json(&Answer {
-        secrets: view.secrets.iter().map(shown).collect(),
+        secrets: call.view.secrets.iter().map(shown).collect(),
     }))
 }
 
@@ -77,144 +128,75 @@ fn shown(secret: &SecretView) -> Secret {
     }
 }
 
-/// `POST /v1/secrets/rotate`: the body is empty or a JSON object with `scope` and `secret`; without a secret one is made.
-pub(crate) async fn rotate(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    let fields = Fields::of(request, &["scope", "secret"]).await?;
-    let (scope, secret) = (fields.scope()?, fields.secret(WEAK_SECRET_BYTES)?);
-    let id = app.handle.rotate_secret(scope, secret).await?;
-    Ok(answer_json(&json!({ "id": id })))
+/// `POST /v1/secrets/rotate`.
+pub(crate) async fn rotate(call: Call) -> Result<Response, ApiError> {
+    let scope = scope(&call.body);
+    let detail = origin(&call.body).to_owned();
+    let handle = changing(&call, "rotate secret", &scope.to_string(), detail)?;
+    let secret = call.body.secret("secret").cloned();
+    let id = handle.rotate_secret(scope, secret).await?;
+    Ok(answer_json(&Changed { id }))
 }
 
-/// `POST /v1/secrets/pin`: a secret that an application has; the body is a JSON object with `secret` and perhaps `scope`.
-pub(crate) async fn pin_given(
-    State(app): State<App>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    let fields = Fields::of(request, &["scope", "secret"]).await?;
-    let secret = fields.secret(1)?;
-    let secret = secret.ok_or_else(|| bad_secret("there is no secret", 1))?;
-    let pin = Pin::Secret(fields.scope()?, secret);
-    let id = app.handle.pin_secret(pin).await?;
-    Ok(answer_json(&json!({ "id": id })))
+/// `POST /v1/secrets/pin`: a secret that an application has.
+pub(crate) async fn pin_given(call: Call) -> Result<Response, ApiError> {
+    let scope = scope(&call.body);
+    let detail = origin(&call.body).to_owned();
+    let handle = changing(&call, "pin secret", &scope.to_string(), detail)?;
+    let secret = call.body.secret("secret").cloned();
+    let secret = secret.expect("a body without the secret was refused");
+    let id = handle.pin_secret(Pin::Secret(scope, secret)).await?;
+    Ok(answer_json(&Changed { id }))
 }
 
 /// `POST /v1/secrets/{id}/pin`.
-pub(crate) async fn pin(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    let id = generation(&id)?;
-    Fields::of(request, &[]).await?;
-    app.handle.pin_secret(Pin::Generation(id)).await?;
-    Ok(answer_json(&json!({ "id": id })))
+pub(crate) async fn pin(call: Call) -> Result<Response, ApiError> {
+    let id = generation(&call)?;
+    let handle = changing(&call, "pin secret", &id.to_string(), String::new())?;
+    handle.pin_secret(Pin::Generation(id)).await?;
+    Ok(answer_json(&Changed { id }))
 }
 
 /// `POST /v1/secrets/{id}/unpin`.
-pub(crate) async fn unpin(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    let id = generation(&id)?;
-    Fields::of(request, &[]).await?;
-    app.handle.unpin_secret(id).await?;
-    Ok(answer_json(&json!({ "id": id })))
+pub(crate) async fn unpin(call: Call) -> Result<Response, ApiError> {
+    let id = generation(&call)?;
+    let handle = changing(&call, "unpin secret", &id.to_string(), String::new())?;
+    handle.unpin_secret(id).await?;
+    Ok(answer_json(&Changed { id }))
 }
 
-/// `POST /v1/secrets/{id}/revoke`: the body is empty or a JSON object with `cut` and `replace`, each true or false.
-pub(crate) async fn revoke(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    admit(&app, &request)?;
-    let id = generation(&id)?;
-    let fields = Fields::of(request, &["cut", "replace"]).await?;
-    let (cut, replace) = (fields.flag("cut")?, fields.flag("replace")?);
-    let replaced_by = app.handle.revoke_secret(id, cut, replace).await?;
-    Ok(answer_json(
-        &json!({ "id": id, "replaced_by": replaced_by }),
-    ))
+/// `POST /v1/secrets/{id}/revoke`.
+pub(crate) async fn revoke(call: Call) -> Result<Response, ApiError> {
+    let id = generation(&call)?;
+    let (cut, replace) = (call.body.flag("cut"), call.body.flag("replace"));
+    let wanted = [(cut, "cut"), (replace, "replace")];
+    let wanted = wanted.into_iter().filter(|(is_wanted, _)| *is_wanted);
+    let detail = wanted.map(|(_, name)| name).collect::<Vec<_>>().join(" ");
+    let handle = changing(&call, "revoke secret", &id.to_string(), detail)?;
+    let replaced_by = handle.revoke_secret(id, cut, replace).await?;
+    Ok(answer_json(&Revoked { id, replaced_by }))
 }
 
-fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
-    let token = bearer_token(request.headers())?;
-    app.guard.admit(&app.handle.view(), token, Scope::Admin)
+fn changing(call: &Call, action: &str, target: &str, detail: String) -> Result<Handle, FleetError> {
+    let handle = &call.app.handle;
+    call.actor.changing(handle, action, target, detail)
 }
 
-fn generation(id: &str) -> Result<u32, ApiError> {
+fn generation(call: &Call) -> Result<u32, ApiError> {
+    let id = call.part("id");
     id.parse()
         .map_err(|_| ApiError::unknown_secret(excerpt(id)))
 }
 
-fn bad_secret(what: &'static str, least: usize) -> ApiError {
-    let expected = format!("a JSON string of {least} to {MAX_SECRET_BYTES} bytes");
-    ApiError::bad_parameter("body.secret", what, expected)
+/// The scope that a body names, which is of a form that secrets have.
+fn scope(body: &Values) -> SecretScope {
+    let named = body.text("scope").and_then(|text| text.parse().ok());
+    named.unwrap_or(SecretScope::Fleet)
 }
 
-/// The fields of a body.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    async fn of(request: Request, known: &[&str]) -> Result<Self, ApiError> {
-        let body = body_bytes(request).await?;
-        if body.trim_ascii().is_empty() {
-            return Ok(Self(Map::new()));
-        }
-        let fields: Map<String, Value> =
-            serde_json::from_slice(&body).map_err(|error| ApiError::bad_json(&error))?;
-        match fields.keys().find(|name| !known.contains(&name.as_str())) {
-            None => Ok(Self(fields)),
-            Some(name) => {
-                let expected = match known {
-                    [] => "an empty object".to_owned(),
-                    known => known.join(" or "),
-                };
-                let place = format!("body.{}", excerpt(name));
-                let what = "there is no such field";
-                Err(ApiError::bad_parameter(place, what, expected))
-            }
-        }
-    }
-
-    fn value(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
-    fn scope(&self) -> Result<SecretScope, ApiError> {
-        let Some(value) = self.value("scope") else {
-            return Ok(SecretScope::Fleet);
-        };
-        let scope = value.as_str().and_then(|text| text.parse().ok());
-        scope.ok_or_else(|| {
-            let what = "the scope is not one that secrets have";
-            ApiError::bad_parameter("body.scope", what, "fleet or region:NAME")
-        })
-    }
-
-    /// A secret of `least` bytes at least.
-    fn secret(&self, least: usize) -> Result<Option<SharedSecret>, ApiError> {
-        let Some(value) = self.value("secret") else {
-            return Ok(None);
-        };
-        let fits = |text: &&str| (least..=MAX_SECRET_BYTES).contains(&text.len());
-        let secret = value.as_str().filter(fits).map(SharedSecret::new);
-        let secret = secret.ok_or_else(|| bad_secret("the secret is too short or too long", least));
-        secret.map(Some)
-    }
-
-    fn flag(&self, name: &'static str) -> Result<bool, ApiError> {
-        match self.value(name) {
-            None => Ok(false),
-            Some(value) => value.as_bool().ok_or_else(|| {
-                let what = "the value is neither true nor false";
-                ApiError::bad_parameter(format!("body.{name}"), what, "true or false")
-            }),
-        }
+fn origin(body: &Values) -> &'static str {
+    match body.secret("secret") {
+        Some(_) => "given",
+        None => "random",
     }
 }

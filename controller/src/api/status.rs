@@ -9,11 +9,13 @@ use std::borrow::Cow;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::FleetError;
 use crate::fleet::SecretError;
+use crate::fleet::tokens::TokenError;
 
 type Text = Cow<'static, str>;
 
@@ -25,11 +27,17 @@ pub(crate) struct ApiError {
     retry_after_seconds: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What was wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 struct Body {
+    /// A word that stays the same.
     code: &'static str,
+    /// What was wrong.
     what: Text,
+    /// Where in the request, or in the fleet.
     r#where: Text,
+    /// What would have been right.
     expected: Text,
 }
 
@@ -51,6 +59,11 @@ impl ApiError {
             },
             retry_after_seconds: None,
         }
+    }
+
+    /// The word that stays the same.
+    pub(crate) fn code(&self) -> &'static str {
+        self.body.code
     }
 
     fn retry_after(mut self, seconds: u64) -> Self {
@@ -139,6 +152,17 @@ impl ApiError {
         )
     }
 
+    /// 403: a token that is bound to a tenant, for what concerns the whole fleet.
+    pub(crate) fn bound_to_tenant() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "bound_to_tenant",
+            "header authorization",
+            "the API token is bound to a tenant, for whose users alone it mints",
+            "a token that is bound to no tenant",
+        )
+    }
+
     /// 404.
     pub(crate) fn unknown_path(path: &str) -> Self {
         Self::new(
@@ -146,9 +170,7 @@ impl ApiError {
             "unknown_path",
             excerpt(path),
             "there is nothing at this path",
-            "one of /turn, /v1/ice-servers, /v1/nodes, /v1/nodes/NODE, /v1/nodes/NODE/drain, /v1/nodes/NODE/undrain, \
-             /v1/ports, /v1/ports/IP/FIRST-LAST, /v1/capacity, /v1/secrets, /v1/secrets/rotate, /v1/secrets/pin, /v1/secrets/ID/pin, /v1/secrets/ID/unpin, \
-             /v1/secrets/ID/revoke, /metrics, /livez, /readyz, /",
+            "a path of /openapi.json",
         )
     }
 
@@ -163,6 +185,29 @@ impl ApiError {
         )
     }
 
+    /// 409 for what the state of the fleet forbids; `place` is what stands in the way.
+    fn conflict(place: &'static str, what: String, expected: &'static str) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", place, what, expected)
+    }
+
+    fn token(error: &TokenError) -> Self {
+        let expected = match error {
+            TokenError::Unknown(name) => {
+                return Self::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown_token",
+                    name.clone(),
+                    "there is no such token",
+                    "a token that /v1/tokens names",
+                );
+            }
+            TokenError::Taken(_) => "a name that no token has",
+            TokenError::Configured(_) => "a token that was made by the API",
+            TokenError::TooMany { .. } => "fewer tokens: revoke those that are not used",
+        };
+        Self::conflict("token", error.to_string(), expected)
+    }
+
     /// 404 for a secret that is none.
     pub(crate) fn unknown_secret(id: impl Into<Text>) -> Self {
         Self::new(
@@ -174,12 +219,19 @@ impl ApiError {
         )
     }
 
+    pub(crate) fn unknown_ports(place: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_ports",
+            place,
+            "nobody holds exactly these ports",
+            "an address and ports that /v1/ports names, such as 192.0.2.1/49152-65535",
+        )
+    }
+
     /// What an operator hears of a step in a secret's life that is refused.
     fn secret(error: &SecretError) -> Self {
-        let conflict = |expected: &'static str| {
-            let status = StatusCode::CONFLICT;
-            Self::new(status, "conflict", "secret", error.to_string(), expected)
-        };
+        let conflict = |expected| Self::conflict("secret", error.to_string(), expected);
         match error {
             SecretError::Unknown(id) => Self::unknown_secret(id.to_string()),
             SecretError::Scope(_) => {
@@ -196,11 +248,6 @@ impl ApiError {
             SecretError::Known(_) => conflict("a secret that was not used before"),
             SecretError::State { .. } => conflict("a secret in a state that leads there"),
         }
-    }
-
-    /// 409 for what the state of a node forbids.
-    fn conflict(what: String, expected: &'static str) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "node", what, expected)
     }
 
     /// 503 for a change that may go through later.
@@ -269,12 +316,15 @@ impl ApiError {
     }
 }
 
+/// The body of every answer that is no success.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Refusal")]
+pub(crate) struct Envelope<'a> {
+    error: &'a Body,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            error: &'a Body,
-        }
         let text = serde_json::to_vec(&Envelope { error: &self.body })
             .expect("a struct of texts can be written as JSON");
         let mut response = (self.status, text).into_response();
@@ -297,6 +347,7 @@ impl From<FleetError> for ApiError {
             FleetError::UnknownNode(node) => Self::unknown_node(node.to_string()),
             FleetError::Secret(error) => Self::secret(error),
             FleetError::Live(_) => Self::conflict(
+                "node",
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
@@ -307,6 +358,7 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 format!("the ports of one grant, and not {range}"),
             ),
+            FleetError::Token(token) => Self::token(token),
             FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
@@ -327,6 +379,29 @@ impl From<FleetError> for ApiError {
     }
 }
 
+/// What a program that speaks gRPC hears of a refusal: the same words.
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let code = match error.status.as_u16() {
+            400 | 408 | 413 | 415 => Code::InvalidArgument,
+            401 => Code::Unauthenticated,
+            403 => Code::PermissionDenied,
+            404 => Code::NotFound,
+            409 => Code::FailedPrecondition,
+            429 => Code::ResourceExhausted,
+            503 => Code::Unavailable,
+            _ => Code::Internal,
+        };
+        let Body {
+            what,
+            r#where: place,
+            expected,
+            ..
+        } = error.body;
+        Self::new(code, format!("{what} ({place}); expected {expected}"))
+    }
+}
+
 /// The beginning of what a caller gave, safe to show in an error.
 pub(crate) fn excerpt(text: &str) -> String {
     text.chars().take(40).flat_map(char::escape_debug).collect()
@@ -343,9 +418,12 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::Secret(_) => Code::FailedPrecondition,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
-        FleetError::PortsExhausted { .. } | FleetError::TooManyNodes { .. } => {
-            Code::ResourceExhausted
-        }
+        FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,
+        FleetError::Token(TokenError::Taken(_)) => Code::AlreadyExists,
+        FleetError::Token(TokenError::Configured(_)) => Code::FailedPrecondition,
+        FleetError::PortsExhausted { .. }
+        | FleetError::TooManyNodes { .. }
+        | FleetError::Token(TokenError::TooMany { .. }) => Code::ResourceExhausted,
         FleetError::UnknownGrant { .. } => Code::NotFound,
         FleetError::PortsAwaited { .. }
         | FleetError::Contended { .. }

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::{App, answer_json, body_bytes, caller};
@@ -18,8 +19,10 @@ use super::parameters::Parameters;
 use super::status::ApiError;
 use crate::fleet::record::Scope;
 
-#[derive(Serialize)]
-struct Answer<'v> {
+/// The answer of the TURN REST API.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TurnCredential")]
+pub(super) struct Answer<'v> {
     username: String,
     password: String,
     ttl: u64,
@@ -43,8 +46,9 @@ pub(crate) async fn turn(
         None => parameters.value("key")?,
     };
     let view = app.handle.view();
-    app.guard.admit(&view, token, Scope::Mint)?;
-    let asked = credential_request(&parameters)?;
+    let bearer = app.guard.admit(&view, token, Scope::Mint)?;
+    let mut asked = credential_request(&parameters)?;
+    asked.of_tenant(bearer.tenant.as_deref())?;
     let minted = asked.mint(&view, app.default_ttl, caller)?;
     app.metrics.credentials_minted.inc();
     Ok(answer_json(&Answer {

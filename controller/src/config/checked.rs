@@ -105,6 +105,8 @@ pub struct ApiTokenConfig {
     pub token: Opaque,
     /// What it opens.
     pub scopes: Vec<Scope>,
+    /// The tenant that it is bound to.
+    pub tenant: Option<String>,
 }
 
 /// A text that no log and no error shows.
@@ -243,10 +245,8 @@ impl Check {
     }
 
     fn region(&mut self, key: &str, region: &str) {
-        let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
-        if region.is_empty() || region.len() > 63 || !region.chars().all(letters) {
-            let expected = "1 to 63 letters, digits, '-', '_' and '.'";
-            self.fail(key, Some(region.to_owned()), expected);
+        if !is_name(region) {
+            self.fail(key, Some(region.to_owned()), NAME);
         }
     }
 
@@ -445,13 +445,27 @@ impl Check {
             let expected = format!("a token or token_file for {:?}", raw.name);
             self.fail("api_tokens.token", None, expected);
         }
+        let tenant = raw.tenant.as_deref();
+        if tenant.is_some_and(|tenant| !is_name(tenant)) {
+            self.fail("api_tokens.tenant", raw.tenant.clone(), NAME);
+        }
         let token = self.secret("api_tokens.token", raw.token, raw.token_file, MIN_TOKEN)?;
         Some(ApiTokenConfig {
             name: raw.name,
             token,
             scopes,
+            tenant: raw.tenant,
         })
     }
+}
+
+/// What [`is_name`] asks for.
+pub(crate) const NAME: &str = "1 to 63 letters, digits, '-', '_' and '.'";
+
+/// Whether `text` can be the name of a region, a tenant or a token.
+pub(crate) fn is_name(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=63).contains(&text.len()) && text.bytes().all(letter)
 }
 
 fn static_user(user: &RawUser, realm: &str) -> StaticUser {

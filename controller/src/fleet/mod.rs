@@ -7,6 +7,7 @@
 //! rest of the controller and the relays see.
 
 mod alternates;
+pub mod audit;
 mod capacity;
 mod certificate;
 mod damping;
@@ -32,6 +33,7 @@ mod sightings;
 mod skew;
 mod snapshot;
 mod start;
+pub mod tokens;
 mod trend;
 mod uris;
 mod vantage;

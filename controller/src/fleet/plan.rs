@@ -9,6 +9,7 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::Now;
 
 use super::Fleet;
+use super::audit::AuditEntry;
 use super::node::Registration;
 use super::ports::records;
 use super::record::{Desired, NodeRecord, Record, RecordKey, TokenHash, token_hash};
@@ -26,6 +27,8 @@ pub struct Plan {
     pub puts: Vec<Record>,
     /// Records to delete.
     pub deletes: Vec<RecordKey>,
+    /// Who asked for it, written with it.
+    pub audit: Option<AuditEntry>,
     /// Whether it may be written only by the controller that leads.
     pub as_leader: bool,
 }
@@ -228,6 +231,7 @@ impl Fleet {
             compares: Vec::new(),
             puts,
             deletes,
+            audit: None,
             as_leader: false,
         };
         let written: Vec<_> = plan.puts.iter().map(Record::key).collect();

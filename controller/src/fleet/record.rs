@@ -297,6 +297,12 @@ pub struct ApiToken {
     pub name: String,
     /// What it opens.
     pub scopes: Vec<Scope>,
+    /// The tenant that it is bound to: it mints for that tenant's users, and opens nothing else.
+    pub tenant: Option<String>,
+    /// Unix seconds from which on it opens nothing.
+    pub expires_at: Option<u64>,
+    /// Made by an operator, and not by the configuration: it stays until it is revoked.
+    pub by_operator: bool,
 }
 
 /// One thing that an API token opens. `Admin` opens everything, `Operator` also what `Viewer` sees.
@@ -346,6 +352,12 @@ impl std::str::FromStr for Scope {
 }
 
 impl ApiToken {
+    /// Whether it has come to its end.
+    #[must_use]
+    pub fn has_ended(&self, unix: u64) -> bool {
+        self.expires_at.is_some_and(|end| end <= unix)
+    }
+
     /// Whether the bearer may do what `wanted` asks for.
     #[must_use]
     pub fn opens(&self, wanted: Scope) -> bool {

@@ -54,6 +54,9 @@ impl Fleet {
         let own = ApiToken {
             name: OWN_TOKEN.to_owned(),
             scopes: vec![Scope::Admin],
+            tenant: None,
+            expires_at: None,
+            by_operator: false,
         };
         let mut wanted = vec![
             Record::Policy(wishes.policy.clone()),
@@ -70,7 +73,7 @@ impl Fleet {
         wanted.extend(tokens.map(|(hash, token)| Record::ApiToken(hash, token)));
 
         let keys: BTreeSet<_> = wanted.iter().map(Record::key).collect();
-        let stale = |key: &&RecordKey| is_configured(key) && !keys.contains(key);
+        let stale = |key: &&RecordKey| self.is_configured(key) && !keys.contains(key);
         let mut deletes: BTreeSet<_> = self.revisions.keys().filter(stale).cloned().collect();
         let mut puts: Vec<_> = wanted
             .into_iter()
@@ -109,6 +112,28 @@ impl Fleet {
             | Record::NonceKey(_) => false,
         }
     }
+
+    /// Whether the record is there exactly where the configuration asks for it.
+    fn is_configured(&self, key: &RecordKey) -> bool {
+        match key {
+            RecordKey::User(_) | RecordKey::JoinToken(_) => true,
+            RecordKey::ApiToken(hash) => {
+                let token = self.api_tokens.get(hash);
+                token.is_some_and(|token| !token.by_operator)
+            }
+            RecordKey::Epoch
+            | RecordKey::Leader
+            | RecordKey::Controller(_)
+            | RecordKey::Generation
+            | RecordKey::Policy
+            | RecordKey::Node(_)
+            | RecordKey::Desired(_)
+            | RecordKey::Grant(..)
+            | RecordKey::Secret(..)
+            | RecordKey::NonceKey(_)
+            | RecordKey::Setting(_) => false,
+        }
+    }
 }
 
 /// What tells one configured secret from another.
@@ -116,22 +141,4 @@ fn secret_hash(secret: &SharedSecret) -> String {
     use sha2::Digest as _;
     let hash = sha2::Sha256::digest(secret.as_bytes());
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash)
-}
-
-/// Whether records of this kind are there exactly where the configuration asks for them.
-fn is_configured(key: &RecordKey) -> bool {
-    match key {
-        RecordKey::User(_) | RecordKey::ApiToken(_) | RecordKey::JoinToken(_) => true,
-        RecordKey::Epoch
-        | RecordKey::Leader
-        | RecordKey::Controller(_)
-        | RecordKey::Generation
-        | RecordKey::Policy
-        | RecordKey::Node(_)
-        | RecordKey::Desired(_)
-        | RecordKey::Grant(..)
-        | RecordKey::Secret(..)
-        | RecordKey::NonceKey(_)
-        | RecordKey::Setting(_) => false,
-    }
 }

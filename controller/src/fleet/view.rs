@@ -70,6 +70,11 @@ impl FleetView {
         self.api_tokens.get(&token_hash(token))
     }
 
+    /// Who may use the API.
+    pub fn api_tokens(&self) -> impl Iterator<Item = &ApiToken> {
+        self.api_tokens.values()
+    }
+
     /// How many nodes are in lists.
     #[must_use]
     pub fn listed(&self) -> usize {

@@ -18,8 +18,8 @@ use crate::fleet::record::{Epoch, Record, RecordKey};
 use crate::fleet::{Event, Fleet, Plan, Settings};
 use crate::leader::{Fence, Leadership};
 use crate::store::{
-    Commit, Compare, Entry, Outcome, Put, Range, Revision, Sealer, Store, StoreError, Txn, codec,
-    keys,
+    Commit, Compare, Entry, Outcome, Put, Range, Revision, Sealer, Store, StoreError, Txn, audit,
+    codec, keys,
 };
 use reading::Link;
 
@@ -318,9 +318,11 @@ impl Mirror {
                 }),
             }
         }
+        let mut puts: Vec<_> = plan.puts.iter().map(encode).collect::<Result<_, _>>()?;
+        puts.extend(plan.audit.as_ref().map(audit::encode));
         Ok(Txn {
             compares,
-            puts: plan.puts.iter().map(encode).collect::<Result<_, _>>()?,
+            puts,
             deletes: plan.deletes.iter().map(keys::path).collect(),
         })
     }

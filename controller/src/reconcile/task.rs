@@ -24,10 +24,15 @@ use crate::fleet::{
     Settings, Vitals, Wishes,
 };
 use crate::leader::Leadership;
+use crate::store::audit::AuditLog;
 use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
+/// How often the audit log is trimmed, in ticks.
+const TRIM_TICKS: u64 = 36_000;
+/// The first time.
+const FIRST_TRIM_TICK: u64 = 600;
 /// The rest of the upkeep after it failed, in ticks.
 const UPKEEP_RETRY_TICKS: u64 = 50;
 /// How often the ports of connected nodes are looked at, in ticks.
@@ -60,6 +65,7 @@ pub struct Reconciler {
     urgent: bool,
     /// Ticks until the upkeep is tried again.
     upkeep_in: u64,
+    audit: AuditLog,
 }
 
 struct Channels {
@@ -110,6 +116,7 @@ impl Reconciler {
         let Surroundings { clock, random } = surroundings;
         let now = clock.now();
         let epoch = random_bytes(&*random)?;
+        let audit = AuditLog::new(Arc::clone(&store));
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh {
             shared_secret: SharedSecret::new(random_text(&*random)?),
@@ -138,6 +145,7 @@ impl Reconciler {
             stale: false,
             urgent: false,
             upkeep_in: 0,
+            audit: audit.clone(),
         };
         Ok((
             task,
@@ -145,6 +153,8 @@ impl Reconciler {
                 mailbox: sender,
                 view: published,
                 sightings: told,
+                audit,
+                asked_by: None,
             },
         ))
     }
@@ -451,6 +461,9 @@ impl Reconciler {
         if tick.is_multiple_of(PORTS_TICKS) {
             self.look_after_ports(now).await;
         }
+        if tick % TRIM_TICKS == FIRST_TRIM_TICK && self.mirror.leads() {
+            self.trim_audit(now.unix.saturating_mul(1000));
+        }
         self.upkeep_in = self.upkeep_in.saturating_sub(1);
         if self.upkeep_in == 0 && self.mirror.leads() && self.mirror.fleet().is_upkeep_due(now) {
             match self.look_after(now).await {
@@ -479,6 +492,16 @@ impl Reconciler {
                 return;
             }
         }
+    }
+
+    /// Beside the task: nothing waits for it.
+    fn trim_audit(&self, now_milliseconds: u64) {
+        let audit = self.audit.clone();
+        tokio::spawn(async move {
+            if let Err(error) = audit.trim(now_milliseconds).await {
+                tracing::warn!(%error, "the audit log could not be trimmed");
+            }
+        });
     }
 
     /// Carries out what is due by itself.

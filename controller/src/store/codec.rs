@@ -36,22 +36,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
             drain_deadline: desired.drain_deadline.unwrap_or(0),
         }
         .encode_to_vec(),
-        Record::Grant(grant) => wire::PortGrantRecord {
-            node_id: grant.node.to_string(),
-            public_ip: grant.public_ip.to_string(),
-            first: grant.range.first().into(),
-            last: grant.range.last().into(),
-            ceded_from: grant.ceded.as_ref().map_or(0, |ceded| ceded.from.into()),
-            ceded_to: grant
-                .ceded
-                .as_ref()
-                .and_then(|ceded| ceded.to.as_ref())
-                .map_or_else(String::new, ToString::to_string),
-            not_after: grant.not_after.unwrap_or(0),
-            unconfirmed_generation: grant.unconfirmed.unwrap_or(0),
-            quarantined_until: grant.quarantined_until.unwrap_or(0),
-        }
-        .encode_to_vec(),
+        Record::Grant(grant) => encode_grant(grant).encode_to_vec(),
         Record::Secret(secret) => seal(sealer, &path, &encode_secret(secret))?,
         Record::NonceKey(key) => {
             let message = wire::NonceKeyRecord {
@@ -78,6 +63,9 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 .iter()
                 .map(|scope| scope.name().to_owned())
                 .collect(),
+            tenant: token.tenant.clone().unwrap_or_default(),
+            expires_at: token.expires_at.unwrap_or(0),
+            by_operator: token.by_operator,
         }
         .encode_to_vec(),
         Record::JoinToken(_, name) => wire::JoinTokenRecord { name: name.clone() }.encode_to_vec(),
@@ -90,6 +78,22 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
         )?,
     };
     Ok((path, bytes))
+}
+
+fn encode_grant(grant: &PortGrant) -> wire::PortGrantRecord {
+    let ceded = grant.ceded.as_ref();
+    let ceded_to = ceded.and_then(|ceded| ceded.to.as_ref());
+    wire::PortGrantRecord {
+        node_id: grant.node.to_string(),
+        public_ip: grant.public_ip.to_string(),
+        first: grant.range.first().into(),
+        last: grant.range.last().into(),
+        ceded_from: ceded.map_or(0, |ceded| ceded.from.into()),
+        ceded_to: ceded_to.map_or_else(String::new, ToString::to_string),
+        not_after: grant.not_after.unwrap_or(0),
+        unconfirmed_generation: grant.unconfirmed.unwrap_or(0),
+        quarantined_until: grant.quarantined_until.unwrap_or(0),
+    }
 }
 
 /// The record that `entry` holds; `None` where its key belongs to no record of this version.
@@ -141,6 +145,9 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
                 ApiToken {
                     name: message.name,
                     scopes,
+                    tenant: Some(message.tenant).filter(|tenant| !tenant.is_empty()),
+                    expires_at: Some(message.expires_at).filter(|end| *end != 0),
+                    by_operator: message.by_operator,
                 },
             )
         }

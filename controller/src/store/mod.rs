@@ -6,6 +6,7 @@
 //! goes when the lease ends. Nothing here knows what the values mean, save `keys` and `codec`, which turn the fleet's records
 //! into entries and back.
 
+pub mod audit;
 pub mod codec;
 mod embedded;
 mod etcd;

@@ -2,6 +2,8 @@
 //! stand on.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod calls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Stage {
     pub(crate) runtime: Runtime,
     controller: Option<Controller>,
+    raw: RawConfig,
     _state: TempDir,
 }
 
@@ -51,13 +54,21 @@ impl Stage {
         raw.grpc.address = "127.0.0.1:0".to_owned();
         change(&mut raw);
         let runtime = Runtime::new().unwrap();
-        let config = Config::try_from(raw).unwrap();
+        let config = Config::try_from(raw.clone()).unwrap();
         let controller = runtime.block_on(Controller::start(config)).unwrap();
         Self {
             runtime,
             controller: Some(controller),
+            raw,
             _state: state,
         }
+    }
+
+    /// The controller ends, and another begins with the same state.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let config = Config::try_from(self.raw.clone()).unwrap();
+        self.controller = Some(self.runtime.block_on(Controller::start(config)).unwrap());
     }
 
     pub(crate) fn controller(&self) -> &Controller {
@@ -120,6 +131,16 @@ impl Stage {
             let changed = async { tokio::time::timeout_at(deadline.into(), views.changed()).await };
             // Past the deadline the assertion above says what was seen last.
             drop(self.runtime.block_on(changed));
+        }
+    }
+
+    /// Asks until the answer is yes.
+    #[track_caller]
+    pub(crate) fn within(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "never came: {what}");
+            std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 

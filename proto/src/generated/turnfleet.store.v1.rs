@@ -263,6 +263,33 @@ pub struct ApiTokenRecord {
     pub name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "2")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The tenant that it is bound to; empty for none.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Unix seconds; zero means without an end.
+    #[prost(uint64, tag = "4")]
+    pub expires_at: u64,
+    /// Made by an operator, and not by the configuration: stays until it is revoked.
+    #[prost(bool, tag = "5")]
+    pub by_operator: bool,
+}
+/// /tf/audit/v1/{unix milliseconds}-{random}: a change that somebody asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditRecord {
+    #[prost(uint64, tag = "1")]
+    pub at_milliseconds: u64,
+    /// The name of the API token.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// The address that the request came from; empty where it is not known.
+    #[prost(string, tag = "3")]
+    pub from: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
 }
 /// jointokens/{sha256 in hex}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,0 +1,264 @@
+//! Every route of the HTTP API, each defined once: the router and the document are made of this list.
+
+use ::http::Method;
+
+use super::route::{Access, Draft, Route};
+use super::values::{Field, Kind};
+use super::{
+    audit, capacity, dashboard, explain, http, ice_servers, node_actions, nodes, ports, secrets,
+    tokens, turn_rest,
+};
+use crate::fleet::record::Scope;
+
+const VIEWER: Access = Access::Scope(Scope::Viewer);
+const OPERATOR: Access = Access::Scope(Scope::Operator);
+const ADMIN: Access = Access::Scope(Scope::Admin);
+
+/// What a request for a credential may say, by either path.
+const USER: Field = Field::new(
+    "username",
+    Kind::Text(497),
+    "Whom the credential is for; it becomes a part of the username.",
+);
+const TTL: Field = Field::new(
+    "ttl",
+    Kind::Whole(1, u64::MAX),
+    "Seconds that the credential is good for; below 300 it counts as 300, above 86400 as 86400.",
+);
+const COUNT: Field = Field::new(
+    "count",
+    Kind::Whole(1, u64::MAX),
+    "The most URIs; there is a bound of the controller's own.",
+);
+const REGION: Field = Field::new("region", Kind::Name, "The region to prefer.");
+const ROOM: Field = Field::new(
+    "room",
+    Kind::Text(255),
+    "The room, whose users all get the same relays.",
+);
+const NAMES: Field = Field::new(
+    "names",
+    Kind::OneOf(&["turns", "all"]),
+    "Which URIs carry names: those of `turns:`, or all.",
+);
+
+const TURN: &[Field] = &[
+    Field::required("service", Kind::OneOf(&["turn"]), "Always turn."),
+    USER,
+    TTL,
+    Field::new(
+        "transports",
+        Kind::Some(&["udp", "tcp", "tls"]),
+        "The transports, the preferred one first.",
+    ),
+    COUNT,
+    REGION,
+    ROOM,
+    NAMES,
+    Field::new(
+        "key",
+        Kind::Text(512),
+        "The API token, where no header carries it.",
+    ),
+];
+
+const ICE: &[Field] = &[
+    Field::new(
+        "user",
+        Kind::Text(497),
+        "Whom the credential is for; it becomes a part of the username.",
+    ),
+    USER,
+    TTL,
+    Field::new(
+        "transports",
+        Kind::Any(&["stun", "udp", "tcp", "tls"]),
+        "The transports, the preferred one first.",
+    ),
+    COUNT,
+    REGION,
+    ROOM,
+    NAMES,
+];
+
+/// All of them.
+pub(super) fn routes() -> Vec<Route> {
+    [
+        open(),
+        minting(),
+        fleet(),
+        ports(),
+        secrets(),
+        tokens(),
+        document(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn open() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/", "dashboard", Access::Open)
+            .serves(dashboard::page)
+            .answers_text("text/html")
+            .says("The dashboard", "A page that asks for an API token and shows the relay nodes."),
+        Draft::new(Method::GET, "/livez", "livez", Access::Open)
+            .calls(http::livez)
+            .answers::<http::Live>()
+            .says("Whether the process runs", ""),
+        Draft::new(Method::GET, "/readyz", "readyz", Access::Open)
+            .calls(http::readyz)
+            .answers::<http::Ready>()
+            .says("Whether requests are answered", "It does not wait for a relay: relays may reach the controller through a balancer that asks here first."),
+        Draft::new(Method::GET, "/metrics", "metrics", Access::Metrics)
+            .serves(http::metrics)
+            .answers_text("text/plain")
+            .says("Metrics in the text format of Prometheus", "They need no token where only this machine reaches the listener."),
+    ]
+}
+
+fn minting() -> Vec<Route> {
+    let turn = |method, id| {
+        Draft::new(method, "/turn", id, Access::Minting)
+            .query(TURN)
+            .serves(turn_rest::turn)
+            .answers::<turn_rest::Answer<'_>>()
+    };
+    vec![
+        turn(Method::GET, "turn")
+            .says("A credential in the form of the TURN REST API", "Parameters of other names are left alone, as callers of the TURN REST API add their own."),
+        turn(Method::POST, "turn_by_post")
+            .says("The same by POST", "The parameters may also stand in a form, `application/x-www-form-urlencoded`."),
+        Draft::new(Method::POST, "/v1/ice-servers", "ice_servers", Access::Minting)
+            .body(ICE)
+            .serves(ice_servers::ice_servers)
+            .answers_with::<ice_servers::Answer<'_>>(201)
+            .says("A credential with a list of healthy relays", "The answer is what `RTCPeerConnection` takes as its configuration."),
+    ]
+}
+
+fn fleet() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/nodes", "nodes", VIEWER)
+            .calls(nodes::nodes)
+            .answers::<nodes::Answer<'_>>()
+            .says("Every relay node, and why lists name it or do not", ""),
+        Draft::new(Method::GET, "/v1/nodes/{node}", "node", VIEWER)
+            .calls(nodes::node)
+            .answers::<nodes::Node<'_>>()
+            .says("One relay node", ""),
+        Draft::new(Method::DELETE, "/v1/nodes/{node}", "forget", OPERATOR)
+            .calls(node_actions::forget)
+            .answers::<node_actions::Done<'_>>()
+            .says("Forgets a node that is gone for good", "Its ports are others' after a quarantine; it may enrol again, and has them back at once. A node whose session is live is not forgotten."),
+        Draft::new(Method::POST, "/v1/nodes/{node}/drain", "drain", OPERATOR)
+            .body(node_actions::DRAIN)
+            .calls(node_actions::drain)
+            .answers::<node_actions::Done<'_>>()
+            .says("Takes a node out of the lists", "It opens no more allocations and names other relays to those who ask; live allocations go on."),
+        Draft::new(Method::POST, "/v1/nodes/{node}/undrain", "undrain", OPERATOR)
+            .calls(node_actions::undrain)
+            .answers::<node_actions::Done<'_>>()
+            .says("Takes a drain back", ""),
+        Draft::new(Method::GET, "/v1/nodes/{node}/explain", "explain_node", VIEWER)
+            .query(explain::QUERY)
+            .calls(explain::node)
+            .answers::<explain::Answer<'_>>()
+            .says("Why a node is, or is not, in somebody's list", ""),
+        Draft::new(Method::GET, "/v1/explain", "explain", VIEWER)
+            .query(explain::QUERY)
+            .calls(explain::fleet)
+            .answers::<explain::Answer<'_>>()
+            .says("Why relay nodes are, or are not, in somebody's list", "They stand in the order of the list."),
+        Draft::new(Method::GET, "/v1/capacity", "capacity", VIEWER)
+            .calls(capacity::capacity)
+            .answers::<capacity::Answer>()
+            .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+    ]
+}
+
+fn ports() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/ports", "ports", VIEWER)
+            .calls(ports::ports)
+            .answers::<ports::Answer<'_>>()
+            .says("Who holds which ports of which public address", ""),
+        Draft::new(Method::DELETE, "/v1/ports/{public_ip}/{range}", "release_ports", OPERATOR)
+            .calls(ports::release)
+            .answers::<ports::Released>()
+            .says("Takes the word that nobody uses these ports", "Whoever holds them loses them to a quarantine; asked again, the quarantine ends. A node whose session is live keeps its ports."),
+    ]
+}
+
+fn secrets() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/secrets", "secrets", VIEWER)
+            .calls(secrets::secrets)
+            .answers::<secrets::Answer>()
+            .says("The shared secrets, and how far relays have them", "No answer holds a secret."),
+        Draft::new(Method::POST, "/v1/secrets/rotate", "rotate_secret", ADMIN)
+            .body(secrets::ROTATE)
+            .calls(secrets::rotate)
+            .answers::<secrets::Changed>()
+            .says("Begins a rotation", "Credentials are minted with the secret once every relay of the lists accepts it; the one before it retires then."),
+        Draft::new(Method::POST, "/v1/secrets/pin", "pin_given_secret", ADMIN)
+            .body(secrets::PIN)
+            .calls(secrets::pin_given)
+            .answers::<secrets::Changed>()
+            .says("Pins a secret that an application has", "Relays accept it until it is unpinned and has retired."),
+        Draft::new(Method::POST, "/v1/secrets/{id}/pin", "pin_secret", ADMIN)
+            .body(&[])
+            .calls(secrets::pin)
+            .answers::<secrets::Changed>()
+            .says("Keeps a generation accepted until it is unpinned", ""),
+        Draft::new(Method::POST, "/v1/secrets/{id}/unpin", "unpin_secret", ADMIN)
+            .body(&[])
+            .calls(secrets::unpin)
+            .answers::<secrets::Changed>()
+            .says("Lets a pinned generation retire", ""),
+        Draft::new(Method::POST, "/v1/secrets/{id}/revoke", "revoke_secret", ADMIN)
+            .body(secrets::REVOKE)
+            .calls(secrets::revoke)
+            .answers::<secrets::Revoked>()
+            .says("Has every relay refuse a generation at once", "One that credentials are minted with is revoked with a replacement only."),
+    ]
+}
+
+fn tokens() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/tokens", "tokens", ADMIN)
+            .calls(tokens::list)
+            .answers::<tokens::Answer<'_>>()
+            .says("Who may use this API", ""),
+        Draft::new(Method::POST, "/v1/tokens", "create_token", ADMIN)
+            .body(tokens::CREATE)
+            .calls(tokens::create)
+            .answers_with::<tokens::Made<'_>>(201)
+            .says(
+                "Makes an API token",
+                "It is shown in this answer alone; the store keeps its SHA-256.",
+            ),
+        Draft::new(Method::DELETE, "/v1/tokens/{name}", "revoke_token", ADMIN)
+            .calls(tokens::revoke)
+            .answers::<tokens::Revoked<'_>>()
+            .says("Revokes an API token", "It opens nothing from then on."),
+        Draft::new(Method::GET, "/v1/audit", "audit", ADMIN)
+            .query(audit::QUERY)
+            .calls(audit::audit)
+            .answers::<audit::Answer>()
+            .says(
+                "Who changed what, the latest first",
+                "The log holds 30 days and 10,000 entries at most.",
+            ),
+    ]
+}
+
+fn document() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/openapi.json", "openapi", Access::Open)
+            .calls(http::openapi)
+            .answers::<serde_json::Value>()
+            .says("This document", ""),
+    ]
+}
