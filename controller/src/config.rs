@@ -175,6 +175,8 @@ pub struct RawGrpc {
     pub advertise: Option<String>,
     /// The certificate; required unless the address is a loopback address.
     pub tls: Option<RawTls>,
+    /// The authority, PEM, that the certificates of other controllers are checked against instead of the public ones.
+    pub peer_ca: Option<PathBuf>,
 }
 
 impl Default for RawGrpc {
@@ -183,6 +185,7 @@ impl Default for RawGrpc {
             address: "127.0.0.1:8081".to_owned(),
             advertise: None,
             tls: None,
+            peer_ca: None,
         }
     }
 }

@@ -107,7 +107,7 @@ impl Controller {
         let peers = PeerSettings {
             own: config.controller.id.as_str().into(),
             token: peer_token,
-            ca: None,
+            ca: config.controller.peer_ca.clone(),
         };
         let peers = Peers::start(peers, handle.clone(), metrics);
         let (reconciler, election) = if config.store.etcd.is_some() {

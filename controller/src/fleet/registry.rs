@@ -31,6 +31,8 @@ pub(super) struct NodeState {
     /// The session with this controller that speaks for the node.
     pub(super) session: Option<u64>,
     pub(super) own: OwnSession,
+    /// What this controller's own last probe said that could tell, and how many had by then.
+    pub(super) word: Option<(u64, Word)>,
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
     pub(super) refusal: Option<Box<str>>,
@@ -63,6 +65,7 @@ impl NodeState {
             liveness: Liveness::new(probing),
             session: None,
             own: OwnSession::default(),
+            word: None,
             elsewhere: Elsewhere::default(),
             applied_generation: 0,
             refusal: None,
@@ -207,6 +210,10 @@ impl NodeState {
             self.suspect = false;
         }
         if outcome.vantage == Vantage::HERE {
+            if word != Word::Blind {
+                let number = self.word.map_or(0, |(number, _)| number);
+                self.word = Some((number + 1, word));
+            }
             self.probe = Some(outcome.result.map(drop));
             self.broken = outcome.broken;
             for transport in outcome.reached {

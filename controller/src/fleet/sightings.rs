@@ -15,9 +15,10 @@ use turnfleet_turn::{Instant, Now};
 
 use super::Fleet;
 use super::health::Ended;
-use super::liveness::HEARTBEATS_LOST;
+use super::liveness::{HEARTBEATS_LOST, Word};
 use super::node::{Incarnation, Load};
 use super::registry::NodeState;
+use super::vantage::Vantage;
 
 /// The most controllers whose word is kept.
 const MAX_CONTROLLERS: usize = 64;
@@ -45,6 +46,8 @@ pub(super) struct Elsewhere(BTreeMap<ControllerId, Other>);
 struct Other {
     session: Session,
     heard: Instant,
+    /// The number of the last word of its probe that was folded.
+    word: u64,
 }
 
 impl Elsewhere {
@@ -75,6 +78,7 @@ pub struct Sighting {
     refusal: Option<Box<str>>,
     draining: bool,
     load: Load,
+    word: Option<(u64, Word)>,
 }
 
 impl Sighting {
@@ -97,6 +101,15 @@ impl Sighting {
                 .map(Into::into),
             draining: sighting.draining,
             load: sighting.load.unwrap_or_default().into(),
+            word: sighting.probe.map(|probe| {
+                let word = match probe.good {
+                    true => Word::Good,
+                    false => Word::Bad {
+                        silent: probe.silent,
+                    },
+                };
+                (probe.number, word)
+            }),
         })
     }
 }
@@ -144,21 +157,30 @@ impl Fleet {
 impl NodeState {
     fn sighting(&self, id: &NodeId, now: Instant) -> Option<wire::Sighting> {
         let (session, silence) = match self.own {
-            OwnSession::Never => return None,
+            OwnSession::Never => (Session::Unspecified, Duration::ZERO),
             OwnSession::Open { heard } => (Session::Open, now.since(heard)),
             OwnSession::Ended(Ended::Reset) => (Session::Reset, Duration::ZERO),
             OwnSession::Ended(Ended::Goodbye) => (Session::Goodbye, Duration::ZERO),
         };
+        if session == Session::Unspecified && self.word.is_none() {
+            return None;
+        }
         Some(wire::Sighting {
             node_id: id.to_string(),
-            incarnation: self.incarnation?.to_vec(),
+            incarnation: self
+                .incarnation
+                .map_or_else(Vec::new, |known| known.to_vec()),
             session: session.into(),
             silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
             applied_generation: self.applied_generation,
             refusal: self.refusal.as_deref().unwrap_or_default().to_owned(),
             draining: self.draining,
             load: Some(self.load.into()),
-            probe: None,
+            probe: self.word.map(|(number, word)| wire::ProbeWord {
+                number,
+                good: word == Word::Good,
+                silent: word == Word::Bad { silent: true },
+            }),
         })
     }
 
@@ -168,14 +190,21 @@ impl NodeState {
                 .0
                 .saturating_sub(u64::try_from(sighting.silence.as_nanos()).unwrap_or(u64::MAX)),
         );
-        let before = self.elsewhere.0.get(controller).map(|other| other.session);
+        let known = self.elsewhere.0.get(controller).copied();
+        let before = known.map(|other| other.session);
         let freshest = self.elsewhere.heard();
         if before.is_none() && self.elsewhere.0.len() >= MAX_CONTROLLERS {
             return;
         }
+        let word = sighting.word.filter(|(number, _)| {
+            let same = self.incarnation == sighting.incarnation;
+            // A word that was there before this controller listened may be old.
+            same && known.is_some_and(|known| known.word < *number)
+        });
         let other = Other {
             session: sighting.session,
             heard,
+            word: sighting.word.map_or(0, |(number, _)| number),
         };
         self.elsewhere.0.insert(Arc::clone(controller), other);
         match sighting.session {
@@ -201,6 +230,10 @@ impl NodeState {
                 }
             }
             Session::Unspecified => {}
+        }
+        if let Some((_, word)) = word {
+            let vantage = Vantage::of(controller);
+            self.liveness.probed(now.instant, vantage, u64::MAX, word);
         }
     }
 

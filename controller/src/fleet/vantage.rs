@@ -5,6 +5,7 @@ use std::time::Duration;
 use turnfleet_turn::Instant;
 
 use super::node::Transport;
+use super::placement::hash;
 
 /// Failed probes in a row that make one place see a node as failed.
 const FAILED_PROBES: u32 = 2;
@@ -20,6 +21,12 @@ pub struct Vantage(pub u32);
 impl Vantage {
     /// This controller.
     pub const HERE: Self = Self(0);
+
+    /// The controller of that name.
+    pub(super) fn of(controller: &str) -> Self {
+        let hash = hash(controller.as_bytes());
+        Self(u32::try_from(hash >> 32).unwrap_or(1).max(1))
+    }
 }
 
 /// The transports by which a place has ever reached a node, whichever it was. By any other it may be the firewall of the place

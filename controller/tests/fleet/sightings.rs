@@ -130,3 +130,34 @@ fn a_node_that_nobody_speaks_of_falls_silent() {
     here.probe(0, false);
     is(&here, Health::Gone);
 }
+
+#[test]
+fn a_node_that_only_one_controller_cannot_reach_stays_in_lists() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    there.probe(0, true);
+    tell(&there, "there", &mut here);
+    here.probe(0, false);
+    here.probe(0, false);
+    is(&here, Health::Healthy);
+    assert_eq!(here.listed(), ["relay-0"]);
+    for _ in 0..2 {
+        there.probe(0, false);
+        tell(&there, "there", &mut here);
+    }
+    is(&here, Health::Unhealthy);
+}
+
+#[test]
+fn the_same_word_of_another_probe_counts_once() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    there.probe(0, false);
+    for _ in 0..3 {
+        tell(&there, "there", &mut here);
+        here.probe(0, false);
+    }
+    is(&here, Health::Healthy);
+}

@@ -875,9 +875,10 @@ pub struct Sighting {
     pub draining: bool,
     #[prost(message, optional, tag = "8")]
     pub load: ::core::option::Option<Load>,
-    /// What the controller's own probes found; absent where it does not probe the node.
+    /// What the controller's own last probe found; absent where none has ended, or where it cannot tell, because it has never
+    /// reached any node.
     #[prost(message, optional, tag = "9")]
-    pub probe: ::core::option::Option<ProbeVerdict>,
+    pub probe: ::core::option::Option<ProbeWord>,
 }
 /// Nested message and enum types in `Sighting`.
 pub mod sighting {
@@ -928,16 +929,15 @@ pub mod sighting {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ProbeVerdict {
-    /// Whether one has ever succeeded from there.
-    #[prost(bool, tag = "1")]
-    pub proven: bool,
-    /// Failures in a row; zero after a success.
-    #[prost(uint32, tag = "2")]
-    pub failures: u32,
-    /// Milliseconds since the last one ended.
-    #[prost(uint32, tag = "3")]
-    pub age_ms: u32,
+pub struct ProbeWord {
+    /// Rises with each probe that ended, so that each counts once.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(bool, tag = "2")]
+    pub good: bool,
+    /// Whether a failed one had no answer at all.
+    #[prost(bool, tag = "3")]
+    pub silent: bool,
 }
 /// Generated client implementations.
 pub mod controller_peer_client {

@@ -32,6 +32,8 @@ pub struct ControllerConfig {
     pub grpc_address: String,
     /// The same for HTTP.
     pub http_address: String,
+    /// The authority of the other controllers' certificates; the public ones where there is none.
+    pub peer_ca: Option<PathBuf>,
 }
 
 impl Check {
@@ -118,6 +120,7 @@ impl Check {
             id,
             grpc_address: raw.grpc.advertise.clone().unwrap_or_default(),
             http_address: raw.http.advertise.clone().unwrap_or_default(),
+            peer_ca: raw.grpc.peer_ca.clone(),
         })
     }
 }

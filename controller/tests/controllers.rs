@@ -1,0 +1,74 @@
+//! Three controllers on one etcd: each knows the nodes of the others, one of them leads, and what one is told holds for all.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cluster;
+mod stage;
+
+use std::path::Path;
+
+use cluster::Cluster;
+use stage::{Stage, any_hello};
+use tokio::runtime::Runtime;
+use turnfleet_controller::config::{ProbeMode, RawEtcd};
+use turnfleet_controller::fleet::Health;
+use turnfleet_proto::NodeId;
+
+fn controller(cluster: &Cluster, dir: &Path, name: &str) -> Stage {
+    Stage::with(|raw| {
+        raw.id = Some(name.to_owned());
+        raw.probe.mode = ProbeMode::Off;
+        raw.store.key_file = Some(dir.join("store.key"));
+        raw.store.etcd = Some(RawEtcd {
+            endpoints: cluster.endpoints().to_vec(),
+            ..RawEtcd::default()
+        });
+    })
+}
+
+fn leaders(stages: &[&Stage]) -> usize {
+    let leads = |stage: &&&Stage| stage.controller().view().leads;
+    stages.iter().filter(leads).count()
+}
+
+#[test]
+fn controllers_share_their_nodes_and_outlive_each_other() {
+    let runtime = Runtime::new().unwrap();
+    let Some(cluster) = runtime.block_on(Cluster::start()) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = controller(&cluster, dir.path(), "first");
+    let second = controller(&cluster, dir.path(), "second");
+    let third = controller(&cluster, dir.path(), "third");
+    let all = [&first, &second, &third];
+    second.within("one of three leads", || leaders(&all) == 1);
+
+    let relay: NodeId = "relay-0".parse().unwrap();
+    // A node of the first one is healthy at every other, and listed there with the first one's secret.
+    let node = first.node(any_hello("relay-0"));
+    for stage in [&second, &third] {
+        stage.wait_for("relay-0", |node| {
+            node.health == Health::Healthy && node.connected && node.listed
+        });
+        let (here, there) = (stage.controller(), first.controller());
+        assert_eq!(here.shared_secret(), there.shared_secret());
+        assert_eq!(here.join_token(), there.join_token());
+    }
+
+    // What an operator asks of one of them holds for all, and reaches the node by its own.
+    let drained = third.controller().handle().drain(&relay, None);
+    third.runtime.block_on(drained).unwrap();
+    for stage in all {
+        stage.wait_for("relay-0", |node| node.draining && !node.listed);
+    }
+
+    // A controller that stops leaves the others as they are, one of them leading.
+    drop(node);
+    first.stop();
+    let rest = [&second, &third];
+    second.within("one of two leads", || leaders(&rest) == 1);
+    let undrained = second.controller().handle().undrain(&relay);
+    second.runtime.block_on(undrained).unwrap();
+    third.wait_for("relay-0", |node| !node.draining);
+}
