@@ -107,7 +107,8 @@ impl<'a> Address<'a> {
             let free = self.free();
             free.into_iter().max_by_key(|range| range.len())
         } else {
-            self.free_share(|grant| grant.node != *self.node)
+            // Its other grants are in the way as well: each is exchanged by itself.
+            self.free_share(|grant| grant.range != own.range)
         };
         let Some(wanted) = wanted else { return };
         if !wanted.overlaps(own.range) {
