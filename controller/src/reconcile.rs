@@ -3,6 +3,7 @@
 //! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
 
 mod mirror;
+mod ports;
 mod secrets;
 mod surroundings;
 mod task;

@@ -336,7 +336,7 @@ fn a_place_of_a_node_that_is_gone_is_free_for_its_successor_when_an_operator_say
         (404, "unknown_ports", "path"),
     );
     let bad = ("DELETE", "/v1/ports/192.0.2.1/all", "");
-    assert_refused(&stage, bad, (400, "bad_parameter", "range"));
+    assert_refused(&stage, bad, (404, "unknown_ports", "all"));
     open().unwrap();
     assert_eq!(call("GET", "/v1/ports").json()["ports"][0]["state"], "held");
 }

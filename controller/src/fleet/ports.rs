@@ -68,7 +68,8 @@ impl Fleet {
         unix: u64,
     ) -> Result<Plan, FleetError> {
         let unknown = FleetError::UnknownGrant { public_ip, range };
-        let Some(grant) = self.grants.get(&(public_ip, range.first())) else {
+        let found = self.grants.get(&(public_ip, range.first()));
+        let Some(grant) = found.filter(|grant| grant.range == range) else {
             return Err(unknown);
         };
         let holder = self.nodes.get(&grant.node);

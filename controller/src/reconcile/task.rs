@@ -44,7 +44,7 @@ const MAX_REFUSAL: usize = 500;
 
 /// Owns the fleet.
 pub struct Reconciler {
-    mirror: Mirror,
+    pub(super) mirror: Mirror,
     mailbox: mpsc::Receiver<Request>,
     view: watch::Sender<Arc<FleetView>>,
     sightings: watch::Sender<Arc<wire::Sightings>>,
@@ -62,7 +62,7 @@ pub struct Reconciler {
     /// What is published is no longer what others say.
     stale: bool,
     /// And somebody should know at once.
-    urgent: bool,
+    pub(super) urgent: bool,
     /// Ticks until the upkeep is tried again.
     upkeep_in: u64,
     audit: AuditLog,
@@ -472,24 +472,6 @@ impl Reconciler {
                     self.upkeep_in = UPKEEP_RETRY_TICKS;
                     tracing::warn!(%error, "secrets and nonce keys could not be looked after");
                 }
-            }
-        }
-    }
-
-    /// Moves ports by what nodes report. Every controller does so for the nodes that report to it.
-    async fn look_after_ports(&mut self, now: Now) {
-        let fleet = self.mirror.fleet();
-        let due = |node: &&NodeId| !fleet.plan_ports(node, now.unix).is_empty();
-        let due: Vec<_> = fleet.port_reporters().filter(due).cloned().collect();
-        for node in due {
-            let planned = self
-                .mirror
-                .carry_out(now, |fleet| Ok(fleet.plan_ports(&node, now.unix)))
-                .await;
-            self.urgent = true;
-            if let Err(error) = planned {
-                tracing::warn!(%node, %error, "the ports of a node could not be looked after");
-                return;
             }
         }
     }
