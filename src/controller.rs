@@ -7,6 +7,7 @@ use turnfleet_proto::ConfigWarning;
 use turnfleet_relay::shard::raise_descriptor_limit;
 
 use crate::cli::ServiceArgs;
+use crate::reload::Reloads;
 use crate::shutdown::Signals;
 use crate::telemetry::LogArgs;
 use crate::{config, notify, telemetry};
@@ -36,6 +37,7 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
     let filter = log.filter.as_deref().unwrap_or(telemetry::DEFAULT_FILTER);
     telemetry::start(filter, log.log_format.unwrap_or_default())?;
     let mut signals = Signals::listen()?;
+    let mut reloads = Reloads::listen(args.config.as_deref())?;
     // Each connection and each probe takes one.
     raise_descriptor_limit().context("cannot raise the limit on open files")?;
     // The start waits for an etcd that does not answer.
@@ -49,9 +51,31 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
     tracing::info!(http = %controller.http_address(), grpc = %controller.grpc_address(), "serving");
     notify::ready();
 
-    let signal = signals.next().await;
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            why = reloads.next() => reload(&controller, args, why).await,
+        }
+    };
     notify::stopping();
     tracing::info!(signal, "stopping");
     controller.stop().await;
     Ok(())
+}
+
+/// Takes over what can change while the controller runs; a configuration that is wrong changes nothing.
+async fn reload(controller: &Controller, args: &ServiceArgs, why: &str) {
+    let outcome = match config::load::<Config>(args.config.as_deref(), &args.set) {
+        Ok(config) => controller.reload(&config).await.map_err(Into::into),
+        Err(errors) => Err(anyhow::Error::new(errors).context(WRONG)),
+    };
+    controller.reloaded(outcome.is_ok());
+    match outcome {
+        Ok(()) => tracing::info!(why, "configuration read again"),
+        Err(error) => tracing::error!(
+            why,
+            error = crate::causes(&error),
+            "the configuration is not taken over; the one before stays"
+        ),
+    }
 }

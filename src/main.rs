@@ -16,6 +16,7 @@ mod knock;
 mod link;
 mod notify;
 mod relay;
+mod reload;
 mod resolve;
 mod shutdown;
 mod state_dir;

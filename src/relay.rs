@@ -1,6 +1,7 @@
 //! `turnfleet relay`: one relay node, from its configuration to its last allocation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use turnfleet_proto::ConfigWarning;
@@ -9,6 +10,7 @@ use turnfleet_relay::Node;
 use turnfleet_relay::config::{Config, LogFormat as ConfiguredFormat};
 
 use crate::cli::{RelayArgs, ServiceArgs};
+use crate::reload::Reloads;
 use crate::shutdown::Signals;
 use crate::telemetry::{LogArgs, LogFormat};
 use crate::{admin, config, notify, shutdown, telemetry};
@@ -52,6 +54,7 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
         None => telemetry::start_named(&config.log.filter, "log.filter", format)?,
     }
     let mut signals = Signals::listen()?;
+    let mut reloads = Reloads::listen(service.config.as_deref())?;
     let deadline = config.drain_deadline;
     let admin = match config.metrics_address {
         Some(address) => Some(admin::bind(address, "metrics.address").await?),
@@ -68,17 +71,62 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
     tracing::info!(node = %node.status().node_id, listeners = node.listeners().len(), "serving");
     notify::ready();
 
-    let signal = signals.next().await;
-    notify::stopping();
-    tracing::info!(signal, "leaving");
-    node.drain(deadline);
-    tokio::select! {
-        () = node.drained() => {}
-        signal = signals.next() => tracing::info!(signal, "stopping at once"),
-    }
+    let killed = loop {
+        tokio::select! {
+            signal = signals.next() => break leave(&node, signal, &mut signals, deadline).await,
+            reason = node.killed() => break Some(reason),
+            why = reloads.next() => reload(&node, service, log, why),
+        }
+    };
     // A request for metrics may hold the node for a moment; the end of the process ends the node as well.
     if let Some(node) = Arc::into_inner(node) {
         node.stop().await;
     }
-    Ok(())
+    match killed {
+        Some(reason) => anyhow::bail!("the controller ended this relay: {reason}"),
+        None => Ok(()),
+    }
+}
+
+/// Drains after the first signal; gives the controller's reason where that ends it.
+async fn leave(
+    node: &Node,
+    signal: &'static str,
+    signals: &mut Signals,
+    deadline: Option<Duration>,
+) -> Option<String> {
+    notify::stopping();
+    tracing::info!(signal, "leaving");
+    node.drain(deadline);
+    tokio::select! {
+        () = node.drained() => None,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping at once");
+            None
+        }
+        reason = node.killed() => Some(reason),
+    }
+}
+
+/// Takes over what can change while allocations live; a configuration that is wrong changes nothing.
+fn reload(node: &Node, service: &ServiceArgs, log: &LogArgs, why: &str) {
+    let outcome = config::load::<Config>(service.config.as_deref(), &service.set)
+        .context(WRONG)
+        .and_then(|config| {
+            telemetry::check(&config.log.filter, "log.filter")?;
+            node.reload(&config)?;
+            match &log.filter {
+                Some(_) => Ok(()),
+                None => telemetry::change(&config.log.filter, "log.filter"),
+            }
+        });
+    node.reloaded(outcome.is_ok());
+    match outcome {
+        Ok(()) => tracing::info!(why, "configuration read again"),
+        Err(error) => tracing::error!(
+            why,
+            error = crate::causes(&error),
+            "the configuration is not taken over; the one before stays"
+        ),
+    }
 }

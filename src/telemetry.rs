@@ -2,6 +2,7 @@
 //! a command was asked to print.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -52,6 +53,12 @@ impl LogFormat {
     }
 }
 
+/// Replaces the filter of the running log.
+type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// Set when the log starts.
+static REPLACE: OnceLock<Replace> = OnceLock::new();
+
 /// The filter of a command whose configuration names none.
 pub(crate) const DEFAULT_FILTER: &str = "info";
 
@@ -90,9 +97,33 @@ pub(crate) fn start_named(filter: &str, key: &str, format: LogFormat) -> anyhow:
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+    let replace: Replace = match format {
+        LogFormat::Text => {
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| handle.reload(filter).is_ok())
+        }
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| handle.reload(filter).is_ok())
+        }
+    };
+    // The log starts once in a process.
+    drop(REPLACE.set(replace));
+    Ok(())
+}
+
+/// Logs by `filter`, which was written at `key`, from here on.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn change(filter: &str, key: &str) -> anyhow::Result<()> {
+    let filter = parse(filter, key)?;
+    if let Some(replace) = REPLACE.get() {
+        anyhow::ensure!(replace(filter), "the log cannot be changed");
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use turnfleet_proto::{NodeId, PortRange};
 
-use crate::fleet::SecretError;
 use crate::fleet::node::RegistrationError;
 use crate::fleet::tokens::TokenError;
+use crate::fleet::{Restored, SecretError};
 use crate::store::StoreError;
 
 /// Why the fleet refuses a request.
@@ -17,6 +17,21 @@ pub enum FleetError {
     /// The join token is not one of the fleet's.
     #[error("the join token is not known to this controller")]
     JoinToken,
+    /// The join token has ended.
+    #[error("the join token has ended: ask for another one")]
+    JoinTokenEnded,
+    /// Another join token has this name.
+    #[error("there is a join token {0:?} already")]
+    TokenName(String),
+    /// No operator made a join token of this name.
+    #[error("there is no join token {0:?} that can be revoked")]
+    UnknownToken(String),
+    /// The node has no control session here.
+    #[error("node {0} has no control session")]
+    NoSession(NodeId),
+    /// There is no rollout to force.
+    #[error("every relay has the policy: there is no rollout to force")]
+    NoRollout,
     /// The node credential is not one of the fleet's: the node has to enrol again.
     #[error("the node credential is not known to this controller: enrol with a join token")]
     Credential,
@@ -96,6 +111,16 @@ pub enum FleetError {
         /// The bound.
         limit: usize,
     },
+    /// The store is older than what a relay runs.
+    #[error(
+        "the store is at generation {}, and node {} runs {} of the same epoch: the store was restored from an older backup. \
+         Nothing is pushed or given out until an operator confirms with `turnfleet fleet confirm-restore`",
+        .0.store, .0.node, .0.runs
+    )]
+    Restored(Restored),
+    /// There is no restore to confirm.
+    #[error("no relay runs more than the store knows: there is no restore to confirm")]
+    NotRestored,
     /// A token cannot be made or revoked.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -127,6 +152,11 @@ impl FleetError {
             | Self::PortsAwaited { .. } => true,
             Self::Store(error) => error.is_retryable(),
             Self::JoinToken
+            | Self::JoinTokenEnded
+            | Self::TokenName(_)
+            | Self::UnknownToken(_)
+            | Self::NoSession(_)
+            | Self::NoRollout
             | Self::Credential
             | Self::NotYours { .. }
             | Self::Live(_)
@@ -136,10 +166,23 @@ impl FleetError {
             | Self::Registration(_)
             | Self::PortsExhausted { .. }
             | Self::UnknownGrant { .. }
+            | Self::Restored(_)
+            | Self::NotRestored
             | Self::TooManyNodes { .. }
             | Self::Token(_) => false,
         }
     }
+}
+
+/// Why another configuration is not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Files that it names cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Files(Vec<StartError>),
+    /// The store cannot follow it.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
 }
 
 /// Why the controller does not start.

@@ -45,7 +45,7 @@ use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EtcdStore, Store, StoreError, open};
 
-pub use error::{FleetError, StartError};
+pub use error::{FleetError, ReloadError, StartError};
 
 /// The file there with the API token that the controller made.
 const API_TOKEN_FILE: &str = "api-token";
@@ -59,13 +59,13 @@ pub struct Controller {
     prober: Prober,
     peers: Peers,
     handle: Handle,
+    metrics: Arc<Metrics>,
+    started_with: Config,
     stop: watch::Sender<bool>,
     reconciler: JoinHandle<()>,
     election: Option<JoinHandle<()>>,
-    key_file: PathBuf,
     api_token: String,
     join_token: String,
-    state_dir: PathBuf,
 }
 
 impl Controller {
@@ -109,7 +109,7 @@ impl Controller {
             token: peer_token,
             ca: config.controller.peer_ca.clone(),
         };
-        let peers = Peers::start(peers, handle.clone(), metrics);
+        let peers = Peers::start(peers, handle.clone(), Arc::clone(&metrics));
         let (reconciler, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
             let me = controller_record(&config, &api);
@@ -125,13 +125,13 @@ impl Controller {
             prober,
             peers,
             handle,
+            metrics,
             stop,
             reconciler,
             election,
-            key_file: config.store.key_file,
             api_token,
             join_token,
-            state_dir: config.state_dir,
+            started_with: config,
         })
     }
 
@@ -149,6 +149,43 @@ impl Controller {
         } else {
             Err(errors)
         }
+    }
+
+    /// Takes over what `config` says of policy, users, secrets and tokens. A changed policy begins a rollout. What else differs
+    /// from the start is named in the log and waits for the next one.
+    ///
+    /// # Errors
+    /// When a file that it names cannot be used, or the store fails; nothing has changed then.
+    pub async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        Self::check(config).map_err(ReloadError::Files)?;
+        self.handle.reconfigure(wishes(config)).await?;
+        let before = &self.started_with;
+        let differs = [
+            ("state_dir", before.state_dir != config.state_dir),
+            ("http", before.http != config.http),
+            (
+                "http.cors_origins",
+                before.cors_origins != config.cors_origins,
+            ),
+            ("grpc", before.grpc != config.grpc),
+            ("region", before.region != config.region),
+            ("relay_ports", before.ports != config.ports),
+            (
+                "credentials.ttl_seconds",
+                before.credential_ttl != config.credential_ttl,
+            ),
+            ("probe", before.probe != config.probe),
+        ];
+        for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
+            tracing::warn!(key, "takes effect at the next start");
+        }
+        Ok(())
+    }
+
+    /// Counts a configuration that was read again.
+    pub fn reloaded(&self, good: bool) {
+        let outcome = if good { "good" } else { "refused" };
+        self.metrics.reloads.with_label_values(&[outcome]).inc();
     }
 
     /// Where HTTP is served.
@@ -184,19 +221,19 @@ impl Controller {
     /// The file whose key opens the secrets of the store.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {
-        self.key_file.clone()
+        self.started_with.store.key_file.clone()
     }
 
     /// The file that holds [`Self::api_token`], for the operator's command.
     #[must_use]
     pub fn api_token_file(&self) -> PathBuf {
-        self.state_dir.join(API_TOKEN_FILE)
+        self.started_with.state_dir.join(API_TOKEN_FILE)
     }
 
     /// The file that holds [`Self::join_token`], to be brought to the relays.
     #[must_use]
     pub fn join_token_file(&self) -> PathBuf {
-        self.state_dir.join(JOIN_TOKEN_FILE)
+        self.started_with.state_dir.join(JOIN_TOKEN_FILE)
     }
 
     /// What is known of the fleet.

@@ -12,6 +12,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::fleet::record::Stage;
 use crate::fleet::{
     CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
 };
@@ -51,6 +52,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions: IntGauge,
     pub(crate) controllers_in_sight: IntGauge,
     pub(crate) sessions_ended: IntCounterVec,
+    pub(crate) reloads: IntCounterVec,
     pub(crate) probes: IntCounterVec,
     pub(crate) probe_seconds: Histogram,
     fleet: FleetGauges,
@@ -63,6 +65,8 @@ struct FleetGauges {
     listed: IntGauge,
     draining: IntGauge,
     generation: IntGauge,
+    rollout: IntGaugeVec,
+    restored: IntGauge,
     leader: IntGauge,
     store_stale: IntGauge,
     behind: IntGauge,
@@ -126,6 +130,11 @@ impl Metrics {
                 "Control sessions that ended.",
                 &["how"],
             ),
+            reloads: make.counters(
+                "reloads_total",
+                "Configurations that were read again while the controller ran, and taken over or refused.",
+                &["outcome"],
+            ),
             probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
             probe_seconds: make.histogram(
                 "probe_duration_seconds",
@@ -171,6 +180,15 @@ impl FleetGauges {
             listed: make.gauge("nodes_listed", "Nodes that lists may name."),
             draining: make.gauge("nodes_draining", "Nodes that are being emptied."),
             generation: make.gauge("policy_generation", "Generation of the policy snapshot."),
+            rollout: make.gauges(
+                "policy_rollout",
+                "1 for how far the latest change of the policy has come; `stopped` wants an operator.",
+                &["stage"],
+            ),
+            restored: make.gauge(
+                "store_restored",
+                "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
+            ),
             leader: make.gauge(
                 "leader",
                 "1 on the controller that does the work that one alone may do.",
@@ -248,6 +266,15 @@ impl FleetGauges {
             node.connected && node.applied_generation != view.generation
         }));
         self.generation.set(signed(view.generation));
+        let stage = view
+            .rollout
+            .as_ref()
+            .map_or("all", |rollout| rollout.stage.name());
+        for name in Stage::NAMES {
+            let gauge = self.rollout.with_label_values(&[name]);
+            gauge.set(i64::from(name == stage));
+        }
+        self.restored.set(i64::from(view.restored.is_some()));
         self.leader.set(view.leads.into());
         self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;

@@ -3,7 +3,7 @@
 //! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
 
 mod mirror;
-mod ports;
+mod orders;
 mod secrets;
 mod surroundings;
 mod task;
@@ -12,20 +12,24 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::rand::SystemRandom;
 use tokio::sync::{mpsc, oneshot, watch};
 use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use turnfleet_turn::Now;
 
 use crate::error::FleetError;
 use crate::fleet::audit::AuditEntry;
-use crate::fleet::record::{ApiToken, Desired, TokenHash};
+use crate::fleet::record::{ApiToken, Desired, JoinToken, TokenHash, token_hash};
 use crate::fleet::{
-    ControllerId, Ended, Fleet, FleetView, Incarnation, Plan, ProbeOutcome, Sighting,
+    ControllerId, Ended, Fleet, FleetView, Fresh, Incarnation, NodePolicy, Plan, ProbeOutcome,
+    Sighting, Wishes,
 };
 use crate::store::audit::AuditLog;
 
+pub use orders::{Order, Orders};
 pub use surroundings::{Clock, Random, Surroundings};
 pub use task::Reconciler;
+use task::{random_bytes, random_text};
 
 /// Speaks to the task that owns the fleet. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,13 +47,50 @@ pub struct Handle {
 pub struct Session {
     /// Names the session in everything that its node says.
     pub key: SessionKey,
-    /// The policy snapshot of the node, the first one at once. Closed when a later session of the node replaces this one,
-    /// or the controller stops: the stream then ends.
-    pub snapshots: watch::Receiver<Arc<wire::Snapshot>>,
+    /// The policy of the node, the first one at once. Closed when a later session of the node replaces this one, or the
+    /// controller stops: the stream then ends.
+    pub offers: watch::Receiver<Offer>,
+    /// What the node runs, where it is known.
+    pub runs: Option<NodePolicy>,
+    /// Whether the node takes deltas, and the messages that came with them.
+    pub takes_deltas: bool,
+    /// What the node shall do beside.
+    pub orders: Orders,
     /// Whether the node shall drain. Sent on at the start only where `draining` is set.
     pub drain: watch::Receiver<wire::Drain>,
     /// Where the node's clients go while it takes none. Sent on at the start.
     pub alternates: watch::Receiver<wire::Alternates>,
+}
+
+impl Session {
+    /// The whole snapshot that the node is offered; `None` where there is none for it.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<wire::Snapshot> {
+        match &*self.offers.borrow() {
+            Offer::Policy(policy) => Some(policy.snapshot()),
+            Offer::Hold => None,
+        }
+    }
+}
+
+/// What a node shall run.
+#[derive(Clone, Debug)]
+pub enum Offer {
+    /// This.
+    Policy(NodePolicy),
+    /// What it runs: it is ahead of the store.
+    Hold,
+}
+
+impl Offer {
+    /// The generation that is offered, if one is.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Policy(policy) => Some(policy.generation()),
+            Self::Hold => None,
+        }
+    }
 }
 
 /// One session of one node. A later session of the same node, of the same incarnation or not, has another number.
@@ -98,14 +139,29 @@ enum Request {
         node: NodeId,
         outcome: ProbeOutcome,
     },
+    Redirect {
+        node: NodeId,
+        endpoint: String,
+        answer: Answer<()>,
+    },
     Sighted {
         controller: ControllerId,
         sightings: Vec<Sighting>,
     },
     Change {
         planner: Planner,
+        extent: Extent,
         answer: Answer<()>,
     },
+}
+
+/// How a change may be written.
+#[derive(Clone, Copy, Debug)]
+enum Extent {
+    /// At once or not at all.
+    Whole,
+    /// In as many transactions as the store needs.
+    Parts,
 }
 
 /// What has to be written for an operator's wish to come true. It may be asked again, when a concurrent change came first.
@@ -226,6 +282,7 @@ impl Handle {
             let desired = Desired {
                 draining: true,
                 drain_deadline: deadline.map(until),
+                kill: None,
             };
             fleet.plan_desired(&node, desired)
         })
@@ -266,6 +323,86 @@ impl Handle {
             .await
     }
 
+    /// Ends the process of a node, and its allocations with it.
+    ///
+    /// # Errors
+    /// When there is no such node, it has no session, or the store fails.
+    pub async fn kill(&self, node: &NodeId) -> Result<(), FleetError> {
+        let node = node.clone();
+        self.change(move |fleet, _| fleet.plan_kill(&node)).await
+    }
+
+    /// Sends a node whose session is here to another controller, one of its own list; any other one where `endpoint` is
+    /// empty.
+    ///
+    /// # Errors
+    /// When the node has no session here.
+    pub async fn redirect(&self, node: &NodeId, endpoint: &str) -> Result<(), FleetError> {
+        let (node, endpoint) = (node.clone(), endpoint.to_owned());
+        self.ask(|answer| Request::Redirect {
+            node,
+            endpoint,
+            answer,
+        })
+        .await
+    }
+
+    /// Gives every relay the policy of a rollout that is under way or stopped.
+    ///
+    /// # Errors
+    /// When there is none, or the store fails.
+    pub async fn force_rollout(&self) -> Result<(), FleetError> {
+        self.change(|fleet, _| fleet.plan_force_rollout()).await
+    }
+
+    /// Makes a join token, bound to what `token` says; gives its text.
+    ///
+    /// # Errors
+    /// When its name is taken, or the store fails.
+    pub async fn make_join_token(&self, token: JoinToken) -> Result<String, FleetError> {
+        let text = random_text(&SystemRandom::new())?;
+        let hash = token_hash(&text);
+        self.change(move |fleet, _| fleet.plan_join_token(hash, token.clone()))
+            .await?;
+        Ok(text)
+    }
+
+    /// Enrols nobody by the join token of that name any more.
+    ///
+    /// # Errors
+    /// When an operator made none of that name, or the store fails.
+    pub async fn revoke_join_token(&self, name: &str) -> Result<(), FleetError> {
+        let name = name.to_owned();
+        self.change(move |fleet, _| fleet.plan_revoke_join_token(&name))
+            .await
+    }
+
+    /// Brings the store in line with another configuration. A changed policy begins a rollout.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn reconfigure(&self, wishes: Wishes) -> Result<(), FleetError> {
+        let fresh = Fresh::draw(&SystemRandom::new())?;
+        let planner: Planner =
+            Box::new(move |fleet, now| Ok(fleet.plan_start(&wishes, fresh.clone(), now)));
+        self.ask(|answer| Request::Change {
+            planner,
+            extent: Extent::Parts,
+            answer,
+        })
+        .await
+    }
+
+    /// Follows a store that was restored from an older backup, as another epoch.
+    ///
+    /// # Errors
+    /// When nothing shows that it was, or the store fails.
+    pub async fn confirm_restore(&self) -> Result<(), FleetError> {
+        let epoch = random_bytes::<16>(&SystemRandom::new())?;
+        self.change(move |fleet, _| fleet.plan_confirm_restore(epoch))
+            .await
+    }
+
     /// Writes what `planner` makes of the fleet, and returns when the fleet holds it: every change that an operator asks for.
     ///
     /// # Errors
@@ -281,7 +418,12 @@ impl Handle {
             let audit = asked_by.clone().filter(|_| !plan.is_empty());
             Ok(Plan { audit, ..plan })
         });
-        self.ask(|answer| Request::Change { planner, answer }).await
+        self.ask(|answer| Request::Change {
+            planner,
+            extent: Extent::Whole,
+            answer,
+        })
+        .await
     }
 
     /// The same handle for one request of an operator: `entry` is written with every change that it makes.

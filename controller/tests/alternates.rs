@@ -49,6 +49,7 @@ async fn settle(node: &mut Node, generation: u64) {
                 applied: true,
                 error: String::new(),
                 running_generation: snapshot.generation,
+                ..PolicyStatus::default()
             };
             node.snapshot = Some(snapshot);
             node.say(Up::PolicyStatus(status)).await;

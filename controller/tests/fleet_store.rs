@@ -10,7 +10,7 @@ use turnfleet_controller::FleetError;
 use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::{Policy, SecretScope, Setting, StaticUser};
 use turnfleet_controller::fleet::{Ended, FleetView, Health, ListSettings, Settings, Wishes};
-use turnfleet_controller::reconcile::{Handle, Reconciler, Session};
+use turnfleet_controller::reconcile::{Handle, Offer, Reconciler, Session};
 use turnfleet_controller::store::{EmbeddedStore, SealError, Sealer, StoreError};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
@@ -147,7 +147,7 @@ impl Running {
 }
 
 fn ports(session: &Session) -> (u32, u32) {
-    let snapshot = session.snapshots.borrow();
+    let snapshot = session.snapshot().unwrap();
     assert_eq!(snapshot.port_grants.len(), 1, "one address, one grant");
     let range = snapshot.port_grants[0].range.unwrap();
     (range.first, range.last)
@@ -159,7 +159,7 @@ async fn a_node_enrols_and_gets_its_snapshot() {
     let running = state.start().await;
     let session = running.open(0).await;
     assert_eq!(ports(&session), (50000, 50049));
-    let snapshot = session.snapshots.borrow().clone();
+    let snapshot = session.snapshot().unwrap();
     assert_eq!(snapshot.realm, "example.org");
     assert_eq!((snapshot.secrets.len(), snapshot.nonce_keys.len()), (1, 1));
     assert_eq!(
@@ -218,7 +218,7 @@ async fn a_later_session_replaces_the_earlier_one() {
         .await
         .unwrap();
     assert!(
-        first.snapshots.changed().await.is_err(),
+        first.offers.changed().await.is_err(),
         "its channel is closed"
     );
     let heartbeat = wire::Heartbeat::default();
@@ -245,12 +245,12 @@ async fn every_session_hears_of_another_nodes_ports() {
     let state = State::new(2);
     let running = state.start().await;
     let mut first = running.open(0).await;
-    let before = first.snapshots.borrow_and_update().generation;
+    let before = first.offers.borrow_and_update().generation();
     let second = running.open(1).await;
     assert_eq!(ports(&second), (50050, 50099));
-    first.snapshots.changed().await.unwrap();
-    let snapshot = first.snapshots.borrow().clone();
-    assert!(snapshot.generation > before);
+    first.offers.changed().await.unwrap();
+    let snapshot = first.snapshot().unwrap();
+    assert!(Some(snapshot.generation) > before);
     assert_eq!(snapshot.peer_policy.as_ref().unwrap().fleet.len(), 2);
     assert_eq!(ports(&first), (50000, 50049));
 }
@@ -282,7 +282,7 @@ async fn a_restart_keeps_credentials_ports_secrets_and_the_generation() {
         .open_session(&credential, hello(0, 1))
         .await
         .unwrap();
-    let before = session.snapshots.borrow().clone();
+    let before = session.snapshot().unwrap();
     let join_token = running.join_token.clone();
     running.stop().await;
     drop(session);
@@ -294,7 +294,7 @@ async fn a_restart_keeps_credentials_ports_secrets_and_the_generation() {
         .open_session(&credential, hello(0, 2))
         .await
         .unwrap();
-    assert_eq!(*session.snapshots.borrow(), before);
+    assert_eq!(session.snapshot().unwrap(), before);
 }
 
 #[tokio::test]
@@ -302,14 +302,14 @@ async fn a_changed_secret_is_minted_with_and_the_old_one_still_accepted() {
     let mut state = State::new(2);
     state.wishes.shared_secret = Some(SharedSecret::new("first secret of the fleet"));
     let running = state.start().await;
-    let before = running.open(0).await.snapshots.borrow().generation;
+    let before = running.open(0).await.snapshot().unwrap().generation;
     running.stop().await;
     state.wishes.shared_secret = Some(SharedSecret::new("second secret of the fleet"));
     let running = state.start().await;
     let second = SharedSecret::new("second secret of the fleet");
     assert_eq!(*running.handle.view().minting_secret(), second);
     let session = running.open(0).await;
-    let snapshot = session.snapshots.borrow().clone();
+    let snapshot = session.snapshot().unwrap();
     let texts: Vec<_> = snapshot
         .secrets
         .iter()
@@ -359,8 +359,17 @@ async fn the_store_follows_the_configuration() {
     state.wishes.users = vec![user("bob")];
     state.wishes.policy.realm = "example.net".into();
     let running = state.start().await;
-    let session = running.open(0).await;
-    let snapshot = session.snapshots.borrow().clone();
+    let mut session = running.open(0).await;
+    // The relay is the canary: another realm is a change of policy.
+    let followed = |offer: &Offer| match offer {
+        Offer::Policy(policy) => policy.snapshot().realm == "example.net",
+        Offer::Hold => false,
+    };
+    let offered = session.offers.wait_for(followed);
+    // A rollout waits for a listed relay before it takes any.
+    let offered = tokio::time::timeout(Duration::from_secs(30), offered).await;
+    assert!(offered.is_ok_and(|offered| offered.is_ok()));
+    let snapshot = session.snapshot().unwrap();
     let names: Vec<_> = snapshot
         .users
         .iter()
@@ -384,7 +393,7 @@ async fn a_user_that_is_kept_with_one_key_gets_the_other_one_at_the_next_start()
         state.wishes.users = vec![user(key_sha256)];
         let running = state.start().await;
         let session = running.open(0).await;
-        let told = session.snapshots.borrow().users[0].clone();
+        let told = session.snapshot().unwrap().users[0].clone();
         assert_eq!((told.key, told.key_sha256), (vec![7; 16], expected));
         running.stop().await;
     }
@@ -514,14 +523,14 @@ async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
     let running = state.start().await;
     let mut first = running.open(0).await;
     assert_eq!(ports(&first), (50000, 50099));
-    first.snapshots.mark_unchanged();
+    first.offers.mark_unchanged();
     let credential = running.enroll(1).await;
     let waits = running.handle.open_session(&credential, hello(1, 1)).await;
     assert!(
         matches!(waits, Err(FleetError::PortsAwaited { owed: 50, .. })),
         "{waits:?}"
     );
-    first.snapshots.changed().await.unwrap();
+    first.offers.changed().await.unwrap();
     assert_eq!(ports(&first), (50000, 50049));
     let heartbeat = |kept_generation, withdrawn: Option<(u32, u32)>| wire::Heartbeat {
         applied_generation: kept_generation,
@@ -540,7 +549,7 @@ async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
         }],
         ..wire::Heartbeat::default()
     };
-    let generation = first.snapshots.borrow().generation;
+    let generation = first.offers.borrow().generation();
     let busy = heartbeat(generation, Some((50098, 50099)));
     running.handle.heartbeat(&first.key, busy).await.unwrap();
     let waits = running.handle.open_session(&credential, hello(1, 1)).await;
@@ -559,7 +568,7 @@ async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
         .await
         .unwrap();
     assert_eq!(ports(&second), (50050, 50099));
-    let snapshot = second.snapshots.borrow().clone();
+    let snapshot = second.snapshot().unwrap();
     let (first, second) = (ports(&first), &snapshot.port_grants[0]);
     assert!(first == (50000, 50049) && second.fence > 0 && second.not_after > 0);
 }

@@ -130,8 +130,9 @@ fn a_later_session_of_the_same_node_replaces_the_earlier() {
     let mut later = stage.session(&credential, restarted);
     stage.runtime.block_on(later.settle());
     assert_eq!(refused(&stage, &mut earlier), Code::Aborted);
-    let node = stage.wait_for("relay-0", |node| node.listed);
-    assert_eq!(node.incarnation, Some([8; 16]));
+    stage.wait_for("relay-0", |node| {
+        node.listed && node.incarnation == Some([8; 16])
+    });
 }
 
 #[test]

@@ -104,6 +104,7 @@ async fn acknowledge(node: &mut Node) -> Snapshot {
                 applied: true,
                 error: String::new(),
                 running_generation: generation,
+                ..PolicyStatus::default()
             }))
             .await;
             return snapshot;

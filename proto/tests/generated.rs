@@ -18,6 +18,8 @@ fn generated_code_is_up_to_date() {
     let descriptors = protox::compile(PROTOS, [root]).unwrap();
     tonic_prost_build::configure()
         .emit_rerun_if_changed(false)
+        // Shared by the sessions of all nodes.
+        .bytes(".turnfleet.fleet.v1.Section")
         .out_dir(fresh.path())
         .compile_fds(descriptors)
         .unwrap();

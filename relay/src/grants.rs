@@ -28,14 +28,6 @@ impl Grants {
         }
     }
 
-    /// The first of `offered` that is an earlier grant of ports that the node has: its controller is behind.
-    pub(crate) fn outdated(&self, offered: &[GrantedRange]) -> Option<GrantedRange> {
-        let held = self.held();
-        let is_outdated =
-            |offer: &&GrantedRange| held.granted.iter().any(|held| offer.is_outdated_by(held));
-        offered.iter().find(is_outdated).copied()
-    }
-
     /// Goes on with these alone.
     pub(crate) fn replace(&self, granted: &[GrantedRange], unix: u64) {
         let mut held = self.held();
@@ -137,16 +129,6 @@ mod tests {
         assert!(!uses[0].withdrawn.is_empty(), "what is open goes on");
         grants.replace(&[granted("50000-50003", 2, Some(20_000))], 9_940);
         assert!(draw(&grants).is_some());
-    }
-
-    #[test]
-    fn an_earlier_grant_of_the_same_ports_is_known() {
-        let grants = grants();
-        grants.replace(&[granted("50000-50009", 7, None)], 0);
-        let earlier = granted("50004-50007", 6, None);
-        assert_eq!(grants.outdated(&[earlier]), Some(earlier));
-        assert_eq!(grants.outdated(&[granted("50010-50019", 3, None)]), None);
-        assert_eq!(grants.outdated(&[granted("50000-50009", 8, None)]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -15,10 +16,10 @@ use turnfleet_turn::{Ledger, Transport};
 
 use crate::addressing::Addressing;
 use crate::budget::DescriptorBudget;
-use crate::config::{Config, ConfigErrors, Findings};
+use crate::config::{Config, ConfigErrors, Findings, Fixed};
 use crate::control::{
-    ControlState, ControlStatus, Identity, Introduction, Session, SnapshotCache, StateDir,
-    StateDirError,
+    ControlState, ControlStatus, Identity, Introduction, Sections, Session, SnapshotCache,
+    StateDir, StateDirError,
 };
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
@@ -41,10 +42,30 @@ pub struct Node {
     status: Arc<ControlStatus>,
     certificate: Option<Arc<Certificate>>,
     _certificate_watcher: Option<CertificateWatcher>,
+    reloads: Reloads,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
     /// Keeps what ends by the clock, whether the session lives or not.
     deadlines: JoinHandle<()>,
+}
+
+/// Configurations that were read again.
+#[derive(Debug)]
+struct Reloads {
+    /// What the node started with.
+    started_with: Fixed,
+    good: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Reloads {
+    fn of(config: &Config) -> Self {
+        Self {
+            started_with: Fixed::of(config),
+            good: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
 }
 
 /// A listener that clients can reach.
@@ -98,6 +119,9 @@ pub enum NodeError {
     /// A listener cannot be opened.
     #[error("cannot open the listeners (listeners)")]
     Bind(#[from] BindError),
+    /// Another configuration does not fit what runs.
+    #[error("the running policy does not fit the configuration: {0}")]
+    Reload(String),
     /// The operating system refused a thread, random bytes or the limit on open files.
     #[error("the operating system refused")]
     System(#[source] std::io::Error),
@@ -139,11 +163,9 @@ impl Node {
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
         let bound = ShardSet::bind(settings)?;
-        let listeners: Vec<BoundListener> = bound
-            .addresses()
-            .iter()
-            .flat_map(|listener| bound_listeners(listener, &addressing))
-            .collect();
+        let addresses = bound.addresses().iter();
+        let bound_of = |listener| bound_listeners(listener, &addressing);
+        let listeners: Vec<BoundListener> = addresses.flat_map(bound_of).collect();
         let local = local_policy(&config, &addressing, budget);
         let shown = certificate.clone();
         let introduction = introduction(&config, &listeners, &local, share, shown);
@@ -158,9 +180,10 @@ impl Node {
         for endpoint in &config.controller.endpoints {
             serving.close_controller(&endpoint.uri).await;
         }
-        serve_from_cache(&serving, &cache, &identity, &dir);
+        let sections = serve_from_cache(&serving, &cache, &identity, &dir);
 
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
+        let reloads = Reloads::of(&config);
         let stop = watch::Sender::new(false);
         let draining = Arc::clone(&serving);
         let session = Session {
@@ -171,6 +194,7 @@ impl Node {
             cache: Arc::new(cache),
             serving: Arc::clone(&serving),
             status: Arc::clone(&status),
+            sections,
             was_open: false,
         };
         Ok(Self {
@@ -179,6 +203,7 @@ impl Node {
             descriptor_limit,
             serving,
             status,
+            reloads,
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
@@ -237,6 +262,10 @@ impl Node {
                     replaced: certificate.replaced(),
                     rejected: certificate.rejected(),
                 }),
+            reloads: (
+                self.reloads.good.load(Ordering::Relaxed),
+                self.reloads.refused.load(Ordering::Relaxed),
+            ),
             process: ProcessUsage::read(),
             descriptor_limit: self.descriptor_limit,
         })
@@ -275,6 +304,39 @@ impl Node {
                 ),
             },
         }
+    }
+
+    /// Resolves when the controller wants the process to end, with its reason.
+    pub async fn killed(&self) -> String {
+        self.serving.killed().await
+    }
+
+    /// Takes over what `config` says of limits, nonces and low ports of peers, while allocations live. What else differs from
+    /// the start is named in the log and waits for the next one.
+    ///
+    /// # Errors
+    /// When the running policy does not fit; everything stays as it was then.
+    pub fn reload(&self, config: &Config) -> Result<(), NodeError> {
+        let change = |local: &mut LocalPolicy| {
+            local.limits = config.limits;
+            local.nonce_lifetime = config.nonce_lifetime;
+            local.tcp_low_peer_ports = config.tcp_low_peer_ports;
+        };
+        let reloaded = self.serving.reconfigure(change);
+        reloaded.map_err(|error| NodeError::Reload(error.to_string()))?;
+        for key in self.reloads.started_with.differences(&Fixed::of(config)) {
+            tracing::warn!(key, "takes effect at the next start");
+        }
+        Ok(())
+    }
+
+    /// Counts a configuration that was read again.
+    pub fn reloaded(&self, good: bool) {
+        let counter = match good {
+            true => &self.reloads.good,
+            false => &self.reloads.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes leave of the controller, ends every allocation, and returns when all threads have ended.
@@ -412,27 +474,31 @@ fn introduction(
 }
 
 /// Serves by the last snapshot of an earlier run, where there is one: the controller may be away.
-fn serve_from_cache(serving: &Serving, cache: &SnapshotCache, identity: &Identity, dir: &StateDir) {
-    let Some(credential) = &identity.credential else {
-        return;
-    };
-    match cache.load(credential, dir) {
-        Ok(None) => {}
-        Ok(Some(snapshot)) => match serving.apply(&snapshot) {
-            Ok(_) => {
-                serving.kept(snapshot.generation);
-                tracing::info!(
-                    generation = snapshot.generation,
-                    "serving by the policy of the last run"
-                );
-            }
-            Err(error) => tracing::warn!(
-                generation = snapshot.generation,
-                %error,
+fn serve_from_cache(
+    serving: &Serving,
+    cache: &SnapshotCache,
+    identity: &Identity,
+    dir: &StateDir,
+) -> Option<Sections> {
+    let kept = cache.load(identity.credential.as_ref()?, dir);
+    let kept =
+        kept.inspect_err(|error| tracing::warn!(%error, "cannot read the policy of the last run"));
+    let sections = kept.ok()??;
+    let snapshot = sections.snapshot().ok()?;
+    let generation = snapshot.generation;
+    match serving.apply(&snapshot, sections.sha256()) {
+        Ok(_) => {
+            serving.kept(generation);
+            tracing::info!(generation, "serving by the policy of the last run");
+            Some(sections)
+        }
+        Err(error) => {
+            tracing::warn!(
+                generation, %error,
                 "the policy of the last run does not fit; waiting for the controller"
-            ),
-        },
-        Err(error) => tracing::warn!(%error, "cannot read the policy of the last run"),
+            );
+            None
+        }
     }
 }
 

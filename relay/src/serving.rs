@@ -19,11 +19,11 @@ use turnfleet_turn::ledger::Usage;
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
 
-use crate::agreement::{self, Verdict};
+use crate::agreement::{self, Running, Verdict};
 use crate::controllers::{self, Controllers};
 use crate::driver::clock;
 use crate::grants::Grants;
-use crate::policy::{LocalPolicy, RelayPolicy, SnapshotError};
+use crate::policy::{LocalPolicy, RelayPolicy, SnapshotError, compile};
 use crate::process;
 use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
 
@@ -32,7 +32,9 @@ const GRANTS_LOOK: Duration = Duration::from_secs(5);
 
 /// Shared by the node and its control session.
 pub(crate) struct Serving {
-    local: LocalPolicy,
+    local: Mutex<LocalPolicy>,
+    /// The snapshot that runs. Held while another one takes its place.
+    running: Mutex<Option<fleet::Snapshot>>,
     /// How many nodes share the process's file descriptors.
     nodes_in_process: NonZeroU64,
     ledger: Arc<Ledger>,
@@ -45,6 +47,8 @@ pub(crate) struct Serving {
     applied: watch::Sender<AppliedPolicy>,
     drain: watch::Sender<Drain>,
     alternates: ArcSwap<Alternates>,
+    /// Why the process shall end, once the controller wants it.
+    killed: watch::Sender<Option<String>>,
     shard_clock: Mutex<process::ShardClock>,
 }
 
@@ -71,6 +75,9 @@ pub(crate) enum Applied {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AppliedPolicy {
     pub(crate) generation: u64,
+    pub(crate) epoch: Vec<u8>,
+    /// Of what the snapshot holds; empty where the controller gave none.
+    pub(crate) sha256: Vec<u8>,
     pub(crate) granted: Vec<GrantedRange>,
 }
 
@@ -101,7 +108,8 @@ impl Serving {
     ) -> Self {
         let ledger = Arc::new(ledger);
         Self {
-            local,
+            local: Mutex::new(local),
+            running: Mutex::default(),
             nodes_in_process,
             grants: Grants::new(Arc::clone(&ledger)),
             kept_generation: AtomicU64::new(0),
@@ -112,42 +120,77 @@ impl Serving {
             applied: watch::Sender::default(),
             drain: watch::Sender::default(),
             alternates: ArcSwap::default(),
+            killed: watch::Sender::default(),
             shard_clock: Mutex::default(),
         }
     }
 
-    /// Runs by `snapshot` from here on, if it is a later one than the running one.
+    /// Runs by `snapshot` from here on, unless it is an earlier one of the running epoch. `sha256` is of what it holds, empty
+    /// where that is not known.
     ///
     /// # Errors
     /// With the reason; everything stays as it was then.
-    pub(crate) fn apply(&self, snapshot: &fleet::Snapshot) -> Result<Applied, SnapshotError> {
+    pub(crate) fn apply(
+        &self,
+        snapshot: &fleet::Snapshot,
+        sha256: &[u8],
+    ) -> Result<Applied, SnapshotError> {
+        let mut last = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = self.applied();
+        let running = Running {
+            generation: applied.generation,
+            epoch: applied.epoch,
+            sha256: applied.sha256,
+            granted: applied.granted,
+        };
         let moved = self.controllers().change();
         let again = moved.is_some();
         let controllers = moved.unwrap_or_else(|| self.controllers().addresses());
-        let mut local = self.local.clone();
+        let mut local = self.local().clone();
         local.own_ips.extend(&controllers);
-        let compiled = match agreement::consider(self.generation(), snapshot, &local, again)? {
+        let compiled = match agreement::consider(&running, snapshot, sha256, &local, again)? {
             Verdict::Apply(compiled) => compiled,
             Verdict::Running => return Ok(Applied::Running),
         };
-        if self.generation() > 0
-            && let Some(outdated) = self.grants.outdated(&compiled.granted)
-        {
-            return Err(SnapshotError::Outdated {
-                public: outdated.public,
-                range: outdated.range,
-                fence: outdated.fence,
-            });
+        if running.epoch != snapshot.epoch {
+            self.kept_generation.store(0, Ordering::Relaxed);
         }
         // First the ports: requests may wait in the listeners' queues.
         self.grants.replace(&compiled.granted, clock::now().unix);
         self.run_by(compiled.policy)?;
         self.applied.send_replace(AppliedPolicy {
             generation: compiled.generation,
+            epoch: snapshot.epoch.clone(),
+            sha256: sha256.to_vec(),
             granted: compiled.granted,
         });
         self.controllers().enforced(controllers);
+        *last = Some(snapshot.clone());
         Ok(Applied::Changed)
+    }
+
+    /// Changes what the node adds to every snapshot, and runs the running one by it. Allocations live on.
+    ///
+    /// # Errors
+    /// With the reason; everything stays as it was then.
+    pub(crate) fn reconfigure(
+        &self,
+        change: impl FnOnce(&mut LocalPolicy),
+    ) -> Result<(), SnapshotError> {
+        let last = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = self.local().clone();
+        change(&mut wanted);
+        if let Some(snapshot) = &*last {
+            let mut local = wanted.clone();
+            local.own_ips.extend(self.controllers().addresses());
+            self.run_by(compile(snapshot, &local)?.policy)?;
+        }
+        *self.local() = wanted;
+        Ok(())
+    }
+
+    fn local(&self) -> MutexGuard<'_, LocalPolicy> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the controller at `uri` to clients, wherever its name leads to at the moment. The next snapshot that is applied
@@ -184,7 +227,11 @@ impl Serving {
     /// The node is a member of another fleet, or of one that lost its memory: generations begin anew. The running policy
     /// stays until the next snapshot.
     pub(crate) fn forget_generation(&self) {
-        self.applied.send_modify(|applied| applied.generation = 0);
+        self.applied.send_modify(|applied| {
+            applied.generation = 0;
+            applied.epoch.clear();
+            applied.sha256.clear();
+        });
         self.kept_generation.store(0, Ordering::Relaxed);
     }
 
@@ -253,6 +300,22 @@ impl Serving {
             drain.by_controller = wish.draining;
             drain.evict_at = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         });
+    }
+
+    /// The controller wants the process to end.
+    pub(crate) fn kill(&self, reason: String) {
+        tracing::error!(reason, "the controller ends this node");
+        self.killed.send_replace(Some(reason));
+    }
+
+    /// Waits until the controller wants the process to end, and says why.
+    pub(crate) async fn killed(&self) -> String {
+        let mut killed = self.killed.subscribe();
+        match killed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is a part of `self`.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Where clients go while this node takes no allocations. Kept when the controller is gone.
@@ -357,7 +420,7 @@ impl Serving {
 
     /// The shared secrets that were used since `reported`, which is brought up to date.
     pub(crate) fn secret_uses(&self, reported: &mut BTreeMap<u32, u64>) -> Vec<fleet::SecretUse> {
-        self.local.secret_uses.report(reported)
+        self.local().secret_uses.report(reported)
     }
 
     /// What the node does at this moment.

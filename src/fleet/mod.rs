@@ -9,6 +9,7 @@ mod capacity;
 mod console;
 mod explain;
 mod nodes;
+mod policy;
 mod ports;
 mod secrets;
 mod table;
@@ -55,6 +56,19 @@ enum Action {
         /// The node
         node: NodeId,
     },
+    /// Ends the process of a relay node, and its allocations with it
+    Kill {
+        /// The node
+        node: NodeId,
+    },
+    /// How far a changed policy has come
+    Rollout {
+        /// Gives every relay the policy, whatever the first one said of it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Follows a store that was restored from an older backup
+    ConfirmRestore,
     /// Forgets a relay node that is gone for good: its ports are others' once it cannot use them any more
     Forget {
         /// The node
@@ -78,6 +92,10 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
+        Action::Kill { node } => nodes::kill(&console, node),
+        Action::Rollout { force: false } => policy::show(&console),
+        Action::Rollout { force: true } => policy::force(&console),
+        Action::ConfirmRestore => policy::confirm_restore(&console),
         Action::Forget { node } => nodes::forget(&console, node),
     }
 }

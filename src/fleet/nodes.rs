@@ -144,6 +144,12 @@ pub(super) fn undrain(console: &Console, node: &NodeId) -> anyhow::Result<()> {
     console.act(&Call::post(path(node, "/undrain")), &done)
 }
 
+/// Ends a node's process.
+pub(super) fn kill(console: &Console, node: &NodeId) -> anyhow::Result<()> {
+    let done = format!("{node} is told to end");
+    console.act(&Call::post(path(node, "/kill")), &done)
+}
+
 /// Forgets a node that is gone.
 pub(super) fn forget(console: &Console, node: &NodeId) -> anyhow::Result<()> {
     console.act(

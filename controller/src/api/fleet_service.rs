@@ -18,16 +18,18 @@ use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
-    ControllerMessage, EnrollRequest, EnrollResponse, Hello, NodeMessage,
+    ControllerMessage, Credential, EnrollRequest, EnrollResponse, Hello, Kill, NodeMessage,
+    Redirect,
 };
 
+use super::policy_talk::PolicyTalk;
 use super::rate::TokenBucket;
 use super::serve::Caller;
 use super::status::grpc_status;
 use crate::FleetError;
 use crate::fleet::Ended;
 use crate::metrics::Metrics;
-use crate::reconcile::{Handle, Session};
+use crate::reconcile::{Handle, Order, Session};
 
 /// The largest message of a node.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -207,8 +209,10 @@ impl Link {
     async fn converse(&mut self, handle: &Handle, session: &mut Session) -> End {
         let bucket = TokenBucket::new(MESSAGES_A_SECOND, MESSAGE_BURST, Instant::now());
         // A node has its first snapshot before anything else.
-        let snapshot = newest(&mut session.snapshots);
-        if let Err(end) = self.tell(Down::Snapshot(snapshot.as_ref().clone())).await {
+        let mut talk = PolicyTalk::new(session);
+        if let Some(message) = talk.tell(newest(&mut session.offers))
+            && let Err(end) = self.tell(message).await
+        {
             return end;
         }
         if session.drain.borrow().draining {
@@ -219,7 +223,7 @@ impl Link {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
                     Ok(Some(message)) if bucket.take(Instant::now()).is_ok() => {
-                        heard(message, handle, session).await
+                        self.heard(message, handle, session, &mut talk).await
                     }
                     Ok(Some(_)) => {
                         let text = "more than twenty messages a second";
@@ -227,13 +231,20 @@ impl Link {
                     }
                     Ok(None) | Err(_) => Err(End::Reset),
                 },
-                changed = session.snapshots.changed() => match changed {
-                    Ok(()) => {
-                        let snapshot = newest(&mut session.snapshots);
-                        self.tell(Down::Snapshot(snapshot.as_ref().clone())).await
-                    }
+                changed = session.offers.changed() => match changed {
+                    Ok(()) => match talk.tell(newest(&mut session.offers)) {
+                        Some(message) => self.tell(message).await,
+                        None => Ok(()),
+                    },
                     Err(_) => Err(FleetError::SessionReplaced.into()),
                 },
+                () = due(talk.due()) => {
+                    let text = "no word on the policy";
+                    Err(End::Refused(Status::deadline_exceeded(text)))
+                }
+                order = session.orders.next(), if session.takes_deltas => {
+                    self.tell(message_of(order)).await
+                }
                 Ok(()) = session.drain.changed() => {
                     let drain = newest(&mut session.drain);
                     self.tell(Down::Drain(drain)).await
@@ -247,6 +258,44 @@ impl Link {
             if let Err(end) = outcome {
                 return end;
             }
+        }
+    }
+
+    /// Passes on what the node says, and answers what it asks.
+    async fn heard(
+        &self,
+        message: NodeMessage,
+        handle: &Handle,
+        session: &Session,
+        talk: &mut PolicyTalk,
+    ) -> Result<(), End> {
+        match message.message {
+            Some(Up::Heartbeat(heartbeat)) => handle
+                .heartbeat(&session.key, heartbeat)
+                .await
+                .map_err(End::from),
+            Some(Up::PolicyStatus(status)) => {
+                let word = talk.hear(&status);
+                if word.is_final {
+                    if !status.applied {
+                        let node = &session.key.node;
+                        let (generation, error) = (status.generation, &status.error);
+                        tracing::warn!(%node, generation, ?error, "node refused a policy snapshot");
+                    }
+                    handle.policy_status(&session.key, status).await?;
+                }
+                match word.answer {
+                    Some(answer) => self.tell(answer).await,
+                    None => Ok(()),
+                }
+            }
+            Some(Up::Goodbye(_)) => Err(End::Goodbye),
+            Some(Up::Hello(_)) => {
+                let text = "a session has one Hello";
+                Err(End::Refused(Status::invalid_argument(text)))
+            }
+            // A later version of the protocol may say more.
+            None => Ok(()),
         }
     }
 
@@ -265,31 +314,21 @@ fn newest<T: Clone>(channel: &mut watch::Receiver<T>) -> T {
     channel.borrow_and_update().clone()
 }
 
-/// Passes on what the node says.
-async fn heard(message: NodeMessage, handle: &Handle, session: &Session) -> Result<(), End> {
-    match message.message {
-        Some(Up::Heartbeat(heartbeat)) => handle
-            .heartbeat(&session.key, heartbeat)
-            .await
-            .map_err(End::from),
-        Some(Up::PolicyStatus(status)) => {
-            if !status.applied {
-                let node = &session.key.node;
-                let (generation, error) = (status.generation, &status.error);
-                tracing::warn!(%node, generation, ?error, "node refused a policy snapshot");
-            }
-            handle
-                .policy_status(&session.key, status)
-                .await
-                .map_err(End::from)
-        }
-        Some(Up::Goodbye(_)) => Err(End::Goodbye),
-        Some(Up::Hello(_)) => {
-            let text = "a session has one Hello";
-            Err(End::Refused(Status::invalid_argument(text)))
-        }
-        // A later version of the protocol may say more.
-        None => Ok(()),
+fn message_of(order: Order) -> Down {
+    match order {
+        Order::Credential(node_credential) => Down::Credential(Credential { node_credential }),
+        Order::Kill => Down::Kill(Kill {
+            reason: "the operator's word".to_owned(),
+        }),
+        Order::Redirect(endpoint) => Down::Redirect(Redirect { endpoint }),
+    }
+}
+
+/// Waits for that moment, if there is one.
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

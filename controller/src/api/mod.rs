@@ -21,6 +21,8 @@ mod nodes;
 mod openapi;
 mod operator;
 mod parameters;
+mod policy_actions;
+mod policy_talk;
 mod ports;
 mod rate;
 mod route;

@@ -92,7 +92,7 @@ pub(crate) async fn forget(call: Call) -> Result<Response, ApiError> {
     Ok(done(&node))
 }
 
-fn done(node: &NodeId) -> Response {
+pub(super) fn done(node: &NodeId) -> Response {
     answer_json(&Done {
         node: node.as_str(),
     })

@@ -5,8 +5,8 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, explain, http, ice_servers, node_actions, nodes, ports, secrets,
-    tokens, turn_rest,
+    audit, capacity, dashboard, explain, http, ice_servers, node_actions, nodes, policy_actions,
+    ports, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -161,6 +161,22 @@ fn fleet() -> Vec<Route> {
             .calls(node_actions::undrain)
             .answers::<node_actions::Done<'_>>()
             .says("Takes a drain back", ""),
+        Draft::new(Method::POST, "/v1/nodes/{node}/kill", "kill", OPERATOR)
+            .calls(policy_actions::kill)
+            .answers::<node_actions::Done<'_>>()
+            .says("Ends the process of a node", "Its allocations end with it. A service manager may start it again."),
+        Draft::new(Method::GET, "/v1/rollout", "rollout", VIEWER)
+            .calls(policy_actions::rollout)
+            .answers::<policy_actions::Progress<'_>>()
+            .says("How far a changed policy has come", "And whether the store is older than what relays run."),
+        Draft::new(Method::POST, "/v1/rollout/force", "force_rollout", OPERATOR)
+            .calls(policy_actions::force)
+            .answers::<policy_actions::Taken>()
+            .says("Gives every relay the policy", "Whatever the first one said of it."),
+        Draft::new(Method::POST, "/v1/restore/confirm", "confirm_restore", OPERATOR)
+            .calls(policy_actions::confirm_restore)
+            .answers::<policy_actions::Taken>()
+            .says("Follows a store that was restored from an older backup", "As another epoch: relays then take a lower generation."),
         Draft::new(Method::GET, "/v1/nodes/{node}/explain", "explain_node", VIEWER)
             .query(explain::QUERY)
             .calls(explain::node)

@@ -345,6 +345,24 @@ impl From<FleetError> for ApiError {
     fn from(error: FleetError) -> Self {
         match &error {
             FleetError::UnknownNode(node) => Self::unknown_node(node.to_string()),
+            FleetError::Restored(_) => Self::conflict(
+                "store",
+                error.to_string(),
+                "a store that knows what its relays run",
+            ),
+            FleetError::TokenName(_) => Self::conflict("name", error.to_string(), "another name"),
+            FleetError::UnknownToken(_) => {
+                Self::conflict("name", error.to_string(), "the name of a join token")
+            }
+            FleetError::NoSession(_) => {
+                Self::conflict("node", error.to_string(), "a node with a control session")
+            }
+            FleetError::NoRollout => {
+                Self::conflict("rollout", error.to_string(), "a rollout under way")
+            }
+            FleetError::NotRestored => {
+                Self::conflict("store", error.to_string(), "a restored store")
+            }
             FleetError::Secret(error) => Self::secret(error),
             FleetError::Live(_) => Self::conflict(
                 "node",
@@ -368,6 +386,7 @@ impl From<FleetError> for ApiError {
             }
             FleetError::Store(_)
             | FleetError::JoinToken
+            | FleetError::JoinTokenEnded
             | FleetError::Credential
             | FleetError::NotYours { .. }
             | FleetError::SessionReplaced
@@ -411,11 +430,17 @@ pub(crate) fn excerpt(text: &str) -> String {
 /// store goes to the log only.
 pub(crate) fn grpc_status(error: &FleetError) -> Status {
     let code = match error {
-        FleetError::JoinToken | FleetError::Credential => Code::Unauthenticated,
+        FleetError::JoinToken | FleetError::JoinTokenEnded | FleetError::Credential => {
+            Code::Unauthenticated
+        }
         FleetError::NotYours { .. } => Code::PermissionDenied,
-        FleetError::Live(_) => Code::FailedPrecondition,
-        FleetError::UnknownNode(_) => Code::NotFound,
-        FleetError::Secret(_) => Code::FailedPrecondition,
+        FleetError::Live(_)
+        | FleetError::Secret(_)
+        | FleetError::NotRestored
+        | FleetError::NoSession(_)
+        | FleetError::NoRollout
+        | FleetError::TokenName(_) => Code::FailedPrecondition,
+        FleetError::UnknownNode(_) | FleetError::UnknownToken(_) => Code::NotFound,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
         FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,
@@ -428,7 +453,8 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::PortsAwaited { .. }
         | FleetError::Contended { .. }
         | FleetError::NotLeader
-        | FleetError::Stopping => Code::Unavailable,
+        | FleetError::Stopping
+        | FleetError::Restored(_) => Code::Unavailable,
         FleetError::Store(cause) => {
             tracing::warn!(%cause, "the store failed");
             if cause.is_retryable() {

@@ -50,7 +50,7 @@ impl Fleet {
             Arc::new(view)
         });
         let nodes: Vec<_> = nodes.collect();
-        let realm = self.policy.as_ref().map_or("", |policy| &policy.realm);
+        let realm = self.base_policy().map_or("", |policy| &policy.realm);
         let lists = &self.settings.lists;
         FleetView {
             quarantined: self
@@ -60,6 +60,8 @@ impl Fleet {
                 .cloned()
                 .collect(),
             generation: self.generation,
+            restored: self.restored.clone(),
+            rollout: self.rollout.clone().map(Arc::new),
             realm: realm.into(),
             region: self.settings.region.as_str().into(),
             names: lists.names,
@@ -86,7 +88,7 @@ impl Fleet {
     }
 
     /// A node that is not connected runs what it had; that its probe succeeds with today's secret says enough.
-    fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
+    pub(super) fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
         let behind = node.applied_generation < self.generation;
         let in_time = now.since(self.generation_since) < LAG;
         let refused = node.refusal.is_some();

@@ -16,7 +16,9 @@ mod health;
 mod list;
 mod listing;
 mod liveness;
+mod membership;
 pub(crate) mod node;
+mod node_policy;
 mod nonce_keys;
 mod panic;
 mod placement;
@@ -27,6 +29,8 @@ mod rates;
 mod reason;
 pub mod record;
 mod registry;
+mod restored;
+mod rollout;
 mod saturation;
 mod secrets;
 mod sightings;
@@ -49,8 +53,8 @@ use turnfleet_turn::{Instant, Now};
 use crate::config::{PortPlan, ProbeMode};
 use listing::LAG;
 use record::{
-    ApiToken, ControllerRecord, Desired, Epoch, Policy, Record, RecordKey, Setting, StaticUser,
-    TokenHash,
+    ApiToken, ControllerRecord, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey,
+    Rollout, Setting, StaticUser, TokenHash,
 };
 use registry::NodeState;
 
@@ -62,13 +66,15 @@ pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
 pub use list::{Ask, MAX_URIS, UriList};
 pub use node::{
     Capacity, Counters, Identity, Incarnation, Listener, Load, Registration, RegistrationError,
-    Transport, Vitals,
+    Running, Transport, Vitals,
 };
+pub use node_policy::{NodePolicies, NodePolicy};
 pub use plan::Plan;
 pub use port_grants::{PortReport, PortUse};
 pub use ports::RegionPorts;
 pub use rates::Rates;
 pub use reason::Reason;
+pub use restored::Restored;
 pub use saturation::Saturation;
 pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
 pub use sightings::{ControllerId, Sighting};
@@ -190,13 +196,16 @@ pub struct Fleet {
     controllers: BTreeMap<NodeId, ControllerRecord>,
     generation: u64,
     generation_since: Instant,
+    restored: Option<Restored>,
     policy: Option<Policy>,
+    rollout: Option<Rollout>,
+    rollout_since: Instant,
     grants: port_grants::Grants,
     secrets: secrets::Secrets,
     nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
-    join_tokens: BTreeMap<TokenHash, String>,
+    join_tokens: BTreeMap<TokenHash, JoinToken>,
     kept: BTreeMap<Setting, String>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -219,7 +228,10 @@ impl Fleet {
             controllers: BTreeMap::new(),
             generation: 0,
             generation_since: Instant::default(),
+            restored: None,
             policy: None,
+            rollout: None,
+            rollout_since: Instant::default(),
             grants: BTreeMap::new(),
             secrets: secrets::Secrets::default(),
             nonce_keys: nonce_keys::NonceKeys::default(),
@@ -307,8 +319,10 @@ impl Fleet {
                 number,
                 registration,
             } => {
+                let reported = self.reported(&registration.running);
                 if let Some(node) = self.nodes.get_mut(&registration.id) {
                     node.opened(now, number, *registration);
+                    node.came_with = reported;
                 }
             }
             Event::Heartbeat {
@@ -371,7 +385,7 @@ impl Fleet {
             let capacity = self.view(now).capacity();
             Arc::make_mut(&mut self.trends).sample(now.instant, &capacity);
         }
-        changed
+        changed | self.look_for_restore(now.instant)
     }
 
     /// Whether the node of that id lives.
@@ -394,7 +408,7 @@ impl Fleet {
 
     fn stored(&mut self, now: Now, record: Record) {
         match record {
-            Record::Epoch(epoch) => self.epoch = epoch,
+            Record::Epoch(epoch) => self.enter(epoch),
             Record::Leader(id) => self.leader = Some(id),
             Record::Controller(record) => {
                 self.controllers.insert(record.id.clone(), record);
@@ -404,6 +418,10 @@ impl Fleet {
                 self.generation_since = now.instant;
             }
             Record::Policy(policy) => self.policy = Some(policy),
+            Record::Rollout(rollout) => {
+                self.rollout = Some(rollout);
+                self.rollout_since = now.instant;
+            }
             Record::Node(record) => self.store_node(record),
             Record::Desired(node, desired) => self.desire(node, Some(desired)),
             Record::Grant(grant) => {
@@ -421,7 +439,7 @@ impl Fleet {
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
             }
-            Record::JoinToken(hash, name) => drop(self.join_tokens.insert(hash, name)),
+            Record::JoinToken(hash, token) => drop(self.join_tokens.insert(hash, token)),
             Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
         }
     }
@@ -429,7 +447,7 @@ impl Fleet {
     fn deleted(&mut self, key: &RecordKey) {
         match key {
             // They are written and never deleted; a store without them starts anew.
-            RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy => {}
+            RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy | RecordKey::Rollout => {}
             RecordKey::Leader => self.leader = None,
             RecordKey::Controller(id) => drop(self.controllers.remove(id)),
             RecordKey::Node(id) => {
@@ -451,10 +469,15 @@ impl Fleet {
         }
     }
 
-    fn store_node(&mut self, record: record::NodeRecord) {
+    fn store_node(&mut self, record: NodeRecord) {
         let id = record.id.clone();
-        self.by_credential.retain(|_, owner| *owner != id);
-        self.by_credential.insert(record.credential, id.clone());
+        let known = self.nodes.get(&id).and_then(|node| node.record.as_ref());
+        for hash in known.into_iter().flat_map(NodeRecord::credentials) {
+            self.by_credential.remove(&hash);
+        }
+        for hash in record.credentials() {
+            self.by_credential.insert(hash, id.clone());
+        }
         let probing = self.settings.probe != ProbeMode::Off;
         let node = self
             .nodes

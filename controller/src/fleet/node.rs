@@ -8,6 +8,7 @@ use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use super::port_grants::{PortReport, PortUse};
 
 use super::certificate::Validity;
+use super::record::Epoch;
 
 /// The most listeners and the most public addresses of one node.
 const MAX_ADDRESSES: usize = 64;
@@ -223,6 +224,19 @@ impl From<Load> for wire::Load {
 /// Drawn by a node at each start of its process.
 pub type Incarnation = [u8; 16];
 
+/// The policy that a node runs by its own word, and how it wants to be told of another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Zero where it has none.
+    pub generation: u64,
+    /// The epoch of the generation; `None` for a node that knows of no epochs.
+    pub epoch: Option<Epoch>,
+    /// What the snapshot holds.
+    pub sha256: Option<[u8; 32]>,
+    /// Whether it takes deltas, and the messages that came with them.
+    pub takes_deltas: bool,
+}
+
 /// A Hello that has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
@@ -232,8 +246,8 @@ pub struct Registration {
     pub incarnation: Incarnation,
     /// What it is and where it is reached.
     pub identity: Identity,
-    /// The generation that it runs; zero where it has none.
-    pub applied_generation: u64,
+    /// The policy that it runs.
+    pub running: Running,
     /// Allocations that live at this moment.
     pub allocations: u64,
 }
@@ -274,7 +288,12 @@ impl TryFrom<wire::Hello> for Registration {
                     memory_bytes: capacity.memory_bytes,
                 },
             },
-            applied_generation: hello.applied_generation,
+            running: Running {
+                generation: hello.applied_generation,
+                epoch: hello.applied_epoch.try_into().ok(),
+                sha256: hello.applied_sha256.try_into().ok(),
+                takes_deltas: hello.protocol >= 1,
+            },
             allocations: hello.allocations,
         })
     }

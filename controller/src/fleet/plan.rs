@@ -12,7 +12,7 @@ use super::Fleet;
 use super::audit::AuditEntry;
 use super::node::Registration;
 use super::ports::records;
-use super::record::{Desired, NodeRecord, Record, RecordKey, TokenHash, token_hash};
+use super::record::{Desired, Membership, NodeRecord, Record, RecordKey, TokenHash, token_hash};
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
@@ -34,6 +34,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether relays see what is written.
+    #[must_use]
+    pub fn raises_generation(&self) -> bool {
+        let raises = |put: &Record| matches!(put, Record::Generation(_));
+        self.puts.iter().any(raises)
+    }
+
+    /// Whether the store becomes another epoch.
+    #[must_use]
+    pub fn begins_epoch(&self) -> bool {
+        self.puts.iter().any(|put| matches!(put, Record::Epoch(_)))
+    }
+
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -71,10 +84,9 @@ impl Fleet {
         join_token: &str,
         node: &NodeId,
         credential: TokenHash,
+        unix: u64,
     ) -> Result<Plan, FleetError> {
-        if !self.join_tokens.contains_key(&token_hash(join_token)) {
-            return Err(FleetError::JoinToken);
-        }
+        let token = self.join_token(join_token, unix)?;
         let known = self.nodes.get(node);
         if known.is_some_and(|node| node.liveness.is_connected()) {
             return Err(FleetError::Live(node.clone()));
@@ -87,6 +99,12 @@ impl Fleet {
             id: node.clone(),
             credential,
             identity,
+            membership: Membership {
+                region: token.region.clone(),
+                tenant: token.tenant.clone(),
+                since: unix,
+                next: None,
+            },
         };
         Ok(self.plan(vec![Record::Node(record)], Vec::new()))
     }
@@ -160,6 +178,24 @@ impl Fleet {
         } else {
             self.plan(vec![Record::Desired(node.clone(), desired)], Vec::new())
         })
+    }
+
+    /// Ends the run of the node's process that is known.
+    ///
+    /// # Errors
+    /// When there is no such node, or no session of it is open.
+    pub fn plan_kill(&self, node: &NodeId) -> Result<Plan, FleetError> {
+        let known = self
+            .nodes
+            .get(node)
+            .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
+        let running = known.incarnation.filter(|_| known.liveness.is_connected());
+        let kill = running.ok_or_else(|| FleetError::NoSession(node.clone()))?;
+        let desired = Desired {
+            kill: Some(kill),
+            ..known.desired
+        };
+        self.plan_desired(node, desired)
     }
 
     /// Forgets a node, with what the operator wanted of it. Its ports are others' after a quarantine. It may enrol again, and
@@ -256,13 +292,14 @@ impl Fleet {
 /// Whether a record is part of what relays are sent.
 fn relays_see(key: &RecordKey) -> bool {
     match key {
-        RecordKey::Policy
+        RecordKey::Epoch
+        | RecordKey::Policy
+        | RecordKey::Rollout
         | RecordKey::Grant(..)
         | RecordKey::Secret(..)
         | RecordKey::NonceKey(_)
         | RecordKey::User(_) => true,
-        RecordKey::Epoch
-        | RecordKey::Leader
+        RecordKey::Leader
         | RecordKey::Controller(_)
         | RecordKey::Generation
         | RecordKey::Node(_)

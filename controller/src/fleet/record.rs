@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use turnfleet_proto::{NodeId, PortRange};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::node::Identity;
+use super::node::{Identity, Incarnation};
 pub use super::secrets::{SecretGeneration, SecretScope, SecretState};
 
 /// SHA-256 of a token that only its holder knows.
@@ -28,6 +28,8 @@ pub enum Record {
     Generation(u64),
     /// What the configuration says and relay nodes enforce.
     Policy(Policy),
+    /// How far a changed policy has come.
+    Rollout(Rollout),
     /// A relay node.
     Node(NodeRecord),
     /// What the operator wants of a node.
@@ -42,8 +44,8 @@ pub enum Record {
     User(StaticUser),
     /// Who may use the HTTP API.
     ApiToken(TokenHash, ApiToken),
-    /// What enrols a node; the text names where it came from.
-    JoinToken(TokenHash, String),
+    /// What enrols a node.
+    JoinToken(TokenHash, JoinToken),
     /// A text that the controller made and keeps.
     Setting(Setting, String),
 }
@@ -58,6 +60,7 @@ impl Record {
             Self::Controller(controller) => RecordKey::Controller(controller.id.clone()),
             Self::Generation(_) => RecordKey::Generation,
             Self::Policy(_) => RecordKey::Policy,
+            Self::Rollout(_) => RecordKey::Rollout,
             Self::Node(node) => RecordKey::Node(node.id.clone()),
             Self::Desired(node, _) => RecordKey::Desired(node.clone()),
             Self::Grant(grant) => grant.key(),
@@ -83,6 +86,7 @@ pub enum RecordKey {
     Controller(NodeId),
     Generation,
     Policy,
+    Rollout,
     Node(NodeId),
     Desired(NodeId),
     Grant(IpAddr, u16),
@@ -167,6 +171,95 @@ pub struct NodeRecord {
     pub credential: TokenHash,
     /// What it said of itself at its last Hello; `None` until the first.
     pub identity: Option<Identity>,
+    /// What it became a member by.
+    pub membership: Membership,
+}
+
+impl NodeRecord {
+    /// SHA-256 of every credential that is good.
+    pub fn credentials(&self) -> impl Iterator<Item = TokenHash> + use<> {
+        [Some(self.credential), self.membership.next]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// What a node became a member by, and how it stays one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The region that its join token was bound to.
+    pub region: Option<String>,
+    /// The tenant that its join token was bound to.
+    pub tenant: Option<String>,
+    /// Unix seconds since which its credential is the one.
+    pub since: u64,
+    /// SHA-256 of the credential that it was given last, until it uses it.
+    pub next: Option<TokenHash>,
+}
+
+/// What enrols nodes, and what it binds them to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinToken {
+    /// What the operator calls it.
+    pub name: String,
+    /// The region of its nodes, whatever they say; `None` lets them say it.
+    pub region: Option<String>,
+    /// The tenant that its nodes are for.
+    pub tenant: Option<String>,
+    /// The first Unix second at which it enrols nobody.
+    pub expires_at: Option<u64>,
+    /// Made by an operator, and not by the configuration.
+    pub by_operator: bool,
+}
+
+/// How far a changed policy has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// What relays enforce that it has not reached.
+    pub base: Policy,
+    /// How far it has come.
+    pub stage: Stage,
+    /// The generation of this stage.
+    pub generation: u64,
+    /// Canaries that went away without a word.
+    pub lost: u32,
+}
+
+/// How far a changed policy has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No relay has it.
+    Pending,
+    /// One tries it.
+    Canary {
+        /// Which one.
+        node: NodeId,
+    },
+    /// Every relay has it.
+    All,
+    /// No relay has it, and none will get it: an operator gives another policy, or forces this one.
+    Stopped {
+        /// The relay that refused it, or was lost with it.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Stage {
+    /// Every name there is.
+    pub const NAMES: [&str; 4] = ["pending", "canary", "all", "stopped"];
+
+    /// The name in the API and as a metric label.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Canary { .. } => "canary",
+            Self::All => "all",
+            Self::Stopped { .. } => "stopped",
+        }
+    }
 }
 
 /// What the operator wants of a node.
@@ -176,6 +269,8 @@ pub struct Desired {
     pub draining: bool,
     /// Unix seconds at which live allocations may be cut; `None` for never.
     pub drain_deadline: Option<u64>,
+    /// The run of its process that shall end.
+    pub kill: Option<Incarnation>,
 }
 
 /// Ports of a public address that one node alone uses.

@@ -36,6 +36,10 @@ pub(super) struct NodeState {
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
     pub(super) refusal: Option<Box<str>>,
+    /// When its session opened.
+    pub(super) opened_at: Instant,
+    /// The generation of the store's own epoch that it ran when its session opened.
+    pub(super) came_with: u64,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
     /// What the open session last said of ports.
@@ -69,6 +73,8 @@ impl NodeState {
             elsewhere: Elsewhere::default(),
             applied_generation: 0,
             refusal: None,
+            opened_at: Instant::default(),
+            came_with: 0,
             identity: Arc::default(),
             incarnation: None,
             port_report: None,
@@ -112,7 +118,8 @@ impl NodeState {
         self.session = Some(number);
         self.port_report = None;
         self.own = OwnSession::Open { heard: now.instant };
-        self.applied_generation = registration.applied_generation;
+        self.applied_generation = registration.running.generation;
+        self.opened_at = now.instant;
         self.refusal = None;
         self.draining = false;
         self.last_heartbeat = Some(now.unix);

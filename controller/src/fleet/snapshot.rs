@@ -1,4 +1,5 @@
-//! The policy snapshot of one node: everything that it enforces and the fleet agrees on.
+//! The policy snapshot of one node: everything that it enforces and the fleet agrees on. All of it but its own ports is
+//! shared by the nodes of a [`Variant`].
 
 use std::net::IpAddr;
 
@@ -6,22 +7,59 @@ use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 
 use super::Fleet;
 use super::record::{Desired, PortGrant};
+use super::registry::NodeState;
+
+/// What makes the fleet-wide part of one node's snapshot differ from another's. There are few.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Variant {
+    /// Where secrets of its region are accepted; empty where only the fleet's are.
+    region: String,
+    /// It has the policy from before a rollout.
+    runs_base: bool,
+}
 
 impl Fleet {
     /// The snapshot of `node`; `None` where there is no such node.
     #[must_use]
     pub fn snapshot(&self, node: &NodeId) -> Option<wire::Snapshot> {
-        let identity = self.nodes.get(node)?.identity()?;
-        let own = |grant: &&PortGrant| {
-            grant.node == *node && identity.public_ips.contains(&grant.public_ip)
-        };
-        let held = self.grants.values().filter(own);
-        let policy = self.policy.as_ref()?;
         Some(wire::Snapshot {
+            port_grants: self.own_grants(node)?,
+            ..self.fleet_wide(&self.variant(node))?
+        })
+    }
+
+    /// Which fleet-wide part `node` is sent.
+    pub(super) fn variant(&self, node: &NodeId) -> Variant {
+        let identity = self.nodes.get(node).and_then(NodeState::identity);
+        let region = identity.map_or("", |identity| identity.region.as_str());
+        let has_secrets = self.secrets.differ("", region);
+        Variant {
+            region: if has_secrets { region } else { "" }.to_owned(),
+            runs_base: self.runs_base(node),
+        }
+    }
+
+    /// The ports of `node` on the addresses that it has; `None` where it has never said which.
+    pub(super) fn own_grants(&self, node: &NodeId) -> Option<Vec<wire::PortGrant>> {
+        let node = self.nodes.get(node)?;
+        let identity = node.identity()?;
+        let own = |grant: &&PortGrant| identity.public_ips.contains(&grant.public_ip);
+        let own = node.grants.iter().filter(own);
+        Some(own.filter_map(|grant| self.open_grant(grant)).collect())
+    }
+
+    /// Everything but the ports of one node; `None` before the first start is through.
+    pub(super) fn fleet_wide(&self, variant: &Variant) -> Option<wire::Snapshot> {
+        let policy = match variant.runs_base {
+            true => self.base_policy(),
+            false => self.policy.as_ref(),
+        }?;
+        Some(wire::Snapshot {
+            epoch: self.epoch.to_vec(),
             generation: self.generation,
             realm: policy.realm.clone(),
-            secrets: self.secrets.wire(&identity.region),
-            revoked_secrets: self.secrets.wire_revoked(&identity.region),
+            secrets: self.secrets.wire(&variant.region),
+            revoked_secrets: self.secrets.wire_revoked(&variant.region),
             users: self
                 .users
                 .values()
@@ -40,7 +78,7 @@ impl Fleet {
                     staged: key.staged,
                 })
                 .collect(),
-            port_grants: held.filter_map(|grant| self.open_grant(grant)).collect(),
+            port_grants: Vec::new(),
             peer_policy: Some(wire::PeerPolicy {
                 allow: policy.allow_peers.iter().map(ToString::to_string).collect(),
                 deny: policy.deny_peers.iter().map(ToString::to_string).collect(),

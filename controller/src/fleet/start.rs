@@ -8,7 +8,8 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::Now;
 
 use super::record::{
-    ApiToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash, token_hash,
+    ApiToken, JoinToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash,
+    token_hash,
 };
 use super::{Fleet, Plan};
 
@@ -58,9 +59,13 @@ impl Fleet {
             expires_at: None,
             by_operator: false,
         };
+        let configured = JoinToken {
+            name: OWN_TOKEN.to_owned(),
+            ..JoinToken::default()
+        };
         let mut wanted = vec![
             Record::Policy(wishes.policy.clone()),
-            Record::JoinToken(token_hash(accepted), OWN_TOKEN.to_owned()),
+            Record::JoinToken(token_hash(accepted), configured),
             Record::ApiToken(token_hash(&api_token), own),
             Record::Setting(Setting::JoinToken, join_token),
             Record::Setting(Setting::ApiToken, api_token),
@@ -75,10 +80,10 @@ impl Fleet {
         let keys: BTreeSet<_> = wanted.iter().map(Record::key).collect();
         let stale = |key: &&RecordKey| self.is_configured(key) && !keys.contains(key);
         let mut deletes: BTreeSet<_> = self.revisions.keys().filter(stale).cloned().collect();
-        let mut puts: Vec<_> = wanted
-            .into_iter()
-            .filter(|record| !self.holds(record))
-            .collect();
+        // Before the policy, which says that a rollout has begun: the plan may be written in parts.
+        let rollout = self.begin_rollout(&wishes.policy).map(Record::Rollout);
+        let missing = wanted.into_iter().filter(|record| !self.holds(record));
+        let mut puts: Vec<_> = rollout.into_iter().chain(missing).collect();
         // A secret that the configuration has named before may have been rotated since.
         let given = given.filter(|secret| {
             self.kept.get(&Setting::ConfiguredSecret) != Some(&secret_hash(secret))
@@ -99,12 +104,13 @@ impl Fleet {
             Record::Policy(policy) => self.policy.as_ref() == Some(policy),
             Record::User(user) => self.users.get(&user.name_hash()) == Some(user),
             Record::ApiToken(hash, token) => self.api_tokens.get(hash) == Some(token),
-            Record::JoinToken(hash, name) => self.join_tokens.get(hash) == Some(name),
+            Record::JoinToken(hash, token) => self.join_tokens.get(hash) == Some(token),
             Record::Setting(setting, value) => self.kept.get(setting) == Some(value),
             Record::Epoch(_)
             | Record::Leader(_)
             | Record::Controller(_)
             | Record::Generation(_)
+            | Record::Rollout(_)
             | Record::Node(_)
             | Record::Desired(..)
             | Record::Grant(_)
@@ -116,7 +122,11 @@ impl Fleet {
     /// Whether the record is there exactly where the configuration asks for it.
     fn is_configured(&self, key: &RecordKey) -> bool {
         match key {
-            RecordKey::User(_) | RecordKey::JoinToken(_) => true,
+            RecordKey::User(_) => true,
+            RecordKey::JoinToken(hash) => {
+                let token = self.join_tokens.get(hash);
+                token.is_some_and(|token| !token.by_operator)
+            }
             RecordKey::ApiToken(hash) => {
                 let token = self.api_tokens.get(hash);
                 token.is_some_and(|token| !token.by_operator)
@@ -126,6 +136,7 @@ impl Fleet {
             | RecordKey::Controller(_)
             | RecordKey::Generation
             | RecordKey::Policy
+            | RecordKey::Rollout
             | RecordKey::Node(_)
             | RecordKey::Desired(_)
             | RecordKey::Grant(..)

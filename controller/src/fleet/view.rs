@@ -13,7 +13,8 @@ use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::rates::Rates;
-use super::record::{ApiToken, ControllerRecord, PortGrant, TokenHash, token_hash};
+use super::record::{ApiToken, ControllerRecord, PortGrant, Rollout, TokenHash, token_hash};
+use super::restored::Restored;
 use super::saturation::Saturation;
 use super::secrets::{Minting, SecretView};
 use super::sightings::ControllerId;
@@ -26,6 +27,10 @@ use super::vantage::Reach;
 pub struct FleetView {
     /// The generation of the policy snapshot.
     pub generation: u64,
+    /// What says that the store is an old one; nothing is pushed then.
+    pub restored: Option<Restored>,
+    /// How far a changed policy has come; `None` where it was never changed.
+    pub rollout: Option<Arc<Rollout>>,
     /// The REALM of every relay.
     pub realm: Arc<str>,
     /// The region that lists prefer when none is asked for.

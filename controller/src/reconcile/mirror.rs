@@ -180,6 +180,9 @@ impl Mirror {
         if self.is_stale() {
             return Err(StoreError::Away.into());
         }
+        if plan.raises_generation() && !plan.begins_epoch() {
+            self.fleet.require_current()?;
+        }
         let txn = self.txn(plan)?;
         let outcome = match self.store.commit(txn).await {
             Ok(outcome) => outcome,

@@ -9,19 +9,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::Now;
 
+mod members;
+mod offers;
+mod ports;
+
 use super::mirror::Mirror;
+use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
-use super::{Handle, MAILBOX, Planner, Request, Session, SessionKey};
+use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::node::port_report;
-use crate::fleet::record::{Desired, token_hash};
+use crate::fleet::record::{Desired, Epoch, Stage, token_hash};
 use crate::fleet::{
-    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Load, ProbeOutcome, Registration,
-    Settings, Vitals, Wishes,
+    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
+    ProbeOutcome, Registration, Settings, Vitals, Wishes,
 };
 use crate::leader::Leadership;
 use crate::store::audit::AuditLog;
@@ -29,6 +33,8 @@ use crate::store::{SealError, Sealer, Store, StoreError};
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
+/// How often credentials are looked at, in ticks.
+const RENEWAL_TICKS: u64 = 600;
 /// How often the audit log is trimmed, in ticks.
 const TRIM_TICKS: u64 = 36_000;
 /// The first time.
@@ -39,12 +45,14 @@ const UPKEEP_RETRY_TICKS: u64 = 50;
 const PORTS_TICKS: u64 = 10;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
+/// Publishing takes at most one part in so many of the time, however fast things change.
+const PUBLISH_SHARE: u32 = 5;
 /// The longest text of a relay that is kept.
 const MAX_REFUSAL: usize = 500;
 
 /// Owns the fleet.
 pub struct Reconciler {
-    pub(super) mirror: Mirror,
+    mirror: Mirror,
     mailbox: mpsc::Receiver<Request>,
     view: watch::Sender<Arc<FleetView>>,
     sightings: watch::Sender<Arc<wire::Sightings>>,
@@ -55,21 +63,27 @@ pub struct Reconciler {
     last_session: u64,
     /// Who takes the clients of others, as sessions have been told.
     alternates: AlternatePool,
-    /// The generation that sessions have been sent.
-    sent_generation: u64,
+    policies: NodePolicies,
+    /// What sessions have been offered.
+    offered: (Epoch, u64),
+    /// The earliest moment at which the view is published again.
+    publish_from: tokio::time::Instant,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// What is published is no longer what others say.
     stale: bool,
     /// And somebody should know at once.
-    pub(super) urgent: bool,
+    urgent: bool,
     /// Ticks until the upkeep is tried again.
     upkeep_in: u64,
     audit: AuditLog,
 }
 
 struct Channels {
-    snapshots: watch::Sender<Arc<wire::Snapshot>>,
+    incarnation: Incarnation,
+    takes_deltas: bool,
+    orderer: Orderer,
+    offers: watch::Sender<Offer>,
     /// What the operator wants of the node, as the session has been told.
     desired: Desired,
     drain: watch::Sender<wire::Drain>,
@@ -84,6 +98,7 @@ struct Channels {
 enum Step {
     Request(Request),
     Followed,
+    Publish,
     Tick,
     Stop,
 }
@@ -118,18 +133,13 @@ impl Reconciler {
         let epoch = random_bytes(&*random)?;
         let audit = AuditLog::new(Arc::clone(&store));
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
-        let fresh = Fresh {
-            shared_secret: SharedSecret::new(random_text(&*random)?),
-            api_token: random_text(&*random)?,
-            join_token: random_text(&*random)?,
-            nonce_key: random_bytes(&*random)?,
-        };
+        let fresh = Fresh::draw(&*random)?;
         let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
         mirror.carry_out_in_parts(now, plan).await?;
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
-        let sent_generation = mirror.fleet().generation();
+        let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
             mirror,
             mailbox,
@@ -139,7 +149,9 @@ impl Reconciler {
             sessions: BTreeMap::new(),
             last_session: 0,
             alternates: AlternatePool::default(),
-            sent_generation,
+            policies: NodePolicies::default(),
+            offered,
+            publish_from: tokio::time::Instant::now(),
             clock,
             random,
             stale: false,
@@ -185,19 +197,23 @@ impl Reconciler {
                 _ = stop.wait_for(|stop| *stop) => Step::Stop,
                 _ = ticks.tick() => Step::Tick,
                 () = self.mirror.follow(|| clock.now()) => Step::Followed,
+                () = tokio::time::sleep_until(self.publish_from), if self.urgent => Step::Publish,
                 request = self.mailbox.recv() => request.map_or(Step::Stop, Step::Request),
             };
             match step {
                 Step::Stop => return,
                 Step::Request(request) => self.answer_batch(request).await,
                 Step::Followed => self.urgent = true,
+                Step::Publish => {}
                 Step::Tick => {
                     tick += 1;
                     self.tick(tick).await;
                 }
             }
-            if self.urgent {
+            let begun = tokio::time::Instant::now();
+            if self.urgent && begun >= self.publish_from {
                 self.publish();
+                self.publish_from = begun + begun.elapsed() * PUBLISH_SHARE;
             }
         }
     }
@@ -252,6 +268,13 @@ impl Reconciler {
             }
             Request::SessionEnded { session, ended } => self.session_ended(&session, ended),
             Request::Probed { node, outcome } => self.probed(node, outcome),
+            Request::Redirect {
+                node,
+                endpoint,
+                answer,
+            } => {
+                drop(answer.send(self.redirect(node, endpoint)));
+            }
             Request::Sighted {
                 controller,
                 sightings,
@@ -263,8 +286,12 @@ impl Reconciler {
                 };
                 self.mirror.apply(self.clock.now(), event);
             }
-            Request::Change { planner, answer } => {
-                drop(answer.send(self.change(&planner).await));
+            Request::Change {
+                planner,
+                extent,
+                answer,
+            } => {
+                drop(answer.send(self.change(&planner, extent).await));
             }
         }
     }
@@ -274,7 +301,9 @@ impl Reconciler {
         let hash = token_hash(&credential);
         let now = self.clock.now();
         self.mirror
-            .carry_out(now, |fleet| fleet.plan_enrolment(join_token, node, hash))
+            .carry_out(now, |fleet| {
+                fleet.plan_enrolment(join_token, node, hash, now.unix)
+            })
             .await?;
         self.urgent = true;
         Ok(credential)
@@ -285,10 +314,12 @@ impl Reconciler {
         credential: &str,
         hello: wire::Hello,
     ) -> Result<Session, FleetError> {
-        let registration = Registration::try_from(hello)?;
-        let node = registration.id.clone();
+        let mut registration = Registration::try_from(hello)?;
+        let (node, running) = (registration.id.clone(), registration.running);
         self.mirror.fleet().authenticate(credential, &node)?;
         let now = self.clock.now();
+        self.bind(&mut registration);
+        self.credential_used(credential, &node, now).await?;
         self.mirror
             .carry_out(now, |fleet| {
                 fleet.plan_registration(&registration, now.unix)
@@ -308,16 +339,25 @@ impl Reconciler {
             },
         );
         self.urgent = true;
-        let fleet = self.mirror.fleet();
-        let snapshot = fleet
-            .snapshot(&node)
+        let offer = self
+            .offer(&node)
             .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
-        let (snapshots, snapshot_updates) = watch::channel(Arc::new(snapshot));
+        let runs = match &offer {
+            Offer::Policy(policy) => self.policies.running(policy, &running),
+            Offer::Hold => None,
+        };
+        let fleet = self.mirror.fleet();
+        let (offers, offer_updates) = watch::channel(offer);
         let (drain, drain_updates) = watch::channel(fleet.drain_order(&node, now.unix));
+        let desired = fleet.desired(&node);
+        let (orderer, orders) = Orderer::new(desired.kill == Some(incarnation));
         let (alternates, alternate_updates) = watch::channel(alternates);
         let channels = Channels {
-            snapshots,
-            desired: fleet.desired(&node),
+            incarnation,
+            takes_deltas: running.takes_deltas,
+            orderer,
+            offers,
+            desired,
             drain,
             alternates,
         };
@@ -330,7 +370,10 @@ impl Reconciler {
                 incarnation,
                 number,
             },
-            snapshots: snapshot_updates,
+            offers: offer_updates,
+            runs,
+            takes_deltas: running.takes_deltas,
+            orders,
             drain: drain_updates,
             alternates: alternate_updates,
         })
@@ -431,11 +474,13 @@ impl Reconciler {
         (fleet.health(node), fleet.serves(node))
     }
 
-    async fn change(&mut self, planner: &Planner) -> Result<(), FleetError> {
+    async fn change(&mut self, planner: &Planner, extent: Extent) -> Result<(), FleetError> {
         let now = self.clock.now();
-        self.mirror
-            .carry_out(now, |fleet| planner(fleet, now))
-            .await?;
+        let plan = |fleet: &Fleet| planner(fleet, now);
+        match extent {
+            Extent::Whole => self.mirror.carry_out(now, plan).await?,
+            Extent::Parts => self.mirror.carry_out_in_parts(now, plan).await?,
+        }
         // Whoever asked for the change finds it in the view.
         self.publish();
         Ok(())
@@ -460,6 +505,10 @@ impl Reconciler {
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
         if tick.is_multiple_of(PORTS_TICKS) {
             self.look_after_ports(now).await;
+        }
+        self.roll_out(now).await;
+        if tick.is_multiple_of(RENEWAL_TICKS) {
+            self.renew_credentials(now).await;
         }
         if tick % TRIM_TICKS == FIRST_TRIM_TICK && self.mirror.leads() {
             self.trim_audit(now.unix.saturating_mul(1000));
@@ -499,17 +548,7 @@ impl Reconciler {
         let now = self.clock.now();
         let fleet = self.mirror.fleet();
         tell_desires(fleet, &mut self.sessions, now.unix);
-        if fleet.generation() != self.sent_generation {
-            self.sent_generation = fleet.generation();
-            for (node, channels) in &self.sessions {
-                // A session that opened since has had this one as its first.
-                if channels.snapshots.borrow().generation != fleet.generation()
-                    && let Some(snapshot) = fleet.snapshot(node)
-                {
-                    channels.snapshots.send_replace(Arc::new(snapshot));
-                }
-            }
-        }
+        self.make_offers();
         let view = Arc::new(view_of(&self.mirror, now));
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
@@ -546,6 +585,9 @@ fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: 
         let desired = fleet.desired(node);
         if channels.desired != desired {
             channels.desired = desired;
+            if desired.kill == Some(channels.incarnation) {
+                channels.orderer.kill();
+            }
             channels.drain.send_replace(fleet.drain_order(node, unix));
             tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
         }
@@ -553,6 +595,27 @@ fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: 
 }
 
 fn log_changes(before: &FleetView, after: &FleetView) {
+    if before.rollout != after.rollout
+        && let Some(rollout) = &after.rollout
+    {
+        match &rollout.stage {
+            Stage::Stopped { node, reason } => {
+                tracing::error!(%node, reason, "the rollout of the policy has stopped");
+            }
+            Stage::Canary { node } => tracing::info!(%node, "a canary tries the policy"),
+            Stage::Pending | Stage::All => {
+                tracing::info!(stage = rollout.stage.name(), "rollout of the policy");
+            }
+        }
+    }
+    if let Some(restored) = &after.restored
+        && before.restored.is_none()
+    {
+        tracing::error!(
+            node = %restored.node, runs = restored.runs, store = restored.store,
+            "the store is older than what a relay runs: nothing is pushed until `turnfleet fleet confirm-restore`"
+        );
+    }
     for secret in &*after.secrets {
         let old = before.secrets.iter().find(|old| old.id == secret.id);
         if old.is_none_or(|old| old.state != secret.state) {
@@ -592,7 +655,7 @@ fn log_panics(before: &FleetView, after: &FleetView) {
 }
 
 /// Random bytes: 32 of them are 256 bits.
-fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
+pub(super) fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
     let mut bytes = [0; N];
     let filled = random.fill(&mut bytes);
     filled.ok_or_else(|| StoreError::from(SealError::Random))?;

@@ -4,11 +4,13 @@ use prost::Message;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange, store as wire};
 
+mod rollout;
+
 use super::keys;
 use super::{Entry, Sealer, StoreError};
 use crate::fleet::record::{
-    ApiToken, Cession, ControllerRecord, Desired, NodeRecord, NonceKey, Policy, PortGrant, Record,
-    RecordKey, SecretGeneration, SecretState, StaticUser,
+    ApiToken, Cession, ControllerRecord, Desired, JoinToken, Membership, NodeRecord, NonceKey,
+    Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState, StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
@@ -30,10 +32,12 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
         }
         .encode_to_vec(),
         Record::Policy(policy) => encode_policy(policy).encode_to_vec(),
+        Record::Rollout(rollout) => rollout::encode(rollout).encode_to_vec(),
         Record::Node(node) => encode_node(node).encode_to_vec(),
         Record::Desired(_, desired) => wire::DesiredRecord {
             draining: desired.draining,
             drain_deadline: desired.drain_deadline.unwrap_or(0),
+            kill: desired.kill.map_or_else(Vec::new, Into::into),
         }
         .encode_to_vec(),
         Record::Grant(grant) => encode_grant(grant).encode_to_vec(),
@@ -68,7 +72,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
             by_operator: token.by_operator,
         }
         .encode_to_vec(),
-        Record::JoinToken(_, name) => wire::JoinTokenRecord { name: name.clone() }.encode_to_vec(),
+        Record::JoinToken(_, token) => encode_join_token(token).encode_to_vec(),
         Record::Setting(_, value) => seal(
             sealer,
             &path,
@@ -120,6 +124,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             Record::Generation(reader.plain::<wire::GenerationRecord>()?.generation)
         }
         RecordKey::Policy => Record::Policy(reader.policy()?),
+        RecordKey::Rollout => Record::Rollout(reader.rollout()?),
         RecordKey::Node(_) => Record::Node(reader.node()?),
         RecordKey::Desired(node) => {
             let message: wire::DesiredRecord = reader.plain()?;
@@ -129,6 +134,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
                 Desired {
                     draining: message.draining,
                     drain_deadline: deadline,
+                    kill: message.kill.try_into().ok(),
                 },
             )
         }
@@ -152,7 +158,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             )
         }
         RecordKey::JoinToken(hash) => {
-            Record::JoinToken(hash, reader.plain::<wire::JoinTokenRecord>()?.name)
+            Record::JoinToken(hash, join_token(reader.plain::<wire::JoinTokenRecord>()?))
         }
         RecordKey::Setting(setting) => {
             Record::Setting(setting, reader.sealed::<wire::SettingRecord>()?.value)
@@ -213,10 +219,35 @@ fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
     }
 }
 
+fn encode_join_token(token: &JoinToken) -> wire::JoinTokenRecord {
+    wire::JoinTokenRecord {
+        name: token.name.clone(),
+        region: token.region.clone().unwrap_or_default(),
+        tenant: token.tenant.clone().unwrap_or_default(),
+        expires_at: token.expires_at.unwrap_or(0),
+        by_operator: token.by_operator,
+    }
+}
+
+fn join_token(message: wire::JoinTokenRecord) -> JoinToken {
+    JoinToken {
+        name: message.name,
+        region: Some(message.region).filter(|text| !text.is_empty()),
+        tenant: Some(message.tenant).filter(|text| !text.is_empty()),
+        expires_at: Some(message.expires_at).filter(|end| *end != 0),
+        by_operator: message.by_operator,
+    }
+}
+
 fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
+    let membership = &node.membership;
     let bare = wire::NodeRecord {
         node_id: node.id.to_string(),
         credential_hash: node.credential.to_vec(),
+        bound_region: membership.region.clone().unwrap_or_default(),
+        bound_tenant: membership.tenant.clone().unwrap_or_default(),
+        credential_since: membership.since,
+        next_credential_hash: membership.next.map_or_else(Vec::new, Into::into),
         ..wire::NodeRecord::default()
     };
     let Some(identity) = &node.identity else {
@@ -344,8 +375,17 @@ impl Reader<'_> {
         })
     }
 
+    fn rollout(&self) -> Result<Rollout, StoreError> {
+        let message: wire::RolloutRecord = self.plain()?;
+        let base = self.policy_of(message.base.clone().unwrap_or_default())?;
+        self.check(rollout::decode(message, base), "not a stage of a rollout")
+    }
+
     fn policy(&self) -> Result<Policy, StoreError> {
-        let message: wire::PolicyRecord = self.plain()?;
+        self.policy_of(self.plain()?)
+    }
+
+    fn policy_of(&self, message: wire::PolicyRecord) -> Result<Policy, StoreError> {
         let nets = |texts: &[String]| texts.iter().map(|text| text.parse()).collect();
         let reason = "a peer network does not parse";
         Ok(Policy {
@@ -389,6 +429,12 @@ impl Reader<'_> {
             .iter()
             .map(|ip| self.check(ip.parse(), reason))
             .collect::<Result<Vec<_>, _>>()?;
+        let membership = Membership {
+            region: Some(message.bound_region).filter(|text| !text.is_empty()),
+            tenant: Some(message.bound_tenant).filter(|text| !text.is_empty()),
+            since: message.credential_since,
+            next: message.next_credential_hash.try_into().ok(),
+        };
         let identity = Identity {
             region: message.region,
             zone: message.zone,
@@ -406,6 +452,7 @@ impl Reader<'_> {
             id: self.check(message.node_id.parse(), "not a node id")?,
             credential: self.check(message.credential_hash.try_into(), "a SHA-256 has 32 bytes")?,
             identity: Some(identity).filter(|identity| *identity != Identity::default()),
+            membership,
         })
     }
 

@@ -9,6 +9,7 @@
 //! | `controllers/{controller}` | `ControllerRecord`, with the controller's lease |
 //! | `gen` | `GenerationRecord` |
 //! | `policy` | `PolicyRecord` |
+//! | `rollout` | `RolloutRecord` |
 //! | `nodes/{node}` | `NodeRecord` |
 //! | `desired/{node}` | `DesiredRecord` |
 //! | `ports/{public ip}/{first}` | `PortGrantRecord` |
@@ -41,6 +42,7 @@ pub fn path(key: &RecordKey) -> String {
         RecordKey::Controller(id) => format!("{PREFIX}controllers/{id}"),
         RecordKey::Generation => format!("{PREFIX}gen"),
         RecordKey::Policy => format!("{PREFIX}policy"),
+        RecordKey::Rollout => format!("{PREFIX}rollout"),
         RecordKey::Node(node) => format!("{PREFIX}nodes/{node}"),
         RecordKey::Desired(node) => format!("{PREFIX}desired/{node}"),
         RecordKey::Grant(ip, first) => format!("{PREFIX}ports/{ip}/{first:05}"),
@@ -66,6 +68,7 @@ pub fn parse(path: &str) -> Option<RecordKey> {
         "controllers" => RecordKey::Controller(name.parse().ok()?),
         "gen" if name.is_empty() => RecordKey::Generation,
         "policy" if name.is_empty() => RecordKey::Policy,
+        "rollout" if name.is_empty() => RecordKey::Rollout,
         "nodes" => RecordKey::Node(name.parse().ok()?),
         "desired" => RecordKey::Desired(name.parse().ok()?),
         "ports" => {
@@ -121,6 +124,7 @@ mod tests {
             RecordKey::Controller("controller-0".parse().unwrap()),
             RecordKey::Generation,
             RecordKey::Policy,
+            RecordKey::Rollout,
             RecordKey::Node("relay-0".parse().unwrap()),
             RecordKey::Desired("a.b".parse().unwrap()),
             RecordKey::Grant("192.0.2.1".parse().unwrap(), 49152),

@@ -57,6 +57,7 @@ fn a_draining_node_is_in_no_list() {
         Desired {
             draining: true,
             drain_deadline: None,
+            kill: None,
         },
     ));
     assert_eq!(stage.listed(), ["relay-1"]);

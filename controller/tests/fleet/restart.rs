@@ -1,6 +1,6 @@
 //! A controller that starts again: the store is all that is known, and nodes come back one by one.
 
-use turnfleet_controller::fleet::record::{NodeRecord, Record};
+use turnfleet_controller::fleet::record::{Membership, NodeRecord, Record};
 use turnfleet_controller::fleet::{Health, Probing};
 
 use crate::stage::{Stage, id, identity};
@@ -12,6 +12,7 @@ fn restarted() -> Stage {
         id: id(0),
         credential: [0; 32],
         identity: Some(identity(0)),
+        membership: Membership::default(),
     }));
     stage
 }

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use turnfleet_controller::fleet::record::{
     NonceKey, Record, SecretGeneration, SecretScope, SecretState,
 };
-use turnfleet_controller::fleet::{Ask, Ended, Event, Load, Pin, Plan, Registration, Revocation};
+use turnfleet_controller::fleet::{
+    Ask, Ended, Event, Load, Pin, Plan, Registration, Revocation, Running,
+};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::Snapshot;
 
@@ -222,7 +224,10 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
             id: id(0),
             incarnation: [2; 16],
             identity,
-            applied_generation: stage.fleet.generation(),
+            running: Running {
+                generation: stage.fleet.generation(),
+                ..Running::default()
+            },
             allocations: 1,
         };
         let plan = stage

@@ -1,6 +1,6 @@
 //! What a controller makes of what another one sees.
 
-use turnfleet_controller::fleet::record::{NodeRecord, Record};
+use turnfleet_controller::fleet::record::{Membership, NodeRecord, Record};
 use turnfleet_controller::fleet::{Ended, Event, Health, Load, Sighting};
 
 use crate::stage::{Stage, id, identity};
@@ -12,6 +12,7 @@ fn bystander() -> Stage {
         id: id(0),
         credential: [0; 32],
         identity: Some(identity(0)),
+        membership: Membership::default(),
     }));
     stage
 }

@@ -48,6 +48,7 @@ impl Stage {
                 let desired = Desired {
                     draining,
                     drain_deadline: None,
+                    kill: None,
                 };
                 self.store(Record::Desired(id(node), desired));
             }

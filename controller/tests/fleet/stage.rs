@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::{
-    NodeRecord, Policy, Record, SecretGeneration, SecretScope, SecretState,
+    Membership, NodeRecord, Policy, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
     Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, ListSettings, Listener, Load,
-    ProbeFailure, ProbeOutcome, Probing, Registration, Settings, Transport, UriKind, Vantage,
-    Vitals,
+    ProbeFailure, ProbeOutcome, Probing, Registration, Running, Settings, Transport, UriKind,
+    Vantage, Vitals,
 };
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange};
@@ -138,6 +138,7 @@ impl Stage {
             id: id(number),
             credential: [number; 32],
             identity: Some(identity.clone()),
+            membership: Membership::default(),
         };
         self.store(Record::Node(record));
         self.opens(number, identity, incarnation, self.fleet.generation());
@@ -154,7 +155,10 @@ impl Stage {
             id: id(number),
             incarnation: [incarnation; 16],
             identity,
-            applied_generation,
+            running: Running {
+                generation: applied_generation,
+                ..Running::default()
+            },
             allocations: 0,
         });
         let event = Event::SessionOpened {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use turnfleet_proto::credentials::EphemeralCredential;
 use turnfleet_proto::{NodeId, fleet as wire};
-use turnfleet_relay::agreement::{LocalPolicy, SnapshotError, Verdict, consider};
+use turnfleet_relay::agreement::{LocalPolicy, Running, SnapshotError, Verdict, consider};
 use turnfleet_relay::config::NodeLimits;
 use turnfleet_relay::{GrantedRange, RelayPolicy};
 use turnfleet_turn::ledger::GrantedPorts;
@@ -243,7 +243,12 @@ impl Relay {
         let Some(run) = &mut state.run else {
             return Err(SnapshotError::Stopped);
         };
-        let compiled = match consider(run.generation, snapshot, &self.local, false)? {
+        let running = Running {
+            generation: run.generation,
+            granted: run.granted.clone(),
+            ..Running::default()
+        };
+        let compiled = match consider(&running, snapshot, &[], &self.local, false)? {
             Verdict::Apply(compiled) => compiled,
             Verdict::Running => return Ok(false),
         };

@@ -236,6 +236,7 @@ async fn take(
         applied: error.is_empty(),
         error,
         running_generation: relay.generation(),
+        needs_whole: false,
     }
 }
 
@@ -270,7 +271,7 @@ pub(crate) async fn join(relay: &Relay, handle: &Handle) {
     let run = Run::new(Process::default(), &mut relay.state.borrow_mut().chance);
     let opened = handle.open_session(&credential, hello(relay, &run)).await;
     let session = opened.unwrap();
-    let snapshot = session.snapshots.borrow().as_ref().clone();
+    let snapshot = session.snapshot().unwrap();
     handle.session_ended(session.key, Ended::Goodbye).await;
     relay.state.borrow_mut().disk = Disk {
         snapshot: Some((credential.clone(), snapshot)),

@@ -252,9 +252,7 @@ async fn converse(
     session: &mut Session,
 ) -> Ended {
     let tell = |message| down.send(Down::Message(Box::new(message)));
-    tell(ToRelay::Snapshot(
-        session.snapshots.borrow_and_update().as_ref().clone(),
-    ));
+    session.offers.mark_changed();
     if session.drain.borrow().draining {
         session.drain.mark_changed();
     }
@@ -276,12 +274,14 @@ async fn converse(
                     return Ended::Reset;
                 }
             }
-            changed = session.snapshots.changed() => {
+            changed = session.offers.changed() => {
                 if changed.is_err() {
                     return Ended::Reset;
                 }
-                let snapshot = session.snapshots.borrow_and_update().as_ref().clone();
-                tell(ToRelay::Snapshot(snapshot));
+                session.offers.mark_unchanged();
+                if let Some(snapshot) = session.snapshot() {
+                    tell(ToRelay::Snapshot(snapshot));
+                }
             }
             Ok(()) = session.drain.changed() => {
                 let drain = *session.drain.borrow_and_update();

@@ -243,6 +243,7 @@ impl Node {
             applied: true,
             error: String::new(),
             running_generation: generation,
+            ..PolicyStatus::default()
         }))
         .await;
         self.say(Up::Heartbeat(Heartbeat {

@@ -61,6 +61,14 @@ pub struct Hello {
     /// the configured share.
     #[prost(uint64, tag = "11")]
     pub allocations: u64,
+    /// The epoch of applied_generation, and the hash of what it holds; empty where they are not known.
+    #[prost(bytes = "vec", tag = "20")]
+    pub applied_epoch: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "21")]
+    pub applied_sha256: ::prost::alloc::vec::Vec<u8>,
+    /// What the node understands: 0 (absent) Snapshot, Drain and Alternates; 1 also Delta, Hold, Kill, Redirect and Credential.
+    #[prost(uint32, tag = "22")]
+    pub protocol: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -231,6 +239,9 @@ pub struct PolicyStatus {
     pub error: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub running_generation: u64,
+    /// The delta did not rest on what the node runs, or led to another hash: it needs the whole policy.
+    #[prost(bool, tag = "20")]
+    pub needs_whole: bool,
 }
 /// The node leaves on purpose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -240,7 +251,7 @@ pub struct Goodbye {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "controller_message::Message", tags = "1, 2, 3, 20, 21, 22, 23, 24")]
     pub message: ::core::option::Option<controller_message::Message>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -253,7 +264,133 @@ pub mod controller_message {
         Drain(super::Drain),
         #[prost(message, tag = "3")]
         Alternates(super::Alternates),
+        #[prost(message, tag = "20")]
+        Delta(super::Delta),
+        #[prost(message, tag = "21")]
+        Hold(super::Hold),
+        #[prost(message, tag = "22")]
+        Kill(super::Kill),
+        #[prost(message, tag = "23")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "24")]
+        Credential(super::Credential),
     }
+}
+/// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Delta {
+    /// Generations are compared within an epoch only; another epoch is taken for what it is.
+    #[prost(bytes = "vec", tag = "1")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub base_generation: u64,
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    /// Each replaces the section of its number; the others stay as in the base.
+    #[prost(message, repeated, tag = "4")]
+    pub sections: ::prost::alloc::vec::Vec<Section>,
+    /// SHA-256 over the contents of all sections that then hold, by ascending number.
+    #[prost(bytes = "vec", tag = "5")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+}
+/// A part of a snapshot. A receiver keeps the bytes as they came, those of numbers that it does not know too.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Section {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// An encoded Snapshot with this part alone. The contents of all sections behind each other are the whole one.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub content: ::prost::bytes::Bytes,
+}
+/// Nested message and enum types in `Section`.
+pub mod section {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Number {
+        Unspecified = 0,
+        Realm = 1,
+        /// With those that were revoked.
+        Secrets = 2,
+        Users = 3,
+        NonceKeys = 4,
+        PeerPolicy = 5,
+        FleetPorts = 6,
+        Limits = 7,
+        Tenant = 8,
+        /// What is the node's own comes last.
+        PortGrants = 1000,
+    }
+    impl Number {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "NUMBER_UNSPECIFIED",
+                Self::Realm => "NUMBER_REALM",
+                Self::Secrets => "NUMBER_SECRETS",
+                Self::Users => "NUMBER_USERS",
+                Self::NonceKeys => "NUMBER_NONCE_KEYS",
+                Self::PeerPolicy => "NUMBER_PEER_POLICY",
+                Self::FleetPorts => "NUMBER_FLEET_PORTS",
+                Self::Limits => "NUMBER_LIMITS",
+                Self::Tenant => "NUMBER_TENANT",
+                Self::PortGrants => "NUMBER_PORT_GRANTS",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NUMBER_UNSPECIFIED" => Some(Self::Unspecified),
+                "NUMBER_REALM" => Some(Self::Realm),
+                "NUMBER_SECRETS" => Some(Self::Secrets),
+                "NUMBER_USERS" => Some(Self::Users),
+                "NUMBER_NONCE_KEYS" => Some(Self::NonceKeys),
+                "NUMBER_PEER_POLICY" => Some(Self::PeerPolicy),
+                "NUMBER_FLEET_PORTS" => Some(Self::FleetPorts),
+                "NUMBER_LIMITS" => Some(Self::Limits),
+                "NUMBER_TENANT" => Some(Self::Tenant),
+                "NUMBER_PORT_GRANTS" => Some(Self::PortGrants),
+                _ => None,
+            }
+        }
+    }
+}
+/// The controller has no policy that this node may take at the moment: the node goes on with what it runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hold {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// End: the node closes its allocations, says Goodbye and exits with a failure.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Kill {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Hold the session with another controller from now on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// One of the node's own list of controllers; empty means any other one.
+    #[prost(string, tag = "1")]
+    pub endpoint: ::prost::alloc::string::String,
+}
+/// The node's credential from its next session on. The one before it is good until this one has been used.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Credential {
+    #[prost(string, tag = "1")]
+    pub node_credential: ::prost::alloc::string::String,
 }
 /// Everything that a relay enforces and the fleet must agree on. Applied whole or not at all.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -277,6 +414,9 @@ pub struct Snapshot {
     /// The rules of the default tenant, which everybody belongs to.
     #[prost(message, optional, tag = "9")]
     pub tenant: ::core::option::Option<TenantRules>,
+    /// As in Delta; empty where the controller knows of no epochs.
+    #[prost(bytes = "vec", tag = "21")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
     /// Generations of the shared secret that were revoked: `secrets` holds none of them.
     #[prost(message, repeated, tag = "20")]
     pub revoked_secrets: ::prost::alloc::vec::Vec<RevokedSecret>,

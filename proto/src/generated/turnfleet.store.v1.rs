@@ -67,6 +67,17 @@ pub struct NodeRecord {
     pub file_descriptors: u64,
     #[prost(uint64, tag = "15")]
     pub memory_bytes: u64,
+    /// The region and the tenant that the join token was bound to; empty where it was bound to none.
+    #[prost(string, tag = "20")]
+    pub bound_region: ::prost::alloc::string::String,
+    #[prost(string, tag = "21")]
+    pub bound_tenant: ::prost::alloc::string::String,
+    /// Unix seconds since which credential_hash is used; zero where it is not known.
+    #[prost(uint64, tag = "22")]
+    pub credential_since: u64,
+    /// SHA-256 of the credential that the node was last given in a session and has not used yet; empty for none.
+    #[prost(bytes = "vec", tag = "23")]
+    pub next_credential_hash: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeListener {
@@ -80,13 +91,16 @@ pub struct NodeListener {
     pub local_address: ::prost::alloc::string::String,
 }
 /// desired/{node_id}: the operator's word.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DesiredRecord {
     #[prost(bool, tag = "1")]
     pub draining: bool,
     /// Unix seconds; zero means without an end.
     #[prost(uint64, tag = "2")]
     pub drain_deadline: u64,
+    /// The incarnation that shall end; empty for none.
+    #[prost(bytes = "vec", tag = "20")]
+    pub kill: ::prost::alloc::vec::Vec<u8>,
 }
 /// policy: what the configuration says and relay nodes enforce.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -110,6 +124,74 @@ pub struct PolicyRecord {
     pub strict_expiry: bool,
     #[prost(bool, tag = "9")]
     pub tcp_relaying: bool,
+}
+/// rollout: how far the policy has come.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutRecord {
+    /// What relays enforce that the policy has not reached.
+    #[prost(message, optional, tag = "1")]
+    pub base: ::core::option::Option<PolicyRecord>,
+    #[prost(enumeration = "rollout_record::Stage", tag = "2")]
+    pub stage: i32,
+    /// The canary, or the node that stopped it.
+    #[prost(string, tag = "3")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// The generation that the canary must run.
+    #[prost(uint64, tag = "5")]
+    pub generation: u64,
+    /// Canaries that went away without a word.
+    #[prost(uint32, tag = "6")]
+    pub lost: u32,
+}
+/// Nested message and enum types in `RolloutRecord`.
+pub mod rollout_record {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Stage {
+        Unspecified = 0,
+        Pending = 1,
+        Canary = 2,
+        All = 3,
+        Stopped = 4,
+    }
+    impl Stage {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STAGE_UNSPECIFIED",
+                Self::Pending => "STAGE_PENDING",
+                Self::Canary => "STAGE_CANARY",
+                Self::All => "STAGE_ALL",
+                Self::Stopped => "STAGE_STOPPED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STAGE_PENDING" => Some(Self::Pending),
+                "STAGE_CANARY" => Some(Self::Canary),
+                "STAGE_ALL" => Some(Self::All),
+                "STAGE_STOPPED" => Some(Self::Stopped),
+                _ => None,
+            }
+        }
+    }
 }
 /// ports/{public_ip}/{first}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -296,6 +378,18 @@ pub struct AuditRecord {
 pub struct JoinTokenRecord {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Nodes that enrol with it are in this region, whatever they say; empty means that it is theirs to say.
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    /// And belong to this tenant.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Unix seconds; zero means without an end.
+    #[prost(uint64, tag = "4")]
+    pub expires_at: u64,
+    /// Made by an operator, and not by the configuration: stays until it is revoked.
+    #[prost(bool, tag = "5")]
+    pub by_operator: bool,
 }
 /// The plaintext of settings/{name}: a token that the controller made and prints again at the next start.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,6 +5,7 @@
 //! wildcard, whether a port is free) is found out when the node starts.
 
 mod findings;
+mod fixed;
 mod listeners;
 mod raw;
 mod validate;
@@ -19,6 +20,7 @@ use turnfleet_turn::peer_filter::Cidr;
 
 pub use crate::listeners::{Front, Listener};
 pub(crate) use findings::Findings;
+pub(crate) use fixed::Fixed;
 pub use raw::{
     RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
     RawTcpRelaying, RawTls, Secret,

@@ -10,28 +10,63 @@ use turnfleet_proto::NodeId;
 
 use super::state_dir::StateDir;
 
-/// The node's name, a space, and the credential.
+/// The node's name, the credential, and the membership in hexadecimal, with a space between them.
 const CREDENTIAL: &str = "node.credential";
 
 /// What the controller gave this node at its enrolment; every session carries it. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct NodeCredential(String);
+pub(crate) struct NodeCredential {
+    text: String,
+    /// SHA-256 of the first credential of the membership, which those that follow it keep.
+    membership: [u8; 32],
+}
 
 impl NodeCredential {
     /// Takes what came over the wire or from disk; `None` for what no metadata value could carry.
     pub(crate) fn new(text: &str) -> Option<Self> {
         let fits = (1..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        fits.then(|| Self(text.to_owned()))
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
+        let membership = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+        fits.then(|| Self {
+            text: text.to_owned(),
+            membership,
+        })
+    }
+
+    /// The credential that follows this one in the same membership.
+    pub(crate) fn followed_by(&self, text: &str) -> Option<Self> {
+        Some(Self {
+            membership: self.membership,
+            ..Self::new(text)?
+        })
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Tells this membership from another one, and nothing of the credential.
-    pub(crate) fn fingerprint(&self) -> [u8; 32] {
-        let digest = digest::digest(&digest::SHA256, self.0.as_bytes());
-        digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    pub(crate) fn membership(&self) -> [u8; 32] {
+        self.membership
+    }
+
+    /// As it is kept.
+    fn line(&self) -> String {
+        let hex = self.membership.iter().map(|byte| format!("{byte:02x}"));
+        format!("{} {}", self.text, hex.collect::<String>())
+    }
+
+    /// What [`Self::line`] gave.
+    fn from_line(line: &str) -> Option<Self> {
+        let Some((text, hex)) = line.split_once(' ') else {
+            return Self::new(line);
+        };
+        let byte = |place: usize| u8::from_str_radix(hex.get(place..place + 2)?, 16).ok();
+        let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+        Some(Self {
+            membership: bytes?.try_into().ok()?,
+            ..Self::new(text)?
+        })
     }
 }
 
@@ -60,7 +95,7 @@ impl Identity {
             let text = std::str::from_utf8(&bytes).ok()?;
             let (name, credential) = text.trim().split_once(' ')?;
             // A renamed node is another member.
-            (name == node_id.as_str()).then(|| NodeCredential::new(credential))?
+            (name == node_id.as_str()).then(|| NodeCredential::from_line(credential))?
         });
         Ok(Self {
             node_id,
@@ -71,7 +106,7 @@ impl Identity {
 
     /// Keeps a credential for this process and the next ones.
     pub(crate) fn keep(&mut self, credential: NodeCredential, dir: &StateDir) -> io::Result<()> {
-        let contents = format!("{} {}\n", self.node_id, credential.as_str());
+        let contents = format!("{} {}\n", self.node_id, credential.line());
         let kept = dir.write(CREDENTIAL, contents.as_bytes());
         self.credential = Some(credential);
         kept
@@ -92,8 +127,12 @@ mod tests {
         let credential = NodeCredential::new("secret").unwrap();
         identity.keep(credential.clone(), &dir).unwrap();
         let again = load("a");
-        assert_eq!(again.credential, Some(credential));
+        assert_eq!(again.credential.as_ref(), Some(&credential));
         assert_ne!(again.incarnation, identity.incarnation);
         assert_eq!(load("b").credential, None);
+        let next = credential.followed_by("another").unwrap();
+        assert_eq!(next.membership(), credential.membership());
+        identity.keep(next.clone(), &dir).unwrap();
+        assert_eq!(load("a").credential, Some(next));
     }
 }

@@ -13,6 +13,9 @@ use turnfleet_turn::Transport;
 use super::identity::Identity;
 use crate::node::BoundListener;
 
+/// Deltas, and the messages that came with them.
+const PROTOCOL: u32 = 1;
+
 /// The fixed part of every Hello.
 #[derive(Clone, Debug)]
 pub(crate) struct Introduction {
@@ -30,12 +33,22 @@ pub(crate) struct Introduction {
     pub(crate) shown: Option<Arc<Certificate>>,
 }
 
+/// The policy that the node runs, as the controller tells it from others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// Zero for none.
+    pub(crate) generation: u64,
+    pub(crate) epoch: Vec<u8>,
+    /// Empty where the controller gave none.
+    pub(crate) sha256: Vec<u8>,
+}
+
 impl Introduction {
     /// The first message of a session. `allocations` live at this moment.
     pub(crate) fn hello(
         &self,
         identity: &Identity,
-        applied_generation: u64,
+        applied: Applied,
         allocations: u64,
     ) -> fleet::Hello {
         fleet::Hello {
@@ -52,7 +65,10 @@ impl Introduction {
                 file_descriptors: self.file_descriptors,
                 memory_bytes: self.memory_bytes,
             }),
-            applied_generation,
+            applied_generation: applied.generation,
+            applied_epoch: applied.epoch,
+            applied_sha256: applied.sha256,
+            protocol: PROTOCOL,
             allocations,
         }
     }

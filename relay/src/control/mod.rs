@@ -7,6 +7,7 @@ mod alternates;
 mod client;
 mod identity;
 mod introduction;
+mod sections;
 mod session;
 mod snapshot_cache;
 mod state_dir;
@@ -14,6 +15,7 @@ mod status;
 
 pub(crate) use identity::Identity;
 pub(crate) use introduction::Introduction;
+pub(crate) use sections::Sections;
 pub(crate) use session::Session;
 pub(crate) use snapshot_cache::SnapshotCache;
 pub(crate) use state_dir::{StateDir, StateDirError};

@@ -23,7 +23,8 @@ use turnfleet_proto::private_file;
 use super::alternates;
 use super::client::{Client, ClientError};
 use super::identity::{Identity, NodeCredential};
-use super::introduction::Introduction;
+use super::introduction::{Applied as AppliedPolicy, Introduction};
+use super::sections::{DeltaError, Sections};
 use super::snapshot_cache::SnapshotCache;
 use super::state_dir::StateDir;
 use super::status::{ControlState, ControlStatus};
@@ -54,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) cache: Arc<SnapshotCache>,
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<ControlStatus>,
+    /// The running policy as it came.
+    pub(crate) sections: Option<Sections>,
     /// Whether the latest attempt led to a session.
     pub(crate) was_open: bool,
 }
@@ -71,6 +74,11 @@ enum SessionError {
     Stalled,
     #[error("no snapshot within {FIRST_SNAPSHOT:?}")]
     NoSnapshot,
+    #[error("the controller sends this node to another one")]
+    Redirected {
+        /// The place in the list of endpoints.
+        to: usize,
+    },
 }
 
 impl SessionError {
@@ -78,11 +86,20 @@ impl SessionError {
         match self {
             Self::Client(error) if error.is_refusal() => ControlState::Refused,
             Self::JoinToken(_) => ControlState::Refused,
-            Self::Client(_) | Self::Closed | Self::Stalled | Self::NoSnapshot => {
-                ControlState::Unreachable
-            }
+            Self::Client(_)
+            | Self::Closed
+            | Self::Stalled
+            | Self::NoSnapshot
+            | Self::Redirected { .. } => ControlState::Unreachable,
         }
     }
+}
+
+/// What a message of the controller was.
+enum Followed {
+    /// A word on the policy, with what to answer.
+    Policy(Option<fleet::PolicyStatus>),
+    Order,
 }
 
 /// A session ended without an error: the node stops.
@@ -99,6 +116,12 @@ impl Session {
             let begun = Instant::now();
             match self.attempt(next, &mut stop).await {
                 Ok(Stopped) => return,
+                Err(SessionError::Redirected { to }) => {
+                    // The loop takes the one after it.
+                    next = to + self.controller.endpoints.len() - 1;
+                    tracing::info!(to = %self.controller.endpoints[to].uri, "sent to another controller");
+                    continue;
+                }
                 Err(error) => self.status.failed(error.state(), &uri, &chain(&error)),
             }
             let spent = match std::mem::take(&mut self.was_open) {
@@ -156,6 +179,7 @@ impl Session {
         let token = self.join_token()?;
         let credential = client.enrol(&self.identity.node_id, &token).await?;
         self.serving.forget_generation();
+        self.sections = None;
         if let Err(error) = self.identity.keep(credential.clone(), &self.dir) {
             tracing::warn!(%error, "cannot keep the node credential: the next start enrols again");
         }
@@ -188,11 +212,9 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Stopped, SessionError> {
         let (outgoing, messages) = mpsc::channel(QUEUE);
-        let hello = self.introduction.hello(
-            &self.identity,
-            self.serving.generation(),
-            self.serving.allocations(),
-        );
+        let hello =
+            self.introduction
+                .hello(&self.identity, self.runs(), self.serving.allocations());
         say(&outgoing, FromNode::Hello(hello))?;
         let messages = ReceiverStream::new(messages);
         let mut incoming = client.open_session(credential, messages).await?;
@@ -210,21 +232,15 @@ impl Session {
                     if !std::mem::replace(&mut self.was_open, true) {
                         self.serving.forget_controllers_drain();
                     }
-                    let snapshot = match message.message {
-                        Some(FromController::Snapshot(snapshot)) => snapshot,
-                        Some(FromController::Drain(drain)) => {
-                            self.serving.drain_by_controller(drain);
-                            continue;
+                    // Another one is a message of a later version of the protocol.
+                    let Some(message) = message.message else { continue };
+                    match self.follow(message, credential, uri).await? {
+                        Followed::Order => continue,
+                        Followed::Policy(None) => {}
+                        Followed::Policy(Some(status)) => {
+                            say(&outgoing, FromNode::PolicyStatus(status))?;
                         }
-                        Some(FromController::Alternates(list)) => {
-                            self.take_alternates(&list);
-                            continue;
-                        }
-                        // A message of a later version of the protocol.
-                        None => continue,
-                    };
-                    let status = self.take(snapshot, credential).await;
-                    say(&outgoing, FromNode::PolicyStatus(status))?;
+                    }
                     if !std::mem::replace(&mut settled, true) {
                         self.status.connected(&uri.to_string());
                     }
@@ -240,32 +256,154 @@ impl Session {
         }
     }
 
-    /// Applies a snapshot or not, and says which.
-    async fn take(
-        &self,
-        snapshot: fleet::Snapshot,
+    /// Does what the controller says.
+    async fn follow(
+        &mut self,
+        message: FromController,
+        credential: &NodeCredential,
+        uri: &http::Uri,
+    ) -> Result<Followed, SessionError> {
+        match message {
+            FromController::Snapshot(snapshot) => {
+                let sections = Sections::of_snapshot(&snapshot);
+                let status = self.take(sections, credential).await;
+                return Ok(Followed::Policy(Some(status)));
+            }
+            FromController::Delta(delta) => {
+                let status = self.take_delta(delta, credential).await;
+                return Ok(Followed::Policy(Some(status)));
+            }
+            FromController::Hold(hold) => {
+                let reason = hold.reason;
+                tracing::warn!(reason, "the controller has no policy for this node");
+                return Ok(Followed::Policy(None));
+            }
+            FromController::Drain(drain) => self.serving.drain_by_controller(drain),
+            FromController::Alternates(list) => self.take_alternates(&list),
+            FromController::Kill(kill) => self.serving.kill(kill.reason),
+            FromController::Credential(next) => self.renew(credential, &next.node_credential),
+            FromController::Redirect(redirect) => {
+                if let Some(to) = self.redirected(&redirect.endpoint, uri) {
+                    return Err(SessionError::Redirected { to });
+                }
+            }
+        }
+        Ok(Followed::Order)
+    }
+
+    /// Applies what a delta leads to or not, and says which.
+    async fn take_delta(
+        &mut self,
+        delta: fleet::Delta,
         credential: &NodeCredential,
     ) -> fleet::PolicyStatus {
-        let generation = snapshot.generation;
-        let error = match self.serving.apply(&snapshot) {
-            Ok(Applied::Changed) => {
-                self.status.snapshot_applied();
-                tracing::info!(generation, "policy applied");
-                self.keep(snapshot, credential).await;
-                String::new()
+        let generation = delta.generation;
+        match Sections::follow(self.sections.as_ref(), delta) {
+            Ok(sections) => self.take(sections, credential).await,
+            Err(error @ (DeltaError::Base | DeltaError::Hash)) => {
+                tracing::info!(generation, %error, "asking for the whole policy");
+                fleet::PolicyStatus {
+                    needs_whole: true,
+                    ..self.verdict(generation, error.to_string())
+                }
             }
-            Ok(Applied::Running) => String::new(),
+        }
+    }
+
+    /// Applies a policy or not, and says which.
+    async fn take(
+        &mut self,
+        sections: Sections,
+        credential: &NodeCredential,
+    ) -> fleet::PolicyStatus {
+        let snapshot = match sections.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.status.snapshot_refused();
+                return self.verdict(sections.generation(), error.to_string());
+            }
+        };
+        let generation = snapshot.generation;
+        match self.serving.apply(&snapshot, sections.sha256()) {
+            Ok(applied) => {
+                let changed = applied == Applied::Changed;
+                if changed {
+                    self.status.snapshot_applied();
+                    tracing::info!(generation, "policy applied");
+                }
+                if changed || self.sections.is_none() {
+                    self.keep(sections.clone(), credential).await;
+                }
+                self.sections = Some(sections);
+                self.verdict(generation, String::new())
+            }
             Err(error) => {
                 self.status.snapshot_refused();
                 self.log_refusal(generation, &error);
-                error.to_string()
+                self.verdict(generation, error.to_string())
             }
-        };
+        }
+    }
+
+    /// The word on a policy; an empty error means that it runs.
+    fn verdict(&self, generation: u64, error: String) -> fleet::PolicyStatus {
         fleet::PolicyStatus {
             generation,
             applied: error.is_empty(),
             error,
             running_generation: self.serving.generation(),
+            needs_whole: false,
+        }
+    }
+
+    /// What the node runs, as it tells a controller.
+    fn runs(&self) -> AppliedPolicy {
+        let applied = self.serving.applied();
+        AppliedPolicy {
+            generation: applied.generation,
+            epoch: applied.epoch,
+            sha256: applied.sha256,
+        }
+    }
+
+    /// Where `endpoint` stands in the list of controllers; the one after `here` where it is empty. `None` for a stranger, and
+    /// where there is no other.
+    fn redirected(&self, endpoint: &str, here: &http::Uri) -> Option<usize> {
+        let endpoints = &self.controller.endpoints;
+        let named = |uri: &http::Uri| {
+            uri.to_string().trim_end_matches('/') == endpoint.trim_end_matches('/')
+        };
+        let place = endpoints.iter().position(|it| match endpoint {
+            "" => it.uri == *here,
+            _ => named(&it.uri),
+        });
+        let to = match endpoint {
+            "" => place.map(|place| (place + 1) % endpoints.len()),
+            _ => place,
+        };
+        let to = to.filter(|to| endpoints[*to].uri != *here);
+        if to.is_none() {
+            tracing::warn!(
+                endpoint,
+                "sent to a controller that this node does not know, or has"
+            );
+        }
+        to
+    }
+
+    /// Uses another credential from the next session on.
+    fn renew(&mut self, current: &NodeCredential, next: &str) {
+        let Some(next) = current.followed_by(next) else {
+            tracing::warn!("the controller gave a credential that is none");
+            return;
+        };
+        match self.identity.keep(next, &self.dir) {
+            Ok(()) => tracing::info!("node credential renewed"),
+            Err(error) => {
+                // Once it has been used, a restart with the one before would be a stranger's.
+                self.identity.credential = Some(current.clone());
+                tracing::warn!(%error, "cannot keep the renewed node credential, and goes on with the one before");
+            }
         }
     }
 
@@ -287,11 +425,11 @@ impl Session {
 
     /// Keeps the snapshot for a restart, before the controller hears that it is applied: a grant that it then gives to
     /// another node is not found here again.
-    async fn keep(&self, snapshot: fleet::Snapshot, credential: &NodeCredential) {
+    async fn keep(&self, policy: Sections, credential: &NodeCredential) {
         let (cache, dir) = (Arc::clone(&self.cache), Arc::clone(&self.dir));
-        let (credential, generation) = (credential.clone(), snapshot.generation);
+        let (credential, generation) = (credential.clone(), policy.generation());
         let kept =
-            tokio::task::spawn_blocking(move || cache.store(&snapshot, &credential, &dir)).await;
+            tokio::task::spawn_blocking(move || cache.store(&policy, &credential, &dir)).await;
         match kept {
             Ok(Ok(())) => self.serving.kept(generation),
             Ok(Err(error)) => tracing::warn!(

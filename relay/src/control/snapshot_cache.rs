@@ -5,18 +5,18 @@
 
 use std::io;
 
-use prost::Message as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
-use turnfleet_proto::{NodeId, fleet};
+use turnfleet_proto::NodeId;
 
 use super::identity::NodeCredential;
+use super::sections::Sections;
 use super::state_dir::StateDir;
 
 const KEY: &str = "snapshot.key";
 const SNAPSHOT: &str = "snapshot.sealed";
 /// The first byte of the file: its form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The cache of one node.
 pub(crate) struct SnapshotCache {
@@ -51,7 +51,7 @@ impl SnapshotCache {
         &self,
         credential: &NodeCredential,
         dir: &StateDir,
-    ) -> io::Result<Option<fleet::Snapshot>> {
+    ) -> io::Result<Option<Sections>> {
         let Some(mut bytes) = dir.read(SNAPSHOT)? else {
             return Ok(None);
         };
@@ -72,19 +72,19 @@ impl SnapshotCache {
         else {
             return Ok(None);
         };
-        Ok(fleet::Snapshot::decode(&*plain).ok())
+        Ok(Sections::decode(plain))
     }
 
-    /// Keeps `snapshot` for this membership.
+    /// Keeps `policy` for this membership.
     pub(crate) fn store(
         &self,
-        snapshot: &fleet::Snapshot,
+        policy: &Sections,
         credential: &NodeCredential,
         dir: &StateDir,
     ) -> io::Result<()> {
         let mut nonce = [0; NONCE_LEN];
         fill(&mut nonce)?;
-        let mut sealed = snapshot.encode_to_vec();
+        let mut sealed = policy.encode();
         let unique = Nonce::assume_unique_for_key(nonce);
         self.key
             .seal_in_place_append_tag(unique, self.bound_to(credential), &mut sealed)
@@ -97,7 +97,7 @@ impl SnapshotCache {
     }
 
     fn bound_to(&self, credential: &NodeCredential) -> Aad<Vec<u8>> {
-        let mut data = credential.fingerprint().to_vec();
+        let mut data = credential.membership().to_vec();
         data.extend_from_slice(self.node_id.as_str().as_bytes());
         Aad::from(data)
     }
@@ -111,6 +111,8 @@ fn fill(bytes: &mut [u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use turnfleet_proto::fleet;
+
     use super::*;
 
     #[test]
@@ -122,11 +124,11 @@ mod tests {
         let other = NodeCredential::new("second").unwrap();
         let cache = SnapshotCache::open(node("a"), &dir).unwrap();
         assert_eq!(cache.load(&credential, &dir).unwrap(), None);
-        let snapshot = fleet::Snapshot {
+        let snapshot = Sections::of_snapshot(&fleet::Snapshot {
             generation: 3,
             realm: "a secret realm".into(),
             ..fleet::Snapshot::default()
-        };
+        });
         cache.store(&snapshot, &credential, &dir).unwrap();
         let sealed = dir.read(SNAPSHOT).unwrap().unwrap();
         assert!(!sealed.windows(12).any(|part| part == b"secret realm"));

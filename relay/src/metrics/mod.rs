@@ -67,6 +67,8 @@ pub(crate) struct Observed {
     pub(crate) control: ControlState,
     pub(crate) control_counts: ControlCounts,
     pub(crate) certificate: Option<CertificateCounts>,
+    /// Configurations that were taken over, and refused ones.
+    pub(crate) reloads: (u64, u64),
     pub(crate) process: ProcessUsage,
     pub(crate) descriptor_limit: u64,
 }
@@ -203,6 +205,7 @@ mod tests {
             control: ControlState::Connected,
             control_counts: ControlCounts::default(),
             certificate: None,
+            reloads: (1, 2),
             process: ProcessUsage::default(),
             descriptor_limit: 1024,
         })

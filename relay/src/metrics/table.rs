@@ -325,6 +325,15 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     counter(
+        "turnfleet_relay_reloads_total",
+        &["outcome"],
+        "Configurations that were read again while the node ran, and taken over or refused.",
+        |now, out| {
+            out.add(&["good"], now.reloads.0);
+            out.add(&["refused"], now.reloads.1);
+        },
+    ),
+    counter(
         "turnfleet_relay_events_not_logged_total",
         &[],
         "Refused allocations and peers without a log line, because there were too many in one second.",

@@ -97,6 +97,12 @@ impl Double {
         *self.script.join_token.lock().unwrap() = token.into();
     }
 
+    /// Accepts this credential from here on.
+    pub(crate) fn accept(&self, credential: &str) {
+        let mut credentials = self.script.credentials.lock().unwrap();
+        credentials.insert(credential.to_owned());
+    }
+
     /// Loses its memory of every node.
     pub(crate) fn forget_nodes(&self) {
         self.script.credentials.lock().unwrap().clear();

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod deltas;
 mod double;
+mod orders;
 
 use std::net::{TcpListener, UdpSocket};
 use std::num::NonZeroU64;
@@ -215,6 +217,19 @@ async fn ports_are_given_up_in_the_snapshot_that_is_kept_and_an_earlier_grant_of
         !double.hear_status().await.applied,
         "fences outlive the process"
     );
+    let restored = Snapshot {
+        epoch: vec![7; 16],
+        ..snapshot(8)
+    };
+    let mut running = snapshot(7);
+    running.epoch = vec![6; 16];
+    running.port_grants[0].fence = 3;
+    for followed in [running, restored] {
+        double.say(FromController::Snapshot(followed)).await;
+        let status = double.hear_status().await;
+        assert!(status.applied, "{}", status.error);
+    }
+    assert_eq!(node.status().granted[0].fence, 2, "fences of another epoch");
     node.stop().await;
 }
 

@@ -15,8 +15,8 @@ use turnfleet_proto::fleet::listener::Transport;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_client::RelayControlClient;
 use turnfleet_proto::fleet::{
-    Capacity, ControllerMessage, EnrollRequest, Goodbye, Heartbeat, Hello, Listener, Load,
-    NodeMessage, PolicyStatus, Snapshot,
+    Capacity, ControllerMessage, Delta, EnrollRequest, Goodbye, Heartbeat, Hello, Listener, Load,
+    NodeMessage, PolicyStatus,
 };
 
 use super::FIRST_ADDRESS;
@@ -30,7 +30,9 @@ const PAUSE_MILLIS: std::ops::Range<u64> = 100..5000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Messages that are on their way up.
 const QUEUE: usize = 8;
-/// The largest snapshot.
+/// Of the control protocol, as relays speak it: the policy comes in deltas.
+const PROTOCOL: u32 = 1;
+/// The largest message.
 const MAX_MESSAGE: usize = 16 << 20;
 
 /// A node that has been enrolled.
@@ -39,7 +41,15 @@ pub(super) struct Node {
     name: String,
     incarnation: [u8; 16],
     credential: MetadataValue<Ascii>,
-    applied_generation: u64,
+    /// What it runs: how far, and of which content.
+    applied: Applied,
+}
+
+#[derive(Default)]
+struct Applied {
+    epoch: Vec<u8>,
+    generation: u64,
+    sha256: Vec<u8>,
 }
 
 /// Where all nodes of a run connect, to whom they tell, and until when.
@@ -90,7 +100,7 @@ impl Node {
             name,
             incarnation: crate::random()?,
             credential: credential.parse().context("no usable credential")?,
-            applied_generation: 0,
+            applied: Applied::default(),
         })
     }
 
@@ -137,13 +147,14 @@ impl Node {
             let message = tokio::select! {
                 message = session.down.message() => match message {
                     Ok(Some(message)) => {
-                        let Some(snapshot) = snapshot(message) else { continue };
-                        self.applied_generation = snapshot.generation;
-                        news = Some(News::Runs {
-                            generation: snapshot.generation,
-                            bytes: snapshot.encoded_len(),
-                        });
-                        Up::PolicyStatus(applied(&snapshot))
+                        let Some(Down::Delta(delta)) = message.message else { continue };
+                        let bytes = delta.encoded_len();
+                        let status = self.take(delta);
+                        if status.applied {
+                            let generation = status.generation;
+                            news = Some(News::Runs { generation, bytes });
+                        }
+                        Up::PolicyStatus(status)
                     }
                     Ok(None) | Err(_) => return Ended::ByController,
                 },
@@ -159,6 +170,29 @@ impl Node {
             if let Some(news) = news {
                 self.tell(surroundings, news).await;
             }
+        }
+    }
+
+    /// Runs what `delta` leads to, or asks for the whole.
+    fn take(&mut self, delta: Delta) -> PolicyStatus {
+        let fits = match delta.base_generation {
+            0 => true,
+            base => base == self.applied.generation && delta.epoch == self.applied.epoch,
+        };
+        let generation = delta.generation;
+        if fits {
+            self.applied = Applied {
+                epoch: delta.epoch,
+                generation,
+                sha256: delta.sha256,
+            };
+        }
+        PolicyStatus {
+            generation,
+            applied: fits,
+            running_generation: self.applied.generation,
+            needs_whole: !fits,
+            ..PolicyStatus::default()
         }
     }
 
@@ -195,7 +229,10 @@ impl Node {
                 allocations: 10_000,
                 ..Capacity::default()
             }),
-            applied_generation: self.applied_generation,
+            applied_generation: self.applied.generation,
+            applied_epoch: self.applied.epoch.clone(),
+            applied_sha256: self.applied.sha256.clone(),
+            protocol: PROTOCOL,
             ..Hello::default()
         }
     }
@@ -208,7 +245,7 @@ impl Node {
 
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
-            applied_generation: self.applied_generation,
+            applied_generation: self.applied.generation,
             load: Some(Load {
                 relayed_ports_total: 16_384,
                 file_descriptors_used: 100,
@@ -228,23 +265,6 @@ enum Ended {
 /// Waits for the end of the run.
 async fn ended(end: &mut watch::Receiver<bool>) {
     drop(end.wait_for(|end| *end).await);
-}
-
-/// The snapshot in a message; nothing else concerns a node without clients.
-fn snapshot(message: ControllerMessage) -> Option<Snapshot> {
-    let Some(Down::Snapshot(snapshot)) = message.message else {
-        return None;
-    };
-    Some(snapshot)
-}
-
-fn applied(snapshot: &Snapshot) -> PolicyStatus {
-    PolicyStatus {
-        generation: snapshot.generation,
-        applied: true,
-        running_generation: snapshot.generation,
-        ..PolicyStatus::default()
-    }
 }
 
 fn said(message: Up) -> NodeMessage {

@@ -3,7 +3,7 @@
 use turnfleet_proto::NodeId;
 use turnfleet_turn::Now;
 
-use super::task::Reconciler;
+use super::Reconciler;
 
 impl Reconciler {
     /// Moves ports by what nodes report. Every controller does so for the nodes that report to it.

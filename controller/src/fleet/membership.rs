@@ -1,0 +1,102 @@
+//! How a node becomes a member and stays one: join tokens with what they are bound to, and credentials that follow each other.
+
+use turnfleet_proto::NodeId;
+
+use super::record::{JoinToken, NodeRecord, Record, RecordKey, TokenHash, token_hash};
+use super::{Fleet, Plan};
+use crate::error::FleetError;
+
+/// Seconds after which a node is given another credential. The old one does not end by time: controllers may be away.
+const CREDENTIAL_SECONDS: u64 = 86_400;
+
+impl Fleet {
+    /// Lets nodes enrol by the token whose hash is given, until it is revoked or ends.
+    ///
+    /// # Errors
+    /// When a token of that name is there.
+    pub fn plan_join_token(&self, hash: TokenHash, token: JoinToken) -> Result<Plan, FleetError> {
+        if self.join_tokens.values().any(|it| it.name == token.name) {
+            return Err(FleetError::TokenName(token.name));
+        }
+        let token = JoinToken {
+            by_operator: true,
+            ..token
+        };
+        Ok(self.plan(vec![Record::JoinToken(hash, token)], Vec::new()))
+    }
+
+    /// Enrols nobody by the token of that name any more. Its nodes stay members.
+    ///
+    /// # Errors
+    /// When an operator made none of that name.
+    pub fn plan_revoke_join_token(&self, name: &str) -> Result<Plan, FleetError> {
+        let of_name =
+            |(_, token): &(&TokenHash, &JoinToken)| token.by_operator && token.name == name;
+        let found = self.join_tokens.iter().find(of_name);
+        let (hash, _) = found.ok_or_else(|| FleetError::UnknownToken(name.to_owned()))?;
+        Ok(self.plan(Vec::new(), vec![RecordKey::JoinToken(*hash)]))
+    }
+
+    /// Every join token, without what would open the fleet.
+    pub fn join_tokens(&self) -> impl Iterator<Item = &JoinToken> {
+        self.join_tokens.values()
+    }
+
+    /// The token that `text` is, if it enrols at `unix`.
+    ///
+    /// # Errors
+    /// When it is nobody's, or has ended.
+    pub(super) fn join_token(&self, text: &str, unix: u64) -> Result<&JoinToken, FleetError> {
+        let token = self.join_tokens.get(&token_hash(text));
+        let token = token.ok_or(FleetError::JoinToken)?;
+        match token.expires_at {
+            Some(end) if unix >= end => Err(FleetError::JoinTokenEnded),
+            Some(_) | None => Ok(token),
+        }
+    }
+
+    /// The region that `node` is bound to by the token that it enrolled with.
+    #[must_use]
+    pub fn bound_region(&self, node: &NodeId) -> Option<&str> {
+        self.member(node)?.membership.region.as_deref()
+    }
+
+    /// Whether `node` shall have another credential.
+    #[must_use]
+    pub fn is_credential_due(&self, node: &NodeId, unix: u64) -> bool {
+        let since = self.member(node).map(|node| node.membership.since);
+        since.is_some_and(|since| unix >= since.saturating_add(CREDENTIAL_SECONDS))
+    }
+
+    /// Accepts the credential of that hash of `node` too, beside the one that it uses.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn plan_next_credential(&self, node: &NodeId, next: TokenHash) -> Result<Plan, FleetError> {
+        let record = self.member(node);
+        let mut record = record
+            .ok_or_else(|| FleetError::UnknownNode(node.clone()))?
+            .clone();
+        record.membership.next = Some(next);
+        Ok(self.plan(vec![Record::Node(record)], Vec::new()))
+    }
+
+    /// `node` has used the credential of that hash: if that is the later one, the earlier one ends.
+    #[must_use]
+    pub fn plan_credential_used(&self, node: &NodeId, used: TokenHash, unix: u64) -> Plan {
+        match self.member(node) {
+            Some(record) if record.membership.next == Some(used) => {
+                let mut record = record.clone();
+                record.credential = used;
+                record.membership.next = None;
+                record.membership.since = unix;
+                self.plan(vec![Record::Node(record)], Vec::new())
+            }
+            Some(_) | None => Plan::default(),
+        }
+    }
+
+    fn member(&self, node: &NodeId) -> Option<&NodeRecord> {
+        self.nodes.get(node)?.record.as_ref()
+    }
+}
