@@ -86,6 +86,7 @@ pub async fn stand(
         me,
         term,
         lease: None,
+        won: None,
     };
     loop {
         let served = tokio::select! {
@@ -113,6 +114,8 @@ struct Candidate {
     me: ControllerRecord,
     term: watch::Sender<Option<Term>>,
     lease: Option<LeaseId>,
+    /// The revision by which the lease in use won an election.
+    won: Option<Revision>,
 }
 
 impl Candidate {
@@ -120,7 +123,7 @@ impl Candidate {
     async fn serve(&mut self) -> Result<(), StoreError> {
         let asked = Instant::now();
         let lease = self.store.grant_lease(LEASE).await?;
-        self.lease = Some(lease);
+        (self.lease, self.won) = (Some(lease), None);
         let mut ends = asked + LEASE - MARGIN;
         self.write(codec::encode_controller(&self.me), lease, None)
             .await?;
@@ -152,25 +155,28 @@ impl Candidate {
         }
     }
 
-    /// Leads if nobody does, and gives what tells of the end of whoever leads.
+    /// Leads if nobody does, or goes on leading where only the watch had broken, and gives what tells of the end of whoever
+    /// leads.
     async fn run_for_office(
         &mut self,
         lease: LeaseId,
         ends: Instant,
     ) -> Result<Box<dyn Watch>, StoreError> {
         let leader = codec::encode_leader(&self.me.id);
-        let since = match self.write(leader, lease, Some(0)).await? {
+        let (since, standing) = match self.write(leader, lease, Some(0)).await? {
             Outcome::Committed { revision } => {
-                let term = Term {
-                    fence: revision,
-                    ends,
-                };
-                self.term.send_replace(Some(term));
-                tracing::info!(controller = %self.me.id, fence = revision, "this controller leads");
-                revision
+                self.won = Some(revision);
+                (revision, Some(revision))
             }
-            Outcome::Conflict { revision, .. } => revision,
+            Outcome::Conflict { revision, seen } => {
+                let mut entries = seen.into_iter().filter_map(|(_, entry)| entry);
+                (revision, entries.next().map(|entry| entry.mod_revision))
+            }
         };
+        if let Some(fence) = standing.filter(|standing| self.won == Some(*standing)) {
+            self.term.send_replace(Some(Term { fence, ends }));
+            tracing::info!(controller = %self.me.id, fence, "this controller leads");
+        }
         self.store.watch(keys::LEADER, since + 1).await
     }
 

@@ -175,6 +175,13 @@ impl Controller {
                 before.credential_ttl != config.credential_ttl,
             ),
             ("probe", before.probe != config.probe),
+            ("store", before.store != config.store),
+            ("lists", before.lists != config.lists),
+            ("controller", before.controller != config.controller),
+            (
+                "secrets.rotate_every_seconds",
+                before.rotate_secrets_every != config.rotate_secrets_every,
+            ),
         ];
         for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
             tracing::warn!(key, "takes effect at the next start");

@@ -366,7 +366,6 @@ async fn the_store_follows_the_configuration() {
         Offer::Hold => false,
     };
     let offered = session.offers.wait_for(followed);
-    // A rollout waits for a listed relay before it takes any.
     let offered = tokio::time::timeout(Duration::from_secs(30), offered).await;
     assert!(offered.is_ok_and(|offered| offered.is_ok()));
     let snapshot = session.snapshot().unwrap();
@@ -549,7 +548,7 @@ async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
         }],
         ..wire::Heartbeat::default()
     };
-    let generation = first.offers.borrow().generation();
+    let generation = first.offers.borrow().generation().unwrap();
     let busy = heartbeat(generation, Some((50098, 50099)));
     running.handle.heartbeat(&first.key, busy).await.unwrap();
     let waits = running.handle.open_session(&credential, hello(1, 1)).await;

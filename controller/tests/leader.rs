@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use prost::Message as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use turnfleet_controller::FleetError;
@@ -13,7 +14,10 @@ use turnfleet_controller::fleet::record::{ControllerRecord, Policy};
 use turnfleet_controller::fleet::{Settings, Wishes};
 use turnfleet_controller::leader::{Leadership, Term, stand};
 use turnfleet_controller::reconcile::Reconciler;
-use turnfleet_controller::store::{EmbeddedStore, Put, Sealer, Store, Txn, keys};
+use turnfleet_controller::store::{
+    Commit, EmbeddedStore, LeaseId, MemoryStore, Outcome, Put, Range, Revision, Sealer, Store,
+    StoreError, Txn, Watch, keys,
+};
 use turnfleet_proto::store::LeaderRecord;
 
 struct Candidate {
@@ -22,7 +26,7 @@ struct Candidate {
     task: JoinHandle<()>,
 }
 
-fn candidate(store: &EmbeddedStore, id: &str) -> Candidate {
+fn candidate(store: &(impl Store + Clone), id: &str) -> Candidate {
     let me = ControllerRecord {
         id: id.parse().unwrap(),
         grpc_url: "http://127.0.0.1:8081".into(),
@@ -169,4 +173,82 @@ async fn upkeep(
         .await;
     task.abort();
     done
+}
+
+/// A store whose watches break when they are told to, as they do when etcd is away for some seconds.
+#[derive(Clone)]
+struct Shaken {
+    store: MemoryStore,
+    breaks: Arc<Notify>,
+    /// How many watches there have been.
+    watches: watch::Sender<u32>,
+}
+
+struct ShakenWatch {
+    watch: Box<dyn Watch>,
+    breaks: Arc<Notify>,
+}
+
+#[async_trait]
+impl Watch for ShakenWatch {
+    async fn next(&mut self) -> Result<Commit, StoreError> {
+        tokio::select! {
+            commit = self.watch.next() => commit,
+            () = self.breaks.notified() => Err(StoreError::Away),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Shaken {
+    async fn range(&self, prefix: &str) -> Result<Range, StoreError> {
+        self.store.range(prefix).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        self.store.commit(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        let watch = self.store.watch(prefix, from).await?;
+        self.watches.send_modify(|watches| *watches += 1);
+        let breaks = Arc::clone(&self.breaks);
+        Ok(Box::new(ShakenWatch { watch, breaks }))
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.store.grant_lease(ttl).await
+    }
+
+    async fn keep_lease(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.store.keep_lease(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.store.revoke_lease(lease).await
+    }
+
+    fn max_operations(&self) -> usize {
+        self.store.max_operations()
+    }
+}
+
+#[tokio::test]
+async fn a_leader_whose_watch_breaks_goes_on_leading() {
+    let store = Shaken {
+        store: MemoryStore::new(),
+        breaks: Arc::default(),
+        watches: watch::Sender::new(0),
+    };
+    let mut first = candidate(&store, "a");
+    let term = first.wins().await;
+    let mut watches = store.watches.subscribe();
+    for count in 1..4 {
+        let opened = watches.wait_for(|watches| *watches == count);
+        let opened = timeout(Duration::from_secs(10), opened).await;
+        drop(opened.expect("it watches again").unwrap());
+        let now = first.term.borrow().map(|term| term.fence);
+        assert_eq!(now, Some(term.fence), "watch {count}");
+        store.breaks.notify_one();
+    }
 }

@@ -16,6 +16,7 @@ use turnfleet_controller::config::ProbeMode;
 use turnfleet_controller::fleet::{Health, ProbeFailure, Probing, Transport};
 use turnfleet_proto::fleet::listener::Transport as Wire;
 use turnfleet_proto::fleet::{Hello, Listener, Snapshot};
+use turnfleet_turn::Ledger;
 
 fn probing() -> Stage {
     Stage::with(|raw| {
@@ -28,6 +29,7 @@ fn probing() -> Stage {
 struct Relay {
     node: Node,
     socket: Arc<UdpSocket>,
+    ledger: Arc<Ledger>,
     serving: Option<JoinHandle<()>>,
 }
 
@@ -46,6 +48,7 @@ impl Relay {
         Self {
             node: stage.node(hello),
             socket: Arc::new(socket),
+            ledger: Arc::new(Ledger::new([2; 32])),
             serving: None,
         }
     }
@@ -72,7 +75,8 @@ impl Relay {
     }
 
     fn serve(&mut self, stage: &Stage) {
-        let relay = small_relay::serve(Arc::clone(&self.socket), self.snapshot());
+        let (socket, ledger) = (Arc::clone(&self.socket), Arc::clone(&self.ledger));
+        let relay = small_relay::serve(socket, ledger, self.snapshot());
         self.serving = Some(stage.runtime.spawn(relay));
     }
 
@@ -144,6 +148,19 @@ fn a_relay_far_away_stays_listed_when_it_loses_its_session() {
 }
 
 #[test]
+fn an_examination_that_another_one_overtakes_leaves_no_allocation_behind() {
+    let stage = probing();
+    let mut relay = Relay::with_delay(&stage, Duration::from_millis(100));
+    relay.serve(&stage);
+    let allocations = || relay.ledger.usage().allocations;
+    stage.within("an examination has allocated", || allocations() > 0);
+    // A broken session asks for a Binding at once.
+    drop(relay.node);
+    stage.wait_for("relay-0", |node| node.health == Health::Unmanaged);
+    stage.within("all allocations are deleted", || allocations() == 0);
+}
+
+#[test]
 fn a_relay_that_does_not_answer_is_not_listed_and_the_reason_is_known() {
     let stage = probing();
     let _relay = Relay::register(&stage);
@@ -162,8 +179,10 @@ fn a_relay_that_knows_other_secrets_is_not_listed() {
     for generation in &mut snapshot.secrets {
         generation.secret = b"another fleet's".to_vec();
     }
-    let socket = Arc::clone(&relay.socket);
-    stage.runtime.spawn(small_relay::serve(socket, snapshot));
+    let (socket, ledger) = (Arc::clone(&relay.socket), Arc::clone(&relay.ledger));
+    stage
+        .runtime
+        .spawn(small_relay::serve(socket, ledger, snapshot));
     let refused = Some(Err(ProbeFailure::Refused(401)));
     let node = stage.wait_for("relay-0", |node| node.probe == refused);
     assert!(!node.listed);

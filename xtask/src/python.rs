@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -22,12 +22,13 @@ fn stamp() -> PathBuf {
     environment().join("requirements.txt")
 }
 
-/// Whether everything is there.
-///
-/// # Errors
-/// When the list of packages cannot be read.
-pub(crate) fn is_there() -> Result<bool> {
-    Ok(fs::read(stamp()).is_ok_and(|there| Some(there) == wanted().ok()))
+/// Whether there is a Python that makes environments: Debian keeps that part in a package of its own.
+pub(crate) fn makes_environments() -> bool {
+    Command::new("python3")
+        .args(["-c", "import ensurepip, venv"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 fn wanted() -> Result<Vec<u8>> {
@@ -40,7 +41,8 @@ fn wanted() -> Result<Vec<u8>> {
 /// # Errors
 /// When Python has no `venv`, or a package cannot be had.
 pub(crate) fn install() -> Result<()> {
-    if is_there()? {
+    let wanted = wanted()?;
+    if fs::read(stamp()).is_ok_and(|there| there == wanted) {
         return Ok(());
     }
     let environment = environment();
@@ -50,5 +52,5 @@ pub(crate) fn install() -> Result<()> {
     run(Command::new(environment.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
         .arg(Path::new(REQUIREMENTS)))?;
-    fs::write(stamp(), wanted()?).with_context(|| format!("cannot write {}", stamp().display()))
+    fs::write(stamp(), wanted).with_context(|| format!("cannot write {}", stamp().display()))
 }

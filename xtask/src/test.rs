@@ -14,11 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 12] = [
-    Tool {
-        package: "python3-venv",
-        file: "/usr/bin/python3",
-    },
+const TOOLS: [Tool; 11] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -88,28 +84,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Installs the missing tools as root, or prints the line that does; returns whether all are there.
 fn install() -> Result<bool> {
-    let missing: Vec<&str> = TOOLS
-        .iter()
-        .filter(|tool| !Path::new(tool.file).exists())
-        .map(|tool| tool.package)
-        .collect();
-    if missing.is_empty() && (is_root() || python::is_there()?) {
-        python::install()?;
-        return Ok(is_root());
+    let absent = TOOLS.iter().filter(|tool| !Path::new(tool.file).exists());
+    let mut missing: Vec<&str> = absent.map(|tool| tool.package).collect();
+    if !python::makes_environments() {
+        missing.push("python3-venv");
     }
-    if !is_root() || !answers("apt-get", "--version") {
-        explain(&missing);
-        return Ok(false);
+    if !missing.is_empty() {
+        if !is_root() || !answers("apt-get", "--version") {
+            explain(&missing);
+            return Ok(false);
+        }
+        process::run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        process::run(
+            Command::new("apt-get")
+                .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+                .args(&missing)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )?;
     }
-    process::run(Command::new("apt-get").args(["update", "--quiet"]))?;
-    process::run(
-        Command::new("apt-get")
-            .args(["install", "--yes", "--quiet", "--no-install-recommends"])
-            .args(&missing)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )?;
     python::install()?;
-    Ok(true)
+    Ok(is_root())
 }
 
 fn is_root() -> bool {

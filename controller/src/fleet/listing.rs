@@ -79,7 +79,7 @@ impl Fleet {
         }
     }
 
-    fn is_wanted(&self, node: &NodeState, now: Instant) -> bool {
+    pub(super) fn is_wanted(&self, node: &NodeState, now: Instant) -> bool {
         node.serves()
             && !node.is_full()
             && !node.is_damped(now)

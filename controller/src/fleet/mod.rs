@@ -148,10 +148,12 @@ pub enum Event {
         /// What it says.
         report: PortReport,
     },
-    /// The node spoke of a snapshot: it runs `running`, and refused another one if `refusal` says why.
+    /// The node spoke of a snapshot: it runs `running`, and refused the one of `generation` if `refusal` says why.
     PolicyStatus {
         /// Which node, by which session.
         session: (NodeId, u64),
+        /// The generation that it speaks of.
+        generation: u64,
         /// The generation that it runs.
         running: u64,
         /// Why it refused a snapshot.
@@ -344,11 +346,13 @@ impl Fleet {
             }
             Event::PolicyStatus {
                 session,
+                generation,
                 running,
                 refusal,
             } => {
                 if let Some(node) = self.current(&session) {
                     node.refusal = refusal;
+                    node.spoke_of = generation;
                     node.runs(running);
                 }
             }

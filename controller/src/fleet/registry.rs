@@ -36,6 +36,8 @@ pub(super) struct NodeState {
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
     pub(super) refusal: Option<Box<str>>,
+    /// The generation of the snapshot that it spoke of last.
+    pub(super) spoke_of: u64,
     /// When its session opened.
     pub(super) opened_at: Instant,
     /// The generation of the store's own epoch that it ran when its session opened.
@@ -73,6 +75,7 @@ impl NodeState {
             elsewhere: Elsewhere::default(),
             applied_generation: 0,
             refusal: None,
+            spoke_of: 0,
             opened_at: Instant::default(),
             came_with: 0,
             identity: Arc::default(),
@@ -104,6 +107,12 @@ impl NodeState {
         self.record = Some(record);
     }
 
+    /// Why it refused the snapshot of `generation`, or a later one, if it did.
+    pub(super) fn refusal_since(&self, generation: u64) -> Option<&str> {
+        let refusal = self.refusal.as_deref();
+        refusal.filter(|_| self.spoke_of >= generation)
+    }
+
     /// What the node says of itself, if it ever has.
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.record.as_ref()?.identity.as_ref()
@@ -120,7 +129,7 @@ impl NodeState {
         self.own = OwnSession::Open { heard: now.instant };
         self.applied_generation = registration.running.generation;
         self.opened_at = now.instant;
-        self.refusal = None;
+        (self.refusal, self.spoke_of) = (None, 0);
         self.draining = false;
         self.last_heartbeat = Some(now.unix);
     }

@@ -17,7 +17,7 @@ use crate::error::FleetError;
 
 /// For a canary's word.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a rollout waits for a listed relay, before it takes any that is connected.
+/// How long a rollout waits for a relay of the lists with a session here, while lists name any relay at all.
 const CHOOSY: Duration = Duration::from_secs(10);
 /// Canaries that may go away without a word.
 const MOST_LOST: u32 = 1;
@@ -52,9 +52,10 @@ impl Fleet {
             return None;
         }
         let base = self.base_policy()?.clone();
-        let stage = match base == *wanted {
-            true => Stage::All,
-            false => Stage::Pending,
+        let stage = if base == *wanted || self.nodes.is_empty() {
+            Stage::All
+        } else {
+            Stage::Pending
         };
         Some(Rollout {
             base,
@@ -107,21 +108,28 @@ impl Fleet {
         self.plan(vec![Record::Rollout(rollout)], Vec::new())
     }
 
-    /// Who tries the policy first: a relay that lists name, with a session here; after a while any with one.
+    /// Who tries the policy first, of those with a session here: a relay that is in lists; any at all where `any` says so, and
+    /// where no relay of the fleet is in lists, as none will be perhaps before it has the policy.
     fn canary(&self, now: Now, any: bool) -> Option<&NodeId> {
-        let fit = |node: &NodeState| node.liveness.is_connected() && node.refusal.is_none();
-        let good = |node: &NodeState| node.serves() && self.is_up_to_date(node, now.instant);
-        let nodes = || self.nodes.iter().filter(|(_, node)| fit(node));
-        nodes()
-            .find(|(_, node)| good(node))
-            .or_else(|| nodes().next().filter(|_| any))
+        let wanted = |node: &NodeState| self.is_wanted(node, now.instant);
+        let any = any || !self.nodes.values().any(wanted);
+        let connected = || {
+            let nodes = self.nodes.iter();
+            nodes.filter(|(_, node)| node.liveness.is_connected())
+        };
+        let follows = |node: &NodeState| node.refusal.is_none();
+        // One that refused what it was sent before may well be waiting for this policy.
+        connected()
+            .find(|(_, node)| follows(node) && wanted(node))
+            .or_else(|| connected().filter(|_| any).find(|(_, node)| follows(node)))
+            .or_else(|| connected().find(|_| any))
             .map(|(id, _)| id)
     }
 
     /// What the canary's word leads to, with the canaries that were lost.
     fn word_of(&self, id: &NodeId, rollout: &Rollout, overdue: bool) -> Option<(Stage, u32)> {
         let node = self.nodes.get(id).filter(|it| it.liveness.is_connected());
-        let refusal = node.and_then(|node| node.refusal.as_deref());
+        let refusal = node.and_then(|node| node.refusal_since(rollout.generation));
         let stopped = |reason: &str| Stage::Stopped {
             node: id.clone(),
             reason: reason.into(),

@@ -310,13 +310,14 @@ impl Default for Finding {
 }
 
 /// A relay that is full, or whose quotas are, is alive, and so is one that names another; that it is full is seen from its
-/// load.
+/// load. So is one that knows the five-tuple from somebody who went without a word: another port is tried next time.
 fn judge(error: &TrialError) -> Result<(), Found> {
     Err(Found::Failure(match error {
         TrialError::Refused(
             _,
             ErrorCode::INSUFFICIENT_CAPACITY
             | ErrorCode::ALLOCATION_QUOTA_REACHED
+            | ErrorCode::ALLOCATION_MISMATCH
             | ErrorCode::TRY_ALTERNATE,
         ) => return Ok(()),
         TrialError::Exhausted(..) => return Err(Found::Nothing),
@@ -376,6 +377,7 @@ mod tests {
         for code in [
             ErrorCode::ALLOCATION_QUOTA_REACHED,
             ErrorCode::INSUFFICIENT_CAPACITY,
+            ErrorCode::ALLOCATION_MISMATCH,
             ErrorCode::TRY_ALTERNATE,
         ] {
             assert_eq!(judge(&TrialError::Refused(allocate, code)), Ok(()));

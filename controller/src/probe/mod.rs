@@ -132,7 +132,6 @@ impl Schedule {
                     return;
                 },
                 Some(ended) = self.running.join_next() => {
-                    // An examination that was cut short by a later round has nothing to say.
                     if let Ok(done) = ended {
                         self.record(done).await;
                     }
@@ -186,9 +185,7 @@ impl Schedule {
         let Some(watched) = self.nodes.get_mut(&node.id) else {
             return;
         };
-        if let Some(earlier) = watched.running.take() {
-            earlier.abort();
-        }
+        // An earlier examination goes on until it has deleted its allocations; what it finds has no say.
         let examination = Examination::new(node, view, watched.history(), &self.tls);
         let id = node.id.clone();
         let running = self.running.spawn(async move {

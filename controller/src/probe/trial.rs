@@ -116,10 +116,12 @@ impl Trial {
         family: AddressFamily,
     ) -> Result<(), TrialError> {
         let allocate = Step::Request(Method::Allocate);
-        let (from, to) = tokio::try_join!(
+        // Each is heard to its end, for what it allocates is to be deleted though the other is refused.
+        let (from, to) = tokio::join!(
             self.step(allocate, one.allocate(family)),
             self.step(allocate, other.allocate(family))
-        )?;
+        );
+        let (from, to) = (from?, to?);
         let permit = Step::Request(Method::CreatePermission);
         tokio::try_join!(
             self.step(permit, one.permit(to)),

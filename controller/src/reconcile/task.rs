@@ -15,14 +15,16 @@ use turnfleet_turn::Now;
 mod members;
 mod offers;
 mod ports;
+mod publishing;
 
+use self::publishing::view_of;
 use super::mirror::Mirror;
 use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
 use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::node::port_report;
-use crate::fleet::record::{Desired, Epoch, Stage, token_hash};
+use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
     ProbeOutcome, Registration, Settings, Vitals, Wishes,
@@ -207,6 +209,10 @@ impl Reconciler {
                 Step::Publish => {}
                 Step::Tick => {
                     tick += 1;
+                    // What nodes said while the store was waited for counts before the time that went by.
+                    if let Ok(request) = self.mailbox.try_recv() {
+                        self.answer_batch(request).await;
+                    }
                     self.tick(tick).await;
                 }
             }
@@ -436,6 +442,7 @@ impl Reconciler {
             self.clock.now(),
             Event::PolicyStatus {
                 session,
+                generation: status.generation,
                 running,
                 refusal,
             },
@@ -541,116 +548,6 @@ impl Reconciler {
         self.mirror
             .carry_out(now, |fleet| Ok(fleet.plan_upkeep(now, random)))
             .await
-    }
-
-    fn publish(&mut self) {
-        (self.stale, self.urgent) = (false, false);
-        let now = self.clock.now();
-        let fleet = self.mirror.fleet();
-        tell_desires(fleet, &mut self.sessions, now.unix);
-        self.make_offers();
-        let view = Arc::new(view_of(&self.mirror, now));
-        if self.alternates.update(&view.nodes) {
-            self.tell_alternates(&view);
-        }
-        let before = self.view.send_replace(Arc::clone(&view));
-        log_changes(&before, &view);
-        log_panics(&before, &view);
-    }
-
-    fn tell_alternates(&self, view: &FleetView) {
-        for (node, channels) in &self.sessions {
-            let region = view.node(node).map_or("", |node| &node.identity.region);
-            let alternates = self.alternates.of(node, region);
-            channels.alternates.send_if_modified(|known| {
-                let changed = *known != alternates;
-                *known = alternates;
-                changed
-            });
-        }
-    }
-}
-
-/// What is published.
-fn view_of(mirror: &Mirror, now: Now) -> FleetView {
-    let mut view = mirror.fleet().view(now);
-    view.store_stale = mirror.is_stale();
-    view.leads = mirror.leads();
-    view
-}
-
-/// Tells sessions what the operator wants of their nodes, where that has changed: here, or by another controller.
-fn tell_desires(fleet: &Fleet, sessions: &mut BTreeMap<NodeId, Channels>, unix: u64) {
-    for (node, channels) in sessions {
-        let desired = fleet.desired(node);
-        if channels.desired != desired {
-            channels.desired = desired;
-            if desired.kill == Some(channels.incarnation) {
-                channels.orderer.kill();
-            }
-            channels.drain.send_replace(fleet.drain_order(node, unix));
-            tracing::info!(%node, draining = desired.draining, "the operator's word on a node");
-        }
-    }
-}
-
-fn log_changes(before: &FleetView, after: &FleetView) {
-    if before.rollout != after.rollout
-        && let Some(rollout) = &after.rollout
-    {
-        match &rollout.stage {
-            Stage::Stopped { node, reason } => {
-                tracing::error!(%node, reason, "the rollout of the policy has stopped");
-            }
-            Stage::Canary { node } => tracing::info!(%node, "a canary tries the policy"),
-            Stage::Pending | Stage::All => {
-                tracing::info!(stage = rollout.stage.name(), "rollout of the policy");
-            }
-        }
-    }
-    if let Some(restored) = &after.restored
-        && before.restored.is_none()
-    {
-        tracing::error!(
-            node = %restored.node, runs = restored.runs, store = restored.store,
-            "the store is older than what a relay runs: nothing is pushed until `turnfleet fleet confirm-restore`"
-        );
-    }
-    for secret in &*after.secrets {
-        let old = before.secrets.iter().find(|old| old.id == secret.id);
-        if old.is_none_or(|old| old.state != secret.state) {
-            let (id, scope, state) = (secret.id, &secret.scope, secret.state.name());
-            tracing::info!(id, %scope, state, "a shared secret");
-        }
-    }
-    for node in &after.nodes {
-        let old = before.node(&node.id);
-        if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
-            tracing::info!(
-                node = %node.id,
-                health = node.health.name(),
-                listed = node.listed,
-                probe = node.probe.map(|probe| probe.map_or_else(|failure| failure.name(), |()| "good")),
-                "node health",
-            );
-        }
-    }
-}
-
-fn log_panics(before: &FleetView, after: &FleetView) {
-    let only_in = |one: &FleetView, other: &FleetView| -> Vec<String> {
-        let regions = one.panics.iter().filter(|it| !other.panics.contains(it));
-        regions.cloned().collect()
-    };
-    for region in only_in(after, before) {
-        tracing::error!(
-            region,
-            "half of a region or more fell silent within 30 s: this controller may be cut off, and lists keep the silent \
-             relays behind the others for up to a minute"
-        );
-    }
-    for region in only_in(before, after) {
-        tracing::info!(region, "lists name proven relays alone again");
     }
 }
 

@@ -85,6 +85,7 @@ fn a_node_that_stays_behind_the_generation_leaves_the_lists() {
         stage.now,
         Event::PolicyStatus {
             session,
+            generation: 9,
             running: 8,
             refusal,
         },

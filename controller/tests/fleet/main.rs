@@ -10,6 +10,7 @@ mod load;
 mod names;
 mod panic;
 mod restart;
+mod rollout;
 mod secrets;
 mod sightings;
 mod simulation;

@@ -122,6 +122,7 @@ fn a_relay_that_refuses_the_policy_is_not_waited_for() {
     stage.acknowledge(0);
     let event = Event::PolicyStatus {
         session: stage.session(1),
+        generation: 8,
         running: 7,
         refusal: Some("no".into()),
     };

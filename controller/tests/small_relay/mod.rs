@@ -56,12 +56,12 @@ struct Relay {
     inbox: mpsc::Sender<(RelayedId, SocketAddr, Vec<u8>)>,
 }
 
-/// Serves on `listener` until the task is aborted.
-pub(crate) async fn serve(listener: Arc<UdpSocket>, snapshot: Snapshot) {
+/// Serves on `listener`, with its allocations in `ledger`, until the task is aborted.
+pub(crate) async fn serve(listener: Arc<UdpSocket>, ledger: Arc<Ledger>, snapshot: Snapshot) {
     let (inbox, mut arrived) = mpsc::channel(64);
     let mut relay = Relay {
         listener: Arc::clone(&listener),
-        server: server(&snapshot),
+        server: server(ledger, &snapshot),
         keys: Keys {
             realm: snapshot.realm,
             secrets: snapshot
@@ -87,7 +87,7 @@ pub(crate) async fn serve(listener: Arc<UdpSocket>, snapshot: Snapshot) {
     }
 }
 
-fn server(snapshot: &Snapshot) -> Server {
+fn server(ledger: Arc<Ledger>, snapshot: &Snapshot) -> Server {
     let ranges = snapshot.port_grants.iter().filter_map(|grant| grant.range);
     let ports: Vec<(u16, u16)> = ranges
         .map(|range| {
@@ -97,7 +97,6 @@ fn server(snapshot: &Snapshot) -> Server {
             )
         })
         .collect();
-    let ledger = Arc::new(Ledger::new([2; 32]));
     let granted = |&(first, last): &(u16, u16)| GrantedPorts {
         public: LOCAL,
         first,

@@ -1,7 +1,7 @@
 //! The members of an etcd cluster, and calls to them that outlast a member.
 //!
-//! Every member has a client of its own: one client for all balances over them, and would go on choosing a dead one. A call stays with the member
-//! that answered last; when that one fails, the next is asked.
+//! Every member has a client of its own: one client for all balances over them, and would go on choosing a dead one. A call
+//! stays with the member that answered last; when that one fails, the next is asked.
 
 use std::fmt;
 use std::future::Future;
