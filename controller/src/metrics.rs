@@ -173,6 +173,14 @@ impl Metrics {
     }
 }
 
+fn region_ports(make: &Maker) -> IntGaugeVec {
+    make.gauges(
+        "region_relayed_ports",
+        "Relayed ports of a region: granted to nodes, in use, or nobody's until their quarantine ends.",
+        &["region", "state"],
+    )
+}
+
 impl FleetGauges {
     fn new(make: &Maker) -> Self {
         Self {
@@ -204,11 +212,7 @@ impl FleetGauges {
             allocations: make.gauge("allocations", "Live allocations of all nodes."),
             ports_used: make.gauge("relayed_ports_used", "Relayed ports in use."),
             ports: make.gauge("relayed_ports", "Relayed ports granted to nodes."),
-            region_ports: make.gauges(
-                "region_relayed_ports",
-                "Relayed ports of a region: granted to nodes, in use, or nobody's until their quarantine ends.",
-                &["region", "state"],
-            ),
+            region_ports: region_ports(make),
             headroom: make.gauges(
                 "headroom",
                 "What is left below 80 % of the limit.",

@@ -185,7 +185,7 @@ impl Node {
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
         let reloads = Reloads::of(&config);
         let stop = watch::Sender::new(false);
-        let draining = Arc::clone(&serving);
+        let deadlines = Arc::clone(&serving);
         let session = Session {
             controller: config.controller,
             introduction,
@@ -207,9 +207,7 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            deadlines: tokio::spawn(async move {
-                tokio::join!(draining.enforce_drain(), draining.enforce_grants());
-            }),
+            deadlines: tokio::spawn(async move { deadlines.keep_deadlines().await }),
             stop,
         })
     }

@@ -254,8 +254,13 @@ impl Serving {
         }
     }
 
+    /// Keeps what ends by the clock, whether the session lives or not. Never returns.
+    pub(crate) async fn keep_deadlines(&self) {
+        tokio::join!(self.enforce_drain(), self.enforce_grants());
+    }
+
     /// Opens ports no longer whose grant has ended, while no controller renews it. Never returns.
-    pub(crate) async fn enforce_grants(&self) {
+    async fn enforce_grants(&self) {
         let mut look = interval(GRANTS_LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -334,7 +339,7 @@ impl Serving {
 
     /// Ends what lives when the deadline of the controller's drain has passed, whether its session lives or not. Never
     /// returns.
-    pub(crate) async fn enforce_drain(&self) {
+    async fn enforce_drain(&self) {
         let mut changes = self.drain.subscribe();
         loop {
             let due = changes.borrow_and_update().evict_at;

@@ -339,11 +339,7 @@ impl Fleet {
                     node.take_vitals(vitals);
                 }
             }
-            Event::PortsReported { session, report } => {
-                if let Some(node) = self.current(&session) {
-                    node.port_report = Some(report);
-                }
-            }
+            Event::PortsReported { session, report } => self.ports_reported(&session, report),
             Event::PolicyStatus {
                 session,
                 generation,

@@ -9,7 +9,7 @@ use turnfleet_proto::{NodeId, PortRange};
 use super::capacity::granted_ports;
 use super::health::Health;
 use super::node::Registration;
-use super::port_grants::{Changes, Sharing};
+use super::port_grants::{Changes, PortReport, Sharing};
 use super::record::{PortGrant, Record, RecordKey};
 use super::{Fleet, FleetView, Plan};
 use crate::error::FleetError;
@@ -45,6 +45,12 @@ impl Fleet {
         let changes = sharing.look_after(node, &identity.public_ips, report);
         let (puts, deletes) = records(changes);
         self.plan(puts, deletes)
+    }
+
+    pub(super) fn ports_reported(&mut self, session: &(NodeId, u64), report: PortReport) {
+        if let Some(node) = self.current(session) {
+            node.port_report = Some(report);
+        }
     }
 
     /// The connected nodes that have reported on their ports.
