@@ -22,6 +22,7 @@ mod peers;
 mod probe;
 pub mod reconcile;
 pub mod store;
+mod wall_clock;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

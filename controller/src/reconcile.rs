@@ -29,7 +29,7 @@ use crate::store::audit::AuditLog;
 pub use orders::{Order, Orders};
 pub use surroundings::{Clock, Random, Surroundings};
 pub use task::Reconciler;
-use task::{random_bytes, random_text};
+pub(crate) use task::{random_bytes, random_text};
 
 /// Speaks to the task that owns the fleet. Cheap to clone.
 #[derive(Clone, Debug)]

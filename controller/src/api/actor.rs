@@ -1,14 +1,13 @@
 //! Who asks for a change, by HTTP or gRPC, and the entry of the audit log that says so.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::rand::SystemRandom;
 
 use crate::FleetError;
 use crate::fleet::audit::AuditEntry;
-use crate::reconcile::Handle;
-use crate::store::{SealError, StoreError};
+use crate::reconcile::{Handle, random_bytes};
+use crate::wall_clock::since_epoch;
 
 /// Who asks for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +29,11 @@ impl Actor {
         target: &str,
         detail: String,
     ) -> Result<Handle, FleetError> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let at = since.map_or(0, |since| since.as_millis());
+        let at = since_epoch().as_millis();
         tracing::info!(by = self.name, from = ?self.from, action, target, detail, "a change was asked for");
         Ok(handle.asked_by(AuditEntry {
             at_milliseconds: u64::try_from(at).unwrap_or(u64::MAX),
-            id: random()?,
+            id: random_bytes(&SystemRandom::new())?,
             by: self.name.clone(),
             from: self.from,
             action: action.to_owned(),
@@ -43,15 +41,4 @@ impl Actor {
             detail,
         }))
     }
-}
-
-/// Bytes that nobody can guess.
-///
-/// # Errors
-/// When the system has none.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], FleetError> {
-    let mut bytes = [0; N];
-    let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| StoreError::from(SealError::Random))?;
-    Ok(bytes)
 }

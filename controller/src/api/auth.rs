@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -15,6 +15,7 @@ use super::status::ApiError;
 use crate::fleet::FleetView;
 use crate::fleet::record::Scope;
 use crate::metrics::Metrics;
+use crate::wall_clock::since_epoch;
 
 /// Requests a second of one API token, beyond what one controller answers on two cores: it keeps a runaway caller from
 /// the others, and is no quota.
@@ -32,11 +33,6 @@ pub(crate) struct Bearer {
     pub(crate) name: String,
     /// The tenant that it is bound to.
     pub(crate) tenant: Option<String>,
-}
-
-fn unix_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 /// Checks tokens against the fleet's, and counts requests by token.
@@ -82,7 +78,7 @@ impl Guard {
         let Some(bearer) = bearer.and_then(|token| view.bearer(token)) else {
             return refused(ApiError::unauthenticated("the API token is not known"));
         };
-        if bearer.expires_at.is_some() && bearer.has_ended(unix_now()) {
+        if bearer.expires_at.is_some() && bearer.has_ended(since_epoch().as_secs()) {
             return refused(ApiError::unauthenticated(
                 "the API token has come to its end",
             ));

@@ -4,12 +4,12 @@
 //! Everything here is read from the fleet's view: no lock, no store, no waiting.
 
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
 
 use super::status::ApiError;
 use crate::fleet::{Ask, FleetView, MAX_URIS, Names, UriKind, UriList};
+use crate::wall_clock::since_epoch;
 
 /// The shortest time that a credential is good for, in seconds; who asks for less gets this.
 pub(crate) const MIN_TTL: u64 = 300;
@@ -202,10 +202,7 @@ impl CredentialRequest {
             });
         }
         let ttl = self.ttl.unwrap_or(default_ttl);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let end = now.saturating_add(ttl);
+        let end = since_epoch().as_secs().saturating_add(ttl);
         let credential = match &self.tenant {
             Some(tenant) => mint(secret, &format!("{tenant}/{}", self.user), end),
             None => mint(secret, &self.user, end),

@@ -1,23 +1,21 @@
 //! `GET` and `POST /v1/tokens`, `DELETE /v1/tokens/{name}`: who may use this API. A token is shown once, when it is made, and
 //! kept as its SHA-256.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
+use ring::rand::SystemRandom;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::actor::{Actor, random};
+use super::actor::Actor;
 use super::app::answer_json;
 use super::route::Call;
 use super::status::{ApiError, excerpt};
 use super::values::{Field, Kind, Values};
 use crate::fleet::FleetView;
 use crate::fleet::record::{ApiToken, token_hash};
-use crate::reconcile::Handle;
+use crate::reconcile::{Handle, random_text};
+use crate::wall_clock::since_epoch;
 
 /// The longest life of a token that has an end: ten years.
 const MAX_SECONDS: u64 = 10 * 366 * 86_400;
@@ -86,8 +84,7 @@ pub(super) async fn make(
     asked: &Values,
 ) -> Result<(String, ApiToken), ApiError> {
     let names = asked.some("scopes");
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = since.map_or(0, |since| since.as_secs());
+    let now = since_epoch().as_secs();
     let record = ApiToken {
         name: asked.text("name").unwrap_or_default().to_owned(),
         scopes: names.iter().flat_map(|name| name.parse()).collect(),
@@ -102,7 +99,7 @@ pub(super) async fn make(
     if let Some(end) = record.expires_at {
         detail += &format!(", until {end}");
     }
-    let token = URL_SAFE_NO_PAD.encode(random::<32>()?);
+    let token = random_text(&SystemRandom::new())?;
     let handle = actor.changing(handle, "create token", &record.name, detail)?;
     handle
         .add_api_token(token_hash(&token), record.clone())

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use turnfleet_turn::{AddressFamily, Transport as CoreTransport};
 use super::link::Place;
 use super::trial::{Kind, Step, Trial, TrialError};
 use crate::fleet::{FleetView, Listener, NodeView, ProbeFailure, Transport};
+use crate::wall_clock::since_epoch;
 
 /// The probe's credentials name no user, and so no quota that others could use up.
 const NOBODY: &str = "";
@@ -88,9 +89,7 @@ impl Examination {
             .filter_map(|listener| place(listener, node.identity.hostname.as_deref()))
             .collect();
         places.sort_by_key(|place| place.transport);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let now = since_epoch().as_secs();
         let has_v4 = node.identity.public_ips.iter().any(IpAddr::is_ipv4);
         Self {
             places,

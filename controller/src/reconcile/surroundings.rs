@@ -1,11 +1,12 @@
 //! What the reconciler takes from the world beside its store: the clocks, and chance. A simulation brings its own.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant as TokioInstant;
 use turnfleet_turn::{Instant, Now};
+
+use crate::wall_clock::since_epoch;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
@@ -54,10 +55,9 @@ struct SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Now {
         let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         Now {
             instant: Instant(nanos),
-            unix: unix.map_or(0, |since| since.as_secs()),
+            unix: since_epoch().as_secs(),
         }
     }
 }

@@ -552,7 +552,7 @@ impl Reconciler {
 }
 
 /// Random bytes: 32 of them are 256 bits.
-pub(super) fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
+pub(crate) fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], FleetError> {
     let mut bytes = [0; N];
     let filled = random.fill(&mut bytes);
     filled.ok_or_else(|| StoreError::from(SealError::Random))?;
@@ -560,6 +560,6 @@ pub(super) fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N
 }
 
 /// 256 random bits in base64url.
-pub(super) fn random_text(random: &dyn Random) -> Result<String, FleetError> {
+pub(crate) fn random_text(random: &dyn Random) -> Result<String, FleetError> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
 }

@@ -60,8 +60,8 @@ const ENDED_AT_ONCE: usize = 1024;
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
-/// `set_alternates`, `close_some` and `close_revoked` carry the operator's will. `poll_*` ask what is to be done, and are called after any of
-/// the others.
+/// `set_alternates`, `close_some` and `close_revoked` carry the operator's will. `poll_*` ask what is to be done, and are
+/// called after any of the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
