@@ -433,7 +433,9 @@ impl Fleet {
                 }
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::Secret(secret) => {
+                self.change_secrets(|secrets| secrets.insert(now.instant, secret));
+            }
             Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
@@ -460,7 +462,7 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::Secret(_, id) => self.change_secrets(|secrets| secrets.remove(*id)),
             RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),

@@ -35,6 +35,8 @@ pub(super) struct NodeState {
     pub(super) word: Option<(u64, Word)>,
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
+    /// What this run of the process runs at least, as a probe has shown.
+    pub(super) shown_generation: u64,
     pub(super) refusal: Option<Box<str>>,
     /// The generation of the snapshot that it spoke of last.
     pub(super) spoke_of: u64,
@@ -74,6 +76,7 @@ impl NodeState {
             word: None,
             elsewhere: Elsewhere::default(),
             applied_generation: 0,
+            shown_generation: 0,
             refusal: None,
             spoke_of: 0,
             opened_at: Instant::default(),
@@ -138,6 +141,7 @@ impl NodeState {
     pub(super) fn begin(&mut self, now: Now, incarnation: Option<Incarnation>, same: bool) {
         self.liveness.opened(now.instant, same);
         if !same {
+            self.shown_generation = 0;
             self.load = Load::default();
             self.rates = RateMeter::default();
             self.saturation = SaturationMeter::default();
@@ -217,8 +221,14 @@ impl NodeState {
         self.certificate = vitals.certificate;
     }
 
+    /// The generation that it runs at least, by its own word or by what a probe has shown.
+    pub(super) fn known_generation(&self) -> u64 {
+        self.applied_generation.max(self.shown_generation)
+    }
+
     /// A probe ended, which amounts to `word`.
     pub(super) fn probed(&mut self, now: Instant, outcome: ProbeOutcome, word: Word) {
+        self.shown_generation = self.shown_generation.max(outcome.shown_generation);
         self.liveness
             .probed(now, outcome.vantage, outcome.round, word);
         if word == Word::Good && self.suspect {
@@ -303,6 +313,7 @@ impl NodeState {
             listed: false,
             suspect: self.suspect && !self.drains(),
             up_to_date: false,
+            secret_unproven: false,
             grants: Arc::clone(&self.grants),
             applied_generation: self.applied_generation,
             refusal: self.refusal.clone(),

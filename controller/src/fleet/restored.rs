@@ -94,7 +94,7 @@ impl Fleet {
         if self.epoch != epoch {
             self.restored = None;
             for node in self.nodes.values_mut() {
-                node.came_with = 0;
+                (node.came_with, node.shown_generation) = (0, 0);
             }
         }
         self.epoch = epoch;

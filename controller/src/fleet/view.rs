@@ -127,6 +127,8 @@ pub struct NodeView {
     pub suspect: bool,
     /// Whether it runs the policy that lists want.
     pub up_to_date: bool,
+    /// Whether nothing tells that it accepts the latest secret: its probe shall show it.
+    pub secret_unproven: bool,
     /// The ports that it holds.
     pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.

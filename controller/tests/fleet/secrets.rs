@@ -76,7 +76,7 @@ impl Stage {
     }
 
     fn minted(&self) -> SharedSecret {
-        self.fleet.minting_secret().unwrap().clone()
+        self.view().minting_secret().clone()
     }
 }
 
@@ -423,11 +423,10 @@ impl World {
                 self.stage.comes_back(node, (*identity).clone(), runs);
             }
             Step::Probe(node, good) => {
-                // A probe is good with today's secret only.
+                // A probe is good with the latest secret only.
                 let view = self.stage.view();
-                let node_view = view.node(&id(node)).unwrap();
-                let today = view.minting_secret_for([&**node_view]).as_bytes();
-                let good = good && self.accepts(node, today);
+                let (latest, _) = view.trial_secret(view.node(&id(node)).unwrap());
+                let good = good && self.accepts(node, latest.as_bytes());
                 self.stage.probe(node, good);
             }
             Step::Mint(user) => self.mint(user),
