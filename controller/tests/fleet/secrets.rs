@@ -8,7 +8,7 @@ use turnfleet_controller::fleet::record::{
     NonceKey, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
-    Ask, Ended, Event, Load, Pin, Plan, Registration, Revocation, Running,
+    Ask, Ended, Event, FleetView, Load, NodeView, Pin, Plan, Registration, Revocation, Running,
 };
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::Snapshot;
@@ -446,6 +446,9 @@ impl World {
             ..Ask::default()
         };
         let (uris, secret) = view.offer(&ask);
+        if !self.can_name_a_good_one() {
+            return;
+        }
         let until = self.stage.now.unix + 86_400;
         for uri in uris.iter() {
             let number = host(uri).rsplit('.').next().unwrap().parse().unwrap();
@@ -454,25 +457,32 @@ impl World {
         }
     }
 
+    /// Whether some relay that serves accepts what is minted: a list is never empty while a relay serves, and otherwise there
+    /// is nothing better to name.
+    fn can_name_a_good_one(&self) -> bool {
+        let view = self.stage.view();
+        let nodes = (0..4).map(|number| (number, view.node(&id(number)).unwrap()));
+        let mut serving =
+            nodes.filter(|(_, it)| matches!(it.health.name(), "healthy" | "unmanaged"));
+        serving.any(|(number, node)| self.takes(number, &view, node))
+    }
+
+    /// Whether a relay accepts all that is minted for it.
+    fn takes(&self, number: u8, view: &FleetView, node: &NodeView) -> bool {
+        let fleet = view.minting_secret().as_bytes();
+        let today = view.minting_secret_for([node]).as_bytes();
+        self.accepts(number, fleet) && self.accepts(number, today)
+    }
+
     /// Every relay that lists name accepts what is minted for it, and what was.
     fn check(&self) -> Result<(), TestCaseError> {
         let view = self.stage.view();
-        let today = |number: u8| {
-            let node = view.node(&id(number)).unwrap();
-            view.minting_secret_for([&**node]).as_bytes().to_vec()
-        };
-        let fleet = view.minting_secret().as_bytes();
-        let good = |number: u8| self.accepts(number, fleet) && self.accepts(number, &today(number));
-        let serves = |number: u8| {
-            let node = view.node(&id(number)).unwrap();
-            matches!(node.health.name(), "healthy" | "unmanaged")
-        };
-        // A list is never empty while a relay serves, and then there is nothing better to name.
-        if !(0..4).any(|number| serves(number) && good(number)) {
+        if !self.can_name_a_good_one() {
             return Ok(());
         }
         for number in (0..4).filter(|number| view.node(&id(*number)).unwrap().listed) {
-            prop_assert!(good(number), "relay {number} is listed");
+            let node = view.node(&id(number)).unwrap();
+            prop_assert!(self.takes(number, &view, node), "relay {number} is listed");
             for (secret, relay, _) in &self.minted {
                 prop_assert!(
                     *relay != number || self.accepts(number, secret),

@@ -61,8 +61,9 @@ impl Secrets {
         Minted(scopes.filter_map(|it| self.minting(it)).collect())
     }
 
-    /// The generations that were active before, the latest first, while what is made with them lasts as long as anything.
-    fn former(&self, scope: &SecretScope, unix: u64) -> Vec<&SecretGeneration> {
+    /// What else may be minted with, the best first: other pinned ones where none is active, and those that were active before
+    /// while what is made with them lasts as long as anything.
+    fn stand_ins(&self, scope: &SecretScope, unix: u64) -> Vec<&SecretGeneration> {
         let until = |it: &SecretGeneration| match it.state {
             SecretState::Retiring { accept_until } => Some(accept_until),
             SecretState::Staged
@@ -76,7 +77,14 @@ impl Secrets {
         };
         let mut former: Vec<_> = self.by_id.values().filter(lasts).collect();
         former.sort_by_key(|it| Reverse((until(it), it.id)));
-        former
+        let only_pinned =
+            *scope == SecretScope::Fleet && self.in_state(scope, SecretState::Active).is_none();
+        let pinned = self
+            .by_id
+            .values()
+            .rev()
+            .filter(|it| only_pinned && it.scope == *scope && it.state == SecretState::Pinned);
+        pinned.chain(former).collect()
     }
 }
 
@@ -89,15 +97,15 @@ impl Fleet {
 
     fn minted_for(&self, now: Now, scope: &SecretScope) -> Option<&SecretGeneration> {
         let latest = self.secrets.minting(scope)?;
-        let former = self.secrets.former(scope, now.unix);
-        if former.is_empty() {
+        let stand_ins = self.secrets.stand_ins(scope, now.unix);
+        if stand_ins.is_empty() {
             return Some(latest);
         }
         let serving = self.nodes_of(scope).filter(|node| node.serves());
         let known = serving.map(NodeState::known_generation).max();
         let is_known = |it: &&SecretGeneration| known >= Some(it.since_generation);
-        let mut newest_first = std::iter::once(latest).chain(former);
-        newest_first.find(is_known).or(Some(latest))
+        let mut best_first = std::iter::once(latest).chain(stand_ins);
+        best_first.find(is_known).or(Some(latest))
     }
 
     /// What a view mints with.
