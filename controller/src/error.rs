@@ -113,7 +113,7 @@ pub enum FleetError {
     },
     /// The store is older than what a relay runs.
     #[error(
-        "the store is at generation {}, and node {} runs {} of the same epoch: the store was restored from an older backup. \
+        "the store is at generation {}, and node {} runs {}: the store was restored from an older backup. \
          Nothing is pushed or given out until an operator confirms with `turnfleet fleet confirm-restore`",
         .0.store, .0.node, .0.runs
     )]

@@ -1,6 +1,6 @@
 //! What a relay may do with ports that it was granted, and when others may have them: the rule that both sides keep.
 //!
-//! A grant carries a fence, the revision of the store that wrote it, so that an outdated one is known for what it is. On an
+//! A grant carries a fence, the generation of the fleet that wrote it, so that an outdated one is known for what it is. On an
 //! address that several relays share it ends: the relay stops [`MARGIN_SECONDS`] before, and nobody else begins earlier than
 //! [`MARGIN_SECONDS`] after, so that clocks may differ by that much each way.
 

@@ -257,6 +257,14 @@ impl ApiError {
         Self::new(status, "unavailable", "controller", what, expected).retry_after(1)
     }
 
+    /// 503 while the controller starts.
+    pub(crate) fn starting() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let what = "the controller is starting, and waits until its store answers; its log says why it does not";
+        let expected = "an etcd that answers (store.etcd), and another try";
+        Self::new(status, "starting", "controller", what, expected).retry_after(1)
+    }
+
     /// 405; the `Allow` header is the router's.
     pub(crate) fn wrong_method(path: &str) -> Self {
         Self::new(

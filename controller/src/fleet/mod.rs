@@ -53,8 +53,8 @@ use turnfleet_turn::{Instant, Now};
 use crate::config::{PortPlan, ProbeMode};
 use listing::LAG;
 use record::{
-    ApiToken, ControllerRecord, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey,
-    Rollout, Setting, StaticUser, TokenHash,
+    ApiToken, ControllerRecord, Desired, Epoch, JoinToken, Lineage, NodeRecord, Policy, Record,
+    RecordKey, Rollout, Setting, StaticUser, TokenHash,
 };
 use registry::NodeState;
 
@@ -193,7 +193,8 @@ pub struct Fleet {
     settings: Settings,
     /// The revision that wrote each record.
     revisions: BTreeMap<RecordKey, u64>,
-    epoch: Epoch,
+    /// Which store it comes from.
+    lineage: Lineage,
     leader: Option<NodeId>,
     controllers: BTreeMap<NodeId, ControllerRecord>,
     generation: u64,
@@ -225,7 +226,7 @@ impl Fleet {
         Self {
             settings,
             revisions: BTreeMap::new(),
-            epoch: Epoch::default(),
+            lineage: Lineage::default(),
             leader: None,
             controllers: BTreeMap::new(),
             generation: 0,
@@ -255,7 +256,7 @@ impl Fleet {
     /// generation: nothing may be pushed, and an operator is called) from one that is to be followed (another epoch).
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.lineage.epoch
     }
 
     /// The controller that leads; `None` for none, or where there is only one.
@@ -321,10 +322,11 @@ impl Fleet {
                 number,
                 registration,
             } => {
-                let reported = self.reported(&registration.running);
+                let (came_with, backup) = self.reported(&registration.running);
                 if let Some(node) = self.nodes.get_mut(&registration.id) {
                     node.opened(now, number, *registration);
-                    node.came_with = reported;
+                    node.came_with = came_with;
+                    node.knows_more_than = backup;
                 }
             }
             Event::Heartbeat {
@@ -408,7 +410,7 @@ impl Fleet {
 
     fn stored(&mut self, now: Now, record: Record) {
         match record {
-            Record::Epoch(epoch) => self.enter(epoch),
+            Record::Epoch(lineage) => self.enter(lineage),
             Record::Leader(id) => self.leader = Some(id),
             Record::Controller(record) => {
                 self.controllers.insert(record.id.clone(), record);

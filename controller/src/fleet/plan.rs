@@ -11,7 +11,6 @@ use turnfleet_turn::Now;
 use super::Fleet;
 use super::audit::AuditEntry;
 use super::node::Registration;
-use super::ports::records;
 use super::record::{Desired, Membership, NodeRecord, Record, RecordKey, TokenHash, token_hash};
 use crate::error::FleetError;
 
@@ -144,7 +143,7 @@ impl Fleet {
         let same_process = node.incarnation == Some(registration.incarnation);
         let may_move = !same_process && registration.allocations == 0;
         let (changes, is_complete) = self.registered_ports(registration, may_move, unix)?;
-        let (mut puts, deletes) = records(changes);
+        let (mut puts, deletes) = self.records(changes);
         // What it runs is of another region, whatever its generation.
         let moved = record.identity.as_ref().is_some_and(|known| {
             self.secrets

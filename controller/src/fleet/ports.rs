@@ -43,7 +43,7 @@ impl Fleet {
         let is_away = |node: &NodeId| self.is_away(node);
         let sharing = self.sharing(unix, &is_away);
         let changes = sharing.look_after(node, &identity.public_ips, report);
-        let (puts, deletes) = records(changes);
+        let (puts, deletes) = self.records(changes);
         self.plan(puts, deletes)
     }
 
@@ -86,7 +86,7 @@ impl Fleet {
         }
         let is_away = |_: &NodeId| false;
         let changes = self.sharing(unix, &is_away).release(public_ip, range);
-        let (puts, deletes) = records(changes.ok_or(unknown)?);
+        let (puts, deletes) = self.records(changes.ok_or(unknown)?);
         Ok(self.plan(puts, deletes))
     }
 
@@ -124,13 +124,22 @@ impl Fleet {
         unix: u64,
     ) -> (Vec<Record>, Vec<RecordKey>) {
         let is_away = |_: &NodeId| false;
-        records(self.sharing(unix, &is_away).forget(node))
+        self.records(self.sharing(unix, &is_away).forget(node))
     }
 
     /// The puts and deletes of quarantines that are over.
     pub(super) fn ended_quarantines(&self, unix: u64) -> (Vec<Record>, Vec<RecordKey>) {
         let is_away = |_: &NodeId| false;
-        records(self.sharing(unix, &is_away).ended_quarantines())
+        self.records(self.sharing(unix, &is_away).ended_quarantines())
+    }
+
+    /// What has to be written for `changes`.
+    pub(super) fn records(&self, changes: Changes) -> (Vec<Record>, Vec<RecordKey>) {
+        let fence = self.generation + 1;
+        let grants = changes.grants.into_iter();
+        let puts = grants.map(|grant| Record::Grant(PortGrant { fence, ..grant }));
+        let deletes = changes.releases.iter().map(PortGrant::key);
+        (puts.collect(), deletes.collect())
     }
 
     fn sharing<'a>(&'a self, unix: u64, is_away: &'a dyn Fn(&NodeId) -> bool) -> Sharing<'a> {
@@ -199,11 +208,4 @@ impl FleetView {
         }
         regions
     }
-}
-
-/// What has to be written for `changes`.
-pub(super) fn records(changes: Changes) -> (Vec<Record>, Vec<RecordKey>) {
-    let puts = changes.grants.into_iter().map(Record::Grant).collect();
-    let deletes = changes.releases.iter().map(PortGrant::key).collect();
-    (puts, deletes)
 }

@@ -15,11 +15,28 @@ pub type TokenHash = [u8; 32];
 /// Which store it is: random bytes, made with the store.
 pub type Epoch = [u8; 16];
 
+/// Which store it is, and what it was restored from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The store.
+    pub epoch: Epoch,
+    /// The epochs of which it was restored, each with the last generation that the backup knows; none once an operator has
+    /// confirmed that relays which know more shall follow it.
+    pub former: Vec<(Epoch, u64)>,
+}
+
+impl From<Epoch> for Lineage {
+    fn from(epoch: Epoch) -> Self {
+        let former = Vec::new();
+        Self { epoch, former }
+    }
+}
+
 /// One value of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// Which store this is. Generations of one epoch only rise; between two epochs they mean nothing.
-    Epoch(Epoch),
+    Epoch(Lineage),
     /// The controller that leads. Written by the election, and not by plans.
     Leader(NodeId),
     /// A controller, as long as it lives. Written by the election, and not by plans.
@@ -290,6 +307,8 @@ pub struct PortGrant {
     pub unconfirmed: Option<u64>,
     /// Unix seconds until which the ports are nobody's but for the same node; `None` while it holds them.
     pub quarantined_until: Option<u64>,
+    /// The generation that wrote it.
+    pub fence: u64,
 }
 
 /// The upper ports of a grant, given back once none of them is in use.
@@ -313,6 +332,7 @@ impl PortGrant {
             not_after: None,
             unconfirmed: None,
             quarantined_until: None,
+            fence: 0,
         }
     }
 

@@ -44,6 +44,8 @@ pub(super) struct NodeState {
     pub(super) opened_at: Instant,
     /// The generation of the store's own epoch that it ran when its session opened.
     pub(super) came_with: u64,
+    /// The generation of the backup that the store was restored from, where the node ran a later one of that epoch.
+    pub(super) knows_more_than: Option<u64>,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
     /// What the open session last said of ports.
@@ -81,6 +83,7 @@ impl NodeState {
             spoke_of: 0,
             opened_at: Instant::default(),
             came_with: 0,
+            knows_more_than: None,
             identity: Arc::default(),
             incarnation: None,
             port_report: None,

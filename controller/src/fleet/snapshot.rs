@@ -45,7 +45,7 @@ impl Fleet {
         let identity = node.identity()?;
         let own = |grant: &&PortGrant| identity.public_ips.contains(&grant.public_ip);
         let own = node.grants.iter().filter(own);
-        Some(own.filter_map(|grant| self.open_grant(grant)).collect())
+        Some(own.filter_map(open_grant).collect())
     }
 
     /// Everything but the ports of one node; `None` before the first start is through.
@@ -55,7 +55,7 @@ impl Fleet {
             false => self.policy.as_ref(),
         }?;
         Some(wire::Snapshot {
-            epoch: self.epoch.to_vec(),
+            epoch: self.lineage.epoch.to_vec(),
             generation: self.generation,
             realm: policy.realm.clone(),
             secrets: self.secrets.wire(&variant.region),
@@ -117,16 +117,15 @@ impl Fleet {
             deadline_seconds: desired.drain_deadline.map_or(0, left),
         }
     }
+}
 
-    /// What a node may open of `grant`, and on which terms.
-    fn open_grant(&self, grant: &PortGrant) -> Option<wire::PortGrant> {
-        let fence = self.revisions.get(&grant.key()).copied();
-        Some(wire::PortGrant {
-            fence: fence.unwrap_or(0),
-            not_after: grant.not_after.unwrap_or(0),
-            ..wire_grant(grant.public_ip, grant.open_range()?)
-        })
-    }
+/// What a node may open of `grant`, and on which terms.
+fn open_grant(grant: &PortGrant) -> Option<wire::PortGrant> {
+    Some(wire::PortGrant {
+        fence: grant.fence,
+        not_after: grant.not_after.unwrap_or(0),
+        ..wire_grant(grant.public_ip, grant.open_range()?)
+    })
 }
 
 fn wire_grant(public_ip: IpAddr, range: PortRange) -> wire::PortGrant {

@@ -9,8 +9,9 @@ mod rollout;
 use super::keys;
 use super::{Entry, Sealer, StoreError};
 use crate::fleet::record::{
-    ApiToken, Cession, ControllerRecord, Desired, JoinToken, Membership, NodeRecord, NonceKey,
-    Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState, StaticUser,
+    ApiToken, Cession, ControllerRecord, Desired, JoinToken, Lineage, Membership, NodeRecord,
+    NonceKey, Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState,
+    StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
@@ -23,10 +24,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
     let bytes = match record {
         Record::Leader(controller) => encode_leader(controller).1,
         Record::Controller(controller) => encode_controller(controller).1,
-        Record::Epoch(epoch) => wire::EpochRecord {
-            epoch: epoch.to_vec(),
-        }
-        .encode_to_vec(),
+        Record::Epoch(lineage) => encode_lineage(lineage).encode_to_vec(),
         Record::Generation(generation) => wire::GenerationRecord {
             generation: *generation,
         }
@@ -97,6 +95,7 @@ fn encode_grant(grant: &PortGrant) -> wire::PortGrantRecord {
         not_after: grant.not_after.unwrap_or(0),
         unconfirmed_generation: grant.unconfirmed.unwrap_or(0),
         quarantined_until: grant.quarantined_until.unwrap_or(0),
+        fence: grant.fence,
     }
 }
 
@@ -116,10 +115,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             Record::Leader(reader.check(id, "not the name of a controller")?)
         }
         RecordKey::Controller(id) => Record::Controller(reader.controller(id)?),
-        RecordKey::Epoch => {
-            let epoch = reader.plain::<wire::EpochRecord>()?.epoch;
-            Record::Epoch(reader.check(epoch.try_into(), "an epoch has 16 bytes")?)
-        }
+        RecordKey::Epoch => Record::Epoch(reader.lineage()?),
         RecordKey::Generation => {
             Record::Generation(reader.plain::<wire::GenerationRecord>()?.generation)
         }
@@ -202,6 +198,19 @@ pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
 fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
     let plaintext = zeroize::Zeroizing::new(message.encode_to_vec());
     Ok(sealer.seal(path, &plaintext)?)
+}
+
+fn encode_lineage(lineage: &Lineage) -> wire::EpochRecord {
+    let former = lineage.former.iter();
+    wire::EpochRecord {
+        epoch: lineage.epoch.to_vec(),
+        former: former
+            .map(|(epoch, generation)| wire::FormerEpoch {
+                epoch: epoch.to_vec(),
+                generation: *generation,
+            })
+            .collect(),
+    }
 }
 
 fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
@@ -336,6 +345,18 @@ impl Reader<'_> {
             M::decode(plaintext.as_slice()),
             "not the message that belongs here",
         )
+    }
+
+    fn lineage(&self) -> Result<Lineage, StoreError> {
+        let message: wire::EpochRecord = self.plain()?;
+        let epoch = |bytes: Vec<u8>| self.check(bytes.try_into(), "an epoch has 16 bytes");
+        let former = message.former.into_iter();
+        Ok(Lineage {
+            epoch: epoch(message.epoch)?,
+            former: former
+                .map(|former| Ok((epoch(former.epoch)?, former.generation)))
+                .collect::<Result<_, StoreError>>()?,
+        })
     }
 
     fn controller(&self, id: NodeId) -> Result<ControllerRecord, StoreError> {
@@ -478,6 +499,7 @@ impl Reader<'_> {
             not_after: told(message.not_after),
             unconfirmed: told(message.unconfirmed_generation),
             quarantined_until: told(message.quarantined_until),
+            fence: message.fence,
         })
     }
 

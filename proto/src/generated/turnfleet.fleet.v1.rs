@@ -532,7 +532,7 @@ pub struct PortGrant {
     pub public_ip: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub range: ::core::option::Option<PortRange>,
-    /// The revision of the store that wrote the grant. A node refuses a snapshot in which ports that it has come with a lower
+    /// The generation that wrote the grant. A node refuses a snapshot of its epoch in which ports that it has come with a lower
     /// one. Zero says nothing.
     #[prost(uint64, tag = "3")]
     pub fence: u64,
