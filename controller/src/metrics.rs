@@ -1,6 +1,6 @@
 //! What the controller counts, as `turnfleet_controller_*` in Prometheus text.
 //!
-//! Labels come from closed enums only: never an address, a user, a node or a token. What can be read off the fleet's view is
+//! Labels come from closed enums, or name a region: never an address, a user, a node or a token. What can be read off the fleet's view is
 //! read off it when somebody asks, and not kept twice.
 
 use std::cell::RefCell;
@@ -73,6 +73,7 @@ struct FleetGauges {
     allocations: IntGauge,
     ports_used: IntGauge,
     ports: IntGauge,
+    region_ports: IntGaugeVec,
     headroom: IntGaugeVec,
     headroom_n1: IntGaugeVec,
     seconds_to_full: IntGaugeVec,
@@ -172,6 +173,14 @@ impl Metrics {
     }
 }
 
+fn region_ports(make: &Maker) -> IntGaugeVec {
+    make.gauges(
+        "region_relayed_ports",
+        "Relayed ports of a region: granted to nodes, in use, or nobody's until their quarantine ends.",
+        &["region", "state"],
+    )
+}
+
 impl FleetGauges {
     fn new(make: &Maker) -> Self {
         Self {
@@ -203,6 +212,7 @@ impl FleetGauges {
             allocations: make.gauge("allocations", "Live allocations of all nodes."),
             ports_used: make.gauge("relayed_ports_used", "Relayed ports in use."),
             ports: make.gauge("relayed_ports", "Relayed ports granted to nodes."),
+            region_ports: region_ports(make),
             headroom: make.gauges(
                 "headroom",
                 "What is left below 80 % of the limit.",
@@ -275,6 +285,18 @@ impl FleetGauges {
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));
         self.ports.set(signed(total.ports.limit));
+        self.region_ports.reset();
+        for (region, ports) in view.ports_by_region() {
+            let states = [
+                ("granted", ports.granted),
+                ("used", ports.used),
+                ("quarantined", ports.quarantined),
+            ];
+            for (state, count) in states {
+                let gauge = self.region_ports.with_label_values(&[region, state]);
+                gauge.set(signed(count));
+            }
+        }
         self.set_capacity(&total);
         self.set_trust(view, count);
     }
