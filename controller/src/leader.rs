@@ -90,6 +90,7 @@ pub async fn stand(
     };
     loop {
         let served = tokio::select! {
+            biased;
             served = candidate.serve() => served,
             _ = stop.wait_for(|stop| *stop) => break,
         };
@@ -98,6 +99,7 @@ pub async fn stand(
             tracing::warn!(%error, "this controller cannot keep its lease");
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(RETRY) => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
@@ -131,6 +133,7 @@ impl Candidate {
         let mut next_keep = Instant::now() + KEEP;
         loop {
             tokio::select! {
+                biased;
                 change = changes.next() => {
                     drop(change);
                     self.step_down();
@@ -162,14 +165,17 @@ impl Candidate {
         lease: LeaseId,
         ends: Instant,
     ) -> Result<Box<dyn Watch>, StoreError> {
-        let leader = codec::encode_leader(&self.me.id);
+        let (key, own) = codec::encode_leader(&self.me.id);
+        let leader = (key, own.clone());
         let (since, standing) = match self.write(leader, lease, Some(0)).await? {
             Outcome::Committed { revision } => {
                 self.won = Some(revision);
                 (revision, Some(revision))
             }
             Outcome::Conflict { revision, seen } => {
-                let mut entries = seen.into_iter().filter_map(|(_, entry)| entry);
+                // In a store that was set back another one may have won by the same revision.
+                let entries = seen.into_iter().filter_map(|(_, entry)| entry);
+                let mut entries = entries.filter(|entry| entry.value == own);
                 (revision, entries.next().map(|entry| entry.mod_revision))
             }
         };

@@ -43,7 +43,7 @@ impl Fleet {
             let wanted = match (strict, known) {
                 (true, _) => self.is_wanted(node, &minted, now.instant),
                 (false, true) => knowing(node),
-                (false, false) => node.serves(),
+                (false, false) => node.serves() && node.is_met(),
             };
             let mut view = node.view(id, now.instant);
             view.up_to_date = up_to_date;

@@ -326,6 +326,7 @@ impl Fleet {
                 if let Some(node) = self.nodes.get_mut(&registration.id) {
                     node.opened(now, number, *registration);
                     node.came_with = came_with;
+                    node.is_of_epoch = came_with == node.applied_generation;
                     node.knows_more_than = backup;
                 }
             }
@@ -349,9 +350,7 @@ impl Fleet {
                 refusal,
             } => {
                 if let Some(node) = self.current(&session) {
-                    node.refusal = refusal;
-                    node.spoke_of = generation;
-                    node.runs(running);
+                    node.spoke(generation, running, refusal);
                 }
             }
             Event::SecretsUsed { uses } => {

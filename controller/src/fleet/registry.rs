@@ -42,8 +42,10 @@ pub(super) struct NodeState {
     pub(super) spoke_of: u64,
     /// When its session opened.
     pub(super) opened_at: Instant,
-    /// The generation of the store's own epoch that it ran when its session opened.
+    /// The latest generation of the store's own epoch that it is known to have run.
     pub(super) came_with: u64,
+    /// Whether what it says that it runs is of the store's own epoch.
+    pub(super) is_of_epoch: bool,
     /// The generation of the backup that the store was restored from, where the node ran a later one of that epoch.
     pub(super) knows_more_than: Option<u64>,
     identity: Arc<Identity>,
@@ -83,6 +85,7 @@ impl NodeState {
             spoke_of: 0,
             opened_at: Instant::default(),
             came_with: 0,
+            is_of_epoch: false,
             knows_more_than: None,
             identity: Arc::default(),
             incarnation: None,
@@ -166,6 +169,7 @@ impl NodeState {
     ) {
         self.own = OwnSession::Open { heard: now.instant };
         self.reported(now, applied_generation, load, draining);
+        self.remember();
     }
 
     /// The node reported, here or elsewhere.
@@ -201,11 +205,29 @@ impl NodeState {
         }
     }
 
+    /// The node spoke of the snapshot of `generation` to this controller.
+    pub(super) fn spoke(&mut self, generation: u64, running: u64, refusal: Option<Box<str>>) {
+        self.is_of_epoch |= refusal.is_none();
+        self.refusal = refusal;
+        self.spoke_of = generation;
+        self.runs(running);
+        self.remember();
+    }
+
+    /// Remembers what it runs: a store that goes back under a live session is found out by it.
+    fn remember(&mut self) {
+        if self.is_of_epoch {
+            self.came_with = self.came_with.max(self.applied_generation);
+        }
+    }
+
     /// The session with this controller ended. A node that another one hears has gone there.
     pub(super) fn ended(&mut self, now: Now, ended: Ended) {
         self.session = None;
         self.port_report = None;
         self.own = OwnSession::Ended(ended);
+        // Nobody tells any more how they stand.
+        (self.skew, self.certificate) = (SkewMeter::default(), None);
         if !self.elsewhere.hears(now.instant) {
             self.lost(now, ended);
         }
@@ -235,6 +257,11 @@ impl NodeState {
     /// The generation that it runs at least, by its own word or by what a probe has shown.
     pub(super) fn known_generation(&self) -> u64 {
         self.applied_generation.max(self.shown_generation)
+    }
+
+    /// Whether there is more to speak for it than another controller's probe, which may have shown it another secret.
+    pub(super) fn is_met(&self) -> bool {
+        self.known_generation() > 0 || matches!(self.probe, Some(Ok(())))
     }
 
     /// A probe ended, which amounts to `word`.

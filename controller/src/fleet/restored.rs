@@ -107,7 +107,7 @@ impl Fleet {
             self.restored = None;
             for node in self.nodes.values_mut() {
                 (node.came_with, node.shown_generation) = (0, 0);
-                node.knows_more_than = None;
+                (node.knows_more_than, node.is_of_epoch) = (None, false);
             }
         }
         self.lineage = lineage;

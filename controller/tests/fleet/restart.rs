@@ -3,7 +3,7 @@
 use turnfleet_controller::fleet::record::{
     Membership, NodeRecord, Record, SecretGeneration, SecretScope, SecretState,
 };
-use turnfleet_controller::fleet::{Health, Probing};
+use turnfleet_controller::fleet::{Health, Load, Probing};
 use turnfleet_proto::credentials::SharedSecret;
 
 use crate::stage::{Stage, id, identity, outcome};
@@ -110,7 +110,7 @@ fn a_probe_with_the_secret_before_does_not_keep_a_silent_node_in_lists() {
     let before = standing(&stage).2;
     rotate(&mut stage);
     assert_ne!(standing(&stage).2, before, "it is probed at once");
-    stage.heartbeat(1, 9, turnfleet_controller::fleet::Load::default());
+    stage.heartbeat(1, 9, Load::default());
     assert_eq!(minted(&stage), "secret 2");
     assert_standing(&stage, Health::Unmanaged, false);
     stage.probe(0, true);
@@ -150,4 +150,27 @@ fn of_several_former_secrets_the_latest_that_a_relay_is_known_to_accept_is_minte
     stage.store(secret(3, SecretState::Active, 10));
     assert_eq!(minted(&stage), "secret 1");
     assert_standing(&stage, Health::Unmanaged, true);
+}
+
+#[test]
+fn while_nothing_is_known_of_any_relay_the_oldest_lasting_secret_is_minted_with() {
+    let mut stage = restarted();
+    rotate(&mut stage);
+    let Probing::Yes { round } = standing(&stage).2 else {
+        panic!("it is not probed");
+    };
+    stage.report(0, outcome(round));
+    assert_eq!(minted(&stage), "secret 1");
+    assert_standing(&stage, Health::Unmanaged, true);
+}
+
+#[test]
+fn a_store_that_goes_back_under_a_live_session_is_found_out_by_the_node() {
+    let mut stage = Stage::of(1);
+    stage.store(Record::Generation(9));
+    stage.heartbeat(0, 9, Load::default());
+    assert!(stage.fleet.require_current().is_ok());
+    stage.store(Record::Generation(8));
+    assert!(stage.fleet.is_ahead(&id(0)));
+    assert!(stage.fleet.require_current().is_err());
 }

@@ -194,3 +194,22 @@ fn the_same_word_of_another_probe_counts_once() {
     }
     is(&here, Health::Healthy);
 }
+
+#[test]
+fn a_wrong_clock_is_known_wherever_the_node_is_heard_and_forgotten_with_the_session() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    let clock = |stage: &Stage| stage.view().nodes[0].clock_skew_millis;
+    for millis in [3_600_000, 10] {
+        let vitals = Vitals {
+            clock_skew_millis: Some(millis),
+            ..Vitals::default()
+        };
+        for _ in 0..3 {
+            there.beat(0, 7, Load::default(), vitals);
+            tell(&there, "there", &mut here);
+        }
+        assert_eq!(clock(&here), Some(millis));
+    }
+    there.end(0, Ended::Reset);
+    assert_eq!(clock(&there), None);
+}

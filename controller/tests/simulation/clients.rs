@@ -49,7 +49,10 @@ impl Client {
         });
         let credential = site.credential(&world, &view, &self.user);
         let secret = view.minting_secret().clone();
-        let unsettled = world.secrets.borrow().are_unsettled();
+        let excused = world.secrets.borrow().are_unsettled()
+            || !site.has_right_clock()
+            || world.sites.iter().any(|site| site.way.misdated());
+        let turns = world.secrets.borrow().turns;
         // Some allocate at once, some long after they were given the list.
         if self.chance.one_in(4) {
             self.chance.pause(100, 20_000).await;
@@ -67,9 +70,14 @@ impl Client {
                     world.allocations.set(world.allocations.get() + 1);
                     return;
                 }
-                Answer::Unauthorized if unsettled || world.secrets.borrow().is_revoked(&secret) => {
+                Answer::Unauthorized
+                    if excused
+                        || world.secrets.borrow().turns != turns
+                        || world.secrets.borrow().is_revoked(&secret) =>
+                {
                     return;
                 }
+                Answer::Unauthorized if !relay.has_right_clock() => {}
                 Answer::Unauthorized => {
                     world.broken(format_args!(
                         "I2: {} refuses a credential that {} gave with it in the list",

@@ -18,6 +18,8 @@ enum Fault {
     Cut(Cut),
     Controller(OfController),
     Store(OfStore),
+    /// Somebody's wall clock jumps by an hour, and back.
+    Clock(OfClock),
     /// One controller does not hear another one, which may well hear it.
     Deaf,
     /// An operator drains a relay for a while.
@@ -55,6 +57,15 @@ enum OfController {
     Crash,
     /// SIGSTOP.
     Stop,
+    /// SIGSTOP with a write of a leader on its way, which goes on when another one leads.
+    Zombie,
+}
+
+/// Whose clock jumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OfClock {
+    Relay,
+    Controller,
 }
 
 /// What happens between a controller and the store.
@@ -69,7 +80,7 @@ enum OfStore {
 }
 
 /// Each as likely as it is often named.
-const FAULTS: [Fault; 26] = [
+const FAULTS: [Fault; 31] = [
     Fault::Relay(OfRelay::Crash),
     Fault::Relay(OfRelay::Crash),
     Fault::Relay(OfRelay::Crash),
@@ -84,6 +95,11 @@ const FAULTS: [Fault; 26] = [
     Fault::Controller(OfController::Crash),
     Fault::Controller(OfController::Crash),
     Fault::Controller(OfController::Stop),
+    Fault::Controller(OfController::Zombie),
+    Fault::Controller(OfController::Zombie),
+    Fault::Clock(OfClock::Relay),
+    Fault::Clock(OfClock::Relay),
+    Fault::Clock(OfClock::Controller),
     Fault::Store(OfStore::Away),
     Fault::Store(OfStore::Slow),
     Fault::Store(OfStore::AnswersLost),
@@ -138,6 +154,7 @@ impl Storm {
             Fault::Cut(cut) => self.cut(cut).await,
             Fault::Controller(fault) => self.controller(fault).await,
             Fault::Store(fault) => self.store(fault).await,
+            Fault::Clock(whose) => self.clock(whose).await,
             Fault::Deaf => self.deaf().await,
             Fault::Drain => self.drain().await,
             Fault::Rotation => {
@@ -225,28 +242,74 @@ impl Storm {
 
     async fn controller(&mut self, fault: OfController) {
         let site = self.any_site();
+        if fault == OfController::Zombie {
+            self.zombie().await;
+            return;
+        }
         if fault == OfController::Crash {
             site.kill(&self.world);
             self.last(200, 20_000).await;
             site.start(&self.world);
             return;
         }
-        let Some(process) = site.process().filter(|process| !process.is_stopped()) else {
+        if let Some(process) = self.world.stop(&site) {
+            self.last(500, 35_000).await;
+            self.world.resume(&site, &process);
+        }
+    }
+
+    /// The leader is stopped while it writes as such, and what it writes arrives when another one leads.
+    async fn zombie(&mut self) {
+        let leads = |site: &&Rc<Site>| site.live().is_some_and(|live| live.handle.view().leads);
+        let Some(site) = self.world.sites.iter().find(leads).cloned() else {
             return;
         };
-        self.world.note(format_args!("{} is stopped", site.name));
-        let relays = &self.world.relays;
-        let wires =
-            || (relays.iter()).flat_map(|it| [&it.control[site.index], &it.data[site.index]]);
-        process.stop();
-        wires().for_each(|wire| wire.cut());
-        self.last(500, 35_000).await;
-        let relays = &self.world.relays;
-        (relays.iter())
-            .flat_map(|it| [&it.control[site.index], &it.data[site.index]])
-            .for_each(|wire| wire.heal());
-        process.resume();
-        self.world.note(format_args!("{} goes on", site.name));
+        site.way.trap();
+        crate::secrets::rotate(&self.world, &site, &mut self.chance).await;
+        let patience = (Instant::now() + Duration::from_secs(10)).min(self.end);
+        while !site.way.holds() && Instant::now() < patience {
+            sleep(Duration::from_millis(1)).await;
+        }
+        if site.way.holds()
+            && let Some(process) = self.world.stop(&site)
+        {
+            let patience = (Instant::now() + Duration::from_secs(30)).min(self.end);
+            while Instant::now() < patience && !self.world.is_led_by_another(&site).await {
+                sleep(Duration::from_millis(1)).await;
+            }
+            if self.chance.one_in(3) {
+                self.last(100, 20_000).await;
+            }
+            self.world
+                .note(format_args!("what {} wrote arrives", site.name));
+            site.way.let_go();
+            self.world.resume(&site, &process);
+        }
+        site.way.let_go();
+    }
+
+    async fn clock(&mut self, whose: OfClock) {
+        let seconds = if self.chance.one_in(2) { 3_600 } else { -3_600 };
+        match whose {
+            OfClock::Relay => {
+                let relay = self.any_relay();
+                self.world
+                    .note(format_args!("{}: clock {seconds:+} s", relay.id));
+                relay.set_clock(seconds);
+                self.last(5_000, 40_000).await;
+                relay.set_clock(0);
+                self.world.note(format_args!("{}: clock right", relay.id));
+            }
+            OfClock::Controller => {
+                let site = self.any_site();
+                self.world
+                    .note(format_args!("{}: clock {seconds:+} s", site.name));
+                site.set_clock(seconds);
+                self.last(5_000, 40_000).await;
+                site.set_clock(0);
+                self.world.note(format_args!("{}: clock right", site.name));
+            }
+        }
     }
 
     async fn deaf(&mut self) {

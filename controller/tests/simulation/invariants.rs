@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval};
-use turnfleet_controller::fleet::FleetView;
+use turnfleet_controller::fleet::{FleetView, NodeView};
+use turnfleet_controller::reconcile::Handle;
 
 use crate::relay::Relay;
 use crate::secrets;
@@ -53,6 +55,40 @@ pub(crate) fn ranges_are_apart(world: &World, relay: &Relay) {
     }
 }
 
+/// I2, at the step: a relay that runs another policy accepts what those who list it mint.
+pub(crate) fn suits_its_lists(world: &World, relay: &Relay) {
+    for site in &world.sites {
+        if let Some(live) = site.live() {
+            let view = live.handle.view();
+            if let Some(node) = view.node(&relay.id).filter(|node| node.listed) {
+                credentials_are_accepted(world, site, &view, [node]);
+            }
+        }
+    }
+}
+
+/// I2 and I4, at the step: whatever a controller publishes is true at once, of who comes into its lists, and of all of them
+/// where it mints with another secret.
+pub(crate) async fn follow(world: Rc<World>, site: Rc<Site>, handle: Handle) {
+    let mut views = handle.changes();
+    let mut before = handle.view();
+    while views.changed().await.is_ok() {
+        let view = Arc::clone(&views.borrow_and_update());
+        let same_secret = view.minting_secret() == before.minting_secret();
+        let was_listed = |node: &&Arc<NodeView>| {
+            let known = before.node(&node.id);
+            known.is_some_and(|known| known.listed)
+        };
+        let nodes = view.nodes.iter().filter(|node| node.listed);
+        let fresh = nodes.filter(|node| !same_secret || !was_listed(node));
+        credentials_are_accepted(&world, &site, &view, fresh);
+        if let Some(live) = site.live().filter(|_| view.listed() < before.listed()) {
+            lists_are_not_empty(&world, &site, &live, &view);
+        }
+        before = view;
+    }
+}
+
 /// Looks at everything each second, for as long as the run lasts.
 pub(crate) async fn watch(world: Rc<World>) {
     let mut seconds = interval(Duration::from_secs(1));
@@ -64,9 +100,14 @@ pub(crate) async fn watch(world: Rc<World>) {
         ports_have_one_owner(&world);
         secrets::revoked_ones_are_refused(&world);
         for site in &world.sites {
+            if let Some(breach) = site.way.breach() {
+                world.broken(format_args!("fence: {breach}"));
+            }
             if let Some(live) = site.live() {
                 let view = live.handle.view();
-                credentials_are_accepted(&world, site, &view);
+                let listed = view.nodes.iter().filter(|node| node.listed);
+                credentials_are_accepted(&world, site, &view, listed);
+                clocks_are_right(&world, site, &view);
                 lists_are_not_empty(&world, site, &live, &view);
             }
         }
@@ -89,25 +130,59 @@ fn ports_have_one_owner(world: &World) {
 }
 
 /// I2: what a controller mints at this moment is accepted by every relay that it lists.
-fn credentials_are_accepted(world: &World, site: &Site, view: &FleetView) {
+fn credentials_are_accepted<'n>(
+    world: &World,
+    site: &Site,
+    view: &FleetView,
+    nodes: impl IntoIterator<Item = &'n Arc<NodeView>>,
+) {
     let secrets = world.secrets.borrow();
+    // With a wrong clock credentials end too early or too late.
+    if !site.has_right_clock() || world.sites.iter().any(|site| site.way.misdated()) {
+        return;
+    }
     // A controller that is cut off from the store does not know of a revocation yet.
     if secrets.are_unsettled() || secrets.is_revoked(view.minting_secret()) {
         return;
     }
     let credential = site.credential(world, view, "anybody");
-    for node in view.nodes.iter().filter(|node| node.listed) {
-        let Some(relay) = world.relay(&node.id) else {
+    for node in nodes {
+        let Some(relay) = world.relay(&node.id).filter(|it| it.has_right_clock()) else {
             continue;
         };
         if relay.would_accept(world, &credential) == Some(false) {
             world.broken(format_args!(
-                "I2: {} lists {} ({}, generation {} of {}), which refuses what it mints",
+                "I2: {} lists {} ({}, generation {} of {}, known {}, probe {:?}), which refuses what it mints: {:?}",
                 site.name,
                 relay.id,
                 node.health.name(),
                 relay.generation(),
                 view.generation,
+                node.applied_generation,
+                node.probe,
+                view.secrets,
+            ));
+        }
+    }
+}
+
+/// R17: a relay whose clock is an hour off is not listed beside those with a right one.
+fn clocks_are_right(world: &World, site: &Site, view: &FleetView) {
+    let good = |node: &&Arc<NodeView>| {
+        let clock = node.clock_skew_millis.is_none_or(|it| it.abs() < 1_000);
+        node.listed && clock && node.damped_for.is_none() && node.up_to_date
+    };
+    if !site.has_right_clock() || !view.nodes.iter().any(|node| good(&node)) {
+        return;
+    }
+    for node in view.nodes.iter().filter(|node| node.listed) {
+        let Some(relay) = world.relay(&node.id) else {
+            continue;
+        };
+        if relay.shows_wrong_clock(site) {
+            let (name, id) = (&site.name, &relay.id);
+            world.broken(format_args!(
+                "R17: {name} lists {id} beside others, whose clock is wrong"
             ));
         }
     }
@@ -130,6 +205,7 @@ fn lists_are_not_empty(world: &World, site: &Site, live: &Live, view: &FleetView
         drop(state);
         !drains
             && !wished
+            && relay.has_right_clock()
             && now.duration_since(quiet) >= FOUND
             && relay.would_accept(world, &credential) == Some(true)
     };
@@ -148,6 +224,11 @@ fn lists_are_not_empty(world: &World, site: &Site, live: &Live, view: &FleetView
 /// With what is not well.
 pub(crate) fn all_is_well(world: &World) -> Result<(), String> {
     let mut generation = None;
+    let leaders = world.sites.iter().filter_map(|site| site.live());
+    let leaders = leaders.filter(|live| live.handle.view().leads).count();
+    if leaders != 1 {
+        return Err(format!("{leaders} controllers lead after the calm"));
+    }
     for site in &world.sites {
         let name = &site.name;
         let live = site.live();

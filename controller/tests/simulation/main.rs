@@ -7,9 +7,11 @@ mod chance;
 mod clients;
 mod faults;
 mod invariants;
+mod outage;
 mod peers;
 mod process;
 mod relay;
+mod restore;
 mod secrets;
 mod session;
 mod site;
@@ -22,13 +24,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use world::{Plan, Report, run};
+use world::{Plan, Report, Trial, run};
 
 /// The runs of the small fleet and of the large one, each from seed 1 on: a few while somebody works on the code, and with
 /// `TURNFLEET_SIM=full`, as CI has it, all of them. `TURNFLEET_SIM_SEEDS` asks for another number, and `TURNFLEET_SIM_SEED` for
 /// one seed.
 const SMALL: Seeds = Seeds { few: 20, all: 200 };
 const LARGE: Seeds = Seeds { few: 1, all: 3 };
+const AWAY: Seeds = Seeds { few: 1, all: 2 };
+const RESTORE: Seeds = Seeds { few: 2, all: 10 };
 
 struct Seeds {
     few: u64,
@@ -63,6 +67,7 @@ fn small(seed: u64) -> Plan {
         warm: seed.is_multiple_of(2),
         stormy: Duration::from_secs(45),
         calm: Duration::from_secs(30),
+        trial: Trial::Storm,
         fault_gap: 2_000,
         client_gap: 200,
     }
@@ -76,6 +81,26 @@ fn large(seed: u64) -> Plan {
         stormy: Duration::from_secs(15),
         fault_gap: 200,
         client_gap: 100,
+        ..small(seed)
+    }
+}
+
+/// Three days without any controller.
+fn away(seed: u64) -> Plan {
+    Plan {
+        relays: 6,
+        warm: true,
+        trial: Trial::Away(Duration::from_secs(72 * 3_600)),
+        client_gap: 60_000,
+        ..small(seed)
+    }
+}
+
+/// The store goes back in time under a fleet that runs well.
+fn restore(seed: u64) -> Plan {
+    Plan {
+        warm: true,
+        trial: Trial::Restore,
         ..small(seed)
     }
 }
@@ -132,6 +157,24 @@ fn a_small_fleet_keeps_its_invariants() {
 #[test]
 fn a_large_fleet_keeps_its_invariants() {
     all("a_large_fleet_keeps_its_invariants", &LARGE, large);
+}
+
+#[test]
+fn relays_serve_for_three_days_without_controllers() {
+    all(
+        "relays_serve_for_three_days_without_controllers",
+        &AWAY,
+        away,
+    );
+}
+
+#[test]
+fn a_store_that_is_set_back_revives_nothing() {
+    all(
+        "a_store_that_is_set_back_revives_nothing",
+        &RESTORE,
+        restore,
+    );
 }
 
 #[test]

@@ -20,8 +20,12 @@ use turnfleet_turn::{Candidates, Ledger, Now};
 
 use crate::chance::Chance;
 use crate::process::Process;
+use crate::site::Site;
 use crate::wire::Wire;
 use crate::world::World;
+
+/// A clock that is off is seen in two heartbeats, and some time for a session to be there.
+const CLOCK_SEEN: Duration = Duration::from_secs(20);
 
 /// One relay node.
 pub(crate) struct Relay {
@@ -42,8 +46,9 @@ pub(crate) struct Relay {
 /// What changes.
 pub(crate) struct State {
     pub(crate) chance: Chance,
-    /// Seconds that its wall clock is ahead.
+    /// Seconds that its wall clock is ahead, and since when.
     pub(crate) skew: i64,
+    pub(crate) clock_set: Instant,
     pub(crate) disk: Disk,
     pub(crate) run: Option<Run>,
 }
@@ -61,6 +66,7 @@ pub(crate) struct Run {
     pub(crate) process: Process,
     pub(crate) incarnation: [u8; 16],
     pub(crate) generation: u64,
+    pub(crate) epoch: Vec<u8>,
     pub(crate) policy: Option<RelayPolicy>,
     pub(crate) granted: Vec<GrantedRange>,
     pub(crate) ledger: Ledger,
@@ -98,6 +104,7 @@ impl Run {
             process,
             incarnation: chance.bytes(),
             generation: 0,
+            epoch: Vec::new(),
             policy: None,
             granted: Vec::new(),
             ledger: Ledger::new(chance.bytes()),
@@ -171,10 +178,36 @@ impl Relay {
             state: RefCell::new(State {
                 chance,
                 skew: 0,
+                clock_set: Instant::now(),
                 disk: Disk::default(),
                 run: None,
             }),
         }
+    }
+
+    /// Sets the wall clock so many seconds off true time.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        let mut state = self.state.borrow_mut();
+        (state.skew, state.clock_set) = (seconds, Instant::now());
+    }
+
+    /// Whether its clock has been right for so long that everybody knows.
+    pub(crate) fn has_right_clock(&self) -> bool {
+        let state = self.state.borrow();
+        state.skew == 0 && state.clock_set.elapsed() >= CLOCK_SEEN
+    }
+
+    /// Whether it has told the controller at `site` for long that its clock is wrong.
+    pub(crate) fn shows_wrong_clock(&self, site: &Site) -> bool {
+        let state = self.state.borrow();
+        let session = state.run.as_ref().and_then(|run| run.session);
+        let Some((_, since)) = session.filter(|(index, _)| *index == site.index) else {
+            return false;
+        };
+        let quiet = self.control[site.index].quiet_since();
+        let clocks = state.clock_set.max(site.clock_set());
+        let since = since.max(clocks).max(quiet);
+        state.skew != 0 && since.elapsed() >= CLOCK_SEEN
     }
 
     /// Starts the process: it serves by what its disk holds, and looks for a controller.
@@ -245,6 +278,7 @@ impl Relay {
         };
         let running = Running {
             generation: run.generation,
+            epoch: run.epoch.clone(),
             granted: run.granted.clone(),
             ..Running::default()
         };
@@ -252,19 +286,21 @@ impl Relay {
             Verdict::Apply(compiled) => compiled,
             Verdict::Running => return Ok(false),
         };
-        if compiled.generation < run.generation {
+        if compiled.generation < run.generation && snapshot.epoch == run.epoch {
             world.broken(format_args!(
                 "I6: {} went from generation {} back to {}",
                 self.id, run.generation, compiled.generation
             ));
         }
         run.generation = compiled.generation;
+        run.epoch.clone_from(&snapshot.epoch);
         run.policy = Some(compiled.policy);
         run.granted = compiled.granted;
         run.open_ports(now.unix);
         run.serves_since.get_or_insert_with(Instant::now);
         drop(state);
         crate::invariants::ranges_are_apart(world, self);
+        crate::invariants::suits_its_lists(world, self);
         Ok(true)
     }
 

@@ -26,6 +26,12 @@ pub(crate) struct Secrets {
     revoked: Vec<Revoked>,
     /// Until when some relay may not know what is minted with in the place of a revoked one.
     unsettled: Option<Instant>,
+    /// How many of the revoked ones a copy of the store knows of, and its latest secret.
+    copied: (usize, u32),
+    /// Whether the store was set back, and nobody has confirmed it.
+    is_old: bool,
+    /// How often the store has become another one.
+    pub(crate) turns: u32,
 }
 
 struct Revoked {
@@ -37,7 +43,29 @@ struct Revoked {
 impl Secrets {
     /// Whether a revocation is so fresh that relays need not know its replacement.
     pub(crate) fn are_unsettled(&self) -> bool {
-        self.unsettled.is_some_and(|until| Instant::now() < until)
+        self.is_old || self.unsettled.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The store is copied.
+    pub(crate) fn copied(&mut self) {
+        let latest = self.known.keys().next_back().copied();
+        self.copied = (self.revoked.len(), latest.unwrap_or(0));
+    }
+
+    /// The store is that copy again.
+    pub(crate) fn set_back(&mut self) {
+        let latest = self.copied.1;
+        self.known.retain(|id, _| *id <= latest);
+        self.is_old = true;
+        self.turns += 1;
+    }
+
+    /// An operator follows it as it is: what it has forgotten is good again.
+    pub(crate) fn confirmed(&mut self) {
+        self.revoked.truncate(self.copied.0);
+        self.is_old = false;
+        self.turns += 1;
+        self.unsettled = Some(Instant::now() + PATIENCE + HONOURED);
     }
 
     /// Whether a credential made with it may be refused.
@@ -50,18 +78,23 @@ impl Secrets {
 pub(crate) async fn rotate(world: &World, site: &Site, chance: &mut Chance) {
     let Some(live) = site.live() else { return };
     let secret = SharedSecret::new(format!("secret-{}", chance.number()));
+    let turns = world.secrets.borrow().turns;
     let asked = live
         .handle
         .rotate_secret(SecretScope::Fleet, Some(secret.clone()));
     if let Ok(Ok(id)) = timeout(PATIENCE, asked).await {
         world.note(format_args!("operator: secret {id} is staged"));
-        world.secrets.borrow_mut().known.insert(id, secret);
+        let mut secrets = world.secrets.borrow_mut();
+        if secrets.turns == turns {
+            secrets.known.insert(id, secret);
+        }
     }
 }
 
 /// Revokes some secret that has been made here, and has another one minted with where it was.
 pub(crate) async fn revoke(world: &World, site: &Site, chance: &mut Chance) {
     let Some(live) = site.live() else { return };
+    let turns = world.secrets.borrow().turns;
     let (id, place) = {
         let mut secrets = world.secrets.borrow_mut();
         let ids: Vec<u32> = secrets.known.keys().copied().collect();
@@ -83,8 +116,9 @@ pub(crate) async fn revoke(world: &World, site: &Site, chance: &mut Chance) {
     let asked = timeout(PATIENCE, live.handle.revoke_secret(id, cut, true)).await;
     let done = matches!(asked, Ok(Ok(_)));
     world.note(format_args!("operator: secret {id} is revoked: {done}"));
-    if done {
-        world.secrets.borrow_mut().revoked[place].acknowledged = Some(Instant::now());
+    let mut secrets = world.secrets.borrow_mut();
+    if done && secrets.turns == turns {
+        secrets.revoked[place].acknowledged = Some(Instant::now());
     }
 }
 

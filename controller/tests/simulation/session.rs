@@ -113,6 +113,7 @@ async fn enrol(world: &World, relay: &Relay, site: &Site, live: &Live) -> Result
     if let Some(run) = &mut state.run {
         // The relay's `Serving::forget_generation`.
         run.generation = 0;
+        run.epoch.clear();
     }
     Ok(credential)
 }
@@ -172,10 +173,10 @@ async fn converse(
                     }
                 } else if let FromController::Drain(wish) = message {
                     drain(world, relay, wish.draining);
-                    say(&dial, heartbeat_of(relay))?;
+                    say(&dial, heartbeat_of(world, relay))?;
                 }
             }
-            _ = heartbeat.tick() => say(&dial, heartbeat_of(relay))?,
+            _ = heartbeat.tick() => say(&dial, heartbeat_of(world, relay))?,
             () = &mut first_snapshot, if !settled => return Err(Failure::Ended),
         }
     }
@@ -260,6 +261,7 @@ fn hello(relay: &Relay, run: &Run) -> wire::Hello {
             ..wire::Capacity::default()
         }),
         applied_generation: run.generation,
+        applied_epoch: run.epoch.clone(),
         allocations: u64::try_from(run.allocations.len()).unwrap(),
         ..wire::Hello::default()
     }
@@ -279,7 +281,8 @@ pub(crate) async fn join(relay: &Relay, handle: &Handle) {
     };
 }
 
-fn heartbeat_of(relay: &Relay) -> FromNode {
+fn heartbeat_of(world: &World, relay: &Relay) -> FromNode {
+    let wall_millis = relay.now(world).unix * 1_000 + 500;
     let state = relay.state.borrow();
     let Some(run) = &state.run else {
         return FromNode::Heartbeat(wire::Heartbeat::default());
@@ -299,6 +302,7 @@ fn heartbeat_of(relay: &Relay) -> FromNode {
             ..wire::Load::default()
         }),
         draining: run.draining,
+        wall_millis,
         kept_generation: kept.unwrap_or(0),
         port_uses: run.port_uses(),
         ..wire::Heartbeat::default()

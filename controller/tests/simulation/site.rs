@@ -1,6 +1,6 @@
 //! A controller: its reconciler on its own way to the store, its side of sessions, and its probe.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, timeout};
+use turnfleet_controller::fleet::record::ControllerRecord;
 use turnfleet_controller::fleet::{
     Ended, FleetView, ProbeFailure, ProbeOutcome, Probing, Transport, Vantage,
 };
+use turnfleet_controller::leader::{self, Leadership};
 use turnfleet_controller::reconcile::{Clock, Handle, Random, Reconciler, Session, Surroundings};
 use turnfleet_proto::NodeId;
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
@@ -21,6 +23,7 @@ use turnfleet_proto::fleet::node_message::Message as FromNode;
 use turnfleet_turn::{Instant as Moment, Now};
 
 use crate::chance::Chance;
+use crate::invariants;
 use crate::peers;
 use crate::process::Process;
 use crate::session::{Down, is_unknown};
@@ -37,9 +40,12 @@ const ROUND_TRIP_EVERY: u64 = 5;
 /// A place where a controller runs.
 pub(crate) struct Site {
     pub(crate) index: usize,
+    pub(crate) id: NodeId,
     pub(crate) name: String,
     pub(crate) way: StoreWay,
-    pub(crate) skew: Arc<AtomicI64>,
+    skew: Arc<AtomicI64>,
+    /// When its wall clock was set.
+    clock_set: Cell<Instant>,
     chance: RefCell<Chance>,
     process: RefCell<Option<Process>>,
     live: RefCell<Option<Live>>,
@@ -56,12 +62,14 @@ pub(crate) struct Live {
 }
 
 impl Site {
-    pub(crate) fn new(index: usize, way: StoreWay, chance: Chance) -> Self {
+    pub(crate) fn new(index: usize, id: NodeId, way: StoreWay, chance: Chance) -> Self {
         Self {
             index,
-            name: format!("controller-{index}"),
+            name: id.to_string(),
+            id,
+            skew: Arc::clone(way.skew()),
+            clock_set: Cell::new(Instant::now()),
             way,
-            skew: Arc::default(),
             chance: RefCell::new(chance),
             process: RefCell::default(),
             live: RefCell::default(),
@@ -73,6 +81,21 @@ impl Site {
     pub(crate) fn live(&self) -> Option<Live> {
         let live = self.live.borrow();
         live.clone().filter(|live| !live.process.is_stopped())
+    }
+
+    /// Sets the wall clock so many seconds off true time.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        self.skew.store(seconds, Ordering::Relaxed);
+        self.clock_set.set(Instant::now());
+    }
+
+    /// When its wall clock was set, by which relays' are measured.
+    pub(crate) fn clock_set(&self) -> Instant {
+        self.clock_set.get()
+    }
+
+    pub(crate) fn has_right_clock(&self) -> bool {
+        self.skew.load(Ordering::Relaxed) == 0
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -136,6 +159,7 @@ impl Site {
             }
             sleep(Duration::from_secs(1)).await;
         };
+        let reconciler = reconciler.with_leadership(self.stand(&process));
         let live = Live {
             handle: handle.clone(),
             process: process.clone(),
@@ -156,12 +180,35 @@ impl Site {
                 chance,
             ));
         }
+        process.spawn(invariants::follow(
+            Rc::clone(&world),
+            Rc::clone(&self),
+            handle.clone(),
+        ));
         let (site, probing) = (Rc::clone(&self), Rc::clone(&world));
         let prober = process.clone();
         process.spawn(async move { site.probe(probing, prober, handle).await });
         let (_stop, stopped) = watch::channel(false);
         reconciler.run(stopped).await;
         world.broken(format_args!("{} stopped by itself", self.name));
+    }
+
+    /// Takes part in the election.
+    fn stand(&self, process: &Process) -> Leadership {
+        let (term, terms) = watch::channel(None);
+        let me = ControllerRecord {
+            id: self.id.clone(),
+            grpc_url: String::new(),
+            http_address: String::new(),
+            region: "north".into(),
+            version: "simulated".into(),
+        };
+        let store = Arc::new(self.way.clone());
+        process.spawn(async move {
+            let (_stop, stopped) = watch::channel(false);
+            leader::stand(store, me, term, stopped).await;
+        });
+        Leadership::Elected(terms)
     }
 
     /// Serves a session that a relay has begun.

@@ -1,19 +1,26 @@
 //! The way of one controller to the store: late, slow, away, and with answers that get lost after the write.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use turnfleet_controller::fleet::record::{Record, SecretState};
 use turnfleet_controller::store::{
-    Commit, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Txn, Watch,
+    Commit, Entry, LeaseId, MemoryStore, Outcome, Range, Revision, Sealer, Store, StoreError, Txn,
+    Watch, codec,
 };
+use turnfleet_proto::NodeId;
 
 use crate::chance::Chance;
 
 /// How long a call to a store that is away takes until it fails.
 const GIVEN_UP: Duration = Duration::from_secs(2);
+
+/// Where the store keeps shared secrets.
+const SECRETS: &str = "/tf/v1/secrets/";
 
 /// What is wrong with the way at this moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +43,10 @@ pub(crate) struct StoreWay {
 }
 
 struct Shared {
+    owner: NodeId,
+    sealer: Sealer,
+    /// Seconds that its wall clock is ahead.
+    skew: Arc<AtomicI64>,
     state: Mutex<State>,
     /// Woken when watches shall look at their state again.
     changed: Notify,
@@ -48,17 +59,31 @@ struct State {
     troubled: Instant,
     /// Raised to break every watch.
     breaks: u64,
+    /// The next write of a leader is held until this is no more.
+    trap: bool,
+    held: bool,
+    /// What a controller wrote that it had no right to.
+    breach: Option<String>,
+    /// A secret retires by a clock that was slow: it ends before what is minted with it now.
+    misdated: bool,
 }
 
 impl StoreWay {
-    pub(crate) fn new(store: MemoryStore, chance: Chance) -> Self {
+    pub(crate) fn new(store: MemoryStore, owner: NodeId, sealer: Sealer, chance: Chance) -> Self {
         let state = State {
             chance,
             trouble: Trouble::default(),
             troubled: Instant::now(),
             breaks: 0,
+            trap: false,
+            held: false,
+            breach: None,
+            misdated: false,
         };
         let shared = Shared {
+            owner,
+            sealer,
+            skew: Arc::default(),
             state: Mutex::new(state),
             changed: Notify::new(),
         };
@@ -97,6 +122,85 @@ impl StoreWay {
         state.troubled = Instant::now();
         drop(state);
         self.shared.changed.notify_waiters();
+    }
+
+    /// Holds the next write of this controller as the leader on its way, until [`Self::let_go`].
+    pub(crate) fn trap(&self) {
+        self.state().trap = true;
+    }
+
+    pub(crate) fn let_go(&self) {
+        let mut state = self.state();
+        (state.trap, state.held) = (false, false);
+        drop(state);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Whether a write is held.
+    pub(crate) fn holds(&self) -> bool {
+        self.state().held
+    }
+
+    /// Seconds that the wall clock of its controller is ahead.
+    pub(crate) fn skew(&self) -> &Arc<AtomicI64> {
+        &self.shared.skew
+    }
+
+    /// Whether a secret retires by a clock of this controller that was slow.
+    pub(crate) fn misdated(&self) -> bool {
+        self.state().misdated
+    }
+
+    /// What this controller wrote that it had no right to.
+    pub(crate) fn breach(&self) -> Option<String> {
+        self.state().breach.take()
+    }
+
+    /// Waits while a write is held.
+    async fn pass_trap(&self) {
+        self.state().held = true;
+        loop {
+            let changed = self.shared.changed.notified();
+            if !self.state().held {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The secret that becomes active by `txn`, which is the work of a leader.
+    async fn promoted(&self, txn: &Txn) -> Result<Option<u32>, StoreError> {
+        let state = |entry: &Entry| match codec::decode(entry, &self.shared.sealer) {
+            Ok(Some(Record::Secret(secret))) => Some((secret.id, secret.state)),
+            Ok(_) | Err(_) => None,
+        };
+        for put in txn.puts.iter().filter(|put| put.key.starts_with(SECRETS)) {
+            let after = Entry {
+                key: put.key.clone(),
+                value: put.value.clone(),
+                mod_revision: 0,
+            };
+            let before = self.store.range(&put.key).await?;
+            let before = before.entries.first().and_then(state);
+            if let (Some((id, SecretState::Staged)), Some((_, SecretState::Active))) =
+                (before, state(&after))
+            {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What one controller alone may do is done by the one that leads at that moment.
+    async fn look_for_breach(&self, secret: u32) -> Result<(), StoreError> {
+        let (key, own) = codec::encode_leader(&self.shared.owner);
+        let leader = self.store.range(&key).await?;
+        if !leader.entries.iter().any(|entry| entry.value == own) {
+            let owner = &self.shared.owner;
+            let breach = format!("{owner} made secret {secret} active, and does not lead");
+            self.state().breach.get_or_insert(breach);
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,7 +253,15 @@ impl Store for StoreWay {
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         self.travel().await?;
+        if self.state().trap && self.promoted(&txn).await?.is_some() {
+            self.pass_trap().await;
+        }
+        let promoted = self.promoted(&txn).await?;
         let outcome = self.store.commit(txn).await?;
+        if let (Outcome::Committed { .. }, Some(secret)) = (&outcome, promoted) {
+            self.state().misdated |= self.shared.skew.load(Ordering::Relaxed) < 0;
+            self.look_for_breach(secret).await?;
+        }
         if self.loses_answer() {
             sleep(GIVEN_UP).await;
             return Err(failed("the answer is lost"));

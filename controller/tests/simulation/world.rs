@@ -14,18 +14,19 @@ use tokio::time::{Instant, sleep};
 use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::Policy;
 use turnfleet_controller::fleet::{ListSettings, Settings, Wishes};
-use turnfleet_controller::store::{MemoryStore, Sealer};
+use turnfleet_controller::store::{MemoryStore, Sealer, Store as _, codec};
 use turnfleet_proto::{NodeId, PortRange};
 use turnfleet_turn::{Instant as Moment, Now};
 
 use crate::chance::Chance;
+use crate::process::Process;
 use crate::relay::Relay;
 use crate::secrets::Secrets;
 use crate::site::Site;
 use crate::storage::StoreWay;
 use crate::trace::Trace;
 use crate::wire::Wire;
-use crate::{clients, faults, invariants, session};
+use crate::{clients, faults, invariants, outage, restore, session};
 
 /// Unix seconds at which every run begins.
 pub(crate) const EPOCH: u64 = 1_800_000_000;
@@ -46,10 +47,22 @@ pub(crate) struct Plan {
     pub(crate) stormy: Duration,
     /// Virtual time without any, after which everything must be well.
     pub(crate) calm: Duration,
+    pub(crate) trial: Trial,
     /// Milliseconds between two faults at most.
     pub(crate) fault_gap: u64,
     /// Milliseconds between two clients at most.
     pub(crate) client_gap: u64,
+}
+
+/// What happens in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// All kinds of faults.
+    Storm,
+    /// The store is set back to an older copy.
+    Restore,
+    /// There is no controller for so long.
+    Away(Duration),
 }
 
 /// What a run found out.
@@ -87,8 +100,10 @@ impl World {
         let mut chance = Chance::new(plan.seed);
         let store = MemoryStore::new();
         let sites = (0..plan.controllers).map(|index| {
-            let way = StoreWay::new(store.clone(), chance.fork());
-            Rc::new(Site::new(index, way, chance.fork()))
+            let id: NodeId = format!("controller-{index}").parse().unwrap();
+            let sealer = Sealer::open(&key_file, true).unwrap();
+            let way = StoreWay::new(store.clone(), id.clone(), sealer, chance.fork());
+            Rc::new(Site::new(index, id, way, chance.fork()))
         });
         let sites = sites.collect();
         let relay = |index| {
@@ -144,6 +159,35 @@ impl World {
 
     pub(crate) fn note(&self, event: fmt::Arguments<'_>) {
         self.trace.borrow_mut().note(self.start.elapsed(), event);
+    }
+
+    /// SIGSTOP for the controller at `site`: its machine answers nobody; `None` where nothing runs.
+    pub(crate) fn stop(&self, site: &Site) -> Option<Process> {
+        let process = site.process().filter(|process| !process.is_stopped())?;
+        self.note(format_args!("{} is stopped", site.name));
+        process.stop();
+        self.wires_of(site).for_each(Wire::cut);
+        Some(process)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self, site: &Site, process: &Process) {
+        self.wires_of(site).for_each(Wire::heal);
+        process.resume();
+        self.note(format_args!("{} goes on", site.name));
+    }
+
+    fn wires_of(&self, site: &Site) -> impl Iterator<Item = &Wire> {
+        let index = site.index;
+        let relays = self.relays.iter();
+        relays.flat_map(move |it| [&it.control[index], &it.data[index]])
+    }
+
+    /// Whether the store names another controller as the leader.
+    pub(crate) async fn is_led_by_another(&self, site: &Site) -> bool {
+        let (key, own) = codec::encode_leader(&site.id);
+        let found = self.store.range(&key).await.unwrap();
+        found.entries.iter().any(|entry| entry.value != own)
     }
 
     /// Something that must hold does not: the run ends with it.
@@ -204,7 +248,11 @@ impl World {
         task(Box::pin(invariants::watch(Rc::clone(self))));
         task(Box::pin(clients::come(Rc::clone(self), chance.fork())));
         sleep(Duration::from_secs(5)).await;
-        faults::rage(self, chance.fork()).await;
+        match self.plan.trial {
+            Trial::Storm => faults::rage(self, chance.fork()).await,
+            Trial::Restore => restore::happen(self, chance.fork()).await,
+            Trial::Away(time) => outage::pass(self, time, chance.fork()).await,
+        }
         self.note(format_args!("calm"));
         sleep(self.plan.calm / 3).await;
         self.undrain_all().await;

@@ -98,14 +98,15 @@ impl Fleet {
     fn minted_for(&self, now: Now, scope: &SecretScope) -> Option<&SecretGeneration> {
         let latest = self.secrets.minting(scope)?;
         let stand_ins = self.secrets.stand_ins(scope, now.unix);
-        if stand_ins.is_empty() {
-            return Some(latest);
-        }
         let serving = self.nodes_of(scope).filter(|node| node.serves());
-        let known = serving.map(NodeState::known_generation).max();
-        let is_known = |it: &&SecretGeneration| known >= Some(it.since_generation);
+        let Some(known) = serving.map(NodeState::known_generation).max() else {
+            return Some(latest);
+        };
+        let is_known = |it: &&SecretGeneration| known >= it.since_generation;
+        // Of relays that nothing is known of, most accept what has been there for longest.
+        let oldest = stand_ins.last().copied().unwrap_or(latest);
         let mut best_first = std::iter::once(latest).chain(stand_ins);
-        best_first.find(is_known).or(Some(latest))
+        best_first.find(is_known).or(Some(oldest))
     }
 
     /// What a view mints with.
