@@ -67,6 +67,7 @@ struct FleetGauges {
     generation: IntGauge,
     rollout: IntGaugeVec,
     restored: IntGauge,
+    refused: IntGauge,
     leader: IntGauge,
     store_stale: IntGauge,
     behind: IntGauge,
@@ -188,6 +189,10 @@ impl FleetGauges {
                 "store_restored",
                 "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
             ),
+            refused: make.gauge(
+                "store_values_refused",
+                "Values of the store that do not open, or were put back by somebody else, and are not believed.",
+            ),
             leader: make.gauge(
                 "leader",
                 "1 on the controller that does the work that one alone may do.",
@@ -269,6 +274,8 @@ impl FleetGauges {
             gauge.set(i64::from(name == stage));
         }
         self.restored.set(i64::from(view.restored.is_some()));
+        let refused = i64::try_from(view.refused).unwrap_or(i64::MAX);
+        self.refused.set(refused);
         self.leader.set(view.leads.into());
         self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;

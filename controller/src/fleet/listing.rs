@@ -59,6 +59,7 @@ impl Fleet {
         FleetView {
             generation: self.generation,
             restored: self.restored.clone(),
+            refused: self.refused(),
             rollout: self.rollout.clone().map(Arc::new),
             realm: realm.into(),
             region: self.settings.region.as_str().into(),
