@@ -63,10 +63,10 @@ fn serves(stage: &Stage, node: &Node, time: Duration) -> Vec<Duration> {
             r#"{"user":"a"}"#,
         );
         taken.push(begun.elapsed());
-        assert_eq!(answer.status, 201, "{}", answer.body);
-        assert!(answer.body.contains("192.0.2.1"), "{}", answer.body);
         let view = stage.controller().view();
         let known = view.node(&relay("relay-0")).unwrap();
+        assert_eq!(answer.status, 201, "{} {known:#?}", answer.body);
+        assert!(answer.body.contains("192.0.2.1"), "{}", answer.body);
         assert!(known.connected && known.listed, "{known:?}");
         std::thread::park_timeout(Duration::from_millis(20));
     }

@@ -54,34 +54,38 @@ fn write_secrets(stage: &Stage) -> Vec<Vec<u8>> {
     secrets
 }
 
-/// The bytes of all files below `dir`.
-fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+/// Bytes as text in which the standard library searches fast.
+fn one_char_a_byte(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+/// All files below `dir`.
+fn files(dir: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
         } else {
-            found.push((path.display().to_string(), std::fs::read(&path).unwrap()));
+            let mut bytes = std::fs::read(&path).unwrap();
+            // etcd writes its log into files of zeros.
+            let end = bytes.iter().rposition(|byte| *byte != 0);
+            bytes.truncate(end.map_or(0, |last| last + 1));
+            found.push((path.display().to_string(), one_char_a_byte(&bytes)));
         }
     }
     found
 }
 
-fn holds(bytes: &[u8], text: &[u8]) -> bool {
-    bytes.windows(text.len()).any(|window| window == text)
-}
-
 #[track_caller]
-fn nothing_secret_is_in(files: &[(String, Vec<u8>)], secrets: &[Vec<u8>]) {
-    let readable = files.iter().any(|(_, bytes)| holds(bytes, b"relay-0"));
+fn nothing_secret_is_in(files: &[(String, String)], secrets: &[Vec<u8>]) {
+    let readable = files.iter().any(|(_, text)| text.contains("relay-0"));
     assert!(readable, "what is no secret can be read");
-    for (file, bytes) in files {
+    for (file, text) in files {
         for secret in secrets {
             let coded = STANDARD.encode(secret);
-            for form in [secret.as_slice(), coded.as_bytes()] {
-                let text = String::from_utf8_lossy(form);
-                assert!(!holds(bytes, form), "{text} can be read in {file}");
+            for form in [one_char_a_byte(secret), coded] {
+                assert!(!text.contains(&form), "{form:?} can be read in {file}");
             }
         }
     }
