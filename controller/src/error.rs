@@ -20,12 +20,6 @@ pub enum FleetError {
     /// The join token has ended.
     #[error("the join token has ended: ask for another one")]
     JoinTokenEnded,
-    /// Another join token has this name.
-    #[error("there is a join token {0:?} already")]
-    TokenName(String),
-    /// No operator made a join token of this name.
-    #[error("there is no join token {0:?} that can be revoked")]
-    UnknownToken(String),
     /// The node has no control session here.
     #[error("node {0} has no control session")]
     NoSession(NodeId),
@@ -124,8 +118,6 @@ impl FleetError {
             Self::Store(error) => error.is_retryable(),
             Self::JoinToken
             | Self::JoinTokenEnded
-            | Self::TokenName(_)
-            | Self::UnknownToken(_)
             | Self::NoSession(_)
             | Self::NoRollout
             | Self::Credential

@@ -342,7 +342,7 @@ impl Handle {
     /// Makes a join token, bound to what `token` says; gives its text.
     ///
     /// # Errors
-    /// When its name is taken, or the store fails.
+    /// When its name is taken, there are too many, or the store fails.
     pub async fn make_join_token(&self, token: JoinToken) -> Result<String, FleetError> {
         let text = random_text(&SystemRandom::new())?;
         let hash = token_hash(&text);
@@ -354,7 +354,7 @@ impl Handle {
     /// Enrols nobody by the join token of that name any more.
     ///
     /// # Errors
-    /// When an operator made none of that name, or the store fails.
+    /// When there is none of that name, it is the configuration's, or the store fails.
     pub async fn revoke_join_token(&self, name: &str) -> Result<(), FleetError> {
         let name = name.to_owned();
         self.change(move |fleet, _| fleet.plan_revoke_join_token(&name))

@@ -22,7 +22,7 @@ use crate::agreement::{self, Running, Verdict};
 use crate::controllers::{self, Controllers};
 use crate::policy::{GrantedRange, LocalPolicy, RelayPolicy, SnapshotError, compile};
 use crate::process;
-use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
+use crate::shard::{BindError, Bound, DriverCounters, EventLog, Listener, ShardSet};
 
 /// Shared by the node and its control session.
 pub(crate) struct Serving {
@@ -159,14 +159,15 @@ impl Serving {
         Ok(Applied::Changed)
     }
 
-    /// Changes what the node adds to every snapshot, and runs the running one by it. Allocations live on.
+    /// Changes what the node adds to every snapshot, and runs the running one by it. Allocations live on. Gives what was
+    /// before.
     ///
     /// # Errors
     /// With the reason; everything stays as it was then.
     pub(crate) fn reconfigure(
         &self,
         change: impl FnOnce(&mut LocalPolicy),
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<LocalPolicy, SnapshotError> {
         let last = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted = self.local().clone();
         change(&mut wanted);
@@ -175,8 +176,18 @@ impl Serving {
             local.own_ips.extend(self.controllers().addresses());
             self.run_by(compile(snapshot, &local)?.policy)?;
         }
-        *self.local() = wanted;
-        Ok(())
+        Ok(std::mem::replace(&mut *self.local(), wanted))
+    }
+
+    /// Listens on what is `wanted`, and gives it as it was opened; `None` before the first policy, where nothing changes.
+    ///
+    /// # Errors
+    /// When a listener cannot be opened; nothing has changed then.
+    pub(crate) fn listen(&self, wanted: &[Listener]) -> Result<Option<Vec<Listener>>, BindError> {
+        match &*self.shards() {
+            Shards::Running { set, .. } => set.listen(wanted).map(Some),
+            Shards::Waiting(_) | Shards::Stopped => Ok(None),
+        }
     }
 
     fn local(&self) -> MutexGuard<'_, LocalPolicy> {

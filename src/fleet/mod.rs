@@ -8,6 +8,7 @@ mod call;
 mod capacity;
 mod console;
 mod explain;
+mod join_tokens;
 mod nodes;
 mod policy;
 mod secrets;
@@ -44,6 +45,9 @@ enum Action {
     /// The API tokens: who may use the controller
     #[command(subcommand)]
     Tokens(tokens::Action),
+    /// The join tokens: what lets relay nodes into the fleet
+    #[command(subcommand)]
+    JoinTokens(join_tokens::Action),
     /// The shared secrets that credentials are minted with: rotation, pinning, revocation
     Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
@@ -85,6 +89,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Explain(explain) => explain.run(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Tokens(action) => action.run(&console),
+        Action::JoinTokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),

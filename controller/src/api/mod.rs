@@ -17,6 +17,7 @@ mod front;
 mod gate;
 mod http;
 mod ice_servers;
+mod join_tokens;
 mod node_actions;
 mod nodes;
 mod openapi;

@@ -5,8 +5,8 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, explain, http, ice_servers, node_actions, nodes, policy_actions,
-    secrets, tokens, turn_rest,
+    audit, capacity, dashboard, explain, http, ice_servers, join_tokens, node_actions, nodes,
+    policy_actions, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -238,6 +238,30 @@ fn tokens() -> Vec<Route> {
             .calls(tokens::revoke)
             .answers::<tokens::Revoked<'_>>()
             .says("Revokes an API token", "It opens nothing from then on."),
+        Draft::new(Method::GET, "/v1/join-tokens", "join_tokens", ADMIN)
+            .calls(join_tokens::list)
+            .answers::<join_tokens::Answer<'_>>()
+            .says("What lets relays into the fleet", ""),
+        Draft::new(Method::POST, "/v1/join-tokens", "create_join_token", ADMIN)
+            .body(join_tokens::CREATE)
+            .calls(join_tokens::create)
+            .answers_with::<join_tokens::Made<'_>>(201)
+            .says(
+                "Makes a join token",
+                "It is shown in this answer alone; the store keeps its SHA-256.",
+            ),
+        Draft::new(
+            Method::DELETE,
+            "/v1/join-tokens/{name}",
+            "revoke_join_token",
+            ADMIN,
+        )
+        .calls(join_tokens::revoke)
+        .answers::<join_tokens::Revoked<'_>>()
+        .says(
+            "Revokes a join token",
+            "It enrols nobody from then on; its relays stay members.",
+        ),
         Draft::new(Method::GET, "/v1/audit", "audit", ADMIN)
             .query(audit::QUERY)
             .calls(audit::audit)

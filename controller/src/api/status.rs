@@ -199,7 +199,7 @@ impl ApiError {
                     "unknown_token",
                     name.clone(),
                     "there is no such token",
-                    "a token that /v1/tokens names",
+                    "a token that the list of tokens names",
                 );
             }
             TokenError::Taken(_) => "a name that no token has",
@@ -349,10 +349,6 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 "a store that knows what its relays run",
             ),
-            FleetError::TokenName(_) => Self::conflict("name", error.to_string(), "another name"),
-            FleetError::UnknownToken(_) => {
-                Self::conflict("name", error.to_string(), "the name of a join token")
-            }
             FleetError::NoSession(_) => {
                 Self::conflict("node", error.to_string(), "a node with a control session")
             }
@@ -433,9 +429,8 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         | FleetError::Secret(_)
         | FleetError::NotRestored
         | FleetError::NoSession(_)
-        | FleetError::NoRollout
-        | FleetError::TokenName(_) => Code::FailedPrecondition,
-        FleetError::UnknownNode(_) | FleetError::UnknownToken(_) => Code::NotFound,
+        | FleetError::NoRollout => Code::FailedPrecondition,
+        FleetError::UnknownNode(_) => Code::NotFound,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
         FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,

@@ -67,6 +67,7 @@ impl Fleet {
             minting: self.minting(&minted),
             secrets: self.secret_views(now.instant, &minted).into(),
             api_tokens: Arc::clone(&self.api_tokens),
+            join_tokens: Arc::clone(&self.join_tokens),
             candidates: Candidates::new(&nodes, &lists.regions, &self.settings.region),
             panics: self.panics.regions().map(str::to_owned).collect(),
             trends: Arc::clone(&self.trends),

@@ -208,7 +208,7 @@ pub struct Fleet {
     nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
-    join_tokens: BTreeMap<TokenHash, JoinToken>,
+    join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     kept: BTreeMap<Setting, String>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -241,7 +241,7 @@ impl Fleet {
             nonce_keys: nonce_keys::NonceKeys::default(),
             users: BTreeMap::new(),
             api_tokens: Arc::default(),
-            join_tokens: BTreeMap::new(),
+            join_tokens: Arc::default(),
             kept: BTreeMap::new(),
             desired: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -443,7 +443,9 @@ impl Fleet {
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
             }
-            Record::JoinToken(hash, token) => drop(self.join_tokens.insert(hash, token)),
+            Record::JoinToken(hash, token) => {
+                Arc::make_mut(&mut self.join_tokens).insert(hash, token);
+            }
             Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
         }
     }
@@ -468,7 +470,9 @@ impl Fleet {
             RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
-            RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),
+            RecordKey::JoinToken(hash) => {
+                Arc::make_mut(&mut self.join_tokens).remove(hash);
+            }
             RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
         }
     }

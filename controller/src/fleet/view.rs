@@ -1,7 +1,7 @@
 //! What is known of the fleet, immutable: lists, credentials and every read of the API are answered from it, so that a
 //! request touches memory only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::rates::Rates;
-use super::record::{ApiToken, ControllerRecord, PortGrant, Rollout, TokenHash, token_hash};
+use super::record::{
+    ApiToken, ControllerRecord, JoinToken, PortGrant, Rollout, TokenHash, token_hash,
+};
 use super::restored::Restored;
 use super::saturation::Saturation;
 use super::secrets::{Minting, SecretView};
@@ -55,6 +57,7 @@ pub struct FleetView {
     pub secrets: Arc<[SecretView]>,
     pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
+    pub(super) join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     pub(super) candidates: Candidates,
     pub(super) trends: Arc<Trends>,
 }
@@ -78,6 +81,11 @@ impl FleetView {
     /// Who may use the API.
     pub fn api_tokens(&self) -> impl Iterator<Item = &ApiToken> {
         self.api_tokens.values()
+    }
+
+    /// What enrols relays.
+    pub fn join_tokens(&self) -> impl Iterator<Item = &JoinToken> {
+        self.join_tokens.values()
     }
 
     /// How many nodes are in lists.

@@ -5,9 +5,10 @@
 mod client;
 mod deltas;
 mod double;
+mod listeners;
 mod orders;
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -28,9 +29,14 @@ use turnfleet_turn::client::Event;
 const TOKEN: &str = "join us";
 
 fn config(state_dir: &Path, endpoints: &[String]) -> Config {
-    let listener = |transport: &str| RawListener {
+    let listeners = [("udp", "127.0.0.1:0"), ("tcp", "127.0.0.1:0")];
+    config_with(state_dir, endpoints, &listeners)
+}
+
+fn config_with(state_dir: &Path, endpoints: &[String], listeners: &[(&str, &str)]) -> Config {
+    let listener = |&(transport, address): &(&str, &str)| RawListener {
         transport: transport.into(),
-        address: "127.0.0.1:0".into(),
+        address: address.into(),
         ..RawListener::default()
     };
     let mut raw = RawConfig {
@@ -39,7 +45,7 @@ fn config(state_dir: &Path, endpoints: &[String]) -> Config {
         zone: "z1".into(),
         hostname: vec!["relay-a.example".into()],
         state_dir: state_dir.to_str().unwrap().into(),
-        listeners: vec![listener("udp"), listener("tcp")],
+        listeners: listeners.iter().map(listener).collect(),
         shards: 1,
         ..RawConfig::default()
     };
@@ -94,16 +100,16 @@ async fn take(double: &mut Double, generation: u64) {
 }
 
 fn answers_a_binding_request(node: &Node) -> bool {
+    is_answered(node.listeners()[0].address, Duration::from_secs(5))
+}
+
+fn is_answered(server: SocketAddr, patience: Duration) -> bool {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    socket.set_read_timeout(Some(patience)).unwrap();
     let mut request = [0; 20];
     request[1] = 0x01;
     request[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
-    socket
-        .send_to(&request, node.listeners()[0].address)
-        .unwrap();
+    socket.send_to(&request, server).unwrap();
     let mut answer = [0; 100];
     socket
         .recv(&mut answer)
