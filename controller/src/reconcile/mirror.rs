@@ -335,7 +335,7 @@ impl Mirror {
             key: keys::path(key),
             mod_revision: *revision,
         };
-        let generation = plan.generation().unwrap_or(self.fleet.generation());
+        let generation = plan.generation().unwrap_or_else(|| self.fleet.generation());
         let encode = |record: &Record| -> Result<Put, StoreError> {
             let (key, value) = codec::encode(record, &self.sealer, generation)?;
             Ok(Put {
