@@ -1,6 +1,6 @@
 //! What the controller counts, as `turnfleet_controller_*` in Prometheus text.
 //!
-//! Labels come from closed enums only: never an address, a user, a node or a token. What can be read off the fleet's view is
+//! Labels come from closed enums, or name a region: never an address, a user, a node or a token. What can be read off the fleet's view is
 //! read off it when somebody asks, and not kept twice.
 
 use std::cell::RefCell;
@@ -74,6 +74,7 @@ struct FleetGauges {
     allocations: IntGauge,
     ports_used: IntGauge,
     ports: IntGauge,
+    region_ports: IntGaugeVec,
     headroom: IntGaugeVec,
     headroom_n1: IntGaugeVec,
     seconds_to_full: IntGaugeVec,
@@ -173,6 +174,14 @@ impl Metrics {
     }
 }
 
+fn region_ports(make: &Maker) -> IntGaugeVec {
+    make.gauges(
+        "region_relayed_ports",
+        "Relayed ports of a region: granted to nodes, in use, or nobody's until their quarantine ends.",
+        &["region", "state"],
+    )
+}
+
 impl FleetGauges {
     fn new(make: &Maker) -> Self {
         Self {
@@ -189,10 +198,7 @@ impl FleetGauges {
                 "store_restored",
                 "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
             ),
-            refused: make.gauge(
-                "store_values_refused",
-                "Values of the store that do not open, or were put back by somebody else, and are not believed.",
-            ),
+            refused: make.gauge("store_values_refused", "Foreign and old values in the store."),
             leader: make.gauge(
                 "leader",
                 "1 on the controller that does the work that one alone may do.",
@@ -208,6 +214,7 @@ impl FleetGauges {
             allocations: make.gauge("allocations", "Live allocations of all nodes."),
             ports_used: make.gauge("relayed_ports_used", "Relayed ports in use."),
             ports: make.gauge("relayed_ports", "Relayed ports granted to nodes."),
+            region_ports: region_ports(make),
             headroom: make.gauges(
                 "headroom",
                 "What is left below 80 % of the limit.",
@@ -282,6 +289,18 @@ impl FleetGauges {
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));
         self.ports.set(signed(total.ports.limit));
+        self.region_ports.reset();
+        for (region, ports) in view.ports_by_region() {
+            let states = [
+                ("granted", ports.granted),
+                ("used", ports.used),
+                ("quarantined", ports.quarantined),
+            ];
+            for (state, count) in states {
+                let gauge = self.region_ports.with_label_values(&[region, state]);
+                gauge.set(signed(count));
+            }
+        }
         self.set_capacity(&total);
         self.set_trust(view, count);
     }

@@ -12,8 +12,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use turnfleet_proto::NodeId;
 use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
+use turnfleet_proto::{GrantedRange, NodeId};
 use turnfleet_turn::{Ledger, Transport};
 
 use self::reload::Reloads;
@@ -26,7 +26,7 @@ use crate::control::{
 };
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
-use crate::policy::{GrantedRange, LocalPolicy};
+use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
@@ -50,7 +50,8 @@ pub struct Node {
     reloads: Reloads,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
-    drain_deadline: JoinHandle<()>,
+    /// Keeps what ends by the clock, whether the session lives or not.
+    deadlines: JoinHandle<()>,
 }
 
 /// A listener that clients can reach.
@@ -169,7 +170,7 @@ impl Node {
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
         let reloads = Reloads::of(&config, addressing.hosts);
         let stop = watch::Sender::new(false);
-        let draining = Arc::clone(&serving);
+        let deadlines = Arc::clone(&serving);
         let session = Session {
             controller: config.controller,
             introduction,
@@ -193,7 +194,7 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            drain_deadline: tokio::spawn(async move { draining.enforce_drain().await }),
+            deadlines: tokio::spawn(async move { deadlines.keep_deadlines().await }),
             stop,
         })
     }
@@ -308,7 +309,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.session.abort();
-        self.drain_deadline.abort();
+        self.deadlines.abort();
     }
 }
 
@@ -446,6 +447,7 @@ fn serve_from_cache(
     let generation = snapshot.generation;
     match serving.apply(&snapshot, sections.sha256()) {
         Ok(_) => {
+            serving.kept(generation);
             tracing::info!(generation, "serving by the policy of the last run");
             Some(sections)
         }

@@ -25,6 +25,7 @@ mod operator;
 mod parameters;
 mod policy_actions;
 mod policy_talk;
+mod ports;
 mod rate;
 mod route;
 mod routes;

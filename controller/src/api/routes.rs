@@ -6,7 +6,7 @@ use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
     audit, capacity, dashboard, explain, http, ice_servers, join_tokens, node_actions, nodes,
-    policy_actions, secrets, tokens, turn_rest,
+    policy_actions, ports, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -83,10 +83,18 @@ const ICE: &[Field] = &[
 
 /// All of them.
 pub(super) fn routes() -> Vec<Route> {
-    [open(), minting(), fleet(), secrets(), tokens(), document()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        open(),
+        minting(),
+        fleet(),
+        ports(),
+        secrets(),
+        tokens(),
+        document(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn open() -> Vec<Route> {
@@ -143,7 +151,7 @@ fn fleet() -> Vec<Route> {
         Draft::new(Method::DELETE, "/v1/nodes/{node}", "forget", OPERATOR)
             .calls(node_actions::forget)
             .answers::<node_actions::Done<'_>>()
-            .says("Forgets a node that is gone for good", "Its ports are free for others; it may enrol again. A node whose session is live is not forgotten."),
+            .says("Forgets a node that is gone for good", "Its ports are others' after a quarantine; it may enrol again, and has them back at once. A node whose session is live is not forgotten."),
         Draft::new(Method::POST, "/v1/nodes/{node}/drain", "drain", OPERATOR)
             .body(node_actions::DRAIN)
             .calls(node_actions::drain)
@@ -183,6 +191,19 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+    ]
+}
+
+fn ports() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/ports", "ports", VIEWER)
+            .calls(ports::ports)
+            .answers::<ports::Answer<'_>>()
+            .says("Who holds which ports of which public address", ""),
+        Draft::new(Method::DELETE, "/v1/ports/{public_ip}/{range}", "release_ports", OPERATOR)
+            .calls(ports::release)
+            .answers::<ports::Released>()
+            .says("Takes the word that nobody uses these ports", "Whoever holds them loses them to a quarantine; asked again, the quarantine ends. A node whose session is live keeps its ports."),
     ]
 }
 

@@ -220,6 +220,16 @@ impl ApiError {
         )
     }
 
+    pub(crate) fn unknown_ports(place: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_ports",
+            place,
+            "nobody holds exactly these ports",
+            "an address and ports that /v1/ports names, such as 192.0.2.1/49152-65535",
+        )
+    }
+
     /// What an operator hears of a step in a secret's life that is refused.
     fn secret(error: &SecretError) -> Self {
         let conflict = |expected| Self::conflict("secret", error.to_string(), expected);
@@ -364,6 +374,13 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
+            FleetError::UnknownGrant { range, .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "unknown_ports",
+                "path",
+                error.to_string(),
+                format!("the ports of one grant, and not {range}"),
+            ),
             FleetError::Token(token) => Self::token(token),
             FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
@@ -384,6 +401,7 @@ impl From<FleetError> for ApiError {
             | FleetError::SessionReplaced
             | FleetError::Registration(_)
             | FleetError::PortsExhausted { .. }
+            | FleetError::PortsAwaited { .. }
             | FleetError::TooManyNodes { .. } => Self::internal(&error),
         }
     }
@@ -439,7 +457,9 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::PortsExhausted { .. }
         | FleetError::TooManyNodes { .. }
         | FleetError::Token(TokenError::TooMany { .. }) => Code::ResourceExhausted,
-        FleetError::Contended { .. }
+        FleetError::UnknownGrant { .. } => Code::NotFound,
+        FleetError::PortsAwaited { .. }
+        | FleetError::Contended { .. }
         | FleetError::NotLeader
         | FleetError::Stopping
         | FleetError::Restored(_) => Code::Unavailable,

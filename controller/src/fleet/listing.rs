@@ -57,6 +57,12 @@ impl Fleet {
         let realm = self.base_policy().map_or("", |policy| &policy.realm);
         let lists = &self.settings.lists;
         FleetView {
+            quarantined: self
+                .grants
+                .values()
+                .filter(|grant| grant.quarantined_until.is_some())
+                .cloned()
+                .collect(),
             generation: self.generation,
             restored: self.restored.clone(),
             refused: self.refused(),

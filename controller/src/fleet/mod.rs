@@ -24,6 +24,7 @@ mod panic;
 mod placement;
 mod plan;
 mod port_grants;
+mod ports;
 mod rates;
 mod reason;
 pub mod record;
@@ -70,6 +71,8 @@ pub use node::{
 };
 pub use node_policy::{NodePolicies, NodePolicy};
 pub use plan::Plan;
+pub use port_grants::{PortReport, PortUse};
+pub use ports::RegionPorts;
 pub use rates::Rates;
 pub use reason::Reason;
 pub use restored::Restored;
@@ -145,6 +148,13 @@ pub enum Event {
         draining: bool,
         /// What else it says of itself.
         vitals: Vitals,
+    },
+    /// The node reported on its ports.
+    PortsReported {
+        /// Which node, by which session.
+        session: (NodeId, u64),
+        /// What it says.
+        report: PortReport,
     },
     /// The node spoke of a snapshot: it runs `running`, and refused the one of `generation` if `refusal` says why.
     PolicyStatus {
@@ -310,8 +320,7 @@ impl Fleet {
                 record: Some(record),
                 revision,
             } => {
-                self.refused.remove(&key);
-                self.revisions.insert(key, revision);
+                self.believe(key, revision);
                 self.stored(now, *record);
             }
             Event::Stored {
@@ -345,6 +354,7 @@ impl Fleet {
                     node.take_vitals(vitals);
                 }
             }
+            Event::PortsReported { session, report } => self.ports_reported(&session, report),
             Event::PolicyStatus {
                 session,
                 generation,
@@ -431,8 +441,11 @@ impl Fleet {
             Record::Desired(node, desired) => self.desire(node, Some(desired)),
             Record::Grant(grant) => {
                 let owner = grant.node.clone();
-                self.grants
-                    .insert((grant.public_ip, grant.range.first()), grant);
+                let key = (grant.public_ip, grant.range.first());
+                let before = self.grants.insert(key, grant);
+                if let Some(before) = before.filter(|before| before.node != owner) {
+                    self.share_grants(&before.node);
+                }
                 self.share_grants(&owner);
             }
             Record::Secret(secret) => {
@@ -508,7 +521,10 @@ impl Fleet {
 
     fn share_grants(&mut self, owner: &NodeId) {
         if let Some(node) = self.nodes.get_mut(owner) {
-            let of_node = self.grants.values().filter(|grant| grant.node == *owner);
+            let holds = |grant: &&record::PortGrant| {
+                grant.node == *owner && grant.quarantined_until.is_none()
+            };
+            let of_node = self.grants.values().filter(holds);
             node.grants = of_node.cloned().collect();
         }
     }

@@ -11,6 +11,12 @@ impl Fleet {
         self.refused.len()
     }
 
+    /// What stands at `key` since `revision` is the record.
+    pub(super) fn believe(&mut self, key: RecordKey, revision: u64) {
+        self.refused.remove(&key);
+        self.revisions.insert(key, revision);
+    }
+
     /// What stands at `key` since `revision` is not the record: a plan that writes there compares it all the same.
     pub(super) fn refuse(&mut self, key: RecordKey, revision: u64) {
         self.revisions.insert(key.clone(), revision);

@@ -11,6 +11,7 @@ use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
 use super::liveness::{Liveness, Word};
 use super::node::{Identity, Incarnation, Load, Registration, Transport, Vitals};
 use super::placement::weight;
+use super::port_grants::PortReport;
 use super::rates::RateMeter;
 use super::record::{Desired, NodeRecord, PortGrant};
 use super::saturation::SaturationMeter;
@@ -47,6 +48,8 @@ pub(super) struct NodeState {
     pub(super) knows_more_than: Option<u64>,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
+    /// What the open session last said of ports.
+    pub(super) port_report: Option<PortReport>,
     pub(super) draining: bool,
     last_heartbeat: Option<u64>,
     pub(super) load: Load,
@@ -83,6 +86,7 @@ impl NodeState {
             knows_more_than: None,
             identity: Arc::default(),
             incarnation: None,
+            port_report: None,
             draining: false,
             last_heartbeat: None,
             load: Load::default(),
@@ -127,6 +131,7 @@ impl NodeState {
         let same = known == registration.incarnation;
         self.begin(now, Some(registration.incarnation), same);
         self.session = Some(number);
+        self.port_report = None;
         self.own = OwnSession::Open { heard: now.instant };
         self.applied_generation = registration.running.generation;
         self.opened_at = now.instant;
@@ -199,6 +204,7 @@ impl NodeState {
     /// The session with this controller ended. A node that another one hears has gone there.
     pub(super) fn ended(&mut self, now: Now, ended: Ended) {
         self.session = None;
+        self.port_report = None;
         self.own = OwnSession::Ended(ended);
         if !self.elsewhere.hears(now.instant) {
             self.lost(now, ended);

@@ -47,6 +47,8 @@ pub struct FleetView {
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
+    /// Ports that are nobody's until their quarantine ends.
+    pub quarantined: Vec<PortGrant>,
     /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
     pub store_stale: bool,
     /// Whether this controller does the work that one alone may do.
@@ -137,7 +139,7 @@ pub struct NodeView {
     pub up_to_date: bool,
     /// Whether nothing tells that it accepts the latest secret: its probe shall show it.
     pub secret_unproven: bool,
-    /// The ports that it may use.
+    /// The ports that it holds.
     pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.
     pub applied_generation: u64,

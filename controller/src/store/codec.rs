@@ -9,8 +9,9 @@ mod rollout;
 use super::keys;
 use super::{Entry, Sealer, StoreError, seal};
 use crate::fleet::record::{
-    ApiToken, ControllerRecord, Desired, JoinToken, Lineage, Membership, NodeRecord, NonceKey,
-    Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState, StaticUser,
+    ApiToken, Cession, ControllerRecord, Desired, JoinToken, Lineage, Membership, NodeRecord,
+    NonceKey, Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState,
+    StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
@@ -42,13 +43,7 @@ pub fn encode(
             kill: desired.kill.map_or_else(Vec::new, Into::into),
         }
         .encode_to_vec(),
-        Record::Grant(grant) => wire::PortGrantRecord {
-            node_id: grant.node.to_string(),
-            public_ip: grant.public_ip.to_string(),
-            first: grant.range.first().into(),
-            last: grant.range.last().into(),
-        }
-        .encode_to_vec(),
+        Record::Grant(grant) => encode_grant(grant).encode_to_vec(),
         Record::Secret(secret) => sealed(sealer, place, &encode_secret(secret))?,
         Record::NonceKey(key) => {
             let message = wire::NonceKeyRecord {
@@ -90,6 +85,23 @@ pub fn encode(
         )?,
     };
     Ok((path, bytes))
+}
+
+fn encode_grant(grant: &PortGrant) -> wire::PortGrantRecord {
+    let ceded = grant.ceded.as_ref();
+    let ceded_to = ceded.and_then(|ceded| ceded.to.as_ref());
+    wire::PortGrantRecord {
+        node_id: grant.node.to_string(),
+        public_ip: grant.public_ip.to_string(),
+        first: grant.range.first().into(),
+        last: grant.range.last().into(),
+        ceded_from: ceded.map_or(0, |ceded| ceded.from.into()),
+        ceded_to: ceded_to.map_or_else(String::new, ToString::to_string),
+        not_after: grant.not_after.unwrap_or(0),
+        unconfirmed_generation: grant.unconfirmed.unwrap_or(0),
+        quarantined_until: grant.quarantined_until.unwrap_or(0),
+        fence: grant.fence,
+    }
 }
 
 /// The record that `entry` holds; `None` where its key belongs to no record of this version.
@@ -489,10 +501,25 @@ impl Reader<'_> {
         let message: wire::PortGrantRecord = self.plain()?;
         let port = |port: u32| self.check(u16::try_from(port), "not a port");
         let range = PortRange::new(port(message.first)?, port(message.last)?);
+        let node = |text: &str| self.check(text.parse(), "not a node id");
+        let told = |seconds: u64| Some(seconds).filter(|seconds| *seconds != 0);
+        let to = Some(&message.ceded_to).filter(|to| !to.is_empty());
+        let ceded = match message.ceded_from {
+            0 => None,
+            from => Some(Cession {
+                from: port(from)?,
+                to: to.map(|to| node(to)).transpose()?,
+            }),
+        };
         Ok(PortGrant {
-            node: self.check(message.node_id.parse(), "not a node id")?,
+            node: node(&message.node_id)?,
             public_ip: self.check(message.public_ip.parse(), "not an IP address")?,
             range: self.check(range, "not a port range")?,
+            ceded,
+            not_after: told(message.not_after),
+            unconfirmed: told(message.unconfirmed_generation),
+            quarantined_until: told(message.quarantined_until),
+            fence: message.fence,
         })
     }
 

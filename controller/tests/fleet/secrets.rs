@@ -231,7 +231,10 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
             },
             allocations: 1,
         };
-        let plan = stage.fleet.plan_registration(&registration).unwrap();
+        let plan = stage
+            .fleet
+            .plan_registration(&registration, stage.now.unix)
+            .unwrap();
         let generation = |record: &Record| matches!(record, Record::Generation(_));
         // Its first ports raise the generation anyway.
         let grants = |record: &Record| matches!(record, Record::Grant(_));
@@ -241,11 +244,11 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
         )
     };
     stage.store(Record::Grant(
-        turnfleet_controller::fleet::record::PortGrant {
-            node: id(0),
-            public_ip: [192, 0, 2, 0].into(),
-            range: turnfleet_proto::PortRange::DYNAMIC,
-        },
+        turnfleet_controller::fleet::record::PortGrant::held(
+            id(0),
+            [192, 0, 2, 0].into(),
+            turnfleet_proto::PortRange::DYNAMIC,
+        ),
     ));
     assert_eq!(moved(&stage), (false, false));
     stage.rotate(&SecretScope::Region("north".into()), "of the north");

@@ -159,6 +159,26 @@ pub struct Heartbeat {
     /// The certificate that its TLS listeners show; absent where it has none.
     #[prost(message, optional, tag = "21")]
     pub tls_certificate: ::core::option::Option<CertificateValidity>,
+    /// The generation of the snapshot that a restart of the node would begin with, at most the applied one; zero for none.
+    #[prost(uint64, tag = "30")]
+    pub kept_generation: u64,
+    /// One for each public address that the node ever had ports of.
+    #[prost(message, repeated, tag = "31")]
+    pub port_uses: ::prost::alloc::vec::Vec<PortUse>,
+}
+/// The ports of one public address.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PortUse {
+    #[prost(string, tag = "1")]
+    pub public_ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub used: u32,
+    /// Where ports are in use that the node may open no longer. Between the ends of a range there may be unused ones.
+    #[prost(message, repeated, tag = "3")]
+    pub withdrawn: ::prost::alloc::vec::Vec<PortRange>,
+    /// Where the node may open ports.
+    #[prost(message, repeated, tag = "4")]
+    pub open: ::prost::alloc::vec::Vec<PortRange>,
 }
 /// Unix seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -512,6 +532,13 @@ pub struct PortGrant {
     pub public_ip: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub range: ::core::option::Option<PortRange>,
+    /// The generation that wrote the grant. A node refuses a snapshot of its epoch in which ports that it has come with a lower
+    /// one. Zero says nothing.
+    #[prost(uint64, tag = "3")]
+    pub fence: u64,
+    /// Unix seconds; past it the node opens none of these ports. Zero means without an end.
+    #[prost(uint64, tag = "4")]
+    pub not_after: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerPolicy {

@@ -229,6 +229,24 @@ pub struct PortGrantRecord {
     pub first: u32,
     #[prost(uint32, tag = "4")]
     pub last: u32,
+    /// The first port that the node gives back; zero for none. From there on it opens nothing more.
+    #[prost(uint32, tag = "5")]
+    pub ceded_from: u32,
+    /// Who gets what the node gives back; empty for whoever asks first.
+    #[prost(string, tag = "6")]
+    pub ceded_to: ::prost::alloc::string::String,
+    /// Unix seconds at which the grant ends; zero means without an end.
+    #[prost(uint64, tag = "7")]
+    pub not_after: u64,
+    /// The fleet generation that the node has to run and keep before `ceded_from` and `not_after` bind it; zero once it does.
+    #[prost(uint64, tag = "8")]
+    pub unconfirmed_generation: u64,
+    /// Unix seconds until which the ports are nobody's but for the same node; zero while it holds them.
+    #[prost(uint64, tag = "9")]
+    pub quarantined_until: u64,
+    /// The fleet generation that wrote this.
+    #[prost(uint64, tag = "10")]
+    pub fence: u64,
 }
 /// secrets/{scope}/{id}, noncekeys/{id}, users/{sha256 of the name in hex}, settings/{name}: sealed by AES-256-GCM, the store key
 /// and the generation as associated data.

@@ -441,11 +441,11 @@ impl Session {
     /// another node is not found here again.
     async fn keep(&self, policy: Sections, credential: &NodeCredential) {
         let (cache, dir) = (Arc::clone(&self.cache), Arc::clone(&self.dir));
-        let credential = credential.clone();
+        let (credential, generation) = (credential.clone(), policy.generation());
         let kept =
             tokio::task::spawn_blocking(move || cache.store(&policy, &credential, &dir)).await;
         match kept {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.serving.kept(generation),
             Ok(Err(error)) => tracing::warn!(
                 %error,
                 "cannot keep the policy: without its controller a restarted node would serve by an older one"
@@ -457,12 +457,10 @@ impl Session {
     /// The report; `uses` is what the session has heard of the secrets' uses.
     fn heartbeat(&self, uses: &mut BTreeMap<u32, u64>) -> FromNode {
         FromNode::Heartbeat(fleet::Heartbeat {
-            applied_generation: self.serving.generation(),
-            load: Some(self.serving.load()),
-            draining: self.serving.is_draining(),
             wall_millis: unix_millis(),
             tls_certificate: self.introduction.certificate_validity(),
             secret_uses: self.serving.secret_uses(uses),
+            ..self.serving.heartbeat()
         })
     }
 }
