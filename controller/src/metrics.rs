@@ -199,10 +199,7 @@ impl FleetGauges {
                 "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
             ),
             refused: make.gauge("store_values_refused", "Foreign and old values in the store."),
-            leader: make.gauge(
-                "leader",
-                "1 on the controller that does the work that one alone may do.",
-            ),
+            leader: make.gauge("leader", "1 on the controller that does what one alone may do."),
             store_stale: make.gauge(
                 "store_stale",
                 "1 while the store does not answer: what is known is served, and nothing can be changed.",

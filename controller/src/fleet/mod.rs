@@ -326,8 +326,7 @@ impl Fleet {
             Event::Stored {
                 key, record: None, ..
             } => {
-                self.refused.remove(&key);
-                self.revisions.remove(&key);
+                self.believe_gone(&key);
                 self.deleted(&key);
             }
             Event::Refused { key, revision } => self.refuse(key, revision),

@@ -17,6 +17,12 @@ impl Fleet {
         self.revisions.insert(key, revision);
     }
 
+    /// Nothing stands at `key`.
+    pub(super) fn believe_gone(&mut self, key: &RecordKey) {
+        self.refused.remove(key);
+        self.revisions.remove(key);
+    }
+
     /// What stands at `key` since `revision` is not the record: a plan that writes there compares it all the same.
     pub(super) fn refuse(&mut self, key: RecordKey, revision: u64) {
         self.revisions.insert(key.clone(), revision);
