@@ -60,6 +60,10 @@ const TOOLS: [Tool; 12] = [
         file: "/bin/ip",
     },
     Tool {
+        package: "faketime",
+        file: "/usr/bin/faketime",
+    },
+    Tool {
         package: "nftables",
         file: "/usr/sbin/nft",
     },

@@ -6,11 +6,14 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::actor::Actor;
 use super::app::answer_json;
 use super::route::Call;
 use super::status::{ApiError, excerpt};
-use super::values::{Field, Kind};
+use super::values::{Field, Kind, Values};
+use crate::fleet::FleetView;
 use crate::fleet::record::JoinToken;
+use crate::reconcile::Handle;
 use crate::wall_clock::since_epoch;
 
 /// The longest life of a token that has an end: ten years.
@@ -75,16 +78,12 @@ pub(super) struct Revoked<'v> {
     name: &'v str,
 }
 
-/// `GET /v1/join-tokens`.
-pub(crate) async fn list(call: Call) -> Result<Response, ApiError> {
-    let mut join_tokens: Vec<_> = call.view.join_tokens().map(describe).collect();
-    join_tokens.sort_unstable_by_key(|token| token.name);
-    Ok(answer_json(&Answer { join_tokens }))
-}
-
-/// `POST /v1/join-tokens`.
-pub(crate) async fn create(call: Call) -> Result<Response, ApiError> {
-    let asked = &call.body;
+/// Makes a token, as `asked` in the fields of [`CREATE`], and gives it with its record.
+pub(super) async fn make(
+    handle: &Handle,
+    actor: &Actor,
+    asked: &Values,
+) -> Result<(String, JoinToken), ApiError> {
     let now = since_epoch().as_secs();
     let record = JoinToken {
         name: asked.text("name").unwrap_or_default().to_owned(),
@@ -99,13 +98,35 @@ pub(crate) async fn create(call: Call) -> Result<Response, ApiError> {
         record.expires_at.map(|end| format!("until {end}")),
     ];
     let detail: Vec<_> = bounds.into_iter().flatten().collect();
-    let handle = call.actor.changing(
-        &call.app.handle,
-        "create join token",
-        &record.name,
-        detail.join(", "),
-    )?;
+    let detail = detail.join(", ");
+    let handle = actor.changing(handle, "create join token", &record.name, detail)?;
     let token = handle.make_join_token(record.clone()).await?;
+    Ok((token, record))
+}
+
+/// Revokes a token that was made.
+pub(super) async fn unmake(handle: &Handle, actor: &Actor, name: &str) -> Result<(), ApiError> {
+    let target = excerpt(name);
+    let handle = actor.changing(handle, "revoke join token", &target, String::new())?;
+    Ok(handle.revoke_join_token(name).await?)
+}
+
+/// Every token, by name.
+pub(super) fn in_order(view: &FleetView) -> Vec<&JoinToken> {
+    let mut tokens: Vec<_> = view.join_tokens().collect();
+    tokens.sort_unstable_by_key(|token| &token.name);
+    tokens
+}
+
+/// `GET /v1/join-tokens`.
+pub(crate) async fn list(call: Call) -> Result<Response, ApiError> {
+    let join_tokens = in_order(&call.view).into_iter().map(describe).collect();
+    Ok(answer_json(&Answer { join_tokens }))
+}
+
+/// `POST /v1/join-tokens`.
+pub(crate) async fn create(call: Call) -> Result<Response, ApiError> {
+    let (token, record) = make(&call.app.handle, &call.actor, &call.body).await?;
     let described = describe(&record);
     let made = Made { token, described };
     Ok((StatusCode::CREATED, answer_json(&made)).into_response())
@@ -114,12 +135,7 @@ pub(crate) async fn create(call: Call) -> Result<Response, ApiError> {
 /// `DELETE /v1/join-tokens/{name}`.
 pub(crate) async fn revoke(call: Call) -> Result<Response, ApiError> {
     let name = call.part("name");
-    let target = excerpt(name);
-    let handle = &call.app.handle;
-    let handle = call
-        .actor
-        .changing(handle, "revoke join token", &target, String::new())?;
-    handle.revoke_join_token(name).await?;
+    unmake(&call.app.handle, &call.actor, name).await?;
     Ok(answer_json(&Revoked { name }))
 }
 

@@ -31,8 +31,8 @@ pub(super) struct NodeState {
     /// The session with this controller that speaks for the node.
     pub(super) session: Option<u64>,
     pub(super) own: OwnSession,
-    /// What this controller's own last probe said that could tell, and how many had by then.
-    pub(super) word: Option<(u64, Word)>,
+    /// What this controller's own last probe said that could tell, how many had by then, and when it did.
+    pub(super) word: Option<(u64, Word, Instant)>,
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
     /// What this run of the process runs at least, as a probe has shown.
@@ -217,6 +217,14 @@ impl NodeState {
         self.rates = RateMeter::default();
     }
 
+    /// What it says of itself, as [`Self::take_vitals`] knows it.
+    pub(super) fn vitals(&self) -> Vitals {
+        Vitals {
+            clock_skew_millis: self.skew.millis(),
+            certificate: self.certificate,
+        }
+    }
+
     pub(super) fn take_vitals(&mut self, vitals: Vitals) {
         if let Some(millis) = vitals.clock_skew_millis {
             self.skew.update(millis);
@@ -240,8 +248,8 @@ impl NodeState {
         }
         if outcome.vantage == Vantage::HERE {
             if word != Word::Blind {
-                let number = self.word.map_or(0, |(number, _)| number);
-                self.word = Some((number + 1, word));
+                let number = self.word.map_or(0, |(number, ..)| number);
+                self.word = Some((number + 1, word, now));
             }
             self.probe = Some(outcome.result.map(drop));
             self.broken = outcome.broken;

@@ -58,7 +58,7 @@ pub struct Reconciler {
     mailbox: mpsc::Receiver<Request>,
     view: watch::Sender<Arc<FleetView>>,
     sightings: watch::Sender<Arc<wire::Sightings>>,
-    /// A session began or ended since the sightings were told.
+    /// A session began or ended, or a node took a snapshot, since the sightings were told.
     sessions_changed: bool,
     sessions: BTreeMap<NodeId, Channels>,
     /// The number of the last session.
@@ -437,7 +437,8 @@ impl Reconciler {
         } else {
             status.running_generation
         };
-        self.urgent = true;
+        // Other controllers wait for the same word.
+        (self.urgent, self.sessions_changed) = (true, true);
         self.mirror.apply(
             self.clock.now(),
             Event::PolicyStatus {

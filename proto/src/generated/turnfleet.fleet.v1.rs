@@ -1019,6 +1019,13 @@ pub struct Sighting {
     /// reached any node.
     #[prost(message, optional, tag = "9")]
     pub probe: ::core::option::Option<ProbeWord>,
+    /// Milliseconds that the node's wall clock is ahead of the controller's, where a session is open; absent where it has not said
+    /// so twice.
+    #[prost(sint64, optional, tag = "10")]
+    pub clock_skew_ms: ::core::option::Option<i64>,
+    /// The certificate of its TLS listeners, where a session is open.
+    #[prost(message, optional, tag = "11")]
+    pub tls_certificate: ::core::option::Option<CertificateValidity>,
 }
 /// Nested message and enum types in `Sighting`.
 pub mod sighting {
@@ -1078,6 +1085,9 @@ pub struct ProbeWord {
     /// Whether a failed one had no answer at all.
     #[prost(bool, tag = "3")]
     pub silent: bool,
+    /// Milliseconds since it ended.
+    #[prost(uint32, tag = "4")]
+    pub age_ms: u32,
 }
 /// Generated client implementations.
 pub mod controller_peer_client {
@@ -1171,7 +1181,7 @@ pub mod controller_peer_client {
             self
         }
         /// What the asked controller sees by itself, never what others have told it: all of it once a second, the same work whether
-        /// nothing or everything has changed, and at once when a session begins or ends. The metadata key `authorization` carries
+        /// nothing or everything has changed, and at once when a session begins or ends, or a node takes a snapshot. The metadata key `authorization` carries
         /// `Bearer <token>`, which only holders of the store's key can make.
         pub async fn follow(
             &mut self,
@@ -1219,7 +1229,7 @@ pub mod controller_peer_server {
             + std::marker::Send
             + 'static;
         /// What the asked controller sees by itself, never what others have told it: all of it once a second, the same work whether
-        /// nothing or everything has changed, and at once when a session begins or ends. The metadata key `authorization` carries
+        /// nothing or everything has changed, and at once when a session begins or ends, or a node takes a snapshot. The metadata key `authorization` carries
         /// `Bearer <token>`, which only holders of the store's key can make.
         async fn follow(
             &self,
