@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
