@@ -67,6 +67,7 @@ struct FleetGauges {
     generation: IntGauge,
     rollout: IntGaugeVec,
     restored: IntGauge,
+    refused: IntGauge,
     leader: IntGauge,
     store_stale: IntGauge,
     behind: IntGauge,
@@ -197,10 +198,8 @@ impl FleetGauges {
                 "store_restored",
                 "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
             ),
-            leader: make.gauge(
-                "leader",
-                "1 on the controller that does the work that one alone may do.",
-            ),
+            refused: make.gauge("store_values_refused", "Foreign and old values in the store."),
+            leader: make.gauge("leader", "1 on the controller that does what one alone may do."),
             store_stale: make.gauge(
                 "store_stale",
                 "1 while the store does not answer: what is known is served, and nothing can be changed.",
@@ -279,6 +278,8 @@ impl FleetGauges {
             gauge.set(i64::from(name == stage));
         }
         self.restored.set(i64::from(view.restored.is_some()));
+        let refused = i64::try_from(view.refused).unwrap_or(i64::MAX);
+        self.refused.set(refused);
         self.leader.set(view.leads.into());
         self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;

@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -22,6 +22,10 @@ const TOOLS: [Tool; 12] = [
     Tool {
         package: "etcd-client",
         file: "/usr/bin/etcdctl",
+    },
+    Tool {
+        package: "strace",
+        file: "/usr/bin/strace",
     },
     Tool {
         package: "coturn",

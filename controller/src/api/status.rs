@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use crate::FleetError;
 use crate::fleet::SecretError;
 use crate::fleet::tokens::TokenError;
+use crate::store::StoreError;
 
 type Text = Cow<'static, str>;
 
@@ -383,6 +384,10 @@ impl From<FleetError> for ApiError {
             FleetError::Token(token) => Self::token(token),
             FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
+            }
+            FleetError::Store(StoreError::Full) => {
+                tracing::error!(error = %StoreError::Full, "a change was refused");
+                Self::unavailable(StoreError::Full.to_string())
             }
             FleetError::Store(cause) if cause.is_retryable() => {
                 tracing::warn!(%cause, "the store failed");

@@ -65,6 +65,7 @@ impl Fleet {
                 .collect(),
             generation: self.generation,
             restored: self.restored.clone(),
+            refused: self.refused(),
             rollout: self.rollout.clone().map(Arc::new),
             realm: realm.into(),
             region: self.settings.region.as_str().into(),

@@ -28,6 +28,7 @@ mod ports;
 mod rates;
 mod reason;
 pub mod record;
+mod refused;
 mod registry;
 mod restored;
 mod rollout;
@@ -43,7 +44,7 @@ mod uris;
 mod vantage;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +119,13 @@ pub enum Event {
         key: RecordKey,
         /// What.
         record: Option<Box<Record>>,
+        /// Since when.
+        revision: u64,
+    },
+    /// The store holds, since `revision`, what cannot be the value of `key`: damaged, sealed for another place, or put back.
+    Refused {
+        /// Where.
+        key: RecordKey,
         /// Since when.
         revision: u64,
     },
@@ -200,6 +208,8 @@ pub struct Fleet {
     generation: u64,
     generation_since: Instant,
     restored: Option<Restored>,
+    /// Where the store holds what cannot be.
+    refused: BTreeSet<RecordKey>,
     policy: Option<Policy>,
     rollout: Option<Rollout>,
     rollout_since: Instant,
@@ -232,6 +242,7 @@ impl Fleet {
             generation: 0,
             generation_since: Instant::default(),
             restored: None,
+            refused: BTreeSet::new(),
             policy: None,
             rollout: None,
             rollout_since: Instant::default(),
@@ -309,15 +320,16 @@ impl Fleet {
                 record: Some(record),
                 revision,
             } => {
-                self.revisions.insert(key, revision);
+                self.believe(key, revision);
                 self.stored(now, *record);
             }
             Event::Stored {
                 key, record: None, ..
             } => {
-                self.revisions.remove(&key);
+                self.believe_gone(&key);
                 self.deleted(&key);
             }
+            Event::Refused { key, revision } => self.refuse(key, revision),
             Event::SessionOpened {
                 number,
                 registration,

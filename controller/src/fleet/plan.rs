@@ -33,11 +33,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The generation that the plan begins, where relays see what is written.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.puts.iter().find_map(|put| {
+            if let Record::Generation(generation) = put {
+                Some(*generation)
+            } else {
+                None
+            }
+        })
+    }
+
     /// Whether relays see what is written.
     #[must_use]
     pub fn raises_generation(&self) -> bool {
-        let raises = |put: &Record| matches!(put, Record::Generation(_));
-        self.puts.iter().any(raises)
+        self.generation().is_some()
     }
 
     /// Whether the store becomes another epoch.
@@ -229,6 +240,9 @@ impl Fleet {
         puts.extend(secrets.puts);
         deletes.extend(secrets.deletes);
         puts.extend(nonce_keys.puts);
+        let written: Vec<_> = puts.iter().map(Record::key).collect();
+        let amends = self.amends().filter(|put| !written.contains(&put.key()));
+        puts.extend(amends);
         deletes.extend(nonce_keys.deletes);
         Plan {
             as_leader: true,
@@ -242,6 +256,7 @@ impl Fleet {
         let nothing = [0; 32];
         let (_, ended) = self.ended_quarantines(now.unix);
         !ended.is_empty()
+            || self.amends().next().is_some()
             || !self.secret_upkeep(now, nothing).is_empty()
             || !self
                 .nonce_key_upkeep(now, self.generation + 1, nothing)

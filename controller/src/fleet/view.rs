@@ -31,6 +31,8 @@ pub struct FleetView {
     pub generation: u64,
     /// What says that the store is an old one; nothing is pushed then.
     pub restored: Option<Restored>,
+    /// How many values of the store are not believed: they were damaged, or put there by somebody else.
+    pub refused: usize,
     /// How far a changed policy has come; `None` where it was never changed.
     pub rollout: Option<Arc<Rollout>>,
     /// The REALM of every relay.

@@ -7,7 +7,7 @@ use turnfleet_proto::{NodeId, PortRange, store as wire};
 mod rollout;
 
 use super::keys;
-use super::{Entry, Sealer, StoreError};
+use super::{Entry, Sealer, StoreError, seal};
 use crate::fleet::record::{
     ApiToken, Cession, ControllerRecord, Desired, JoinToken, Lineage, Membership, NodeRecord,
     NonceKey, Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState,
@@ -15,12 +15,17 @@ use crate::fleet::record::{
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
-/// The store key and the bytes of `record`.
+/// The store key and the bytes of `record`, written in `generation`.
 ///
 /// # Errors
 /// When a secret cannot be sealed.
-pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), StoreError> {
+pub fn encode(
+    record: &Record,
+    sealer: &Sealer,
+    generation: u64,
+) -> Result<(String, Vec<u8>), StoreError> {
     let path = keys::path(&record.key());
+    let place = (path.as_str(), generation);
     let bytes = match record {
         Record::Leader(controller) => encode_leader(controller).1,
         Record::Controller(controller) => encode_controller(controller).1,
@@ -39,7 +44,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
         }
         .encode_to_vec(),
         Record::Grant(grant) => encode_grant(grant).encode_to_vec(),
-        Record::Secret(secret) => seal(sealer, &path, &encode_secret(secret))?,
+        Record::Secret(secret) => sealed(sealer, place, &encode_secret(secret))?,
         Record::NonceKey(key) => {
             let message = wire::NonceKeyRecord {
                 id: key.id,
@@ -48,7 +53,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 staged: key.staged,
                 since_generation: key.since_generation,
             };
-            seal(sealer, &path, &message)?
+            sealed(sealer, place, &message)?
         }
         Record::User(user) => {
             let message = wire::StaticUserRecord {
@@ -56,7 +61,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 key: user.key.to_vec(),
                 key_sha256: user.key_sha256.map_or_else(Vec::new, Into::into),
             };
-            seal(sealer, &path, &message)?
+            sealed(sealer, place, &message)?
         }
         Record::ApiToken(_, token) => wire::ApiTokenRecord {
             name: token.name.clone(),
@@ -71,9 +76,9 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
         }
         .encode_to_vec(),
         Record::JoinToken(_, token) => encode_join_token(token).encode_to_vec(),
-        Record::Setting(_, value) => seal(
+        Record::Setting(_, value) => sealed(
             sealer,
-            &path,
+            place,
             &wire::SettingRecord {
                 value: value.clone(),
             },
@@ -172,6 +177,17 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
     Ok(Some(record))
 }
 
+/// The generation in which the value of `entry` was sealed; `None` for one that is not.
+#[must_use]
+pub fn sealed_in(entry: &Entry) -> Option<u64> {
+    let key = keys::parse(&entry.key)?;
+    let is_sealed = matches!(
+        key,
+        RecordKey::Secret(..) | RecordKey::NonceKey(_) | RecordKey::User(_) | RecordKey::Setting(_)
+    );
+    is_sealed.then(|| seal::generation(&entry.value)).flatten()
+}
+
 /// The store key and the bytes of the leader's name.
 #[must_use]
 pub fn encode_leader(controller: &NodeId) -> (String, Vec<u8>) {
@@ -195,9 +211,13 @@ pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
     (keys::path(&key), message.encode_to_vec())
 }
 
-fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
+fn sealed(
+    sealer: &Sealer,
+    (path, generation): (&str, u64),
+    message: &impl Message,
+) -> Result<Vec<u8>, StoreError> {
     let plaintext = zeroize::Zeroizing::new(message.encode_to_vec());
-    Ok(sealer.seal(path, &plaintext)?)
+    Ok(sealer.seal(path, generation, &plaintext)?)
 }
 
 fn encode_lineage(lineage: &Lineage) -> wire::EpochRecord {

@@ -210,6 +210,12 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The store has no room for another write.
+    #[error(
+        "etcd takes no more writes, because its database is full (alarm NOSPACE): what is known is served. Compact and defragment it, or \
+         raise --quota-backend-bytes, and then `etcdctl alarm disarm`"
+    )]
+    Full,
     /// A put names a lease that has ended.
     #[error("the lease has ended")]
     LeaseEnded,
@@ -269,7 +275,7 @@ impl StoreError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Compacted { .. } | Self::Away | Self::LeaseEnded => true,
+            Self::Compacted { .. } | Self::Away | Self::Full | Self::LeaseEnded => true,
             Self::Backend { retryable, .. } | Self::Refused { retryable, .. } => *retryable,
             Self::InUse { .. }
             | Self::File { .. }

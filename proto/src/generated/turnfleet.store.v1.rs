@@ -249,13 +249,16 @@ pub struct PortGrantRecord {
     pub fence: u64,
 }
 /// secrets/{scope}/{id}, noncekeys/{id}, users/{sha256 of the name in hex}, settings/{name}: sealed by AES-256-GCM, the store key
-/// as associated data.
+/// and the generation as associated data.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SealedRecord {
     #[prost(bytes = "vec", tag = "1")]
     pub nonce: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub ciphertext: ::prost::alloc::vec::Vec<u8>,
+    /// The fleet generation of the write.
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
 }
 /// The plaintext of secrets/{scope}/{id}.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

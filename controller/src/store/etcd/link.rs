@@ -70,6 +70,9 @@ impl std::error::Error for Failed {
 impl Failed {
     /// The store's error where nothing more is known.
     pub(super) fn into_store_error(self, doing: &'static str) -> StoreError {
+        if self.says(Code::ResourceExhausted, "space exceeded") {
+            return StoreError::Full;
+        }
         let retryable = self.is_passing() || self.code() == Some(Code::ResourceExhausted);
         if let Some(Fault { key, what }) = Fault::of(&self.error) {
             return StoreError::Refused {
