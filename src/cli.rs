@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
-use crate::{bench, conformance, credentials, fleet, up};
+use crate::{bench, conformance, credentials, fleet, maintenance, up};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -24,8 +24,8 @@ pub(crate) enum Command {
     Up(Box<up::Flags>),
     /// Runs a relay node
     Relay(RelayArgs),
-    /// Runs the controller
-    Controller(ServiceArgs),
+    /// Runs the controller, or backs up, restores or moves its store
+    Controller(maintenance::ControllerArgs),
     /// Mints or verifies ephemeral credentials
     #[command(subcommand)]
     Credentials(credentials::Action),
@@ -59,7 +59,7 @@ pub(crate) enum Checked {
 }
 
 /// Where a relay or controller finds its configuration.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ServiceArgs {
     /// The configuration, a TOML file
     #[arg(long, value_name = "FILE")]

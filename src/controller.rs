@@ -13,7 +13,7 @@ use crate::telemetry::LogArgs;
 use crate::{config, notify, telemetry};
 
 /// The title of a list of problems.
-const WRONG: &str = "the configuration of the controller is wrong";
+pub(crate) const WRONG: &str = "the configuration of the controller is wrong";
 
 /// What is wrong with a configuration, and what is seldom meant, without starting anything.
 ///

@@ -14,6 +14,7 @@ mod credentials;
 mod fleet;
 mod knock;
 mod link;
+mod maintenance;
 mod notify;
 mod relay;
 mod reload;
@@ -56,7 +57,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Up(flags) => block_on(up::run(*flags, &log)),
         Command::Relay(args) => block_on(relay::run(&args, &log)),
-        Command::Controller(args) => block_on(controller::run(&args, &log)),
+        Command::Controller(args) => block_on(maintenance::run(args, log)),
         Command::Credentials(action) => credentials::run(&action),
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),

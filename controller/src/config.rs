@@ -3,6 +3,7 @@
 //! been checked.
 
 mod checked;
+mod port_plan;
 mod warnings;
 
 use std::path::PathBuf;
@@ -15,10 +16,11 @@ use crate::fleet::Names;
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
-    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, PortPlan, ProbeConfig,
-    StoreConfig, TlsFiles,
+    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, ProbeConfig, StoreConfig,
+    TlsFiles,
 };
 pub(crate) use checked::{NAME, is_name};
+pub use port_plan::PortPlan;
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
@@ -51,7 +53,8 @@ pub struct RawConfig {
     pub users: Vec<RawUser>,
     /// The ports that relays open for clients, FIRST-LAST, on every public address.
     pub relay_ports: String,
-    /// How many relays share one public address, each with an equal part of `relay_ports`. 1 to 1024.
+    /// How many relays share one public address, each with an equal part of `relay_ports`; 0 to 1024. With 0 nobody has to
+    /// know: a relay that is alone on its address has all of `relay_ports`, and gives up a fair part when another one comes.
     pub relays_per_address: u32,
     /// The credentials that the HTTP API mints.
     pub credentials: RawCredentials,
@@ -90,7 +93,7 @@ impl Default for RawConfig {
             shared_secret_file: None,
             users: Vec::new(),
             relay_ports: "49152-65535".to_owned(),
-            relays_per_address: 1,
+            relays_per_address: 0,
             credentials: RawCredentials::default(),
             peers: RawPeers::default(),
             secrets: RawSecrets::default(),

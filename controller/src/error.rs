@@ -20,12 +20,6 @@ pub enum FleetError {
     /// The join token has ended.
     #[error("the join token has ended: ask for another one")]
     JoinTokenEnded,
-    /// Another join token has this name.
-    #[error("there is a join token {0:?} already")]
-    TokenName(String),
-    /// No operator made a join token of this name.
-    #[error("there is no join token {0:?} that can be revoked")]
-    UnknownToken(String),
     /// The node has no control session here.
     #[error("node {0} has no control session")]
     NoSession(NodeId),
@@ -63,9 +57,9 @@ pub enum FleetError {
     /// No ports of a public address are left for this node.
     #[error(
         "no relay ports are left on {public_ip} for node {node}: {holders} other nodes hold shares of {relay_ports}, \
-         which relays_per_address = {relays_per_address} divides; forget those that are gone for good with \
-         `turnfleet fleet forget NODE`, raise relays_per_address before the first relay of that address starts, widen \
-         relay_ports, or give the node an address of its own"
+         of which relays_per_address = {relays_per_address} (0: as many as come); forget those that are gone for good with \
+         `turnfleet fleet forget NODE`, set relays_per_address to 0 or higher, widen relay_ports, or give the node an address \
+         of its own"
     )]
     PortsExhausted {
         /// Who asked.
@@ -79,6 +73,32 @@ pub enum FleetError {
         /// How many other nodes hold ports of the address.
         holders: usize,
     },
+    /// Other nodes are about to give up ports of a public address for this node.
+    #[error(
+        "node {node} waits for relay ports on {public_ip}: {holders} other nodes hold them, and give up {owed} as soon as \
+         they have heard of it and no allocation uses them; forget those that are gone for good with `turnfleet fleet forget \
+         NODE`"
+    )]
+    PortsAwaited {
+        /// Who asked.
+        node: NodeId,
+        /// The shared address.
+        public_ip: IpAddr,
+        /// How many other nodes hold ports of the address.
+        holders: usize,
+        /// How many ports are being given up.
+        owed: u32,
+    },
+    /// No grant covers exactly these ports.
+    #[error(
+        "no node holds exactly the ports {range} of {public_ip}: `turnfleet fleet ports` shows who holds what"
+    )]
+    UnknownGrant {
+        /// The public address.
+        public_ip: IpAddr,
+        /// The ports.
+        range: PortRange,
+    },
     /// The fleet holds as many nodes as it can.
     #[error("the fleet holds {limit} nodes, which is as many as one controller serves")]
     TooManyNodes {
@@ -87,7 +107,7 @@ pub enum FleetError {
     },
     /// The store is older than what a relay runs.
     #[error(
-        "the store is at generation {}, and node {} runs {} of the same epoch: the store was restored from an older backup. \
+        "the store is at generation {}, and node {} runs {}: the store was restored from an older backup. \
          Nothing is pushed or given out until an operator confirms with `turnfleet fleet confirm-restore`",
         .0.store, .0.node, .0.runs
     )]
@@ -120,12 +140,13 @@ impl FleetError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Contended { .. } | Self::NotLeader | Self::Stopping => true,
+            Self::Contended { .. }
+            | Self::NotLeader
+            | Self::Stopping
+            | Self::PortsAwaited { .. } => true,
             Self::Store(error) => error.is_retryable(),
             Self::JoinToken
             | Self::JoinTokenEnded
-            | Self::TokenName(_)
-            | Self::UnknownToken(_)
             | Self::NoSession(_)
             | Self::NoRollout
             | Self::Credential
@@ -136,6 +157,7 @@ impl FleetError {
             | Self::SessionReplaced
             | Self::Registration(_)
             | Self::PortsExhausted { .. }
+            | Self::UnknownGrant { .. }
             | Self::Restored(_)
             | Self::NotRestored
             | Self::TooManyNodes { .. }

@@ -17,6 +17,7 @@ pub mod config;
 mod error;
 pub mod fleet;
 pub mod leader;
+pub mod maintenance;
 mod metrics;
 mod peers;
 mod probe;
@@ -33,8 +34,8 @@ use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::private_file;
 
-use api::Api;
 pub use api::openapi_document;
+use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
@@ -70,7 +71,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Opens the store, brings it in line with the configuration, and serves. Waits for an etcd that does not answer.
+    /// Opens the store, brings it in line with the configuration, and serves. Waits for an etcd that does not answer, and
+    /// says so at the HTTP listener meanwhile.
     ///
     /// # Errors
     /// When the state directory cannot be used, or a listener cannot be bound; the error names the directory, or the address
@@ -81,6 +83,8 @@ impl Controller {
             tracing::warn!(key = warning.key, "{}", warning.message);
         }
         let wishes = wishes(&config);
+        let metrics = Arc::new(Metrics::new());
+        let entrance = Entrance::open(&config, Arc::clone(&metrics)).await?;
         let (store, peer_token, reconciler, handle) = open_fleet(&config, &wishes).await?;
         let kept = |setting| {
             reconciler
@@ -96,14 +100,7 @@ impl Controller {
         hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
-        let metrics = Arc::new(Metrics::new());
-        let api = Api::start(
-            &config,
-            handle.clone(),
-            peer_token.clone(),
-            Arc::clone(&metrics),
-        )
-        .await?;
+        let api = Api::start(&config, entrance, handle.clone(), peer_token.clone()).await?;
         let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = PeerSettings {
             own: config.controller.id.as_str().into(),
@@ -291,11 +288,14 @@ async fn open_fleet(
         match fleet.await {
             Ok((reconciler, handle)) => return Ok((store, peer_token, reconciler, handle)),
             Err(FleetError::Store(error))
-                if config.store.etcd.is_some() && error.is_retryable() =>
+                if config.store.etcd.is_some() && error.is_worth_waiting() =>
             {
                 open::tell(&error, failures);
                 failures += 1;
                 tokio::time::sleep(open::RETRY).await;
+            }
+            Err(FleetError::Store(error)) if config.store.etcd.is_some() => {
+                return Err(StartError::Etcd(error));
             }
             Err(source) => {
                 let dir = config.state_dir.clone();

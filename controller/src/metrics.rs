@@ -1,6 +1,6 @@
 //! What the controller counts, as `turnfleet_controller_*` in Prometheus text.
 //!
-//! Labels come from closed enums only: never an address, a user, a node or a token. What can be read off the fleet's view is
+//! Labels come from closed enums, or name a region: never an address, a user, a node or a token. What can be read off the fleet's view is
 //! read off it when somebody asks, and not kept twice.
 
 use std::cell::RefCell;
@@ -67,12 +67,14 @@ struct FleetGauges {
     generation: IntGauge,
     rollout: IntGaugeVec,
     restored: IntGauge,
+    refused: IntGauge,
     leader: IntGauge,
     store_stale: IntGauge,
     behind: IntGauge,
     allocations: IntGauge,
     ports_used: IntGauge,
     ports: IntGauge,
+    region_ports: IntGaugeVec,
     headroom: IntGaugeVec,
     headroom_n1: IntGaugeVec,
     seconds_to_full: IntGaugeVec,
@@ -172,6 +174,14 @@ impl Metrics {
     }
 }
 
+fn region_ports(make: &Maker) -> IntGaugeVec {
+    make.gauges(
+        "region_relayed_ports",
+        "Relayed ports of a region: granted to nodes, in use, or nobody's until their quarantine ends.",
+        &["region", "state"],
+    )
+}
+
 impl FleetGauges {
     fn new(make: &Maker) -> Self {
         Self {
@@ -188,10 +198,8 @@ impl FleetGauges {
                 "store_restored",
                 "1 while the store is older than what a relay runs, and nothing is pushed: wants an operator.",
             ),
-            leader: make.gauge(
-                "leader",
-                "1 on the controller that does the work that one alone may do.",
-            ),
+            refused: make.gauge("store_values_refused", "Foreign and old values in the store."),
+            leader: make.gauge("leader", "1 on the controller that does what one alone may do."),
             store_stale: make.gauge(
                 "store_stale",
                 "1 while the store does not answer: what is known is served, and nothing can be changed.",
@@ -203,6 +211,7 @@ impl FleetGauges {
             allocations: make.gauge("allocations", "Live allocations of all nodes."),
             ports_used: make.gauge("relayed_ports_used", "Relayed ports in use."),
             ports: make.gauge("relayed_ports", "Relayed ports granted to nodes."),
+            region_ports: region_ports(make),
             headroom: make.gauges(
                 "headroom",
                 "What is left below 80 % of the limit.",
@@ -269,12 +278,26 @@ impl FleetGauges {
             gauge.set(i64::from(name == stage));
         }
         self.restored.set(i64::from(view.restored.is_some()));
+        let refused = i64::try_from(view.refused).unwrap_or(i64::MAX);
+        self.refused.set(refused);
         self.leader.set(view.leads.into());
         self.store_stale.set(view.store_stale.into());
         let total = view.capacity().total;
         self.allocations.set(signed(total.allocations.used));
         self.ports_used.set(signed(total.ports.used));
         self.ports.set(signed(total.ports.limit));
+        self.region_ports.reset();
+        for (region, ports) in view.ports_by_region() {
+            let states = [
+                ("granted", ports.granted),
+                ("used", ports.used),
+                ("quarantined", ports.quarantined),
+            ];
+            for (state, count) in states {
+                let gauge = self.region_ports.with_label_values(&[region, state]);
+                gauge.set(signed(count));
+            }
+        }
         self.set_capacity(&total);
         self.set_trust(view, count);
     }

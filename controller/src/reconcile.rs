@@ -8,12 +8,13 @@ mod secrets;
 mod surroundings;
 mod task;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
 use tokio::sync::{mpsc, oneshot, watch};
-use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use turnfleet_turn::Now;
 
 use crate::error::FleetError;
@@ -298,13 +299,28 @@ impl Handle {
             .await
     }
 
-    /// Forgets a node that is gone for good, and frees its ports for others. It may enrol again.
+    /// Forgets a node that is gone for good: its ports are others' after a quarantine. It may enrol again.
     ///
     /// # Errors
     /// When there is no such node, its session is live, or the store fails.
     pub async fn forget(&self, node: &NodeId) -> Result<(), FleetError> {
         let node = node.clone();
-        self.change(move |fleet, _| fleet.plan_forget(&node)).await
+        self.change(move |fleet, now| fleet.plan_forget(&node, now.unix))
+            .await
+    }
+
+    /// Takes the word that nobody uses these ports of `public_ip`: whoever holds them loses them to a quarantine, and a
+    /// quarantine ends at once.
+    ///
+    /// # Errors
+    /// When they are not the ports of one grant, their holder's session is live, or the store fails.
+    pub async fn release_ports(
+        &self,
+        public_ip: IpAddr,
+        range: PortRange,
+    ) -> Result<(), FleetError> {
+        self.change(move |fleet, now| fleet.plan_release(public_ip, range, now.unix))
+            .await
     }
 
     /// Ends the process of a node, and its allocations with it.
@@ -342,7 +358,7 @@ impl Handle {
     /// Makes a join token, bound to what `token` says; gives its text.
     ///
     /// # Errors
-    /// When its name is taken, or the store fails.
+    /// When its name is taken, there are too many, or the store fails.
     pub async fn make_join_token(&self, token: JoinToken) -> Result<String, FleetError> {
         let text = random_text(&SystemRandom::new())?;
         let hash = token_hash(&text);
@@ -354,7 +370,7 @@ impl Handle {
     /// Enrols nobody by the join token of that name any more.
     ///
     /// # Errors
-    /// When an operator made none of that name, or the store fails.
+    /// When there is none of that name, it is the configuration's, or the store fails.
     pub async fn revoke_join_token(&self, name: &str) -> Result<(), FleetError> {
         let name = name.to_owned();
         self.change(move |fleet, _| fleet.plan_revoke_join_token(&name))

@@ -476,7 +476,7 @@ async fn draining_is_kept_and_told_to_the_node() {
 }
 
 #[tokio::test]
-async fn a_forgotten_node_leaves_its_ports_to_others() {
+async fn a_forgotten_nodes_ports_are_others_when_an_operator_says_that_nobody_uses_them() {
     let state = State::new(2);
     let running = state.start().await;
     let gone = running.open(0).await;
@@ -489,10 +489,89 @@ async fn a_forgotten_node_leaves_its_ports_to_others() {
     running
         .until("one node is left", |view| view.nodes.len() == 1)
         .await;
-    let third = running.open(2).await;
+    let quarantined = running.handle.view().quarantined.clone();
+    assert_eq!((quarantined.len(), &quarantined[0].node), (1, &node(0)));
+    let credential = running.enroll(2).await;
+    let refused = running.handle.open_session(&credential, hello(2, 1)).await;
+    assert!(matches!(refused, Err(FleetError::PortsExhausted { .. })));
+    let grant = &quarantined[0];
+    running
+        .handle
+        .release_ports(grant.public_ip, grant.range)
+        .await
+        .unwrap();
+    let third = running
+        .handle
+        .open_session(&credential, hello(2, 1))
+        .await
+        .unwrap();
     assert_eq!(ports(&third), (50000, 50049));
+    let again = running
+        .handle
+        .release_ports(grant.public_ip, "50000-50009".parse().unwrap())
+        .await;
+    assert!(matches!(again, Err(FleetError::UnknownGrant { .. })));
     let unknown = running.handle.forget(&node(0)).await;
     assert!(matches!(unknown, Err(FleetError::UnknownNode(_))));
+}
+
+/// The first relay of an address has all of it, and gives up the upper half when it runs and keeps the policy that says so.
+#[tokio::test]
+async fn a_second_relay_of_an_address_gets_ports_that_the_first_one_gave_up() {
+    let state = State::new(0);
+    let running = state.start().await;
+    let mut first = running.open(0).await;
+    assert_eq!(ports(&first), (50000, 50099));
+    first.offers.mark_unchanged();
+    let credential = running.enroll(1).await;
+    let waits = running.handle.open_session(&credential, hello(1, 1)).await;
+    assert!(
+        matches!(waits, Err(FleetError::PortsAwaited { owed: 50, .. })),
+        "{waits:?}"
+    );
+    first.offers.changed().await.unwrap();
+    assert_eq!(ports(&first), (50000, 50049));
+    let heartbeat = |kept_generation, withdrawn: Option<(u32, u32)>| wire::Heartbeat {
+        applied_generation: kept_generation,
+        kept_generation,
+        port_uses: vec![wire::PortUse {
+            public_ip: "192.0.2.1".into(),
+            used: 1,
+            open: vec![wire::PortRange {
+                first: 50000,
+                last: 50049,
+            }],
+            withdrawn: withdrawn
+                .into_iter()
+                .map(|(first, last)| wire::PortRange { first, last })
+                .collect(),
+        }],
+        ..wire::Heartbeat::default()
+    };
+    let generation = first.offers.borrow().generation().unwrap();
+    let busy = heartbeat(generation, Some((50098, 50099)));
+    running.handle.heartbeat(&first.key, busy).await.unwrap();
+    let waits = running.handle.open_session(&credential, hello(1, 1)).await;
+    assert!(matches!(waits, Err(FleetError::PortsAwaited { .. })));
+    let idle = heartbeat(generation, None);
+    running.handle.heartbeat(&first.key, idle).await.unwrap();
+    running
+        .until("the ports have changed hands", |view| {
+            let second = view.node(&node(1));
+            second.is_some_and(|second| !second.grants.is_empty())
+        })
+        .await;
+    let second = running
+        .handle
+        .open_session(&credential, hello(1, 1))
+        .await
+        .unwrap();
+    assert_eq!(ports(&second), (50050, 50099));
+    let snapshot = second.snapshot().unwrap();
+    let (first, second) = (ports(&first), &snapshot.port_grants[0]);
+    assert!(first == (50000, 50049) && second.not_after > 0);
+    // Not a revision: those of another back end begin anew.
+    assert!((1..=snapshot.generation).contains(&second.fence));
 }
 
 /// Two owners of one store race, as two controllers would.

@@ -62,6 +62,7 @@ fn one_connection_carries_the_sessions_of_many_nodes() {
         stage.runtime.block_on(node.settle());
         nodes.push(node);
     }
+    stage.wait_for("relay-19", |node| node.connected);
     assert_eq!(stage.controller().view().nodes.len(), nodes.len());
 }
 

@@ -242,6 +242,9 @@ fn a_token_opens_what_its_scopes_say() {
     assert_eq!(status("nobody", "GET", "/v1/capacity"), 401);
     assert_eq!(status("viewer", "POST", "/v1/nodes/relay-0/drain"), 403);
     assert_eq!(status("viewer", "DELETE", "/v1/nodes/relay-0"), 403);
+    assert_eq!(status("viewer", "GET", "/v1/ports"), 200);
+    let release = "/v1/ports/192.0.2.1/50000-50009";
+    assert_eq!(status("viewer", "DELETE", release), 403);
     assert_eq!(status("operator", "POST", "/v1/nodes/relay-0/drain"), 200);
     assert_eq!(status("operator", "POST", "/v1/ice-servers"), 403);
     let without = ask(&stage, "GET", "/v1/nodes", &[], "");
@@ -294,7 +297,7 @@ fn an_operator_drains_a_node_takes_that_back_and_forgets_it_when_it_is_gone() {
 }
 
 #[test]
-fn a_place_of_a_node_that_is_gone_is_free_for_its_successor() {
+fn a_place_of_a_node_that_is_gone_is_free_for_its_successor_when_an_operator_says_so() {
     let (stage, node) = staged();
     drop(node);
     stage.wait_for("relay-0", |node| !node.connected);
@@ -309,12 +312,33 @@ fn a_place_of_a_node_that_is_gone_is_free_for_its_successor() {
         refused.message().contains("turnfleet fleet forget NODE"),
         "{refused:?}"
     );
-    let forget = [("authorization", &*stage.admin())];
+    let admin = stage.admin();
+    let call = |method, path: &str| ask(&stage, method, path, &[("authorization", &admin)], "");
+    assert_eq!(call("DELETE", "/v1/nodes/relay-0").status, 200);
+    assert!(open().is_err(), "its ports are quarantined");
+    let ports = call("GET", "/v1/ports").json();
+    let grant = &ports["ports"][0];
     assert_eq!(
-        ask(&stage, "DELETE", "/v1/nodes/relay-0", &forget, "").status,
-        200
+        (&grant["state"], &grant["node"]),
+        (&json!("quarantined"), &json!("relay-0"))
     );
+    assert_eq!(ports["regions"][0]["quarantined"], 16_384);
+    let path = format!(
+        "/v1/ports/{}/{}-{}",
+        grant["public_ip"].as_str().unwrap(),
+        grant["first"],
+        grant["last"]
+    );
+    assert_eq!(call("DELETE", &path).status, 200);
+    assert_refused(
+        &stage,
+        ("DELETE", &path, ""),
+        (404, "unknown_ports", "path"),
+    );
+    let bad = ("DELETE", "/v1/ports/192.0.2.1/all", "");
+    assert_refused(&stage, bad, (404, "unknown_ports", "all"));
     open().unwrap();
+    assert_eq!(call("GET", "/v1/ports").json()["ports"][0]["state"], "held");
 }
 
 #[test]

@@ -205,6 +205,35 @@ fn a_token_is_made_lasts_over_a_restart_and_opens_nothing_once_it_is_revoked() {
 }
 
 #[test]
+fn a_join_token_is_made_lets_a_relay_in_and_is_revoked() {
+    let stage = Stage::new();
+    let body = json!({ "name": "south", "region": "south", "expires_in_seconds": 3600 });
+    let made = admin(&stage, "POST", "/v1/join-tokens", &body);
+    assert_eq!(made.status, 201);
+    let made = made.json();
+    assert_eq!(made["region"], "south");
+    let token = made["token"].as_str().unwrap();
+    let again = admin(&stage, "POST", "/v1/join-tokens", &body);
+    assert_eq!(again.status, 409);
+    stage.enroll_with("relay-0", token).unwrap();
+
+    let listed = admin(&stage, "GET", "/v1/join-tokens", &Value::Null).json();
+    let listed = listed["join_tokens"].as_array().unwrap().clone();
+    let south = listed.iter().find(|it| it["name"] == "south").unwrap();
+    assert_eq!(south["configured"], false);
+    assert!(south["expires_at"].is_u64() && south.get("token").is_none());
+    assert!(listed.iter().any(|it| it["configured"] == true));
+
+    let revoke = || admin(&stage, "DELETE", "/v1/join-tokens/south", &Value::Null);
+    assert_eq!([revoke().status, revoke().status], [200, 404]);
+    assert!(stage.enroll_with("relay-1", token).is_err());
+    let audit = admin(&stage, "GET", "/v1/audit", &Value::Null).json();
+    let actions = audit["entries"].as_array().unwrap().iter();
+    let actions: Vec<_> = actions.filter_map(|it| it["action"].as_str()).collect();
+    assert_eq!(actions, ["revoke join token", "create join token"]);
+}
+
+#[test]
 fn a_token_that_has_come_to_its_end_opens_nothing() {
     let stage = Stage::new();
     let body = json!({ "name": "short", "scopes": ["viewer"], "expires_in_seconds": 1 });

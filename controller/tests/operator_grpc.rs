@@ -198,3 +198,101 @@ fn a_watch_tells_the_capacity_at_once_and_when_it_changes() {
     let _node = stage.node(any_hello("relay-0"));
     while nodes() == 0 {}
 }
+
+#[test]
+fn secrets_lists_and_rollouts_are_seen_and_changed_by_grpc_too() {
+    let stage = Stage::new();
+    let _node = stage.node(any_hello("relay-0"));
+    stage.wait_for("relay-0", |node| node.listed);
+    let admin = stage.controller().api_token().to_owned();
+    let mut client = client(&stage);
+    stage.runtime.block_on(async {
+        let made = client
+            .create_token(with(&admin, token("day", "viewer")))
+            .await;
+        let day = made.unwrap().into_inner().token;
+        let rotate = wire::RotateSecretRequest::default();
+        let refused = client.rotate_secret(with(&day, rotate.clone())).await;
+        assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+        let changed = client.rotate_secret(with(&admin, rotate)).await.unwrap();
+        let id = changed.into_inner().id;
+        let pinned = wire::PinSecretRequest {
+            secret: "a secret of a homeserver".to_owned(),
+            ..wire::PinSecretRequest::default()
+        };
+        let pinned = client.pin_secret(with(&admin, pinned)).await.unwrap();
+        let pinned = pinned.into_inner().id;
+        let listed = client
+            .list_secrets(with(&day, wire::ListSecretsRequest {}))
+            .await;
+        let secrets = listed.unwrap().into_inner().secrets;
+        let state = |id| secrets.iter().find(|it| it.id == id).unwrap().state.clone();
+        assert!(["staged", "active"].contains(&state(id).as_str()));
+        assert_eq!(state(pinned), "pinned");
+        let revoke = wire::RevokeSecretRequest {
+            id: pinned,
+            ..wire::RevokeSecretRequest::default()
+        };
+        client.revoke_secret(with(&admin, revoke)).await.unwrap();
+
+        let ask = wire::ExplainRequest {
+            user: "alice".to_owned(),
+            ..wire::ExplainRequest::default()
+        };
+        let explained = client.explain(with(&day, ask)).await.unwrap().into_inner();
+        assert_eq!(explained.nodes[0].node_id, "relay-0");
+        assert!(explained.nodes[0].gates.iter().any(|gate| gate.open));
+        let rollout = client
+            .show_rollout(with(&day, wire::ShowRolloutRequest {}))
+            .await;
+        assert_eq!(rollout.unwrap().into_inner().stage, "all");
+        let force = wire::ForceRolloutRequest {};
+        let refused = client.force_rollout(with(&admin, force)).await.unwrap_err();
+        assert!(refused.message().contains("rollout"), "{refused}");
+        let confirm = wire::ConfirmRestoreRequest {};
+        let refused = client.confirm_restore(with(&admin, confirm)).await;
+        assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+    });
+}
+
+#[test]
+fn join_tokens_and_the_end_of_a_node_go_by_grpc_too() {
+    let stage = Stage::new();
+    let node = stage.node(any_hello("relay-0"));
+    stage.wait_for("relay-0", |node| node.connected);
+    let admin = stage.controller().api_token().to_owned();
+    let mut client = client(&stage);
+    let asked = wire::CreateJoinTokenRequest {
+        name: "south".to_owned(),
+        region: "south".to_owned(),
+        ..wire::CreateJoinTokenRequest::default()
+    };
+    let made = client.create_join_token(with(&admin, asked));
+    let made = stage.runtime.block_on(made).unwrap().into_inner();
+    assert_eq!(made.described.unwrap().region, "south");
+    stage.enroll_with("relay-1", &made.token).unwrap();
+    stage.runtime.block_on(async {
+        let listed = client
+            .list_join_tokens(with(&admin, wire::ListJoinTokensRequest {}))
+            .await;
+        let tokens = listed.unwrap().into_inner().tokens;
+        assert!(tokens.iter().any(|token| token.name == "south"));
+        let revoke = || wire::RevokeJoinTokenRequest {
+            name: "south".to_owned(),
+        };
+        client
+            .revoke_join_token(with(&admin, revoke()))
+            .await
+            .unwrap();
+        let again = client.revoke_join_token(with(&admin, revoke())).await;
+        assert_eq!(again.unwrap_err().code(), Code::NotFound);
+        client
+            .kill_node(with(&admin, named("relay-0")))
+            .await
+            .unwrap();
+        let unknown = client.kill_node(with(&admin, named("relay-9"))).await;
+        assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+    });
+    drop(node);
+    assert!(stage.enroll_with("relay-2", &made.token).is_err());
+}

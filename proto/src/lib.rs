@@ -8,6 +8,7 @@
 pub mod certificate;
 mod config_error;
 pub mod credentials;
+pub mod granted_range;
 mod node_id;
 mod port_range;
 pub mod private_file;
@@ -50,6 +51,7 @@ pub mod store {
 }
 
 pub use config_error::{ConfigError, ConfigErrors, ConfigWarning};
+pub use granted_range::GrantedRange;
 pub use node_id::{NodeId, NodeIdError};
 pub use port_range::{PortRange, PortRangeError};
 pub use turn_uri::{Scheme, TurnUri, TurnUriError, UriTransport};

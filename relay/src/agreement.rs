@@ -1,7 +1,7 @@
 //! Which of the snapshots that controllers offer a node runs by: a decision without clock, thread or socket, so that a
 //! simulated node takes it exactly as a real one does.
 
-use turnfleet_proto::fleet;
+use turnfleet_proto::{GrantedRange, fleet};
 
 use crate::policy::compile;
 pub use crate::policy::{Compiled, LocalPolicy, SecretUses, SnapshotError};
@@ -24,6 +24,8 @@ pub struct Running {
     pub epoch: Vec<u8>,
     /// Of what the snapshot holds; empty where the controller gave none.
     pub sha256: Vec<u8>,
+    /// The ports that it has.
+    pub granted: Vec<GrantedRange>,
 }
 
 /// Decides about `snapshot`, whose content has the hash `sha256` (empty where none is known). `again` asks for a policy of the
@@ -51,5 +53,21 @@ pub fn consider(
     if running.generation > 0 && same && !again {
         return Ok(Verdict::Running);
     }
-    compile(snapshot, local).map(Verdict::Apply)
+    let compiled = compile(snapshot, local)?;
+    if same_epoch && running.generation > 0 {
+        let is_outdated = |offer: &&GrantedRange| {
+            running
+                .granted
+                .iter()
+                .any(|held| offer.is_outdated_by(held))
+        };
+        if let Some(outdated) = compiled.granted.iter().find(is_outdated) {
+            return Err(SnapshotError::Outdated {
+                public: outdated.public,
+                range: outdated.range,
+                fence: outdated.fence,
+            });
+        }
+    }
+    Ok(Verdict::Apply(compiled))
 }

@@ -12,6 +12,7 @@ pub mod config;
 mod control;
 mod controllers;
 mod driver;
+mod grants;
 mod listeners;
 mod machine;
 pub mod metrics;
@@ -29,4 +30,5 @@ pub mod datagram {
 
 pub use machine::Machine;
 pub use node::{BoundListener, Node, NodeError, NodeStatus};
-pub use policy::{GrantedRange, RelayPolicy};
+pub use policy::RelayPolicy;
+pub use turnfleet_proto::GrantedRange;

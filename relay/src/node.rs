@@ -1,29 +1,32 @@
 //! A relay node from start to stop: puts listeners, shards, state and control session together.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use turnfleet_proto::NodeId;
 use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
+use turnfleet_proto::{GrantedRange, NodeId};
 use turnfleet_turn::{Ledger, Transport};
 
+use self::reload::Reloads;
 use crate::addressing::Addressing;
 use crate::budget::DescriptorBudget;
-use crate::config::{Config, ConfigErrors, Findings, Fixed};
+use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Sections, Session, SnapshotCache,
     StateDir, StateDirError,
 };
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
-use crate::policy::{GrantedRange, LocalPolicy};
+use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
@@ -36,7 +39,9 @@ const DRAIN_POLL: Duration = Duration::from_millis(100);
 /// A running relay node. Dropping it ends it at once, without a Goodbye.
 pub struct Node {
     node_id: NodeId,
-    listeners: Vec<BoundListener>,
+    listeners: watch::Sender<Vec<BoundListener>>,
+    /// Those that clients may come to by themselves, for the control session.
+    introduced: watch::Sender<Vec<BoundListener>>,
     descriptor_limit: u64,
     serving: Arc<Serving>,
     status: Arc<ControlStatus>,
@@ -45,26 +50,8 @@ pub struct Node {
     reloads: Reloads,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
-    drain_deadline: JoinHandle<()>,
-}
-
-/// Configurations that were read again.
-#[derive(Debug)]
-struct Reloads {
-    /// What the node started with.
-    started_with: Fixed,
-    good: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Reloads {
-    fn of(config: &Config) -> Self {
-        Self {
-            started_with: Fixed::of(config),
-            good: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-        }
-    }
+    /// Keeps what ends by the clock, whether the session lives or not.
+    deadlines: JoinHandle<()>,
 }
 
 /// A listener that clients can reach.
@@ -162,9 +149,8 @@ impl Node {
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
         let bound = ShardSet::bind(settings)?;
-        let addresses = bound.addresses().iter();
-        let bound_of = |listener| bound_listeners(listener, &addressing);
-        let listeners: Vec<BoundListener> = addresses.flat_map(bound_of).collect();
+        let listeners = bound_listeners(bound.addresses(), &addressing);
+        let introduced = watch::Sender::new(direct(&listeners));
         let local = local_policy(&config, &addressing, budget);
         let shown = certificate.clone();
         let introduction = introduction(&config, &listeners, &local, share, shown);
@@ -182,9 +168,9 @@ impl Node {
         let sections = serve_from_cache(&serving, &cache, &identity, &dir);
 
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
-        let reloads = Reloads::of(&config);
+        let reloads = Reloads::of(&config, addressing.hosts);
         let stop = watch::Sender::new(false);
-        let draining = Arc::clone(&serving);
+        let deadlines = Arc::clone(&serving);
         let session = Session {
             controller: config.controller,
             introduction,
@@ -194,11 +180,13 @@ impl Node {
             serving: Arc::clone(&serving),
             status: Arc::clone(&status),
             sections,
+            listeners: introduced.subscribe(),
             was_open: false,
         };
         Ok(Self {
             node_id: config.node_id,
-            listeners,
+            listeners: watch::Sender::new(listeners),
+            introduced,
             descriptor_limit,
             serving,
             status,
@@ -206,15 +194,15 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            drain_deadline: tokio::spawn(async move { draining.enforce_drain().await }),
+            deadlines: tokio::spawn(async move { deadlines.keep_deadlines().await }),
             stop,
         })
     }
 
     /// The listeners, in the order of the configuration, wildcard addresses expanded, one for each transport.
     #[must_use]
-    pub fn listeners(&self) -> &[BoundListener] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<BoundListener> {
+        self.listeners.borrow().clone()
     }
 
     /// Whether clients can be served: a policy is applied, and the node is not draining.
@@ -308,34 +296,6 @@ impl Node {
         self.serving.killed().await
     }
 
-    /// Takes over what `config` says of limits, nonces and low ports of peers, while allocations live. What else differs from
-    /// the start is named in the log and waits for the next one.
-    ///
-    /// # Errors
-    /// When the running policy does not fit; everything stays as it was then.
-    pub fn reload(&self, config: &Config) -> Result<(), NodeError> {
-        let change = |local: &mut LocalPolicy| {
-            local.limits = config.limits;
-            local.nonce_lifetime = config.nonce_lifetime;
-            local.tcp_low_peer_ports = config.tcp_low_peer_ports;
-        };
-        let reloaded = self.serving.reconfigure(change);
-        reloaded.map_err(|error| NodeError::Reload(error.to_string()))?;
-        for key in self.reloads.started_with.differences(&Fixed::of(config)) {
-            tracing::warn!(key, "takes effect at the next start");
-        }
-        Ok(())
-    }
-
-    /// Counts a configuration that was read again.
-    pub fn reloaded(&self, good: bool) {
-        let counter = match good {
-            true => &self.reloads.good,
-            false => &self.reloads.refused,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Takes leave of the controller, ends every allocation, and returns when all threads have ended.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -349,7 +309,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.session.abort();
-        self.drain_deadline.abort();
+        self.deadlines.abort();
     }
 }
 
@@ -357,7 +317,7 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node")
             .field("node_id", &self.node_id)
-            .field("listeners", &self.listeners)
+            .field("listeners", &self.listeners())
             .finish_non_exhaustive()
     }
 }
@@ -411,20 +371,26 @@ fn shard_settings(
     }
 }
 
-/// One for each transport that `listener` takes.
-fn bound_listeners<'a>(
-    listener: &'a Listener,
-    addressing: &Addressing,
-) -> impl Iterator<Item = BoundListener> + use<'a> {
-    let address = listener.address;
-    let public = SocketAddr::new(addressing.public(address.ip()), address.port());
-    let is_direct = !listener.front.has_proxy_header();
-    listener.transports().map(move |transport| BoundListener {
-        transport,
-        address,
-        public,
-        is_direct,
-    })
+/// One for each transport that each of `listeners` takes.
+fn bound_listeners(listeners: &[Listener], addressing: &Addressing) -> Vec<BoundListener> {
+    let bound_of = |listener: &Listener| {
+        let address = listener.address;
+        let public = SocketAddr::new(addressing.public(address.ip()), address.port());
+        let is_direct = !listener.front.has_proxy_header();
+        listener.transports().map(move |transport| BoundListener {
+            transport,
+            address,
+            public,
+            is_direct,
+        })
+    };
+    listeners.iter().flat_map(bound_of).collect()
+}
+
+/// Those that clients may come to by themselves.
+fn direct(listeners: &[BoundListener]) -> Vec<BoundListener> {
+    let direct = listeners.iter().filter(|it| it.is_direct);
+    direct.copied().collect()
 }
 
 fn local_policy(config: &Config, addressing: &Addressing, budget: DescriptorBudget) -> LocalPolicy {
@@ -457,11 +423,7 @@ fn introduction(
         zone: config.zone.clone(),
         hostnames: config.hostnames.clone(),
         certificate: config.tls.as_ref().map(|files| files.certificate.clone()),
-        listeners: listeners
-            .iter()
-            .filter(|it| it.is_direct)
-            .copied()
-            .collect(),
+        listeners: direct(listeners),
         public_ips: local.public_ips.clone(),
         allocations: local.allocation_limit(),
         file_descriptors,
@@ -485,6 +447,7 @@ fn serve_from_cache(
     let generation = snapshot.generation;
     match serving.apply(&snapshot, sections.sha256()) {
         Ok(_) => {
+            serving.kept(generation);
             tracing::info!(generation, "serving by the policy of the last run");
             Some(sections)
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnfleet_proto::{PortRange, fleet};
+use turnfleet_proto::{GrantedRange, PortRange, fleet};
 use turnfleet_turn::KeySource;
 use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Limits, Policy, TcpRelaying};
@@ -38,15 +38,6 @@ impl fmt::Debug for RelayPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RelayPolicy").finish_non_exhaustive()
     }
-}
-
-/// Ports that the controller has granted to this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GrantedRange {
-    /// The address that peers see.
-    pub public: IpAddr,
-    /// The ports of relayed transport addresses on it.
-    pub range: PortRange,
 }
 
 /// What a node adds to every snapshot from its own configuration.
@@ -100,6 +91,18 @@ pub enum SnapshotError {
         offered: u64,
         /// That of the running policy.
         running: u64,
+    },
+    /// Ports that were granted anew after the snapshot was made.
+    #[error(
+        "port_grants: the ports {range} of {public} were granted anew since fence {fence}: the controller is behind"
+    )]
+    Outdated {
+        /// The address.
+        public: IpAddr,
+        /// The ports.
+        range: PortRange,
+        /// The fence of the snapshot.
+        fence: u64,
     },
     /// Nothing is there that could run by a policy.
     #[error("the shards of this node do not run")]
@@ -233,7 +236,12 @@ fn grant(field: &'static str, grant: &fleet::PortGrant) -> Result<GrantedRange, 
     };
     let range = PortRange::new(port(range.first)?, port(range.last)?)
         .map_err(|error| SnapshotError::text(field, text, error))?;
-    Ok(GrantedRange { public, range })
+    Ok(GrantedRange {
+        public,
+        range,
+        fence: grant.fence,
+        not_after: Some(grant.not_after).filter(|end| *end != 0),
+    })
 }
 
 fn granted(
@@ -279,7 +287,7 @@ fn peer_rules(
         rules.deny = blocks("peer_policy.deny", &policy.deny)?;
         rules.danger_allow_loopback = policy.danger_allow_loopback;
         for entry in &policy.fleet {
-            let GrantedRange { public, range } = grant("peer_policy.fleet", entry)?;
+            let GrantedRange { public, range, .. } = grant("peer_policy.fleet", entry)?;
             rules.fleet.push(FleetRange {
                 ip: public,
                 first: range.first(),

@@ -6,23 +6,29 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
-use turnfleet_proto::fleet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use turnfleet_proto::{GrantedRange, fleet};
 use turnfleet_turn::alternates::Alternates;
-use turnfleet_turn::ledger::{GrantedPorts, Usage};
+use turnfleet_turn::ledger::Usage;
 use turnfleet_turn::{Counters, DropReason, Ledger, Transport};
 use turnfleet_turn::{Reject, RequestMethod};
 
 use crate::agreement::{self, Running, Verdict};
 use crate::controllers::{self, Controllers};
-use crate::policy::{GrantedRange, LocalPolicy, RelayPolicy, SnapshotError, compile};
+use crate::driver::clock;
+use crate::grants::Grants;
+use crate::policy::{LocalPolicy, RelayPolicy, SnapshotError, compile};
 use crate::process;
-use crate::shard::{Bound, DriverCounters, EventLog, ShardSet};
+use crate::shard::{BindError, Bound, DriverCounters, EventLog, Listener, ShardSet};
+
+/// How often grants are compared with the clock: well within the margin that their end has.
+const GRANTS_LOOK: Duration = Duration::from_secs(5);
 
 /// Shared by the node and its control session.
 pub(crate) struct Serving {
@@ -32,6 +38,9 @@ pub(crate) struct Serving {
     /// How many nodes share the process's file descriptors.
     nodes_in_process: NonZeroU64,
     ledger: Arc<Ledger>,
+    grants: Grants,
+    /// The generation of the snapshot that a restart would begin with.
+    kept_generation: AtomicU64,
     events: EventLog,
     shards: Mutex<Shards>,
     controllers: Mutex<Controllers>,
@@ -97,11 +106,14 @@ impl Serving {
         ledger: Ledger,
         events: EventLog,
     ) -> Self {
+        let ledger = Arc::new(ledger);
         Self {
             local: Mutex::new(local),
             running: Mutex::default(),
             nodes_in_process,
-            ledger: Arc::new(ledger),
+            grants: Grants::new(Arc::clone(&ledger)),
+            kept_generation: AtomicU64::new(0),
+            ledger,
             events,
             shards: Mutex::new(Shards::Waiting(bound)),
             controllers: Mutex::default(),
@@ -129,6 +141,7 @@ impl Serving {
             generation: applied.generation,
             epoch: applied.epoch,
             sha256: applied.sha256,
+            granted: applied.granted,
         };
         let moved = self.controllers().change();
         let again = moved.is_some();
@@ -139,14 +152,11 @@ impl Serving {
             Verdict::Apply(compiled) => compiled,
             Verdict::Running => return Ok(Applied::Running),
         };
-        let ports = |grant: &GrantedRange| GrantedPorts {
-            public: grant.public,
-            first: grant.range.first(),
-            last: grant.range.last(),
-        };
-        let granted: Vec<GrantedPorts> = compiled.granted.iter().map(ports).collect();
+        if running.epoch != snapshot.epoch {
+            self.kept_generation.store(0, Ordering::Relaxed);
+        }
         // First the ports: requests may wait in the listeners' queues.
-        self.ledger.set_granted(&granted);
+        self.grants.replace(&compiled.granted, clock::now().unix);
         self.run_by(compiled.policy)?;
         self.applied.send_replace(AppliedPolicy {
             generation: compiled.generation,
@@ -159,14 +169,15 @@ impl Serving {
         Ok(Applied::Changed)
     }
 
-    /// Changes what the node adds to every snapshot, and runs the running one by it. Allocations live on.
+    /// Changes what the node adds to every snapshot, and runs the running one by it. Allocations live on. Gives what was
+    /// before.
     ///
     /// # Errors
     /// With the reason; everything stays as it was then.
     pub(crate) fn reconfigure(
         &self,
         change: impl FnOnce(&mut LocalPolicy),
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<LocalPolicy, SnapshotError> {
         let last = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted = self.local().clone();
         change(&mut wanted);
@@ -175,8 +186,18 @@ impl Serving {
             local.own_ips.extend(self.controllers().addresses());
             self.run_by(compile(snapshot, &local)?.policy)?;
         }
-        *self.local() = wanted;
-        Ok(())
+        Ok(std::mem::replace(&mut *self.local(), wanted))
+    }
+
+    /// Listens on what is `wanted`, and gives it as it was opened; `None` before the first policy, where nothing changes.
+    ///
+    /// # Errors
+    /// When a listener cannot be opened; nothing has changed then.
+    pub(crate) fn listen(&self, wanted: &[Listener]) -> Result<Option<Vec<Listener>>, BindError> {
+        match &*self.shards() {
+            Shards::Running { set, .. } => set.listen(wanted).map(Some),
+            Shards::Waiting(_) | Shards::Stopped => Ok(None),
+        }
     }
 
     fn local(&self) -> MutexGuard<'_, LocalPolicy> {
@@ -222,6 +243,41 @@ impl Serving {
             applied.epoch.clear();
             applied.sha256.clear();
         });
+        self.kept_generation.store(0, Ordering::Relaxed);
+    }
+
+    /// A restart of the node would begin with the snapshot of that generation.
+    pub(crate) fn kept(&self, generation: u64) {
+        self.kept_generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// The report to the controller. What is kept is read before what is in use: ports that the kept snapshot does not grant
+    /// are drawn by nobody after that.
+    pub(crate) fn heartbeat(&self) -> fleet::Heartbeat {
+        let kept_generation = self.kept_generation.load(Ordering::Relaxed);
+        fleet::Heartbeat {
+            applied_generation: self.generation(),
+            load: Some(self.load()),
+            draining: self.is_draining(),
+            kept_generation,
+            port_uses: self.grants.uses(),
+            ..fleet::Heartbeat::default()
+        }
+    }
+
+    /// Keeps what ends by the clock, whether the session lives or not. Never returns.
+    pub(crate) async fn keep_deadlines(&self) {
+        tokio::join!(self.enforce_drain(), self.enforce_grants());
+    }
+
+    /// Opens ports no longer whose grant has ended, while no controller renews it. Never returns.
+    async fn enforce_grants(&self) {
+        let mut look = interval(GRANTS_LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            self.grants.expire(clock::now().unix);
+        }
     }
 
     /// The generation of the running policy; zero for none.
@@ -294,7 +350,7 @@ impl Serving {
 
     /// Ends what lives when the deadline of the controller's drain has passed, whether its session lives or not. Never
     /// returns.
-    pub(crate) async fn enforce_drain(&self) {
+    async fn enforce_drain(&self) {
         let mut changes = self.drain.subscribe();
         loop {
             let due = changes.borrow_and_update().evict_at;
@@ -383,7 +439,7 @@ impl Serving {
         self.local().secret_uses.report(reported)
     }
 
-    /// The report to the controller.
+    /// What the node does at this moment.
     pub(crate) fn load(&self) -> fleet::Load {
         let (counters, _) = self.counters();
         let usage = self.usage();

@@ -8,8 +8,10 @@ mod call;
 mod capacity;
 mod console;
 mod explain;
+mod join_tokens;
 mod nodes;
 mod policy;
+mod ports;
 mod secrets;
 mod table;
 mod tokens;
@@ -37,6 +39,8 @@ enum Action {
     Nodes,
     /// What the fleet, its regions, zones and nodes can hold, what they hold, and when they will be full
     Capacity,
+    /// Who holds which ports of which public address
+    Ports(ports::Ports),
     /// Why relay nodes are, or are not, in somebody's list
     Explain(explain::Explain),
     /// Who changed what, the latest first
@@ -44,6 +48,9 @@ enum Action {
     /// The API tokens: who may use the controller
     #[command(subcommand)]
     Tokens(tokens::Action),
+    /// The join tokens: what lets relay nodes into the fleet
+    #[command(subcommand)]
+    JoinTokens(join_tokens::Action),
     /// The shared secrets that credentials are minted with: rotation, pinning, revocation
     Secrets(secrets::Secrets),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
@@ -66,7 +73,7 @@ enum Action {
     },
     /// Follows a store that was restored from an older backup
     ConfirmRestore,
-    /// Forgets a relay node that is gone for good, and frees its ports for others
+    /// Forgets a relay node that is gone for good: its ports are others' once it cannot use them any more
     Forget {
         /// The node
         node: NodeId,
@@ -82,9 +89,11 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Ports(ports) => ports.run(&console),
         Action::Explain(explain) => explain.run(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Tokens(action) => action.run(&console),
+        Action::JoinTokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),

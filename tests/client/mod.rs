@@ -131,6 +131,24 @@ impl Caller {
         Ok(allocated)
     }
 
+    /// What the server says to an Allocate request; `None` where it says nothing within `limit`.
+    pub(crate) fn try_allocate(&mut self, limit: Duration) -> Option<Result<Allocated, ErrorCode>> {
+        let options = AllocateOptions::default();
+        self.client.allocate(self.now(), options).unwrap();
+        match self.answer_within(limit)? {
+            Ok(Event::Allocated(allocated)) => Some(Ok(allocated)),
+            Ok(_) => None,
+            Err(code) => Some(Err(code)),
+        }
+    }
+
+    /// Ends the allocation.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> Result<(), ErrorCode> {
+        self.client.refresh(self.now(), 0).unwrap();
+        self.answer().map(drop)
+    }
+
     /// Installs a permission for the IP address of `peer`.
     #[track_caller]
     pub(crate) fn permit(&mut self, peer: SocketAddr) -> Result<(), ErrorCode> {
@@ -188,27 +206,32 @@ impl Caller {
     /// What became of the latest request.
     #[track_caller]
     fn answer(&mut self) -> Result<Event, ErrorCode> {
+        let answer = self.answer_within(LIMIT);
+        answer.unwrap_or_else(|| panic!("no answer within {LIMIT:?}"))
+    }
+
+    fn answer_within(&mut self, limit: Duration) -> Option<Result<Event, ErrorCode>> {
         let began = Clock::now();
-        while began.elapsed() < LIMIT {
+        while began.elapsed() < limit {
             self.turn();
             match self.client.poll_event() {
                 Some(Event::Failed {
                     why: Failure::Refused(code),
                     ..
-                }) => return Err(code),
+                }) => return Some(Err(code)),
                 Some(Event::Redirected(redirect)) => {
                     self.redirect = Some(redirect);
-                    return Err(ErrorCode::TRY_ALTERNATE);
+                    return Some(Err(ErrorCode::TRY_ALTERNATE));
                 }
                 Some(Event::PeerError { .. }) | None => {}
-                Some(other) => return Ok(other),
+                Some(other) => return Some(Ok(other)),
             }
         }
-        panic!("no answer within {LIMIT:?}")
+        None
     }
 
-    /// Sends what waits and takes in one message, where one comes soon.
-    fn turn(&mut self) -> Option<(SocketAddr, String)> {
+    /// Sends what waits and takes in one message, where one comes soon: data, and who it is from.
+    pub(crate) fn turn(&mut self) -> Option<(SocketAddr, String)> {
         self.client.handle_timeout(self.now());
         let mut message = Vec::new();
         while self.client.poll_transmit(&mut message) {

@@ -155,6 +155,10 @@ fn several_machines_are_run_by_the_files_of_the_page_and_by_their_operator() {
     assert!(fleet(&["tokens", "list"]).unwrap().contains("night"));
     fleet(&["tokens", "revoke", "night"]).unwrap();
     assert!(by_night(&["nodes"]).unwrap_err().contains("401"));
+    let join = fleet(&["join-tokens", "create", "south", "--region", "south"]).unwrap();
+    assert!(join.trim().len() >= 32, "{join}");
+    assert!(fleet(&["join-tokens", "list"]).unwrap().contains("south"));
+    fleet(&["join-tokens", "revoke", "south"]).unwrap();
     let audit = fleet(&["audit"]).unwrap();
     let told = ["drain", "undrain", "create token", "revoke token"];
     assert!(told.iter().all(|action| audit.contains(action)), "{audit}");

@@ -8,6 +8,7 @@
 mod bench;
 mod calls;
 #[path = "../client/mod.rs"]
+#[expect(dead_code, reason = "other test programs share it, and use more of it")]
 mod client;
 mod credentials;
 mod draining;

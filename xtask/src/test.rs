@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 13] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -22,6 +22,10 @@ const TOOLS: [Tool; 11] = [
     Tool {
         package: "etcd-client",
         file: "/usr/bin/etcdctl",
+    },
+    Tool {
+        package: "strace",
+        file: "/usr/bin/strace",
     },
     Tool {
         package: "coturn",
@@ -54,6 +58,10 @@ const TOOLS: [Tool; 11] = [
     Tool {
         package: "iproute2",
         file: "/bin/ip",
+    },
+    Tool {
+        package: "faketime",
+        file: "/usr/bin/faketime",
     },
     Tool {
         package: "nftables",

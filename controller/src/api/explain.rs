@@ -71,12 +71,17 @@ struct Gate {
 pub(crate) async fn fleet(call: Call) -> Result<Response, ApiError> {
     let view = &call.view;
     let ask = ask(&call.query);
-    let explained = view.nodes.iter().map(|node| view.explain(node, &ask));
+    let nodes = in_order(view, &ask).into_iter().map(|it| body(view, it));
+    Ok(answer(view, &ask, nodes.collect()))
+}
+
+/// Every node, in the order of the list.
+pub(super) fn in_order(view: &FleetView, ask: &Ask<'_>) -> Vec<Explanation> {
+    let explained = view.nodes.iter().map(|node| view.explain(node, ask));
     let mut explained: Vec<_> = explained.collect();
     let last = usize::MAX;
     explained.sort_by_key(|it| (it.place.unwrap_or(last), it.rank.unwrap_or(last)));
-    let nodes = explained.into_iter().map(|it| body(view, it)).collect();
-    Ok(answer(view, &ask, nodes))
+    explained
 }
 
 /// `GET /v1/nodes/{node}/explain`.
@@ -101,7 +106,8 @@ fn answer(view: &FleetView, ask: &Ask<'_>, nodes: Vec<Node>) -> Response {
     })
 }
 
-fn ask(query: &Values) -> Ask<'_> {
+/// Who asks, by the fields of [`QUERY`].
+pub(super) fn ask(query: &Values) -> Ask<'_> {
     Ask {
         tenant: query.text("tenant").unwrap_or(""),
         user: query.text("user").unwrap_or(""),

@@ -70,7 +70,7 @@ pub(super) async fn metrics(
 /// The answer of `/livez`.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Live {
-    alive: bool,
+    pub(super) alive: bool,
 }
 
 /// The answer of `/readyz`.

@@ -14,8 +14,10 @@ mod dashboard;
 mod explain;
 mod fleet_service;
 mod front;
+mod gate;
 mod http;
 mod ice_servers;
+mod join_tokens;
 mod node_actions;
 mod nodes;
 mod openapi;
@@ -23,6 +25,7 @@ mod operator;
 mod parameters;
 mod policy_actions;
 mod policy_talk;
+mod ports;
 mod rate;
 mod route;
 mod routes;
@@ -36,7 +39,7 @@ mod turn_rest;
 mod values;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -51,6 +54,8 @@ use crate::metrics::Metrics;
 use crate::peers::{PeerService, PeerToken};
 use crate::reconcile::Handle;
 pub(crate) use fleet_service::bearer;
+use front::Front;
+use gate::Gate;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
 
@@ -65,24 +70,58 @@ pub(crate) struct Api {
     _watchers: [Option<CertificateWatcher>; 2],
 }
 
-impl Api {
-    /// Binds both listeners and serves on them.
+/// The HTTP listener of a controller that starts. Dropping it closes the listener.
+pub(crate) struct Entrance {
+    address: SocketAddr,
+    gate: Arc<OnceLock<Front>>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    watcher: Option<CertificateWatcher>,
+    metrics: Arc<Metrics>,
+}
+
+impl Entrance {
+    /// Binds the HTTP listener, and says there that the controller lives and is not ready.
     ///
     /// # Errors
-    /// When an address cannot be bound or a certificate cannot be used.
+    /// When the address cannot be bound or the certificate cannot be used.
+    pub(crate) async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let (listener, address) = bind(&config.http, "http.address").await?;
+        let tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
+        let (service, gate) = Gate::closed();
+        let (stop, stopped) = watch::channel(false);
+        let endpoint = Endpoint {
+            listener,
+            tls: tls.as_ref().map(|tls| Arc::clone(&tls.config)),
+            protocols: Protocols::Http,
+            service,
+            metrics: Arc::clone(&metrics),
+        };
+        Ok(Self {
+            address,
+            gate,
+            stop,
+            server: tokio::spawn(serve(endpoint, stopped)),
+            watcher: tls.map(|tls| tls.watcher),
+            metrics,
+        })
+    }
+}
+
+impl Api {
+    /// Binds the gRPC listener and serves on it, and opens the HTTP listener of `entrance` to the whole API.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or a certificate cannot be used.
     pub(crate) async fn start(
         config: &Config,
+        entrance: Entrance,
         handle: Handle,
         peer_token: PeerToken,
-        metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let (http, http_address) = bind(&config.http, "http.address").await?;
+        let metrics = entrance.metrics;
+        let http_address = entrance.address;
         let (grpc, grpc_address) = bind(&config.grpc, "grpc.address").await?;
-        let secure = |listener: &ListenerConfig, key, alpn: &[&[u8]]| {
-            let files = listener.tls.as_ref();
-            files.map(|files| Tls::new(files, key, alpn)).transpose()
-        };
-        let http_tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
         let grpc_tls = secure(&config.grpc, "grpc.tls", &[tls::ALPN_H2])?;
         let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
         let app = Arc::new(app::Parts {
@@ -93,14 +132,8 @@ impl Api {
             open_metrics: http_address.ip().is_loopback(),
         });
         let router = http::router(app.clone(), cors::Origins::new(&config.cors_origins));
-        let (stop, stopped) = watch::channel(false);
-        let http = Endpoint {
-            listener: http,
-            tls: http_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
-            protocols: Protocols::Http,
-            service: front::Front::new(app, router),
-            metrics: Arc::clone(&metrics),
-        };
+        // It was closed until here.
+        let _ = entrance.gate.set(Front::new(app, router));
         let grpc = Endpoint {
             listener: grpc,
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
@@ -108,16 +141,14 @@ impl Api {
             service: grpc_router(handle, guard, peer_token, &metrics),
             metrics,
         };
-        let servers = [
-            tokio::spawn(serve(http, stopped.clone())),
-            tokio::spawn(serve(grpc, stopped)),
-        ];
+        let stop = entrance.stop;
+        let servers = [entrance.server, tokio::spawn(serve(grpc, stop.subscribe()))];
         Ok(Self {
             http_address,
             grpc_address,
             stop,
             servers,
-            _watchers: [http_tls, grpc_tls].map(|tls| tls.map(|tls| tls.watcher)),
+            _watchers: [entrance.watcher, grpc_tls.map(|tls| tls.watcher)],
         })
     }
 
@@ -156,6 +187,15 @@ fn grpc_router(
         .add_service(operators)
         .prepare()
         .into_axum_router()
+}
+
+fn secure(
+    listener: &ListenerConfig,
+    key: &'static str,
+    alpn: &[&[u8]],
+) -> Result<Option<Tls>, StartError> {
+    let files = listener.tls.as_ref();
+    files.map(|files| Tls::new(files, key, alpn)).transpose()
 }
 
 /// The files of the listeners that cannot be used.

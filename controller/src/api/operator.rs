@@ -1,5 +1,7 @@
 //! gRPC `Operator`: what the HTTP API does for operators, by the same functions and with the same words.
 
+mod shown;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +20,10 @@ use super::fleet_service::bearer;
 use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
-use super::{audit, node_actions, tokens};
+use super::{audit, explain, join_tokens, node_actions, policy_actions, secrets, tokens};
 use crate::fleet::record::Scope;
-use crate::fleet::{FleetView, Gauge, NodeView, Totals};
 use crate::reconcile::Handle;
+use shown::{capacity, node};
 
 /// The largest request.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -55,6 +57,11 @@ impl OperatorService {
 fn node_id(text: &str) -> Result<NodeId, ApiError> {
     text.parse()
         .map_err(|_| ApiError::unknown_node(excerpt(text)))
+}
+
+/// What a text of a request says, where it says something.
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn changed(node: &NodeId) -> Response<wire::NodeChanged> {
@@ -124,6 +131,177 @@ impl Operator for OperatorService {
         Ok(changed(&node))
     }
 
+    async fn kill_node(
+        &self,
+        request: Request<wire::NodeRequest>,
+    ) -> Result<Response<wire::NodeChanged>, Status> {
+        let actor = self.admit(&request, Scope::Operator)?;
+        let node = node_id(&request.get_ref().node_id)?;
+        policy_actions::kill_node(&self.handle, &actor, &node).await?;
+        Ok(changed(&node))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<wire::ExplainRequest>,
+    ) -> Result<Response<wire::Explanation>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let asked = request.into_inner();
+        let whose = json!({
+            "user": given(asked.user),
+            "room": given(asked.room),
+            "tenant": given(asked.tenant),
+            "region": given(asked.region),
+            "client": given(asked.client),
+        });
+        let whose = Values::of_json(explain::QUERY, &whose)?;
+        let ask = explain::ask(&whose);
+        let view = self.handle.view();
+        let explained = match given(asked.node_id) {
+            None => explain::in_order(&view, &ask),
+            Some(id) => {
+                let id = node_id(&id)?;
+                let known = view.node(&id);
+                let known = known.ok_or_else(|| ApiError::unknown_node(id.to_string()))?;
+                vec![view.explain(known, &ask)]
+            }
+        };
+        Ok(Response::new(shown::explanation(&view, &ask, explained)))
+    }
+
+    async fn show_rollout(
+        &self,
+        request: Request<wire::ShowRolloutRequest>,
+    ) -> Result<Response<wire::Rollout>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let view = self.handle.view();
+        Ok(Response::new(policy_actions::progress(&view).into()))
+    }
+
+    async fn force_rollout(
+        &self,
+        request: Request<wire::ForceRolloutRequest>,
+    ) -> Result<Response<wire::ForceRolloutResponse>, Status> {
+        let actor = self.admit(&request, Scope::Operator)?;
+        policy_actions::force_rollout(&self.handle, &actor).await?;
+        Ok(Response::new(wire::ForceRolloutResponse {}))
+    }
+
+    async fn confirm_restore(
+        &self,
+        request: Request<wire::ConfirmRestoreRequest>,
+    ) -> Result<Response<wire::ConfirmRestoreResponse>, Status> {
+        let actor = self.admit(&request, Scope::Operator)?;
+        policy_actions::follow_restored(&self.handle, &actor).await?;
+        Ok(Response::new(wire::ConfirmRestoreResponse {}))
+    }
+
+    async fn list_secrets(
+        &self,
+        request: Request<wire::ListSecretsRequest>,
+    ) -> Result<Response<wire::ListSecretsResponse>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let view = self.handle.view();
+        Ok(Response::new(wire::ListSecretsResponse {
+            secrets: view.secrets.iter().map(wire::Secret::from).collect(),
+        }))
+    }
+
+    async fn rotate_secret(
+        &self,
+        request: Request<wire::RotateSecretRequest>,
+    ) -> Result<Response<wire::SecretChanged>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        let asked = request.into_inner();
+        let asked = json!({ "scope": given(asked.scope), "secret": given(asked.secret) });
+        let asked = Values::of_json(secrets::ROTATE, &asked)?;
+        let id = secrets::begin_rotation(&self.handle, &actor, &asked).await?;
+        Ok(Response::new(wire::SecretChanged { id }))
+    }
+
+    async fn pin_secret(
+        &self,
+        request: Request<wire::PinSecretRequest>,
+    ) -> Result<Response<wire::SecretChanged>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        let asked = request.into_inner();
+        let id = if asked.id == 0 {
+            let asked = json!({ "scope": given(asked.scope), "secret": given(asked.secret) });
+            let asked = Values::of_json(secrets::PIN, &asked)?;
+            secrets::keep_given(&self.handle, &actor, &asked).await?
+        } else {
+            secrets::keep(&self.handle, &actor, asked.id).await?;
+            asked.id
+        };
+        Ok(Response::new(wire::SecretChanged { id }))
+    }
+
+    async fn unpin_secret(
+        &self,
+        request: Request<wire::SecretRequest>,
+    ) -> Result<Response<wire::SecretChanged>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        let id = request.get_ref().id;
+        secrets::let_go(&self.handle, &actor, id).await?;
+        Ok(Response::new(wire::SecretChanged { id }))
+    }
+
+    async fn revoke_secret(
+        &self,
+        request: Request<wire::RevokeSecretRequest>,
+    ) -> Result<Response<wire::RevokeSecretResponse>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        let wire::RevokeSecretRequest { id, cut, replace } = request.into_inner();
+        let asked = Values::of_json(secrets::REVOKE, &json!({ "cut": cut, "replace": replace }))?;
+        let replaced_by = secrets::forbid(&self.handle, &actor, id, &asked).await?;
+        Ok(Response::new(wire::RevokeSecretResponse {
+            replaced_by: replaced_by.unwrap_or(0),
+        }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        request: Request<wire::ListJoinTokensRequest>,
+    ) -> Result<Response<wire::ListJoinTokensResponse>, Status> {
+        self.admit(&request, Scope::Admin)?;
+        let view = self.handle.view();
+        let tokens = join_tokens::in_order(&view).into_iter();
+        Ok(Response::new(wire::ListJoinTokensResponse {
+            tokens: tokens.map(wire::JoinToken::from).collect(),
+        }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<wire::CreateJoinTokenRequest>,
+    ) -> Result<Response<wire::CreateJoinTokenResponse>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        let asked = request.into_inner();
+        let life = asked.expires_in_seconds;
+        let asked = json!({
+            "name": asked.name,
+            "region": given(asked.region),
+            "tenant": given(asked.tenant),
+            "expires_in_seconds": Some(life).filter(|life| *life != 0),
+        });
+        let asked = Values::of_json(join_tokens::CREATE, &asked)?;
+        let (token, record) = join_tokens::make(&self.handle, &actor, &asked).await?;
+        let described = Some((&record).into());
+        Ok(Response::new(wire::CreateJoinTokenResponse {
+            token,
+            described,
+        }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<wire::RevokeJoinTokenRequest>,
+    ) -> Result<Response<wire::RevokeJoinTokenResponse>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        join_tokens::unmake(&self.handle, &actor, &request.get_ref().name).await?;
+        Ok(Response::new(wire::RevokeJoinTokenResponse {}))
+    }
+
     async fn show_capacity(
         &self,
         request: Request<wire::CapacityRequest>,
@@ -182,7 +360,6 @@ impl Operator for OperatorService {
     ) -> Result<Response<wire::CreateTokenResponse>, Status> {
         let actor = self.admit(&request, Scope::Admin)?;
         let asked = request.into_inner();
-        let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let life = asked.expires_in_seconds;
         let asked: Value = json!({
             "name": asked.name,
@@ -233,93 +410,5 @@ impl Operator for OperatorService {
                 })
                 .collect(),
         }))
-    }
-}
-
-fn node(node: &NodeView, view: &FleetView) -> wire::Node {
-    let identity = &node.identity;
-    let ports = node.grants.iter().map(|grant| wire::Ports {
-        public_ip: grant.public_ip.to_string(),
-        first: grant.range.first().into(),
-        last: grant.range.last().into(),
-    });
-    wire::Node {
-        node_id: node.id.to_string(),
-        region: identity.region.clone(),
-        zone: identity.zone.clone(),
-        version: identity.version.clone(),
-        hostname: identity.hostname.clone().unwrap_or_default(),
-        health: node.health.name().to_owned(),
-        listed: node.listed,
-        connected: node.connected,
-        draining: node.draining,
-        reason: view
-            .reason(node)
-            .map_or_else(String::new, |it| it.to_string()),
-        public_ips: node.public_ips().iter().map(ToString::to_string).collect(),
-        ports: ports.collect(),
-        applied_generation: node.applied_generation,
-        last_heartbeat: node.last_heartbeat.unwrap_or(0),
-        allocations: node.load.allocations,
-        saturation: node.saturation.instant,
-    }
-}
-
-fn capacity(view: &FleetView) -> wire::Capacity {
-    let capacity = view.capacity();
-    let regions = capacity.regions.into_iter();
-    let zones = capacity.zones.into_iter();
-    wire::Capacity {
-        total: Some(capacity.total.into()),
-        regions: regions
-            .map(|(region, totals)| wire::RegionTotals {
-                region,
-                totals: Some(totals.into()),
-            })
-            .collect(),
-        zones: zones
-            .map(|(region, zone, totals)| wire::ZoneTotals {
-                region,
-                zone,
-                totals: Some(totals.into()),
-            })
-            .collect(),
-    }
-}
-
-impl From<Totals> for wire::Totals {
-    fn from(totals: Totals) -> Self {
-        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        Self {
-            nodes: count(totals.nodes),
-            listed: count(totals.listed),
-            saturation: totals.saturation(),
-            allocations: Some(totals.allocations.into()),
-            relayed_ports: Some(totals.ports.into()),
-            file_descriptors: Some(totals.file_descriptors.into()),
-        }
-    }
-}
-
-impl From<Gauge> for wire::Gauge {
-    fn from(gauge: Gauge) -> Self {
-        let known = gauge.limit != 0;
-        Self {
-            used: gauge.used,
-            limit: known.then_some(gauge.limit),
-            headroom: known.then(|| gauge.headroom()),
-        }
-    }
-}
-
-impl From<tokens::Token<'_>> for wire::Token {
-    fn from(token: tokens::Token<'_>) -> Self {
-        Self {
-            name: token.name.to_owned(),
-            scopes: token.scopes.into_iter().map(str::to_owned).collect(),
-            tenant: token.tenant.unwrap_or_default().to_owned(),
-            expires_at: token.expires_at.unwrap_or(0),
-            configured: token.configured,
-        }
     }
 }

@@ -4,7 +4,9 @@
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
+use turnfleet_proto::NodeId;
 
+use super::actor::Actor;
 use super::app::answer_json;
 use super::node_actions;
 use super::nodes::node_id;
@@ -12,27 +14,28 @@ use super::route::Call;
 use super::status::ApiError;
 use crate::fleet::record::Stage;
 use crate::fleet::{FleetView, Restored};
+use crate::reconcile::Handle;
 
 /// How far the policy has come.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Rollout")]
 pub(super) struct Progress<'v> {
     /// `pending`, `canary`, `all` or `stopped`.
-    stage: &'v str,
+    pub(super) stage: &'v str,
     /// The fleet's generation.
-    generation: u64,
+    pub(super) generation: u64,
     /// The relay that tries the policy, or refused it.
-    node: Option<&'v str>,
+    pub(super) node: Option<&'v str>,
     /// Why it was refused.
-    reason: Option<&'v str>,
+    pub(super) reason: Option<&'v str>,
     /// What shows that the store is an old one.
-    restored: Option<Older<'v>>,
+    pub(super) restored: Option<Older<'v>>,
 }
 
 /// A relay that runs more than the store knows.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RestoredStore")]
-struct Older<'v> {
+pub(super) struct Older<'v> {
     node: &'v str,
     /// The generation that it runs.
     runs: u64,
@@ -62,38 +65,49 @@ pub(crate) async fn rollout(call: Call) -> Result<Response, ApiError> {
     Ok(answer_json(&progress(&call.app.handle.view())))
 }
 
+/// Gives every relay the policy.
+pub(super) async fn force_rollout(handle: &Handle, actor: &Actor) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "rollout.force", "policy", String::new())?;
+    Ok(handle.force_rollout().await?)
+}
+
+/// Follows a store that was restored from an older backup, as another epoch.
+pub(super) async fn follow_restored(handle: &Handle, actor: &Actor) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "restore.confirm", "store", String::new())?;
+    Ok(handle.confirm_restore().await?)
+}
+
+/// Ends the process of a node.
+pub(super) async fn kill_node(
+    handle: &Handle,
+    actor: &Actor,
+    node: &NodeId,
+) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "kill", node.as_str(), String::new())?;
+    Ok(handle.kill(node).await?)
+}
+
 /// `POST /v1/rollout/force`: every relay gets the policy.
 pub(crate) async fn force(call: Call) -> Result<Response, ApiError> {
-    let handle = &call.app.handle;
-    let handle = call
-        .actor
-        .changing(handle, "rollout.force", "policy", String::new())?;
-    handle.force_rollout().await?;
+    force_rollout(&call.app.handle, &call.actor).await?;
     Ok(answer_json(&Taken { done: true }))
 }
 
 /// `POST /v1/restore/confirm`: a store that was restored from an older backup is followed, as another epoch.
 pub(crate) async fn confirm_restore(call: Call) -> Result<Response, ApiError> {
-    let handle = &call.app.handle;
-    let handle = call
-        .actor
-        .changing(handle, "restore.confirm", "store", String::new())?;
-    handle.confirm_restore().await?;
+    follow_restored(&call.app.handle, &call.actor).await?;
     Ok(answer_json(&Taken { done: true }))
 }
 
 /// `POST /v1/nodes/{node}/kill`: the node's process ends, and its allocations with it.
 pub(crate) async fn kill(call: Call) -> Result<Response, ApiError> {
     let node = node_id(&call)?;
-    let handle = &call.app.handle;
-    let handle = call
-        .actor
-        .changing(handle, "kill", node.as_str(), String::new())?;
-    handle.kill(&node).await?;
+    kill_node(&call.app.handle, &call.actor, &node).await?;
     Ok(node_actions::done(&node))
 }
 
-fn progress(view: &FleetView) -> Progress<'_> {
+/// How far the policy has come, by `view`.
+pub(super) fn progress(view: &FleetView) -> Progress<'_> {
     let stage = view.rollout.as_ref().map(|rollout| &rollout.stage);
     let (node, reason) = match stage {
         Some(Stage::Canary { node }) => (Some(node.as_str()), None),

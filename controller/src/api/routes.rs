@@ -5,8 +5,8 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, explain, http, ice_servers, node_actions, nodes, policy_actions,
-    secrets, tokens, turn_rest,
+    audit, capacity, dashboard, explain, http, ice_servers, join_tokens, node_actions, nodes,
+    policy_actions, ports, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -83,10 +83,18 @@ const ICE: &[Field] = &[
 
 /// All of them.
 pub(super) fn routes() -> Vec<Route> {
-    [open(), minting(), fleet(), secrets(), tokens(), document()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        open(),
+        minting(),
+        fleet(),
+        ports(),
+        secrets(),
+        tokens(),
+        document(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn open() -> Vec<Route> {
@@ -143,7 +151,7 @@ fn fleet() -> Vec<Route> {
         Draft::new(Method::DELETE, "/v1/nodes/{node}", "forget", OPERATOR)
             .calls(node_actions::forget)
             .answers::<node_actions::Done<'_>>()
-            .says("Forgets a node that is gone for good", "Its ports are free for others; it may enrol again. A node whose session is live is not forgotten."),
+            .says("Forgets a node that is gone for good", "Its ports are others' after a quarantine; it may enrol again, and has them back at once. A node whose session is live is not forgotten."),
         Draft::new(Method::POST, "/v1/nodes/{node}/drain", "drain", OPERATOR)
             .body(node_actions::DRAIN)
             .calls(node_actions::drain)
@@ -183,6 +191,19 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+    ]
+}
+
+fn ports() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/ports", "ports", VIEWER)
+            .calls(ports::ports)
+            .answers::<ports::Answer<'_>>()
+            .says("Who holds which ports of which public address", ""),
+        Draft::new(Method::DELETE, "/v1/ports/{public_ip}/{range}", "release_ports", OPERATOR)
+            .calls(ports::release)
+            .answers::<ports::Released>()
+            .says("Takes the word that nobody uses these ports", "Whoever holds them loses them to a quarantine; asked again, the quarantine ends. A node whose session is live keeps its ports."),
     ]
 }
 
@@ -238,6 +259,30 @@ fn tokens() -> Vec<Route> {
             .calls(tokens::revoke)
             .answers::<tokens::Revoked<'_>>()
             .says("Revokes an API token", "It opens nothing from then on."),
+        Draft::new(Method::GET, "/v1/join-tokens", "join_tokens", ADMIN)
+            .calls(join_tokens::list)
+            .answers::<join_tokens::Answer<'_>>()
+            .says("What lets relays into the fleet", ""),
+        Draft::new(Method::POST, "/v1/join-tokens", "create_join_token", ADMIN)
+            .body(join_tokens::CREATE)
+            .calls(join_tokens::create)
+            .answers_with::<join_tokens::Made<'_>>(201)
+            .says(
+                "Makes a join token",
+                "It is shown in this answer alone; the store keeps its SHA-256.",
+            ),
+        Draft::new(
+            Method::DELETE,
+            "/v1/join-tokens/{name}",
+            "revoke_join_token",
+            ADMIN,
+        )
+        .calls(join_tokens::revoke)
+        .answers::<join_tokens::Revoked<'_>>()
+        .says(
+            "Revokes a join token",
+            "It enrols nobody from then on; its relays stay members.",
+        ),
         Draft::new(Method::GET, "/v1/audit", "audit", ADMIN)
             .query(audit::QUERY)
             .calls(audit::audit)

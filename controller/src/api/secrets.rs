@@ -7,11 +7,11 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::actor::Actor;
 use super::app::answer_json;
 use super::route::Call;
 use super::status::{ApiError, excerpt};
 use super::values::{Field, Kind, Values};
-use crate::FleetError;
 use crate::fleet::record::{SecretScope, SecretState};
 use crate::fleet::{Pin, SecretView, WEAK_SECRET_BYTES};
 use crate::reconcile::Handle;
@@ -108,12 +108,17 @@ pub(crate) async fn secrets(call: Call) -> Result<Response, ApiError> {
     }))
 }
 
-fn shown(secret: &SecretView) -> Secret {
-    let (accept_until, cut) = match secret.state {
+/// When a generation ends or has ended, and whether relays end what was made with it.
+pub(super) fn end_of(state: SecretState) -> (Option<u64>, bool) {
+    match state {
         SecretState::Retiring { accept_until } => (Some(accept_until), false),
         SecretState::Revoked { at, cut } => (Some(at), cut),
         SecretState::Staged | SecretState::Active | SecretState::Pinned => (None, false),
-    };
+    }
+}
+
+fn shown(secret: &SecretView) -> Secret {
+    let (accept_until, cut) = end_of(secret.state);
     Secret {
         id: secret.id,
         scope: secret.scope.to_string(),
@@ -128,58 +133,92 @@ fn shown(secret: &SecretView) -> Secret {
     }
 }
 
+/// Begins a rotation, as `asked` in the fields of [`ROTATE`]. Gives the id.
+pub(super) async fn begin_rotation(
+    handle: &Handle,
+    actor: &Actor,
+    asked: &Values,
+) -> Result<u32, ApiError> {
+    let scope = scope(asked);
+    let detail = origin(asked).to_owned();
+    let handle = actor.changing(handle, "rotate secret", &scope.to_string(), detail)?;
+    let secret = asked.secret("secret").cloned();
+    Ok(handle.rotate_secret(scope, secret).await?)
+}
+
+/// Pins an application's secret, as `asked` in the fields of [`PIN`]. Gives the id.
+pub(super) async fn keep_given(
+    handle: &Handle,
+    actor: &Actor,
+    asked: &Values,
+) -> Result<u32, ApiError> {
+    let scope = scope(asked);
+    let detail = origin(asked).to_owned();
+    let handle = actor.changing(handle, "pin secret", &scope.to_string(), detail)?;
+    let secret = asked.secret("secret").cloned();
+    let secret = secret.expect("a request without the secret was refused");
+    Ok(handle.pin_secret(Pin::Secret(scope, secret)).await?)
+}
+
+/// Pins a generation.
+pub(super) async fn keep(handle: &Handle, actor: &Actor, id: u32) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "pin secret", &id.to_string(), String::new())?;
+    handle.pin_secret(Pin::Generation(id)).await?;
+    Ok(())
+}
+
+/// Lets a pinned generation retire.
+pub(super) async fn let_go(handle: &Handle, actor: &Actor, id: u32) -> Result<(), ApiError> {
+    let handle = actor.changing(handle, "unpin secret", &id.to_string(), String::new())?;
+    Ok(handle.unpin_secret(id).await?)
+}
+
+/// Revokes a generation, as `asked` in the fields of [`REVOKE`]. Gives the one that takes over minting.
+pub(super) async fn forbid(
+    handle: &Handle,
+    actor: &Actor,
+    id: u32,
+    asked: &Values,
+) -> Result<Option<u32>, ApiError> {
+    let (cut, replace) = (asked.flag("cut"), asked.flag("replace"));
+    let wanted = [(cut, "cut"), (replace, "replace")];
+    let wanted = wanted.into_iter().filter(|(is_wanted, _)| *is_wanted);
+    let detail = wanted.map(|(_, name)| name).collect::<Vec<_>>().join(" ");
+    let handle = actor.changing(handle, "revoke secret", &id.to_string(), detail)?;
+    Ok(handle.revoke_secret(id, cut, replace).await?)
+}
+
 /// `POST /v1/secrets/rotate`.
 pub(crate) async fn rotate(call: Call) -> Result<Response, ApiError> {
-    let scope = scope(&call.body);
-    let detail = origin(&call.body).to_owned();
-    let handle = changing(&call, "rotate secret", &scope.to_string(), detail)?;
-    let secret = call.body.secret("secret").cloned();
-    let id = handle.rotate_secret(scope, secret).await?;
+    let id = begin_rotation(&call.app.handle, &call.actor, &call.body).await?;
     Ok(answer_json(&Changed { id }))
 }
 
 /// `POST /v1/secrets/pin`: a secret that an application has.
 pub(crate) async fn pin_given(call: Call) -> Result<Response, ApiError> {
-    let scope = scope(&call.body);
-    let detail = origin(&call.body).to_owned();
-    let handle = changing(&call, "pin secret", &scope.to_string(), detail)?;
-    let secret = call.body.secret("secret").cloned();
-    let secret = secret.expect("a body without the secret was refused");
-    let id = handle.pin_secret(Pin::Secret(scope, secret)).await?;
+    let id = keep_given(&call.app.handle, &call.actor, &call.body).await?;
     Ok(answer_json(&Changed { id }))
 }
 
 /// `POST /v1/secrets/{id}/pin`.
 pub(crate) async fn pin(call: Call) -> Result<Response, ApiError> {
     let id = generation(&call)?;
-    let handle = changing(&call, "pin secret", &id.to_string(), String::new())?;
-    handle.pin_secret(Pin::Generation(id)).await?;
+    keep(&call.app.handle, &call.actor, id).await?;
     Ok(answer_json(&Changed { id }))
 }
 
 /// `POST /v1/secrets/{id}/unpin`.
 pub(crate) async fn unpin(call: Call) -> Result<Response, ApiError> {
     let id = generation(&call)?;
-    let handle = changing(&call, "unpin secret", &id.to_string(), String::new())?;
-    handle.unpin_secret(id).await?;
+    let_go(&call.app.handle, &call.actor, id).await?;
     Ok(answer_json(&Changed { id }))
 }
 
 /// `POST /v1/secrets/{id}/revoke`.
 pub(crate) async fn revoke(call: Call) -> Result<Response, ApiError> {
     let id = generation(&call)?;
-    let (cut, replace) = (call.body.flag("cut"), call.body.flag("replace"));
-    let wanted = [(cut, "cut"), (replace, "replace")];
-    let wanted = wanted.into_iter().filter(|(is_wanted, _)| *is_wanted);
-    let detail = wanted.map(|(_, name)| name).collect::<Vec<_>>().join(" ");
-    let handle = changing(&call, "revoke secret", &id.to_string(), detail)?;
-    let replaced_by = handle.revoke_secret(id, cut, replace).await?;
+    let replaced_by = forbid(&call.app.handle, &call.actor, id, &call.body).await?;
     Ok(answer_json(&Revoked { id, replaced_by }))
-}
-
-fn changing(call: &Call, action: &str, target: &str, detail: String) -> Result<Handle, FleetError> {
-    let handle = &call.app.handle;
-    call.actor.changing(handle, action, target, detail)
 }
 
 fn generation(call: &Call) -> Result<u32, ApiError> {

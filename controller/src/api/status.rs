@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use crate::FleetError;
 use crate::fleet::SecretError;
 use crate::fleet::tokens::TokenError;
+use crate::store::StoreError;
 
 type Text = Cow<'static, str>;
 
@@ -198,7 +199,7 @@ impl ApiError {
                     "unknown_token",
                     name.clone(),
                     "there is no such token",
-                    "a token that /v1/tokens names",
+                    "a token that the list of tokens names",
                 );
             }
             TokenError::Taken(_) => "a name that no token has",
@@ -216,6 +217,16 @@ impl ApiError {
             id,
             "there is no such secret",
             "an id that /v1/secrets names",
+        )
+    }
+
+    pub(crate) fn unknown_ports(place: impl Into<Text>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_ports",
+            place,
+            "nobody holds exactly these ports",
+            "an address and ports that /v1/ports names, such as 192.0.2.1/49152-65535",
         )
     }
 
@@ -245,6 +256,14 @@ impl ApiError {
         let expected = "another try after the seconds in the Retry-After header";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, "unavailable", "controller", what, expected).retry_after(1)
+    }
+
+    /// 503 while the controller starts.
+    pub(crate) fn starting() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let what = "the controller is starting, and waits until its store answers; its log says why it does not";
+        let expected = "an etcd that answers (store.etcd), and another try";
+        Self::new(status, "starting", "controller", what, expected).retry_after(1)
     }
 
     /// 405; the `Allow` header is the router's.
@@ -340,10 +359,6 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 "a store that knows what its relays run",
             ),
-            FleetError::TokenName(_) => Self::conflict("name", error.to_string(), "another name"),
-            FleetError::UnknownToken(_) => {
-                Self::conflict("name", error.to_string(), "the name of a join token")
-            }
             FleetError::NoSession(_) => {
                 Self::conflict("node", error.to_string(), "a node with a control session")
             }
@@ -359,9 +374,20 @@ impl From<FleetError> for ApiError {
                 error.to_string(),
                 "a node without a control session: stop its process first",
             ),
+            FleetError::UnknownGrant { range, .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "unknown_ports",
+                "path",
+                error.to_string(),
+                format!("the ports of one grant, and not {range}"),
+            ),
             FleetError::Token(token) => Self::token(token),
             FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
+            }
+            FleetError::Store(StoreError::Full) => {
+                tracing::error!(error = %StoreError::Full, "a change was refused");
+                Self::unavailable(StoreError::Full.to_string())
             }
             FleetError::Store(cause) if cause.is_retryable() => {
                 tracing::warn!(%cause, "the store failed");
@@ -375,6 +401,7 @@ impl From<FleetError> for ApiError {
             | FleetError::SessionReplaced
             | FleetError::Registration(_)
             | FleetError::PortsExhausted { .. }
+            | FleetError::PortsAwaited { .. }
             | FleetError::TooManyNodes { .. } => Self::internal(&error),
         }
     }
@@ -420,9 +447,8 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         | FleetError::Secret(_)
         | FleetError::NotRestored
         | FleetError::NoSession(_)
-        | FleetError::NoRollout
-        | FleetError::TokenName(_) => Code::FailedPrecondition,
-        FleetError::UnknownNode(_) | FleetError::UnknownToken(_) => Code::NotFound,
+        | FleetError::NoRollout => Code::FailedPrecondition,
+        FleetError::UnknownNode(_) => Code::NotFound,
         FleetError::SessionReplaced => Code::Aborted,
         FleetError::Registration(_) => Code::InvalidArgument,
         FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,
@@ -431,7 +457,9 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::PortsExhausted { .. }
         | FleetError::TooManyNodes { .. }
         | FleetError::Token(TokenError::TooMany { .. }) => Code::ResourceExhausted,
-        FleetError::Contended { .. }
+        FleetError::UnknownGrant { .. } => Code::NotFound,
+        FleetError::PortsAwaited { .. }
+        | FleetError::Contended { .. }
         | FleetError::NotLeader
         | FleetError::Stopping
         | FleetError::Restored(_) => Code::Unavailable,

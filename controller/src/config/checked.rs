@@ -15,7 +15,7 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{ProbeMode, RawApiToken, RawConfig, RawTls, RawUser};
+use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawTls, RawUser};
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
@@ -83,15 +83,6 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
-}
-
-/// How the ports of a public address are shared out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortPlan {
-    /// The ports.
-    pub range: PortRange,
-    /// How many relays share an address; at least one, and each gets at least two ports.
-    pub relays_per_address: u32,
 }
 
 /// The probe.
@@ -376,7 +367,7 @@ impl Check {
                 self.fail("relay_ports", Some(range.to_owned()), expected);
             })
             .ok();
-        self.within("relays_per_address", relays_per_address.into(), 1, 1024);
+        self.within("relays_per_address", relays_per_address.into(), 0, 1024);
         let plan = PortPlan {
             range: range?,
             relays_per_address,
@@ -483,43 +474,5 @@ fn static_user(user: &RawUser, realm: &str) -> StaticUser {
         name: user.name.clone(),
         key: Md5::digest(&text).into(),
         key_sha256: Some(Sha256::digest(&text).into()),
-    }
-}
-
-impl PortPlan {
-    /// How many ports each relay of an address gets: the whole range for a sole one, an even number otherwise, so that
-    /// EVEN-PORT finds pairs.
-    #[must_use]
-    pub fn share(self) -> u32 {
-        if self.relays_per_address <= 1 {
-            return self.range.len();
-        }
-        let usable = (u32::from(self.range.last()) + 1).saturating_sub(self.first());
-        (usable / self.relays_per_address) & !1
-    }
-
-    /// Whether `range` is as large as a share, and within the range that is shared out.
-    #[must_use]
-    pub fn fits(self, range: PortRange) -> bool {
-        self.holds(range) && range.len() == self.share()
-    }
-
-    /// Whether `range` lies within the range that is shared out.
-    pub(crate) fn holds(self, range: PortRange) -> bool {
-        self.range.first() <= range.first() && range.last() <= self.range.last()
-    }
-
-    /// The first port of the first share.
-    pub(crate) fn first(self) -> u32 {
-        self.align(self.range.first().into())
-    }
-
-    /// The lowest port from `port` on that a share may begin at.
-    pub(crate) fn align(self, port: u32) -> u32 {
-        if self.relays_per_address <= 1 {
-            port
-        } else {
-            port.next_multiple_of(2)
-        }
     }
 }

@@ -176,11 +176,12 @@ fn gauges(load: &Load, capacity: Capacity, granted: u64) -> [Gauge; 4] {
     ]
 }
 
-/// The ports of all `grants`.
+/// The ports that all `grants` let their nodes open.
 pub(super) fn granted_ports(grants: &[PortGrant]) -> u64 {
     grants
         .iter()
-        .map(|grant| u64::from(grant.range.len()))
+        .filter_map(PortGrant::open_range)
+        .map(|range| u64::from(range.len()))
         .sum()
 }
 

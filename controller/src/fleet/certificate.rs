@@ -74,6 +74,14 @@ impl Validity {
         })
     }
 
+    /// As another controller is told of it.
+    pub(super) fn wire(self) -> wire::CertificateValidity {
+        wire::CertificateValidity {
+            not_before: self.not_before,
+            not_after: self.not_after,
+        }
+    }
+
     /// Whether less is left than a list that is handed out at `unix` needs: a day, or a third of the whole time of a
     /// certificate that is made for less.
     pub(super) fn is_short(self, unix: u64) -> bool {

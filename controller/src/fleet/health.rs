@@ -67,6 +67,9 @@ pub struct ProbeOutcome {
     pub missed: Vec<Transport>,
     /// Transports that failed while another one worked.
     pub broken: Vec<Transport>,
+    /// The fleet generation that the node runs at least, as it accepted a credential: that of the secret which the credential
+    /// was made with ([`super::FleetView::trial_secret`]). Zero where it was shown none, or did not take it.
+    pub shown_generation: u64,
 }
 
 /// Why a probe failed.

@@ -13,6 +13,7 @@ use super::node::Transport;
 use super::panic::Footing;
 use super::placement::Candidates;
 use super::registry::NodeState;
+use super::secrets::Minted;
 use super::view::{ControllerView, FleetView};
 use crate::config::ProbeMode;
 
@@ -25,26 +26,29 @@ impl Fleet {
     /// that credentials are good at before all others: a list is never empty while a node serves.
     #[must_use]
     pub fn view(&self, now: Now) -> FleetView {
+        let minted = self.minted(now);
+        let latest = self.secrets.latest();
         let strict = self
             .nodes
             .values()
-            .any(|node| self.is_wanted(node, now.instant));
+            .any(|node| self.is_wanted(node, &minted, now.instant));
         let spared = self
             .nodes
             .values()
             .any(|node| node.has_long_certificate(now.unix));
-        let knowing = |node: &NodeState| node.serves() && self.knows_secrets(node);
+        let knowing = |node: &NodeState| node.serves() && minted.suits(node);
         let known = self.nodes.values().any(knowing);
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let up_to_date = self.is_up_to_date(node, now.instant);
+            let up_to_date = self.is_up_to_date(node, &minted, now.instant);
             let wanted = match (strict, known) {
-                (true, _) => self.is_wanted(node, now.instant),
+                (true, _) => self.is_wanted(node, &minted, now.instant),
                 (false, true) => knowing(node),
                 (false, false) => node.serves(),
             };
             let mut view = node.view(id, now.instant);
             view.up_to_date = up_to_date;
-            view.suspect &= self.knows_secrets(node);
+            view.secret_unproven = !latest.suits(node);
+            view.suspect &= minted.suits(node);
             view.listed = wanted || view.suspect;
             view.certificate = node.certificate_state(now.unix, spared);
             Arc::new(view)
@@ -53,15 +57,23 @@ impl Fleet {
         let realm = self.base_policy().map_or("", |policy| &policy.realm);
         let lists = &self.settings.lists;
         FleetView {
+            quarantined: self
+                .grants
+                .values()
+                .filter(|grant| grant.quarantined_until.is_some())
+                .cloned()
+                .collect(),
             generation: self.generation,
             restored: self.restored.clone(),
+            refused: self.refused(),
             rollout: self.rollout.clone().map(Arc::new),
             realm: realm.into(),
             region: self.settings.region.as_str().into(),
             names: lists.names,
-            minting: self.minting(),
-            secrets: self.secret_views(now.instant).into(),
+            minting: self.minting(&minted),
+            secrets: self.secret_views(now.instant, &minted).into(),
             api_tokens: Arc::clone(&self.api_tokens),
+            join_tokens: Arc::clone(&self.join_tokens),
             candidates: Candidates::new(&nodes, &lists.regions, &self.settings.region),
             panics: self.panics.regions().map(str::to_owned).collect(),
             trends: Arc::clone(&self.trends),
@@ -73,20 +85,25 @@ impl Fleet {
         }
     }
 
-    pub(super) fn is_wanted(&self, node: &NodeState, now: Instant) -> bool {
+    pub(super) fn is_wanted(&self, node: &NodeState, minted: &Minted<'_>, now: Instant) -> bool {
         node.serves()
             && !node.is_full()
             && !node.is_damped(now)
             && !node.has_wrong_clock()
-            && self.is_up_to_date(node, now)
+            && self.is_up_to_date(node, minted, now)
     }
 
-    /// A node that is not connected runs what it had; that its probe succeeds with today's secret says enough.
-    pub(super) fn is_up_to_date(&self, node: &NodeState, now: Instant) -> bool {
+    /// A node that is not connected runs what it had; that it accepts what credentials are minted with is enough.
+    pub(super) fn is_up_to_date(
+        &self,
+        node: &NodeState,
+        minted: &Minted<'_>,
+        now: Instant,
+    ) -> bool {
         let behind = node.applied_generation < self.generation;
         let in_time = now.since(self.generation_since) < LAG;
         let refused = node.refusal.is_some();
-        self.knows_secrets(node)
+        minted.suits(node)
             && (!node.liveness.is_connected()
                 || !behind
                 || (in_time && !refused && node.applied_generation > 0))

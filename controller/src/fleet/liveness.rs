@@ -139,6 +139,11 @@ impl Liveness {
         matches!(self.contact, Contact::Open { .. })
     }
 
+    /// Whether contact was lost later than `then`: that it worked then says nothing of what came after.
+    pub(super) fn is_lost_since(&self, then: Instant) -> bool {
+        matches!(self.contact, Contact::Lost { since, .. } if then <= since)
+    }
+
     /// What its faults lead to.
     pub(super) fn faults(&self) -> &Faults {
         &self.faults

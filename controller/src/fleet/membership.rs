@@ -3,20 +3,27 @@
 use turnfleet_proto::NodeId;
 
 use super::record::{JoinToken, NodeRecord, Record, RecordKey, TokenHash, token_hash};
+use super::tokens::TokenError;
 use super::{Fleet, Plan};
 use crate::error::FleetError;
 
 /// Seconds after which a node is given another credential. The old one does not end by time: controllers may be away.
 const CREDENTIAL_SECONDS: u64 = 86_400;
+/// The most join tokens.
+const MAX_JOIN_TOKENS: usize = 1000;
 
 impl Fleet {
     /// Lets nodes enrol by the token whose hash is given, until it is revoked or ends.
     ///
     /// # Errors
-    /// When a token of that name is there.
+    /// When a token of that name is there, or there are too many.
     pub fn plan_join_token(&self, hash: TokenHash, token: JoinToken) -> Result<Plan, FleetError> {
         if self.join_tokens.values().any(|it| it.name == token.name) {
-            return Err(FleetError::TokenName(token.name));
+            return Err(TokenError::Taken(token.name).into());
+        }
+        if self.join_tokens.len() >= MAX_JOIN_TOKENS {
+            let limit = MAX_JOIN_TOKENS;
+            return Err(TokenError::TooMany { limit }.into());
         }
         let token = JoinToken {
             by_operator: true,
@@ -28,18 +35,16 @@ impl Fleet {
     /// Enrols nobody by the token of that name any more. Its nodes stay members.
     ///
     /// # Errors
-    /// When an operator made none of that name.
+    /// When there is none, or it is the configuration's.
     pub fn plan_revoke_join_token(&self, name: &str) -> Result<Plan, FleetError> {
-        let of_name =
-            |(_, token): &(&TokenHash, &JoinToken)| token.by_operator && token.name == name;
-        let found = self.join_tokens.iter().find(of_name);
-        let (hash, _) = found.ok_or_else(|| FleetError::UnknownToken(name.to_owned()))?;
-        Ok(self.plan(Vec::new(), vec![RecordKey::JoinToken(*hash)]))
-    }
-
-    /// Every join token, without what would open the fleet.
-    pub fn join_tokens(&self) -> impl Iterator<Item = &JoinToken> {
-        self.join_tokens.values()
+        let named = self.join_tokens.iter().find(|(_, it)| it.name == name);
+        match named {
+            Some((hash, token)) if token.by_operator => {
+                Ok(self.plan(Vec::new(), vec![RecordKey::JoinToken(*hash)]))
+            }
+            Some(_) => Err(TokenError::Configured(name.to_owned()).into()),
+            None => Err(TokenError::Unknown(name.to_owned()).into()),
+        }
     }
 
     /// The token that `text` is, if it enrols at `unix`.

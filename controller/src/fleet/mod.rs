@@ -24,9 +24,11 @@ mod panic;
 mod placement;
 mod plan;
 mod port_grants;
+mod ports;
 mod rates;
 mod reason;
 pub mod record;
+mod refused;
 mod registry;
 mod restored;
 mod rollout;
@@ -42,7 +44,7 @@ mod uris;
 mod vantage;
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +54,8 @@ use turnfleet_turn::{Instant, Now};
 use crate::config::{PortPlan, ProbeMode};
 use listing::LAG;
 use record::{
-    ApiToken, ControllerRecord, Desired, Epoch, JoinToken, NodeRecord, Policy, Record, RecordKey,
-    Rollout, Setting, StaticUser, TokenHash,
+    ApiToken, ControllerRecord, Desired, Epoch, JoinToken, Lineage, NodeRecord, Policy, Record,
+    RecordKey, Rollout, Setting, StaticUser, TokenHash,
 };
 use registry::NodeState;
 
@@ -69,6 +71,8 @@ pub use node::{
 };
 pub use node_policy::{NodePolicies, NodePolicy};
 pub use plan::Plan;
+pub use port_grants::{PortReport, PortUse};
+pub use ports::RegionPorts;
 pub use rates::Rates;
 pub use reason::Reason;
 pub use restored::Restored;
@@ -118,6 +122,13 @@ pub enum Event {
         /// Since when.
         revision: u64,
     },
+    /// The store holds, since `revision`, what cannot be the value of `key`: damaged, sealed for another place, or put back.
+    Refused {
+        /// Where.
+        key: RecordKey,
+        /// Since when.
+        revision: u64,
+    },
     /// A control session opened. Its number is higher than that of every one before.
     SessionOpened {
         /// Which session.
@@ -137,6 +148,13 @@ pub enum Event {
         draining: bool,
         /// What else it says of itself.
         vitals: Vitals,
+    },
+    /// The node reported on its ports.
+    PortsReported {
+        /// Which node, by which session.
+        session: (NodeId, u64),
+        /// What it says.
+        report: PortReport,
     },
     /// The node spoke of a snapshot: it runs `running`, and refused the one of `generation` if `refusal` says why.
     PolicyStatus {
@@ -183,12 +201,15 @@ pub struct Fleet {
     settings: Settings,
     /// The revision that wrote each record.
     revisions: BTreeMap<RecordKey, u64>,
-    epoch: Epoch,
+    /// Which store it comes from.
+    lineage: Lineage,
     leader: Option<NodeId>,
     controllers: BTreeMap<NodeId, ControllerRecord>,
     generation: u64,
     generation_since: Instant,
     restored: Option<Restored>,
+    /// Where the store holds what cannot be.
+    refused: BTreeSet<RecordKey>,
     policy: Option<Policy>,
     rollout: Option<Rollout>,
     rollout_since: Instant,
@@ -197,7 +218,7 @@ pub struct Fleet {
     nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
-    join_tokens: BTreeMap<TokenHash, JoinToken>,
+    join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     kept: BTreeMap<Setting, String>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -215,12 +236,13 @@ impl Fleet {
         Self {
             settings,
             revisions: BTreeMap::new(),
-            epoch: Epoch::default(),
+            lineage: Lineage::default(),
             leader: None,
             controllers: BTreeMap::new(),
             generation: 0,
             generation_since: Instant::default(),
             restored: None,
+            refused: BTreeSet::new(),
             policy: None,
             rollout: None,
             rollout_since: Instant::default(),
@@ -229,7 +251,7 @@ impl Fleet {
             nonce_keys: nonce_keys::NonceKeys::default(),
             users: BTreeMap::new(),
             api_tokens: Arc::default(),
-            join_tokens: BTreeMap::new(),
+            join_tokens: Arc::default(),
             kept: BTreeMap::new(),
             desired: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -245,7 +267,7 @@ impl Fleet {
     /// generation: nothing may be pushed, and an operator is called) from one that is to be followed (another epoch).
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.lineage.epoch
     }
 
     /// The controller that leads; `None` for none, or where there is only one.
@@ -298,23 +320,25 @@ impl Fleet {
                 record: Some(record),
                 revision,
             } => {
-                self.revisions.insert(key, revision);
+                self.believe(key, revision);
                 self.stored(now, *record);
             }
             Event::Stored {
                 key, record: None, ..
             } => {
-                self.revisions.remove(&key);
+                self.believe_gone(&key);
                 self.deleted(&key);
             }
+            Event::Refused { key, revision } => self.refuse(key, revision),
             Event::SessionOpened {
                 number,
                 registration,
             } => {
-                let reported = self.reported(&registration.running);
+                let (came_with, backup) = self.reported(&registration.running);
                 if let Some(node) = self.nodes.get_mut(&registration.id) {
                     node.opened(now, number, *registration);
-                    node.came_with = reported;
+                    node.came_with = came_with;
+                    node.knows_more_than = backup;
                 }
             }
             Event::Heartbeat {
@@ -329,6 +353,7 @@ impl Fleet {
                     node.take_vitals(vitals);
                 }
             }
+            Event::PortsReported { session, report } => self.ports_reported(&session, report),
             Event::PolicyStatus {
                 session,
                 generation,
@@ -397,7 +422,7 @@ impl Fleet {
 
     fn stored(&mut self, now: Now, record: Record) {
         match record {
-            Record::Epoch(epoch) => self.enter(epoch),
+            Record::Epoch(lineage) => self.enter(lineage),
             Record::Leader(id) => self.leader = Some(id),
             Record::Controller(record) => {
                 self.controllers.insert(record.id.clone(), record);
@@ -415,17 +440,24 @@ impl Fleet {
             Record::Desired(node, desired) => self.desire(node, Some(desired)),
             Record::Grant(grant) => {
                 let owner = grant.node.clone();
-                self.grants
-                    .insert((grant.public_ip, grant.range.first()), grant);
+                let key = (grant.public_ip, grant.range.first());
+                let before = self.grants.insert(key, grant);
+                if let Some(before) = before.filter(|before| before.node != owner) {
+                    self.share_grants(&before.node);
+                }
                 self.share_grants(&owner);
             }
-            Record::Secret(secret) => self.secrets.insert(now.instant, secret),
+            Record::Secret(secret) => {
+                self.change_secrets(|secrets| secrets.insert(now.instant, secret));
+            }
             Record::NonceKey(key) => self.nonce_keys.insert(now.instant, key),
             Record::User(user) => drop(self.users.insert(user.name_hash(), user)),
             Record::ApiToken(hash, token) => {
                 Arc::make_mut(&mut self.api_tokens).insert(hash, token);
             }
-            Record::JoinToken(hash, token) => drop(self.join_tokens.insert(hash, token)),
+            Record::JoinToken(hash, token) => {
+                Arc::make_mut(&mut self.join_tokens).insert(hash, token);
+            }
             Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
         }
     }
@@ -446,11 +478,13 @@ impl Fleet {
                     self.share_grants(&grant.node);
                 }
             }
-            RecordKey::Secret(_, id) => self.secrets.remove(*id),
+            RecordKey::Secret(_, id) => self.change_secrets(|secrets| secrets.remove(*id)),
             RecordKey::NonceKey(id) => self.nonce_keys.remove(*id),
             RecordKey::User(hash) => drop(self.users.remove(hash)),
             RecordKey::ApiToken(hash) => drop(Arc::make_mut(&mut self.api_tokens).remove(hash)),
-            RecordKey::JoinToken(hash) => drop(self.join_tokens.remove(hash)),
+            RecordKey::JoinToken(hash) => {
+                Arc::make_mut(&mut self.join_tokens).remove(hash);
+            }
             RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
         }
     }
@@ -486,7 +520,10 @@ impl Fleet {
 
     fn share_grants(&mut self, owner: &NodeId) {
         if let Some(node) = self.nodes.get_mut(owner) {
-            let of_node = self.grants.values().filter(|grant| grant.node == *owner);
+            let holds = |grant: &&record::PortGrant| {
+                grant.node == *owner && grant.quarantined_until.is_none()
+            };
+            let of_node = self.grants.values().filter(holds);
             node.grants = of_node.cloned().collect();
         }
     }

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use turnfleet_proto::{NodeId, fleet as wire};
+use turnfleet_proto::{NodeId, PortRange, fleet as wire};
+
+use super::port_grants::{PortReport, PortUse};
 
 use super::certificate::Validity;
 use super::record::Epoch;
@@ -148,6 +150,27 @@ impl From<wire::Load> for Load {
                 authentication_failures: load.authentication_failures,
             },
         }
+    }
+}
+
+/// What a heartbeat says of ports. What does not read as an address or a range of ports is left out.
+pub(crate) fn port_report(heartbeat: &wire::Heartbeat) -> PortReport {
+    let range = |range: &wire::PortRange| {
+        let port = |port: u32| u16::try_from(port).ok();
+        PortRange::new(port(range.first)?, port(range.last)?).ok()
+    };
+    let read = |ports: &wire::PortUse| {
+        Some(PortUse {
+            public_ip: ports.public_ip.parse().ok()?,
+            used: ports.used,
+            open: ports.open.iter().filter_map(range).collect(),
+            withdrawn: ports.withdrawn.iter().filter_map(range).collect(),
+        })
+    };
+    let uses = heartbeat.port_uses.iter().take(MAX_ADDRESSES);
+    PortReport {
+        kept_generation: heartbeat.kept_generation,
+        uses: uses.filter_map(read).collect(),
     }
 }
 

@@ -8,12 +8,10 @@ use std::collections::BTreeSet;
 use turnfleet_proto::NodeId;
 use turnfleet_turn::Now;
 
+use super::Fleet;
 use super::audit::AuditEntry;
 use super::node::Registration;
-use super::record::{
-    Desired, Membership, NodeRecord, PortGrant, Record, RecordKey, TokenHash, token_hash,
-};
-use super::{Fleet, port_grants};
+use super::record::{Desired, Membership, NodeRecord, Record, RecordKey, TokenHash, token_hash};
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
@@ -35,11 +33,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The generation that the plan begins, where relays see what is written.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.puts.iter().find_map(|put| {
+            if let Record::Generation(generation) = put {
+                Some(*generation)
+            } else {
+                None
+            }
+        })
+    }
+
     /// Whether relays see what is written.
     #[must_use]
     pub fn raises_generation(&self) -> bool {
-        let raises = |put: &Record| matches!(put, Record::Generation(_));
-        self.puts.iter().any(raises)
+        self.generation().is_some()
     }
 
     /// Whether the store becomes another epoch.
@@ -128,31 +137,31 @@ impl Fleet {
         })
     }
 
-    /// Keeps what a node says of itself, and gives it its ports. A later run of its process takes them over at once.
+    /// Keeps what a node says of itself, and gives it its ports. A later run of its process takes them over at once. Where
+    /// others have to give up ports first, the plan is that they shall; [`Fleet::require_ports`] says so afterwards.
     ///
     /// # Errors
     /// When an address has no ports left.
-    pub fn plan_registration(&self, registration: &Registration) -> Result<Plan, FleetError> {
+    pub fn plan_registration(
+        &self,
+        registration: &Registration,
+        unix: u64,
+    ) -> Result<Plan, FleetError> {
         let id = &registration.id;
         let unknown = || FleetError::UnknownNode(id.clone());
         let node = self.nodes.get(id).ok_or_else(unknown)?;
         let record = node.record.as_ref().ok_or_else(unknown)?;
         let same_process = node.incarnation == Some(registration.incarnation);
-        let changes = port_grants::register(
-            &self.grants,
-            self.settings.ports,
-            id,
-            &registration.identity.public_ips,
-            !same_process && registration.allocations == 0,
-        )?;
-        let mut puts: Vec<_> = changes.grants.into_iter().map(Record::Grant).collect();
-        let deletes = changes.releases.iter().map(PortGrant::key).collect();
+        let may_move = !same_process && registration.allocations == 0;
+        let (changes, is_complete) = self.registered_ports(registration, may_move, unix)?;
+        let (mut puts, deletes) = self.records(changes);
         // What it runs is of another region, whatever its generation.
         let moved = record.identity.as_ref().is_some_and(|known| {
             self.secrets
                 .differ(&known.region, &registration.identity.region)
         });
-        if record.identity.as_ref() != Some(&registration.identity) {
+        let moved = is_complete && moved;
+        if is_complete && record.identity.as_ref() != Some(&registration.identity) {
             let identity = Some(registration.identity.clone());
             puts.push(Record::Node(NodeRecord {
                 identity,
@@ -199,11 +208,12 @@ impl Fleet {
         self.plan_desired(node, desired)
     }
 
-    /// Forgets a node, with what the operator wanted of it, and frees its ports. It may enrol again.
+    /// Forgets a node, with what the operator wanted of it. Its ports are others' after a quarantine. It may enrol again, and
+    /// has them back at once.
     ///
     /// # Errors
     /// When there is no such node, or its session is live.
-    pub fn plan_forget(&self, node: &NodeId) -> Result<Plan, FleetError> {
+    pub fn plan_forget(&self, node: &NodeId, unix: u64) -> Result<Plan, FleetError> {
         let known = self
             .nodes
             .get(node)
@@ -215,8 +225,9 @@ impl Fleet {
         if self.desired.contains_key(node) {
             deletes.push(RecordKey::Desired(node.clone()));
         }
-        deletes.extend(known.grants.iter().map(PortGrant::key));
-        Ok(self.plan(Vec::new(), deletes))
+        let (puts, released) = self.forgotten_ports(node, unix);
+        deletes.extend(released);
+        Ok(self.plan(puts, deletes))
     }
 
     /// Ends what is over, replaces what is old, and takes into use what every relay knows of: the leader's work. Keys and secrets are made of `random`,
@@ -225,8 +236,13 @@ impl Fleet {
     pub fn plan_upkeep(&self, now: Now, random: [u8; 32]) -> Plan {
         let secrets = self.secret_upkeep(now, random);
         let nonce_keys = self.nonce_key_upkeep(now, self.generation + 1, random);
-        let (mut puts, mut deletes) = (secrets.puts, secrets.deletes);
+        let (mut puts, mut deletes) = self.ended_quarantines(now.unix);
+        puts.extend(secrets.puts);
+        deletes.extend(secrets.deletes);
         puts.extend(nonce_keys.puts);
+        let written: Vec<_> = puts.iter().map(Record::key).collect();
+        let amends = self.amends().filter(|put| !written.contains(&put.key()));
+        puts.extend(amends);
         deletes.extend(nonce_keys.deletes);
         Plan {
             as_leader: true,
@@ -238,7 +254,10 @@ impl Fleet {
     #[must_use]
     pub fn is_upkeep_due(&self, now: Now) -> bool {
         let nothing = [0; 32];
-        !self.secret_upkeep(now, nothing).is_empty()
+        let (_, ended) = self.ended_quarantines(now.unix);
+        !ended.is_empty()
+            || self.amends().next().is_some()
+            || !self.secret_upkeep(now, nothing).is_empty()
             || !self
                 .nonce_key_upkeep(now, self.generation + 1, nothing)
                 .is_empty()

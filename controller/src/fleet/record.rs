@@ -15,11 +15,28 @@ pub type TokenHash = [u8; 32];
 /// Which store it is: random bytes, made with the store.
 pub type Epoch = [u8; 16];
 
+/// Which store it is, and what it was restored from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The store.
+    pub epoch: Epoch,
+    /// The epochs of which it was restored, each with the last generation that the backup knows; none once an operator has
+    /// confirmed that relays which know more shall follow it.
+    pub former: Vec<(Epoch, u64)>,
+}
+
+impl From<Epoch> for Lineage {
+    fn from(epoch: Epoch) -> Self {
+        let former = Vec::new();
+        Self { epoch, former }
+    }
+}
+
 /// One value of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// Which store this is. Generations of one epoch only rise; between two epochs they mean nothing.
-    Epoch(Epoch),
+    Epoch(Lineage),
     /// The controller that leads. Written by the election, and not by plans.
     Leader(NodeId),
     /// A controller, as long as it lives. Written by the election, and not by plans.
@@ -274,7 +291,7 @@ pub struct Desired {
 }
 
 /// Ports of a public address that one node alone uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortGrant {
     /// The node.
     pub node: NodeId,
@@ -282,9 +299,55 @@ pub struct PortGrant {
     pub public_ip: IpAddr,
     /// The ports.
     pub range: PortRange,
+    /// What the node gives back of it.
+    pub ceded: Option<Cession>,
+    /// Unix seconds at which the grant ends; `None` for never. Only on an address that several nodes share.
+    pub not_after: Option<u64>,
+    /// The generation that the node has to run and keep before `ceded` and `not_after` bind it; `None` once it does.
+    pub unconfirmed: Option<u64>,
+    /// Unix seconds until which the ports are nobody's but for the same node; `None` while it holds them.
+    pub quarantined_until: Option<u64>,
+    /// The generation that wrote it.
+    pub fence: u64,
+}
+
+/// The upper ports of a grant, given back once none of them is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cession {
+    /// The lowest of them.
+    pub from: u16,
+    /// Who gets them; `None` for whoever asks first.
+    pub to: Option<NodeId>,
 }
 
 impl PortGrant {
+    /// Ports that `node` holds without an end.
+    #[must_use]
+    pub fn held(node: NodeId, public_ip: IpAddr, range: PortRange) -> Self {
+        Self {
+            node,
+            public_ip,
+            range,
+            ceded: None,
+            not_after: None,
+            unconfirmed: None,
+            quarantined_until: None,
+            fence: 0,
+        }
+    }
+
+    /// The ports that the node may open; `None` where it gives all of them back, or holds them no longer.
+    #[must_use]
+    pub fn open_range(&self) -> Option<PortRange> {
+        if self.quarantined_until.is_some() {
+            return None;
+        }
+        match &self.ceded {
+            None => Some(self.range),
+            Some(ceded) => PortRange::new(self.range.first(), ceded.from.checked_sub(1)?).ok(),
+        }
+    }
+
     /// Where the store keeps it.
     #[must_use]
     pub fn key(&self) -> RecordKey {

@@ -11,6 +11,7 @@ use super::health::{Ended, Health, ProbeFailure, ProbeOutcome};
 use super::liveness::{Liveness, Word};
 use super::node::{Identity, Incarnation, Load, Registration, Transport, Vitals};
 use super::placement::weight;
+use super::port_grants::PortReport;
 use super::rates::RateMeter;
 use super::record::{Desired, NodeRecord, PortGrant};
 use super::saturation::SaturationMeter;
@@ -30,10 +31,12 @@ pub(super) struct NodeState {
     /// The session with this controller that speaks for the node.
     pub(super) session: Option<u64>,
     pub(super) own: OwnSession,
-    /// What this controller's own last probe said that could tell, and how many had by then.
-    pub(super) word: Option<(u64, Word)>,
+    /// What this controller's own last probe said that could tell, how many had by then, and when it did.
+    pub(super) word: Option<(u64, Word, Instant)>,
     pub(super) elsewhere: Elsewhere,
     pub(super) applied_generation: u64,
+    /// What this run of the process runs at least, as a probe has shown.
+    pub(super) shown_generation: u64,
     pub(super) refusal: Option<Box<str>>,
     /// The generation of the snapshot that it spoke of last.
     pub(super) spoke_of: u64,
@@ -41,8 +44,12 @@ pub(super) struct NodeState {
     pub(super) opened_at: Instant,
     /// The generation of the store's own epoch that it ran when its session opened.
     pub(super) came_with: u64,
+    /// The generation of the backup that the store was restored from, where the node ran a later one of that epoch.
+    pub(super) knows_more_than: Option<u64>,
     identity: Arc<Identity>,
     pub(super) incarnation: Option<Incarnation>,
+    /// What the open session last said of ports.
+    pub(super) port_report: Option<PortReport>,
     pub(super) draining: bool,
     last_heartbeat: Option<u64>,
     pub(super) load: Load,
@@ -71,12 +78,15 @@ impl NodeState {
             word: None,
             elsewhere: Elsewhere::default(),
             applied_generation: 0,
+            shown_generation: 0,
             refusal: None,
             spoke_of: 0,
             opened_at: Instant::default(),
             came_with: 0,
+            knows_more_than: None,
             identity: Arc::default(),
             incarnation: None,
+            port_report: None,
             draining: false,
             last_heartbeat: None,
             load: Load::default(),
@@ -121,6 +131,7 @@ impl NodeState {
         let same = known == registration.incarnation;
         self.begin(now, Some(registration.incarnation), same);
         self.session = Some(number);
+        self.port_report = None;
         self.own = OwnSession::Open { heard: now.instant };
         self.applied_generation = registration.running.generation;
         self.opened_at = now.instant;
@@ -133,6 +144,7 @@ impl NodeState {
     pub(super) fn begin(&mut self, now: Now, incarnation: Option<Incarnation>, same: bool) {
         self.liveness.opened(now.instant, same);
         if !same {
+            self.shown_generation = 0;
             self.load = Load::default();
             self.rates = RateMeter::default();
             self.saturation = SaturationMeter::default();
@@ -192,6 +204,7 @@ impl NodeState {
     /// The session with this controller ended. A node that another one hears has gone there.
     pub(super) fn ended(&mut self, now: Now, ended: Ended) {
         self.session = None;
+        self.port_report = None;
         self.own = OwnSession::Ended(ended);
         if !self.elsewhere.hears(now.instant) {
             self.lost(now, ended);
@@ -204,6 +217,14 @@ impl NodeState {
         self.rates = RateMeter::default();
     }
 
+    /// What it says of itself, as [`Self::take_vitals`] knows it.
+    pub(super) fn vitals(&self) -> Vitals {
+        Vitals {
+            clock_skew_millis: self.skew.millis(),
+            certificate: self.certificate,
+        }
+    }
+
     pub(super) fn take_vitals(&mut self, vitals: Vitals) {
         if let Some(millis) = vitals.clock_skew_millis {
             self.skew.update(millis);
@@ -211,8 +232,14 @@ impl NodeState {
         self.certificate = vitals.certificate;
     }
 
+    /// The generation that it runs at least, by its own word or by what a probe has shown.
+    pub(super) fn known_generation(&self) -> u64 {
+        self.applied_generation.max(self.shown_generation)
+    }
+
     /// A probe ended, which amounts to `word`.
     pub(super) fn probed(&mut self, now: Instant, outcome: ProbeOutcome, word: Word) {
+        self.shown_generation = self.shown_generation.max(outcome.shown_generation);
         self.liveness
             .probed(now, outcome.vantage, outcome.round, word);
         if word == Word::Good && self.suspect {
@@ -221,8 +248,8 @@ impl NodeState {
         }
         if outcome.vantage == Vantage::HERE {
             if word != Word::Blind {
-                let number = self.word.map_or(0, |(number, _)| number);
-                self.word = Some((number + 1, word));
+                let number = self.word.map_or(0, |(number, ..)| number);
+                self.word = Some((number + 1, word, now));
             }
             self.probe = Some(outcome.result.map(drop));
             self.broken = outcome.broken;
@@ -297,6 +324,7 @@ impl NodeState {
             listed: false,
             suspect: self.suspect && !self.drains(),
             up_to_date: false,
+            secret_unproven: false,
             grants: Arc::clone(&self.grants),
             applied_generation: self.applied_generation,
             refusal: self.refusal.clone(),

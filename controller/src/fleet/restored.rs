@@ -1,4 +1,5 @@
-//! A store that went back in time: a relay runs a later generation of the same epoch than the store knows.
+//! A store that went back in time: a relay runs a later generation of the same epoch than the store knows, or of the epoch
+//! that the store says it was restored from.
 //!
 //! Such a store has forgotten port grants and retired secrets, so nothing is pushed to that relay and nothing is written that
 //! relays would see, until an operator confirms that it is to be followed: it then becomes another epoch.
@@ -6,7 +7,8 @@
 use turnfleet_proto::NodeId;
 use turnfleet_turn::Instant;
 
-use super::record::{Epoch, Record};
+use super::record::{Epoch, Lineage, Record};
+use super::registry::NodeState;
 use super::{Fleet, LAG, Plan, Running};
 use crate::error::FleetError;
 
@@ -17,8 +19,10 @@ pub struct Restored {
     pub node: NodeId,
     /// The generation that it runs.
     pub runs: u64,
-    /// The store's generation when that was noticed.
+    /// The store's generation when that was noticed, or that of the backup.
     pub store: u64,
+    /// Whether the store says itself that it was restored.
+    pub by_its_word: bool,
 }
 
 impl Fleet {
@@ -26,7 +30,7 @@ impl Fleet {
     #[must_use]
     pub fn is_ahead(&self, node: &NodeId) -> bool {
         let node = self.nodes.get(node);
-        node.is_some_and(|node| node.came_with > self.generation)
+        node.is_some_and(|node| self.behind(node).is_some())
     }
 
     /// Why nothing that relays see may be written, where it may not. A node may also be ahead for the moment that the store's
@@ -56,7 +60,7 @@ impl Fleet {
         self.restored.as_ref().ok_or(FleetError::NotRestored)?;
         let applied = self.nodes.values().map(|node| node.applied_generation);
         let highest = applied.chain([self.generation]).max().unwrap_or(0);
-        let mut plan = self.plan(vec![Record::Epoch(epoch)], Vec::new());
+        let mut plan = self.plan(vec![Record::Epoch(epoch.into())], Vec::new());
         for put in &mut plan.puts {
             if let Record::Generation(generation) = put {
                 *generation = highest + 1;
@@ -65,11 +69,19 @@ impl Fleet {
         Ok(plan)
     }
 
-    /// The generation of the own epoch in what a node says that it runs. One that knows of no epochs means the own.
-    pub(super) fn reported(&self, running: &Running) -> u64 {
-        match running.epoch {
-            Some(epoch) if epoch != self.epoch => 0,
-            Some(_) | None => running.generation,
+    /// The generation of the own epoch in what a node says that it runs, or of one that the store was restored from, and then
+    /// that of the backup if it is lower. A node that knows of no epochs means the own.
+    pub(super) fn reported(&self, running: &Running) -> (u64, Option<u64>) {
+        let own = self.lineage.epoch;
+        let Some(other) = running.epoch.filter(|epoch| *epoch != own) else {
+            return (running.generation, None);
+        };
+        let mut former = self.lineage.former.iter();
+        match former.find(|(epoch, _)| *epoch == other) {
+            Some((_, backup)) if running.generation > *backup => {
+                (running.generation, Some(*backup))
+            }
+            Some(_) | None => (0, None),
         }
     }
 
@@ -77,7 +89,7 @@ impl Fleet {
     pub(super) fn look_for_restore(&mut self, now: Instant) -> bool {
         if let Some(restored) = &self.restored {
             // It was the controller that had fallen behind the store.
-            let caught_up = restored.runs <= self.generation;
+            let caught_up = !restored.by_its_word && restored.runs <= self.generation;
             if caught_up {
                 self.restored = None;
             }
@@ -90,25 +102,32 @@ impl Fleet {
     }
 
     /// The store is, or has become, this one.
-    pub(super) fn enter(&mut self, epoch: Epoch) {
-        if self.epoch != epoch {
+    pub(super) fn enter(&mut self, lineage: Lineage) {
+        if self.lineage.epoch != lineage.epoch {
             self.restored = None;
             for node in self.nodes.values_mut() {
-                node.came_with = 0;
+                (node.came_with, node.shown_generation) = (0, 0);
+                node.knows_more_than = None;
             }
         }
-        self.epoch = epoch;
+        self.lineage = lineage;
+    }
+
+    /// The generation beyond which `node` knows more than the store.
+    fn behind(&self, node: &NodeState) -> Option<u64> {
+        let ahead = (node.came_with > self.generation).then_some(self.generation);
+        node.knows_more_than.or(ahead)
     }
 
     fn ahead(&self) -> Option<Restored> {
-        let ahead = self
-            .nodes
-            .iter()
-            .find(|(_, node)| node.came_with > self.generation && node.liveness.is_connected());
-        ahead.map(|(id, node)| Restored {
-            node: id.clone(),
-            runs: node.came_with,
-            store: self.generation,
+        let mut connected = (self.nodes.iter()).filter(|(_, node)| node.liveness.is_connected());
+        connected.find_map(|(id, node)| {
+            Some(Restored {
+                store: self.behind(node)?,
+                node: id.clone(),
+                runs: node.came_with,
+                by_its_word: node.knows_more_than.is_some(),
+            })
         })
     }
 }

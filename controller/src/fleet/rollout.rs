@@ -111,7 +111,8 @@ impl Fleet {
     /// Who tries the policy first, of those with a session here: a relay that is in lists; any at all where `any` says so, and
     /// where no relay of the fleet is in lists, as none will be perhaps before it has the policy.
     fn canary(&self, now: Now, any: bool) -> Option<&NodeId> {
-        let wanted = |node: &NodeState| self.is_wanted(node, now.instant);
+        let minted = self.minted(now);
+        let wanted = |node: &NodeState| self.is_wanted(node, &minted, now.instant);
         let any = any || !self.nodes.values().any(wanted);
         let connected = || {
             let nodes = self.nodes.iter();

@@ -3,9 +3,11 @@
 //! A generation is staged (relays accept it, nobody mints with it), active (credentials are minted with it), retiring
 //! (accepted until every credential made with it has ended) and gone. A pinned one is accepted without an end, for
 //! applications that mint by themselves. What was revoked leaves a tombstone, by which relays find the allocations made
-//! with it. [`life`] has the steps between the states, [`plans`] what they rest on and the transactions.
+//! with it. [`life`] has the steps between the states, [`plans`] what they rest on and the transactions, [`minted`] what
+//! credentials are minted with at one moment.
 
 mod life;
+mod minted;
 mod plans;
 mod shown;
 
@@ -20,7 +22,7 @@ use turnfleet_turn::Instant;
 
 pub(super) use life::Changes;
 pub use life::{Pin, Revocation, SecretError, WEAK_SECRET_BYTES};
-pub(super) use shown::Minting;
+pub(super) use minted::{Minted, Minting};
 pub use shown::SecretView;
 
 /// The longest name of a region or a tenant.
@@ -192,16 +194,13 @@ impl Secrets {
         self.by_id.values().filter(move |it| it.scope == *scope)
     }
 
-    fn in_state<'a>(
-        &'a self,
-        scope: &'a SecretScope,
-        state: SecretState,
-    ) -> Option<&'a SecretGeneration> {
-        self.of(scope).rev().find(|it| it.state == state)
+    fn in_state(&self, scope: &SecretScope, state: SecretState) -> Option<&SecretGeneration> {
+        let mut newest_first = self.by_id.values().rev();
+        newest_first.find(|it| it.scope == *scope && it.state == state)
     }
 
     /// What credentials for the relays of `scope` are minted with, where there is such a thing.
-    pub(super) fn minting<'a>(&'a self, scope: &'a SecretScope) -> Option<&'a SecretGeneration> {
+    pub(super) fn minting(&self, scope: &SecretScope) -> Option<&SecretGeneration> {
         let active = self.in_state(scope, SecretState::Active);
         match scope {
             // Somebody has to mint for those who have nothing of their own.
@@ -237,18 +236,6 @@ impl Secrets {
                 .by_id
                 .values()
                 .any(|it| it.scope.covers(one) != it.scope.covers(other))
-    }
-
-    /// The fleet generation that a relay of `region` has to run for every minted credential to be good there.
-    pub(super) fn required(&self, region: &str) -> u64 {
-        let minted = |it: &&SecretGeneration| {
-            it.scope.covers(region)
-                && self
-                    .minting(&it.scope)
-                    .is_some_and(|minting| minting.id == it.id)
-        };
-        let minted = self.by_id.values().filter(minted);
-        minted.map(|it| it.since_generation).max().unwrap_or(0)
     }
 
     /// The secrets of a snapshot for relays of `region`.

@@ -14,9 +14,10 @@ use turnfleet_proto::fleet::sighting::Session;
 use turnfleet_turn::{Instant, Now};
 
 use super::Fleet;
+use super::certificate::Validity;
 use super::health::Ended;
 use super::liveness::{HEARTBEATS_LOST, Word};
-use super::node::{Incarnation, Load};
+use super::node::{Incarnation, Load, Vitals};
 use super::registry::NodeState;
 use super::vantage::Vantage;
 
@@ -78,7 +79,9 @@ pub struct Sighting {
     refusal: Option<Box<str>>,
     draining: bool,
     load: Load,
-    word: Option<(u64, Word)>,
+    vitals: Vitals,
+    /// The number of the last word of its probe, the word, and how old it is.
+    word: Option<(u64, Word, Duration)>,
 }
 
 impl Sighting {
@@ -101,6 +104,10 @@ impl Sighting {
                 .map(Into::into),
             draining: sighting.draining,
             load: sighting.load.unwrap_or_default().into(),
+            vitals: Vitals {
+                clock_skew_millis: sighting.clock_skew_ms,
+                certificate: sighting.tls_certificate.as_ref().and_then(Validity::read),
+            },
             word: sighting.probe.map(|probe| {
                 let word = match probe.good {
                     true => Word::Good,
@@ -108,7 +115,8 @@ impl Sighting {
                         silent: probe.silent,
                     },
                 };
-                (probe.number, word)
+                let age = Duration::from_millis(probe.age_ms.into());
+                (probe.number, word, age)
             }),
         })
     }
@@ -165,38 +173,42 @@ impl NodeState {
         if session == Session::Unspecified && self.word.is_none() {
             return None;
         }
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let vitals = match session {
+            Session::Open => self.vitals(),
+            Session::Reset | Session::Goodbye | Session::Unspecified => Vitals::default(),
+        };
         Some(wire::Sighting {
             node_id: id.to_string(),
             incarnation: self
                 .incarnation
                 .map_or_else(Vec::new, |known| known.to_vec()),
             session: session.into(),
-            silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
+            silence_ms: millis(silence),
             applied_generation: self.applied_generation,
             refusal: self.refusal.as_deref().unwrap_or_default().to_owned(),
             draining: self.draining,
             load: Some(self.load.into()),
-            probe: self.word.map(|(number, word)| wire::ProbeWord {
+            probe: self.word.map(|(number, word, at)| wire::ProbeWord {
                 number,
                 good: word == Word::Good,
                 silent: word == Word::Bad { silent: true },
+                age_ms: millis(now.since(at)),
             }),
+            clock_skew_ms: vitals.clock_skew_millis,
+            tls_certificate: vitals.certificate.map(Validity::wire),
         })
     }
 
     fn sighted(&mut self, now: Now, controller: &ControllerId, sighting: Sighting) {
-        let heard = Instant(
-            now.instant
-                .0
-                .saturating_sub(u64::try_from(sighting.silence.as_nanos()).unwrap_or(u64::MAX)),
-        );
+        let heard = before(now.instant, sighting.silence);
         let known = self.elsewhere.0.get(controller).copied();
-        let before = known.map(|other| other.session);
+        let said = known.map(|other| other.session);
         let freshest = self.elsewhere.heard();
-        if before.is_none() && self.elsewhere.0.len() >= MAX_CONTROLLERS {
+        if said.is_none() && self.elsewhere.0.len() >= MAX_CONTROLLERS {
             return;
         }
-        let word = sighting.word.filter(|(number, _)| {
+        let word = sighting.word.filter(|(number, ..)| {
             let same = self.incarnation == sighting.incarnation;
             // A word that was there before this controller listened may be old.
             same && known.is_some_and(|known| known.word < *number)
@@ -204,7 +216,7 @@ impl NodeState {
         let other = Other {
             session: sighting.session,
             heard,
-            word: sighting.word.map_or(0, |(number, _)| number),
+            word: sighting.word.map_or(0, |(number, ..)| number),
         };
         self.elsewhere.0.insert(Arc::clone(controller), other);
         match sighting.session {
@@ -219,7 +231,7 @@ impl NodeState {
             }
             Session::Reset | Session::Goodbye => {
                 let same = self.incarnation.is_none() || self.incarnation == sighting.incarnation;
-                let news = before == Some(Session::Open) && same;
+                let news = said == Some(Session::Open) && same;
                 let own = matches!(self.own, OwnSession::Open { .. });
                 if news && !own && !self.elsewhere.hears(now.instant) {
                     let ended = match sighting.session {
@@ -231,9 +243,12 @@ impl NodeState {
             }
             Session::Unspecified => {}
         }
-        if let Some((_, word)) = word {
+        if let Some((_, word, age)) = word {
             let vantage = Vantage::of(controller);
-            self.liveness.probed(now.instant, vantage, u64::MAX, word);
+            let spoken = before(now.instant, age);
+            if word != Word::Good || !self.liveness.is_lost_since(spoken) {
+                self.liveness.probed(now.instant, vantage, u64::MAX, word);
+            }
         }
     }
 
@@ -250,6 +265,7 @@ impl NodeState {
             unix: now.unix.saturating_sub(sighting.silence.as_secs()),
         };
         self.refusal = sighting.refusal;
+        self.take_vitals(sighting.vitals);
         self.reported(
             heard,
             sighting.applied_generation,
@@ -257,4 +273,10 @@ impl NodeState {
             sighting.draining,
         );
     }
+}
+
+/// The time so long before `now`.
+fn before(now: Instant, ago: Duration) -> Instant {
+    let nanos = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+    Instant(now.0.saturating_sub(nanos))
 }

@@ -1,7 +1,9 @@
 //! The policy snapshot of one node: everything that it enforces and the fleet agrees on. All of it but its own ports is
 //! shared by the nodes of a [`Variant`].
 
-use turnfleet_proto::{NodeId, fleet as wire};
+use std::net::IpAddr;
+
+use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 
 use super::Fleet;
 use super::record::{Desired, PortGrant};
@@ -42,7 +44,8 @@ impl Fleet {
         let node = self.nodes.get(node)?;
         let identity = node.identity()?;
         let own = |grant: &&PortGrant| identity.public_ips.contains(&grant.public_ip);
-        Some(node.grants.iter().filter(own).map(wire_grant).collect())
+        let own = node.grants.iter().filter(own);
+        Some(own.filter_map(open_grant).collect())
     }
 
     /// Everything but the ports of one node; `None` before the first start is through.
@@ -52,7 +55,7 @@ impl Fleet {
             false => self.policy.as_ref(),
         }?;
         Some(wire::Snapshot {
-            epoch: self.epoch.to_vec(),
+            epoch: self.lineage.epoch.to_vec(),
             generation: self.generation,
             realm: policy.realm.clone(),
             secrets: self.secrets.wire(&variant.region),
@@ -80,7 +83,11 @@ impl Fleet {
                 allow: policy.allow_peers.iter().map(ToString::to_string).collect(),
                 deny: policy.deny_peers.iter().map(ToString::to_string).collect(),
                 danger_allow_loopback: policy.danger_allow_loopback,
-                fleet: self.grants.values().map(wire_grant).collect(),
+                fleet: self
+                    .grants
+                    .values()
+                    .map(|grant| wire_grant(grant.public_ip, grant.range))
+                    .collect(),
             }),
             limits: Some(wire::Limits {
                 allocations_per_user: policy.allocations_per_user.into(),
@@ -112,12 +119,22 @@ impl Fleet {
     }
 }
 
-fn wire_grant(grant: &PortGrant) -> wire::PortGrant {
+/// What a node may open of `grant`, and on which terms.
+fn open_grant(grant: &PortGrant) -> Option<wire::PortGrant> {
+    Some(wire::PortGrant {
+        fence: grant.fence,
+        not_after: grant.not_after.unwrap_or(0),
+        ..wire_grant(grant.public_ip, grant.open_range()?)
+    })
+}
+
+fn wire_grant(public_ip: IpAddr, range: PortRange) -> wire::PortGrant {
     wire::PortGrant {
-        public_ip: grant.public_ip.to_string(),
+        public_ip: public_ip.to_string(),
         range: Some(wire::PortRange {
-            first: grant.range.first().into(),
-            last: grant.range.last().into(),
+            first: range.first().into(),
+            last: range.last().into(),
         }),
+        ..wire::PortGrant::default()
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of the fleet, immutable: lists, credentials and every read of the API are answered from it, so that a
 //! request touches memory only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::rates::Rates;
-use super::record::{ApiToken, ControllerRecord, PortGrant, Rollout, TokenHash, token_hash};
+use super::record::{
+    ApiToken, ControllerRecord, JoinToken, PortGrant, Rollout, TokenHash, token_hash,
+};
 use super::restored::Restored;
 use super::saturation::Saturation;
 use super::secrets::{Minting, SecretView};
@@ -29,6 +31,8 @@ pub struct FleetView {
     pub generation: u64,
     /// What says that the store is an old one; nothing is pushed then.
     pub restored: Option<Restored>,
+    /// How many values of the store are not believed: they were damaged, or put there by somebody else.
+    pub refused: usize,
     /// How far a changed policy has come; `None` where it was never changed.
     pub rollout: Option<Arc<Rollout>>,
     /// The REALM of every relay.
@@ -43,6 +47,8 @@ pub struct FleetView {
     pub controllers: Arc<[ControllerView]>,
     /// Every enrolled node, in the order of ids.
     pub nodes: Vec<Arc<NodeView>>,
+    /// Ports that are nobody's until their quarantine ends.
+    pub quarantined: Vec<PortGrant>,
     /// Whether the store does not answer: what it holds may be old, and nothing can be changed.
     pub store_stale: bool,
     /// Whether this controller does the work that one alone may do.
@@ -53,6 +59,7 @@ pub struct FleetView {
     pub secrets: Arc<[SecretView]>,
     pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
+    pub(super) join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     pub(super) candidates: Candidates,
     pub(super) trends: Arc<Trends>,
 }
@@ -76,6 +83,11 @@ impl FleetView {
     /// Who may use the API.
     pub fn api_tokens(&self) -> impl Iterator<Item = &ApiToken> {
         self.api_tokens.values()
+    }
+
+    /// What enrols relays.
+    pub fn join_tokens(&self) -> impl Iterator<Item = &JoinToken> {
+        self.join_tokens.values()
     }
 
     /// How many nodes are in lists.
@@ -125,7 +137,9 @@ pub struct NodeView {
     pub suspect: bool,
     /// Whether it runs the policy that lists want.
     pub up_to_date: bool,
-    /// The ports that it may use.
+    /// Whether nothing tells that it accepts the latest secret: its probe shall show it.
+    pub secret_unproven: bool,
+    /// The ports that it holds.
     pub grants: Arc<[PortGrant]>,
     /// The generation that it runs; zero where unknown.
     pub applied_generation: u64,

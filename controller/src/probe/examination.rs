@@ -2,7 +2,7 @@
 //!
 //! A node whose session lives is tried on its listeners in turn, by UDP first, with a full round trip every fifth time and a
 //! Binding otherwise; a node whose session broke gets quick Bindings by two transports at once, because all that is asked is
-//! whether it is there.
+//! whether it is there. One of which nothing tells that it accepts the latest secret gets round trips only: they show it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,6 +41,10 @@ pub(super) struct Examination {
     places: Vec<Place>,
     tls: Arc<rustls::ClientConfig>,
     credential: EphemeralCredential,
+    /// The fleet generation that a node runs at least if it accepts the credential.
+    generation: u64,
+    /// Whether the node shall show that it does.
+    unproven: bool,
     family: AddressFamily,
     turn: u64,
     /// The time for quick Bindings, of a node that has no session.
@@ -73,6 +77,8 @@ pub(super) struct Finding {
     pub(super) reached: Vec<Transport>,
     /// Transports by which none came.
     pub(super) missed: Vec<Transport>,
+    /// The fleet generation that the node runs at least, as it accepted a credential; zero where it did not.
+    pub(super) shown_generation: u64,
 }
 
 impl Examination {
@@ -90,22 +96,21 @@ impl Examination {
             .collect();
         places.sort_by_key(|place| place.transport);
         let now = since_epoch().as_secs();
+        let (secret, generation) = view.trial_secret(node);
         let has_v4 = node.identity.public_ips.iter().any(IpAddr::is_ipv4);
         Self {
             places,
             tls: Arc::clone(tls),
-            credential: mint(
-                view.minting_secret_for([node]),
-                NOBODY,
-                now + CREDENTIAL_TTL,
-            ),
+            credential: mint(secret, NOBODY, now + CREDENTIAL_TTL),
+            generation,
+            unproven: node.secret_unproven,
             family: if has_v4 {
                 AddressFamily::V4
             } else {
                 AddressFamily::V6
             },
             turn: history.turn,
-            quick: (!node.connected).then(|| quick_limit(history.took)),
+            quick: (!node.connected && !node.secret_unproven).then(|| quick_limit(history.took)),
             draining: node.draining,
             broken: history.broken.to_vec(),
         }
@@ -121,11 +126,16 @@ impl Examination {
         }
         let (index, kind) = self.plan();
         let place = &self.places[index];
+        let shown_generation = match kind {
+            Kind::RoundTrip { .. } => self.generation,
+            Kind::Binding => 0,
+        };
         match self.trial(place, kind, TIMEOUT).run_timed().await {
             Ok(duration) => Some(Finding {
                 result: Ok(duration),
                 worked: Some(ours(place.transport)),
                 reached: vec![ours(place.transport)],
+                shown_generation,
                 ..Finding::default()
             }),
             Err(Found::Nothing) => None,
@@ -153,7 +163,7 @@ impl Examination {
         };
         let index = usize::try_from(step % self.places.len() as u64)
             .expect("a remainder of a length is an index");
-        let kind = if round_trip && !self.draining {
+        let kind = if (round_trip || self.unproven) && !self.draining {
             Kind::RoundTrip {
                 credential: self.credential.clone(),
                 family: self.family,
@@ -237,6 +247,7 @@ impl Examination {
                 failed: Some(ours(transport)),
                 reached: vec![ours(other.transport)],
                 missed: missed(&[]),
+                ..Finding::default()
             }),
             Err(Found::Failure(_)) => Some(Finding {
                 missed: missed(&[other.transport]),
@@ -304,6 +315,7 @@ impl Default for Finding {
             failed: None,
             reached: Vec::new(),
             missed: Vec::new(),
+            shown_generation: 0,
         }
     }
 }

@@ -229,6 +229,7 @@ impl Schedule {
             reached: finding.reached,
             missed: finding.missed,
             broken: watched.broken.clone(),
+            shown_generation: finding.shown_generation,
         };
         self.handle.report_probe(&node, outcome).await;
     }

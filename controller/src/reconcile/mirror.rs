@@ -5,6 +5,7 @@
 //! once when that is through.
 
 mod reading;
+mod seals;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::store::{
     codec, keys,
 };
 use reading::Link;
+use seals::Seals;
 
 /// How often a plan is made again after it lost against a concurrent one.
 const ATTEMPTS: u32 = 8;
@@ -37,6 +39,7 @@ pub(super) struct Mirror {
     link: Link,
     /// The fleet holds everything up to this revision.
     seen: Revision,
+    seals: Seals,
 }
 
 impl Mirror {
@@ -59,6 +62,7 @@ impl Mirror {
             leadership: Leadership::Sole,
             link: Link::Watching(watch),
             seen: range.revision,
+            seals: Seals::default(),
         };
         for entry in range.entries {
             mirror.fold(now, entry)?;
@@ -119,6 +123,10 @@ impl Mirror {
 
     /// Takes what was read anew for the whole truth.
     fn replace(&mut self, now: Now, range: Range) {
+        if range.revision < self.seen || self.is_ahead_of(&range) {
+            // The store was set back as a whole, which relays show; its old values are the ones that there are.
+            self.seals = Seals::default();
+        }
         let there: BTreeSet<_> = range
             .entries
             .iter()
@@ -132,6 +140,14 @@ impl Mirror {
             self.fold_or_complain(now, entry);
         }
         self.seen = range.revision;
+    }
+
+    /// Whether the fleet holds a later generation than the store.
+    fn is_ahead_of(&self, range: &Range) -> bool {
+        let key = keys::path(&RecordKey::Generation);
+        let entry = range.entries.iter().find(|entry| entry.key == key);
+        let record = entry.and_then(|entry| codec::decode(entry, &self.sealer).ok()?);
+        matches!(record, Some(Record::Generation(stored)) if stored < self.fleet.generation())
     }
 
     /// Commits what `plan` makes of the fleet, and returns when the fleet holds it. A plan that lost against a concurrent
@@ -188,7 +204,7 @@ impl Mirror {
             Ok(outcome) => outcome,
             Err(error) => {
                 // It may have been written all the same.
-                if error.is_retryable() {
+                if error.is_retryable() && !matches!(error, StoreError::Full) {
                     self.lose(&error);
                 }
                 return Err(error.into());
@@ -267,6 +283,7 @@ impl Mirror {
     }
 
     fn forget(&mut self, now: Now, key: RecordKey, revision: Revision) {
+        self.seals.forget(&key);
         let event = Event::Stored {
             key,
             record: None,
@@ -275,9 +292,18 @@ impl Mirror {
         self.fleet.apply(now, event);
     }
 
-    /// One damaged value shall not keep the others from being followed; what was known at its key stays.
+    /// One damaged value shall not keep the others from being followed; what was known at its key stays, and can be written over
+    /// it.
     fn fold_or_complain(&mut self, now: Now, entry: Entry) {
-        if let Err(error) = self.fold(now, entry) {
+        let (key, revision) = (keys::parse(&entry.key), entry.mod_revision);
+        let Err(error) = self.fold(now, entry) else {
+            return;
+        };
+        // What does not read may be a later version's.
+        if let (StoreError::Seal(error), Some(key)) = (&error, key) {
+            tracing::error!(%error, "a value of the store is not believed, and what was known is written over it: look who writes to the store");
+            self.fleet.apply(now, Event::Refused { key, revision });
+        } else {
             tracing::error!(%error, "a value of the store is left out");
         }
     }
@@ -285,6 +311,12 @@ impl Mirror {
     fn fold(&mut self, now: Now, entry: Entry) -> Result<(), StoreError> {
         if let Some(record) = codec::decode(&entry, &self.sealer)? {
             let (key, revision) = (record.key(), entry.mod_revision);
+            if matches!(&record, Record::Epoch(lineage) if lineage.epoch != self.fleet.epoch()) {
+                self.seals = Seals::default();
+            }
+            if let Some(generation) = codec::sealed_in(&entry) {
+                self.seals.admit(&key, &entry.key, generation)?;
+            }
             let record = Some(Box::new(record));
             self.fleet.apply(
                 now,
@@ -303,8 +335,9 @@ impl Mirror {
             key: keys::path(key),
             mod_revision: *revision,
         };
+        let generation = plan.generation().unwrap_or_else(|| self.fleet.generation());
         let encode = |record: &Record| -> Result<Put, StoreError> {
-            let (key, value) = codec::encode(record, &self.sealer)?;
+            let (key, value) = codec::encode(record, &self.sealer, generation)?;
             Ok(Put {
                 key,
                 value,

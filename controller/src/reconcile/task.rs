@@ -14,6 +14,7 @@ use turnfleet_turn::Now;
 
 mod members;
 mod offers;
+mod ports;
 mod publishing;
 
 use self::publishing::view_of;
@@ -22,6 +23,7 @@ use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
 use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
+use crate::fleet::node::port_report;
 use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
     AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
@@ -41,6 +43,8 @@ const TRIM_TICKS: u64 = 36_000;
 const FIRST_TRIM_TICK: u64 = 600;
 /// The rest of the upkeep after it failed, in ticks.
 const UPKEEP_RETRY_TICKS: u64 = 50;
+/// How often the ports of connected nodes are looked at, in ticks.
+const PORTS_TICKS: u64 = 10;
 /// The view is published at least this often, in ticks: parts of it depend on time alone.
 const PUBLISH_TICKS: u64 = 10;
 /// Publishing takes at most one part in so many of the time, however fast things change.
@@ -54,7 +58,7 @@ pub struct Reconciler {
     mailbox: mpsc::Receiver<Request>,
     view: watch::Sender<Arc<FleetView>>,
     sightings: watch::Sender<Arc<wire::Sightings>>,
-    /// A session began or ended since the sightings were told.
+    /// A session began or ended, or a node took a snapshot, since the sightings were told.
     sessions_changed: bool,
     sessions: BTreeMap<NodeId, Channels>,
     /// The number of the last session.
@@ -323,8 +327,11 @@ impl Reconciler {
         self.bind(&mut registration);
         self.credential_used(credential, &node, now).await?;
         self.mirror
-            .carry_out(now, |fleet| fleet.plan_registration(&registration))
+            .carry_out(now, |fleet| {
+                fleet.plan_registration(&registration, now.unix)
+            })
             .await?;
+        self.mirror.fleet().require_ports(&registration)?;
         self.last_session += 1;
         let number = self.last_session;
         let incarnation = registration.incarnation;
@@ -384,6 +391,11 @@ impl Reconciler {
         heartbeat: wire::Heartbeat,
     ) -> Result<(), FleetError> {
         let session = self.current(session)?;
+        let report = Event::PortsReported {
+            session: session.clone(),
+            report: port_report(&heartbeat),
+        };
+        self.mirror.apply(self.clock.now(), report);
         let before = self.standing(&session.0);
         let node = session.0.clone();
         let now = self.clock.now();
@@ -425,7 +437,8 @@ impl Reconciler {
         } else {
             status.running_generation
         };
-        self.urgent = true;
+        // Other controllers wait for the same word.
+        (self.urgent, self.sessions_changed) = (true, true);
         self.mirror.apply(
             self.clock.now(),
             Event::PolicyStatus {
@@ -498,6 +511,9 @@ impl Reconciler {
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
+        if tick.is_multiple_of(PORTS_TICKS) {
+            self.look_after_ports(now).await;
+        }
         self.roll_out(now).await;
         if tick.is_multiple_of(RENEWAL_TICKS) {
             self.renew_credentials(now).await;

@@ -7,26 +7,29 @@ use turnfleet_proto::{NodeId, PortRange, store as wire};
 mod rollout;
 
 use super::keys;
-use super::{Entry, Sealer, StoreError};
+use super::{Entry, Sealer, StoreError, seal};
 use crate::fleet::record::{
-    ApiToken, ControllerRecord, Desired, JoinToken, Membership, NodeRecord, NonceKey, Policy,
-    PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState, StaticUser,
+    ApiToken, Cession, ControllerRecord, Desired, JoinToken, Lineage, Membership, NodeRecord,
+    NonceKey, Policy, PortGrant, Record, RecordKey, Rollout, SecretGeneration, SecretState,
+    StaticUser,
 };
 use crate::fleet::{Capacity, Identity, Listener};
 
-/// The store key and the bytes of `record`.
+/// The store key and the bytes of `record`, written in `generation`.
 ///
 /// # Errors
 /// When a secret cannot be sealed.
-pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), StoreError> {
+pub fn encode(
+    record: &Record,
+    sealer: &Sealer,
+    generation: u64,
+) -> Result<(String, Vec<u8>), StoreError> {
     let path = keys::path(&record.key());
+    let place = (path.as_str(), generation);
     let bytes = match record {
         Record::Leader(controller) => encode_leader(controller).1,
         Record::Controller(controller) => encode_controller(controller).1,
-        Record::Epoch(epoch) => wire::EpochRecord {
-            epoch: epoch.to_vec(),
-        }
-        .encode_to_vec(),
+        Record::Epoch(lineage) => encode_lineage(lineage).encode_to_vec(),
         Record::Generation(generation) => wire::GenerationRecord {
             generation: *generation,
         }
@@ -40,14 +43,8 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
             kill: desired.kill.map_or_else(Vec::new, Into::into),
         }
         .encode_to_vec(),
-        Record::Grant(grant) => wire::PortGrantRecord {
-            node_id: grant.node.to_string(),
-            public_ip: grant.public_ip.to_string(),
-            first: grant.range.first().into(),
-            last: grant.range.last().into(),
-        }
-        .encode_to_vec(),
-        Record::Secret(secret) => seal(sealer, &path, &encode_secret(secret))?,
+        Record::Grant(grant) => encode_grant(grant).encode_to_vec(),
+        Record::Secret(secret) => sealed(sealer, place, &encode_secret(secret))?,
         Record::NonceKey(key) => {
             let message = wire::NonceKeyRecord {
                 id: key.id,
@@ -56,7 +53,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 staged: key.staged,
                 since_generation: key.since_generation,
             };
-            seal(sealer, &path, &message)?
+            sealed(sealer, place, &message)?
         }
         Record::User(user) => {
             let message = wire::StaticUserRecord {
@@ -64,7 +61,7 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
                 key: user.key.to_vec(),
                 key_sha256: user.key_sha256.map_or_else(Vec::new, Into::into),
             };
-            seal(sealer, &path, &message)?
+            sealed(sealer, place, &message)?
         }
         Record::ApiToken(_, token) => wire::ApiTokenRecord {
             name: token.name.clone(),
@@ -79,15 +76,32 @@ pub fn encode(record: &Record, sealer: &Sealer) -> Result<(String, Vec<u8>), Sto
         }
         .encode_to_vec(),
         Record::JoinToken(_, token) => encode_join_token(token).encode_to_vec(),
-        Record::Setting(_, value) => seal(
+        Record::Setting(_, value) => sealed(
             sealer,
-            &path,
+            place,
             &wire::SettingRecord {
                 value: value.clone(),
             },
         )?,
     };
     Ok((path, bytes))
+}
+
+fn encode_grant(grant: &PortGrant) -> wire::PortGrantRecord {
+    let ceded = grant.ceded.as_ref();
+    let ceded_to = ceded.and_then(|ceded| ceded.to.as_ref());
+    wire::PortGrantRecord {
+        node_id: grant.node.to_string(),
+        public_ip: grant.public_ip.to_string(),
+        first: grant.range.first().into(),
+        last: grant.range.last().into(),
+        ceded_from: ceded.map_or(0, |ceded| ceded.from.into()),
+        ceded_to: ceded_to.map_or_else(String::new, ToString::to_string),
+        not_after: grant.not_after.unwrap_or(0),
+        unconfirmed_generation: grant.unconfirmed.unwrap_or(0),
+        quarantined_until: grant.quarantined_until.unwrap_or(0),
+        fence: grant.fence,
+    }
 }
 
 /// The record that `entry` holds; `None` where its key belongs to no record of this version.
@@ -106,10 +120,7 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
             Record::Leader(reader.check(id, "not the name of a controller")?)
         }
         RecordKey::Controller(id) => Record::Controller(reader.controller(id)?),
-        RecordKey::Epoch => {
-            let epoch = reader.plain::<wire::EpochRecord>()?.epoch;
-            Record::Epoch(reader.check(epoch.try_into(), "an epoch has 16 bytes")?)
-        }
+        RecordKey::Epoch => Record::Epoch(reader.lineage()?),
         RecordKey::Generation => {
             Record::Generation(reader.plain::<wire::GenerationRecord>()?.generation)
         }
@@ -166,6 +177,17 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
     Ok(Some(record))
 }
 
+/// The generation in which the value of `entry` was sealed; `None` for one that is not.
+#[must_use]
+pub fn sealed_in(entry: &Entry) -> Option<u64> {
+    let key = keys::parse(&entry.key)?;
+    let is_sealed = matches!(
+        key,
+        RecordKey::Secret(..) | RecordKey::NonceKey(_) | RecordKey::User(_) | RecordKey::Setting(_)
+    );
+    is_sealed.then(|| seal::generation(&entry.value)).flatten()
+}
+
 /// The store key and the bytes of the leader's name.
 #[must_use]
 pub fn encode_leader(controller: &NodeId) -> (String, Vec<u8>) {
@@ -189,9 +211,26 @@ pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
     (keys::path(&key), message.encode_to_vec())
 }
 
-fn seal(sealer: &Sealer, path: &str, message: &impl Message) -> Result<Vec<u8>, StoreError> {
+fn sealed(
+    sealer: &Sealer,
+    (path, generation): (&str, u64),
+    message: &impl Message,
+) -> Result<Vec<u8>, StoreError> {
     let plaintext = zeroize::Zeroizing::new(message.encode_to_vec());
-    Ok(sealer.seal(path, &plaintext)?)
+    Ok(sealer.seal(path, generation, &plaintext)?)
+}
+
+fn encode_lineage(lineage: &Lineage) -> wire::EpochRecord {
+    let former = lineage.former.iter();
+    wire::EpochRecord {
+        epoch: lineage.epoch.to_vec(),
+        former: former
+            .map(|(epoch, generation)| wire::FormerEpoch {
+                epoch: epoch.to_vec(),
+                generation: *generation,
+            })
+            .collect(),
+    }
 }
 
 fn encode_policy(policy: &Policy) -> wire::PolicyRecord {
@@ -328,6 +367,18 @@ impl Reader<'_> {
         )
     }
 
+    fn lineage(&self) -> Result<Lineage, StoreError> {
+        let message: wire::EpochRecord = self.plain()?;
+        let epoch = |bytes: Vec<u8>| self.check(bytes.try_into(), "an epoch has 16 bytes");
+        let former = message.former.into_iter();
+        Ok(Lineage {
+            epoch: epoch(message.epoch)?,
+            former: former
+                .map(|former| Ok((epoch(former.epoch)?, former.generation)))
+                .collect::<Result<_, StoreError>>()?,
+        })
+    }
+
     fn controller(&self, id: NodeId) -> Result<ControllerRecord, StoreError> {
         let message: wire::ControllerRecord = self.plain()?;
         Ok(ControllerRecord {
@@ -450,10 +501,25 @@ impl Reader<'_> {
         let message: wire::PortGrantRecord = self.plain()?;
         let port = |port: u32| self.check(u16::try_from(port), "not a port");
         let range = PortRange::new(port(message.first)?, port(message.last)?);
+        let node = |text: &str| self.check(text.parse(), "not a node id");
+        let told = |seconds: u64| Some(seconds).filter(|seconds| *seconds != 0);
+        let to = Some(&message.ceded_to).filter(|to| !to.is_empty());
+        let ceded = match message.ceded_from {
+            0 => None,
+            from => Some(Cession {
+                from: port(from)?,
+                to: to.map(|to| node(to)).transpose()?,
+            }),
+        };
         Ok(PortGrant {
-            node: self.check(message.node_id.parse(), "not a node id")?,
+            node: node(&message.node_id)?,
             public_ip: self.check(message.public_ip.parse(), "not an IP address")?,
             range: self.check(range, "not a port range")?,
+            ceded,
+            not_after: told(message.not_after),
+            unconfirmed: told(message.unconfirmed_generation),
+            quarantined_until: told(message.quarantined_until),
+            fence: message.fence,
         })
     }
 

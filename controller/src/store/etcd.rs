@@ -4,6 +4,7 @@
 //! recognised by what it wrote before it is sent again; with compares on what it writes it happens at most once. Keys and
 //! values are bounded as in every back end, and a transaction by what etcd takes without configuration.
 
+mod fault;
 mod link;
 mod watch;
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `meta/schema` | `SchemaRecord` |
 //! | `meta/epoch` | `EpochRecord` |
+//! | `meta/restore` | `RestoreRecord`, as long as a fleet is being written here |
 //! | `leader` | `LeaderRecord`, with the leader's lease |
 //! | `controllers/{controller}` | `ControllerRecord`, with the controller's lease |
 //! | `gen` | `GenerationRecord` |
@@ -28,6 +29,10 @@ use crate::fleet::record::{RecordKey, Setting, TokenHash};
 pub const PREFIX: &str = "/tf/v1/";
 /// The version of keys and values.
 pub const SCHEMA: &str = "/tf/v1/meta/schema";
+/// The mark of a fleet that is being written; it has no schema before all of it is there.
+pub const RESTORE: &str = "/tf/v1/meta/restore";
+/// Everything that says what the store is.
+pub(crate) const META: &str = "/tf/v1/meta/";
 /// Who leads; the revision that wrote it is the fence of the term.
 pub const LEADER: &str = "/tf/v1/leader";
 /// Which store this is.

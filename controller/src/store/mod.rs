@@ -6,6 +6,7 @@
 //! goes when the lease ends. Nothing here knows what the values mean, save `keys` and `codec`, which turn the fleet's records
 //! into entries and back.
 
+pub mod archive;
 pub mod audit;
 pub mod codec;
 mod embedded;
@@ -14,6 +15,7 @@ pub mod keys;
 mod memory;
 pub(crate) mod open;
 mod seal;
+pub mod transfer;
 
 use std::time::Duration;
 
@@ -195,6 +197,25 @@ pub enum StoreError {
         "the store does not answer: what is known is served, and nothing can be changed until it does"
     )]
     Away,
+    /// The store refuses what the configuration says of it.
+    #[error("{what} ({key})")]
+    Refused {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+        /// Whether trying again may help, where somebody sets it right on the other side.
+        retryable: bool,
+        /// What the back end says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store has no room for another write.
+    #[error(
+        "etcd takes no more writes, because its database is full (alarm NOSPACE): what is known is served. Compact and defragment it, or \
+         raise --quota-backend-bytes, and then `etcdctl alarm disarm`"
+    )]
+    Full,
     /// A put names a lease that has ended.
     #[error("the lease has ended")]
     LeaseEnded,
@@ -205,6 +226,19 @@ pub enum StoreError {
         key: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A transfer into this store was begun and not finished.
+    #[error(
+        "it holds half of a fleet, for a restore or a migration was cut off: do that again, or `turnfleet controller restore` a backup"
+    )]
+    HalfRestored,
+    /// The fleet was moved to another store.
+    #[error(
+        "its fleet was moved to {to}: name that in `store.etcd`, or restore a backup with --replace to use this one again"
+    )]
+    Moved {
+        /// Where it is.
+        to: String,
     },
     /// A sealed value that does not open.
     #[error(transparent)]
@@ -232,16 +266,23 @@ impl StoreError {
         inner.to_string()
     }
 
+    /// Whether waiting is the answer to it at the start: whoever configured it wrongly wants to hear of it.
+    pub(crate) fn is_worth_waiting(&self) -> bool {
+        self.is_retryable() && !matches!(self, Self::Refused { .. })
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Compacted { .. } | Self::Away | Self::LeaseEnded => true,
-            Self::Backend { retryable, .. } => *retryable,
+            Self::Compacted { .. } | Self::Away | Self::Full | Self::LeaseEnded => true,
+            Self::Backend { retryable, .. } | Self::Refused { retryable, .. } => *retryable,
             Self::InUse { .. }
             | Self::File { .. }
             | Self::TooLarge { .. }
             | Self::Damaged { .. }
+            | Self::HalfRestored
+            | Self::Moved { .. }
             | Self::Seal(_) => false,
         }
     }

@@ -40,9 +40,9 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StoreError> {
 async fn is_fresh(store: &EtcdStore) -> Result<bool, StoreError> {
     let mut failures = 0;
     loop {
-        match store.range(keys::SCHEMA).await {
+        match store.range(keys::META).await {
             Ok(range) => return Ok(range.entries.is_empty()),
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.is_worth_waiting() => {
                 tell(&error, failures);
                 failures += 1;
                 tokio::time::sleep(RETRY).await;

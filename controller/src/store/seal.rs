@@ -1,5 +1,6 @@
-//! Seals what must not be read from the store's files, backups or a stolen disk: AES-256-GCM with the store key as
-//! associated data, so that a value moved to another key does not open (THREATS T27).
+//! Seals what must not be read from the store's files, backups or a stolen disk: AES-256-GCM with the store key and the
+//! fleet's generation as associated data, so that a value moved to another key, or one that is said to be of another
+//! generation, does not open (THREATS T27). Whoever follows a key's values holds their generations against each other.
 //!
 //! The key that seals lives beside the store in a file of its own, readable by its owner only. Whoever copies the store
 //! without it copies no secret.
@@ -61,6 +62,18 @@ pub enum SealError {
         /// The store key that it was read from.
         place: String,
     },
+    /// A value that was there before, and is there again.
+    #[error(
+        "the sealed value at {place} is of generation {found}, and one of {known} was there before: an old value was put back"
+    )]
+    Old {
+        /// The store key that it was read from.
+        place: String,
+        /// The generation that it was sealed in.
+        found: u64,
+        /// That of the one before it.
+        known: u64,
+    },
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
@@ -107,11 +120,16 @@ impl Sealer {
         tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    /// The bytes to keep at the store key `place`.
+    /// The bytes to keep at the store key `place`, written in `generation`.
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn seal(&self, place: &str, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+    pub fn seal(
+        &self,
+        place: &str,
+        generation: u64,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0; NONCE_LEN];
         self.random
             .fill(&mut nonce)
@@ -120,13 +138,14 @@ impl Sealer {
         self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                Aad::from(place.as_bytes()),
+                associated(place, generation),
                 &mut ciphertext,
             )
             .expect("values of the store are far below the algorithm's bound of 64 GiB");
         Ok(SealedRecord {
             nonce: nonce.to_vec(),
             ciphertext,
+            generation,
         }
         .encode_to_vec())
     }
@@ -134,7 +153,7 @@ impl Sealer {
     /// What was sealed for the store key `place`.
     ///
     /// # Errors
-    /// When it was sealed by another key or for another place, or is damaged.
+    /// When it was sealed by another key, for another place or in another generation, or is damaged.
     pub fn open_sealed(&self, place: &str, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let refused = || SealError::Refused {
             place: place.to_owned(),
@@ -142,7 +161,7 @@ impl Sealer {
         let sealed = SealedRecord::decode(bytes).map_err(|_| refused())?;
         let nonce = Nonce::try_assume_unique_for_key(&sealed.nonce).map_err(|_| refused())?;
         let mut buffer = Zeroizing::new(sealed.ciphertext);
-        let aad = Aad::from(place.as_bytes());
+        let aad = associated(place, sealed.generation);
         let length = self
             .key
             .open_in_place(nonce, aad, &mut buffer)
@@ -159,6 +178,17 @@ impl std::fmt::Debug for Sealer {
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
+}
+
+/// What is sealed along: the place and the generation, of which the latter has a fixed length.
+fn associated(place: &str, generation: u64) -> Aad<Vec<u8>> {
+    Aad::from([place.as_bytes(), &generation.to_be_bytes()].concat())
+}
+
+/// The generation in which `bytes` were sealed; it is true of them only if they open.
+pub(super) fn generation(bytes: &[u8]) -> Option<u64> {
+    let sealed = SealedRecord::decode(bytes).ok()?;
+    Some(sealed.generation)
 }
 
 type Key = Zeroizing<[u8; KEY_LEN]>;
@@ -206,7 +236,7 @@ mod tests {
     fn a_sealed_value_opens_at_its_own_place_only() {
         let dir = tempfile::tempdir().unwrap();
         let sealer = sealer(dir.path());
-        let sealed = sealer.seal("/tf/v1/secrets/1", b"north").unwrap();
+        let sealed = sealer.seal("/tf/v1/secrets/1", 7, b"north").unwrap();
         assert!(!sealed.windows(5).any(|window| window == b"north"));
         assert_eq!(
             sealer
@@ -222,10 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_one_generation_is_none_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealer = sealer(dir.path());
+        let sealed = sealer.seal("a", 7, b"north").unwrap();
+        assert_eq!(generation(&sealed), Some(7));
+        let mut later = SealedRecord::decode(sealed.as_slice()).unwrap();
+        later.generation = 8;
+        let _ = sealer.open_sealed("a", &later.encode_to_vec()).unwrap_err();
+    }
+
+    #[test]
     fn a_damaged_value_does_not_open() {
         let dir = tempfile::tempdir().unwrap();
         let sealer = sealer(dir.path());
-        let sealed = sealer.seal("a", b"north").unwrap();
+        let sealed = sealer.seal("a", 7, b"north").unwrap();
         for place in 0..sealed.len() {
             let mut damaged = sealed.clone();
             damaged[place] ^= 1;
@@ -236,7 +277,7 @@ mod tests {
     #[test]
     fn the_key_file_is_for_its_owner_only_and_outlives_the_process() {
         let dir = tempfile::tempdir().unwrap();
-        let sealed = sealer(dir.path()).seal("a", b"north").unwrap();
+        let sealed = sealer(dir.path()).seal("a", 7, b"north").unwrap();
         let mode = fs::metadata(dir.path().join("store.key"))
             .unwrap()
             .permissions()

@@ -218,6 +218,12 @@ impl Cluster {
     /// Runs `etcdctl`.
     #[track_caller]
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let said = self.try_ctl(arguments);
+        said.unwrap_or_else(|said| panic!("{arguments:?}: {said}"))
+    }
+
+    /// Runs `etcdctl`, which may fail.
+    pub(crate) fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(ETCDCTL)
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.endpoints.join(",")])
@@ -227,8 +233,11 @@ impl Cluster {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}{errors}");
-        text
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("{text}{errors}"))
+        }
     }
 }
 

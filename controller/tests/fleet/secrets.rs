@@ -8,7 +8,7 @@ use turnfleet_controller::fleet::record::{
     NonceKey, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
-    Ask, Ended, Event, Load, Pin, Plan, Registration, Revocation, Running,
+    Ask, Ended, Event, FleetView, Load, NodeView, Pin, Plan, Registration, Revocation, Running,
 };
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::Snapshot;
@@ -76,7 +76,7 @@ impl Stage {
     }
 
     fn minted(&self) -> SharedSecret {
-        self.fleet.minting_secret().unwrap().clone()
+        self.view().minting_secret().clone()
     }
 }
 
@@ -231,7 +231,10 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
             },
             allocations: 1,
         };
-        let plan = stage.fleet.plan_registration(&registration).unwrap();
+        let plan = stage
+            .fleet
+            .plan_registration(&registration, stage.now.unix)
+            .unwrap();
         let generation = |record: &Record| matches!(record, Record::Generation(_));
         // Its first ports raise the generation anyway.
         let grants = |record: &Record| matches!(record, Record::Grant(_));
@@ -241,11 +244,11 @@ fn a_relay_that_moves_to_another_region_is_sent_another_policy() {
         )
     };
     stage.store(Record::Grant(
-        turnfleet_controller::fleet::record::PortGrant {
-            node: id(0),
-            public_ip: [192, 0, 2, 0].into(),
-            range: turnfleet_proto::PortRange::DYNAMIC,
-        },
+        turnfleet_controller::fleet::record::PortGrant::held(
+            id(0),
+            [192, 0, 2, 0].into(),
+            turnfleet_proto::PortRange::DYNAMIC,
+        ),
     ));
     assert_eq!(moved(&stage), (false, false));
     stage.rotate(&SecretScope::Region("north".into()), "of the north");
@@ -420,11 +423,10 @@ impl World {
                 self.stage.comes_back(node, (*identity).clone(), runs);
             }
             Step::Probe(node, good) => {
-                // A probe is good with today's secret only.
+                // A probe is good with the latest secret only.
                 let view = self.stage.view();
-                let node_view = view.node(&id(node)).unwrap();
-                let today = view.minting_secret_for([&**node_view]).as_bytes();
-                let good = good && self.accepts(node, today);
+                let (latest, _) = view.trial_secret(view.node(&id(node)).unwrap());
+                let good = good && self.accepts(node, latest.as_bytes());
                 self.stage.probe(node, good);
             }
             Step::Mint(user) => self.mint(user),
@@ -444,6 +446,9 @@ impl World {
             ..Ask::default()
         };
         let (uris, secret) = view.offer(&ask);
+        if !self.can_name_a_good_one() {
+            return;
+        }
         let until = self.stage.now.unix + 86_400;
         for uri in uris.iter() {
             let number = host(uri).rsplit('.').next().unwrap().parse().unwrap();
@@ -452,25 +457,32 @@ impl World {
         }
     }
 
+    /// Whether some relay that serves accepts what is minted: a list is never empty while a relay serves, and otherwise there
+    /// is nothing better to name.
+    fn can_name_a_good_one(&self) -> bool {
+        let view = self.stage.view();
+        let nodes = (0..4).map(|number| (number, view.node(&id(number)).unwrap()));
+        let mut serving =
+            nodes.filter(|(_, it)| matches!(it.health.name(), "healthy" | "unmanaged"));
+        serving.any(|(number, node)| self.takes(number, &view, node))
+    }
+
+    /// Whether a relay accepts all that is minted for it.
+    fn takes(&self, number: u8, view: &FleetView, node: &NodeView) -> bool {
+        let fleet = view.minting_secret().as_bytes();
+        let today = view.minting_secret_for([node]).as_bytes();
+        self.accepts(number, fleet) && self.accepts(number, today)
+    }
+
     /// Every relay that lists name accepts what is minted for it, and what was.
     fn check(&self) -> Result<(), TestCaseError> {
         let view = self.stage.view();
-        let today = |number: u8| {
-            let node = view.node(&id(number)).unwrap();
-            view.minting_secret_for([&**node]).as_bytes().to_vec()
-        };
-        let fleet = view.minting_secret().as_bytes();
-        let good = |number: u8| self.accepts(number, fleet) && self.accepts(number, &today(number));
-        let serves = |number: u8| {
-            let node = view.node(&id(number)).unwrap();
-            matches!(node.health.name(), "healthy" | "unmanaged")
-        };
-        // A list is never empty while a relay serves, and then there is nothing better to name.
-        if !(0..4).any(|number| serves(number) && good(number)) {
+        if !self.can_name_a_good_one() {
             return Ok(());
         }
         for number in (0..4).filter(|number| view.node(&id(*number)).unwrap().listed) {
-            prop_assert!(good(number), "relay {number} is listed");
+            let node = view.node(&id(number)).unwrap();
+            prop_assert!(self.takes(number, &view, node), "relay {number} is listed");
             for (secret, relay, _) in &self.minted {
                 prop_assert!(
                     *relay != number || self.accepts(number, secret),

@@ -1,7 +1,7 @@
 //! What a controller makes of what another one sees.
 
 use turnfleet_controller::fleet::record::{Membership, NodeRecord, Record};
-use turnfleet_controller::fleet::{Ended, Event, Health, Load, Sighting};
+use turnfleet_controller::fleet::{Ended, Event, Health, Load, Sighting, Vitals};
 
 use crate::stage::{Stage, id, identity};
 
@@ -61,6 +61,38 @@ fn a_session_that_breaks_there_is_looked_into_here_at_once() {
     is(&here, Health::Unmanaged);
     here.probe(0, false);
     is(&here, Health::Gone);
+}
+
+#[test]
+fn what_a_probe_found_before_a_session_broke_says_nothing_of_what_came_after() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    tell(&there, "there", &mut here);
+    here.probe(0, true);
+    there.probe(0, true);
+    there.wait(10);
+    here.wait(10);
+    there.end(0, Ended::Reset);
+    // The word of that probe comes along.
+    tell(&there, "there", &mut here);
+    here.probe(0, false);
+    is(&here, Health::Gone);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_wrong_at_every_controller() {
+    let (mut there, mut here) = (Stage::of(1), bystander());
+    for _ in 0..2 {
+        let vitals = Vitals {
+            clock_skew_millis: Some(3_600_000),
+            ..Vitals::default()
+        };
+        there.beat(0, 7, Load::default(), vitals);
+        tell(&there, "there", &mut here);
+    }
+    here.probe(0, true);
+    tell(&there, "there", &mut here);
+    is(&here, Health::Healthy);
+    assert_eq!(here.view().nodes[0].clock_skew_millis, Some(3_600_000));
 }
 
 #[test]

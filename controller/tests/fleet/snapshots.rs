@@ -12,11 +12,9 @@ use crate::stage::{Stage, id};
 fn a_snapshot_holds_the_nodes_ports_and_the_fleets() {
     let mut stage = Stage::of(2);
     for number in 0..2 {
-        stage.store(Record::Grant(PortGrant {
-            node: id(number),
-            public_ip: [192, 0, 2, number].into(),
-            range: PortRange::DYNAMIC,
-        }));
+        let ip = [192, 0, 2, number].into();
+        let grant = PortGrant::held(id(number), ip, PortRange::DYNAMIC);
+        stage.store(Record::Grant(grant));
     }
     stage.store(Record::Secret(SecretGeneration {
         scope: SecretScope::Fleet,

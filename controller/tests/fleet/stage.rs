@@ -173,8 +173,14 @@ impl Stage {
         else {
             return;
         };
+        let view = self.view();
+        let node = view.node(&id(number));
+        let shown_generation = node.map_or(0, |node| view.trial_secret(node).1);
         let outcome = if good {
-            outcome(round)
+            ProbeOutcome {
+                shown_generation,
+                ..outcome(round)
+            }
         } else {
             no_answer(round)
         };
@@ -282,6 +288,7 @@ pub(crate) fn outcome(round: u64) -> ProbeOutcome {
         reached: vec![Transport::Udp],
         missed: Vec::new(),
         broken: Vec::new(),
+        shown_generation: 0,
     }
 }
 

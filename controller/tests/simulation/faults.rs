@@ -140,7 +140,6 @@ impl Storm {
             Fault::Store(fault) => self.store(fault).await,
             Fault::Deaf => self.deaf().await,
             Fault::Drain => self.drain().await,
-            Fault::Rotation | Fault::Revocation if !self.world.plan.rotations => {}
             Fault::Rotation => {
                 let site = self.any_site();
                 crate::secrets::rotate(&self.world, &site, &mut self.chance).await;

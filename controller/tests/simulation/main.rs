@@ -63,7 +63,6 @@ fn small(seed: u64) -> Plan {
         warm: seed.is_multiple_of(2),
         stormy: Duration::from_secs(45),
         calm: Duration::from_secs(30),
-        rotations: std::env::var("TURNFLEET_SIM_ROTATIONS").is_ok(),
         fault_gap: 2_000,
         client_gap: 200,
     }

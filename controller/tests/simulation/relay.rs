@@ -108,6 +108,32 @@ impl Run {
             serves_since: None,
         }
     }
+
+    /// The relay's `Grants`: a grant that ends is drawn from no longer.
+    fn open_ports(&self, unix: u64) {
+        let open = self.granted.iter().filter(|grant| grant.may_open(unix));
+        let open = open.map(|grant| GrantedPorts {
+            public: grant.public,
+            first: grant.range.first(),
+            last: grant.range.last(),
+        });
+        self.ledger.set_granted(&open.collect::<Vec<_>>());
+    }
+
+    pub(crate) fn port_uses(&self) -> Vec<wire::PortUse> {
+        let range = |&(first, last): &(u16, u16)| wire::PortRange {
+            first: first.into(),
+            last: last.into(),
+        };
+        let uses = self.ledger.ports().into_iter();
+        uses.map(|ports| wire::PortUse {
+            public_ip: ports.public.to_string(),
+            used: ports.used,
+            withdrawn: ports.withdrawn.iter().map(range).collect(),
+            open: ports.open.iter().map(range).collect(),
+        })
+        .collect()
+    }
 }
 
 impl Relay {
@@ -212,12 +238,14 @@ impl Relay {
         world: &World,
         snapshot: &wire::Snapshot,
     ) -> Result<bool, SnapshotError> {
+        let now = self.now(world);
         let mut state = self.state.borrow_mut();
         let Some(run) = &mut state.run else {
             return Err(SnapshotError::Stopped);
         };
         let running = Running {
             generation: run.generation,
+            granted: run.granted.clone(),
             ..Running::default()
         };
         let compiled = match consider(&running, snapshot, &[], &self.local, false)? {
@@ -230,16 +258,10 @@ impl Relay {
                 self.id, run.generation, compiled.generation
             ));
         }
-        let ports = |grant: &GrantedRange| GrantedPorts {
-            public: grant.public,
-            first: grant.range.first(),
-            last: grant.range.last(),
-        };
-        let ports: Vec<GrantedPorts> = compiled.granted.iter().map(ports).collect();
-        run.ledger.set_granted(&ports);
         run.generation = compiled.generation;
         run.policy = Some(compiled.policy);
         run.granted = compiled.granted;
+        run.open_ports(now.unix);
         run.serves_since.get_or_insert_with(Instant::now);
         drop(state);
         crate::invariants::ranges_are_apart(world, self);
@@ -269,6 +291,7 @@ impl Relay {
         if run.ledger.admit(None, &policy.server.limits).is_err() {
             return Answer::Full;
         }
+        run.open_ports(now.unix);
         let drawn = run
             .ledger
             .draw(self.public_ip, PortRequest::Any, now.instant);

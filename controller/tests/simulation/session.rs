@@ -285,6 +285,10 @@ fn heartbeat_of(relay: &Relay) -> FromNode {
         return FromNode::Heartbeat(wire::Heartbeat::default());
     };
     let usage = run.ledger.usage();
+    let credential = state.disk.credential.as_ref();
+    let kept = (state.disk.snapshot.as_ref())
+        .filter(|(owner, _)| Some(owner) == credential)
+        .map(|(_, snapshot)| snapshot.generation);
     FromNode::Heartbeat(wire::Heartbeat {
         applied_generation: run.generation,
         load: Some(wire::Load {
@@ -295,6 +299,8 @@ fn heartbeat_of(relay: &Relay) -> FromNode {
             ..wire::Load::default()
         }),
         draining: run.draining,
+        kept_generation: kept.unwrap_or(0),
+        port_uses: run.port_uses(),
         ..wire::Heartbeat::default()
     })
 }

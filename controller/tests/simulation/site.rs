@@ -31,6 +31,8 @@ use crate::world::{EPOCH, World};
 /// What a probe waits for an answer.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// As the prober has it: other trials are Bindings, which show nobody a credential.
+const ROUND_TRIP_EVERY: u64 = 5;
 
 /// A place where a controller runs.
 pub(crate) struct Site {
@@ -182,7 +184,7 @@ impl Site {
     /// Examines relays as the prober does: at the interval, and at once when the fleet asks.
     async fn probe(self: Rc<Self>, world: Rc<World>, process: Process, handle: Handle) {
         let mut chance = self.chance.borrow_mut().fork();
-        let mut known: BTreeMap<NodeId, (u64, Instant)> = BTreeMap::new();
+        let mut known: BTreeMap<NodeId, (u64, Instant, u64)> = BTreeMap::new();
         let mut ticks = interval(Duration::from_millis(100));
         loop {
             ticks.tick().await;
@@ -194,15 +196,21 @@ impl Site {
                     continue;
                 };
                 let due = known.get(&node.id);
-                if due.is_some_and(|(last, due)| *last == round && now < *due) {
+                if due.is_some_and(|(last, due, _)| *last == round && now < *due) {
                     continue;
                 }
+                let turn = due.map_or(0, |(.., turn)| turn + 1);
                 let next = now + PROBE_INTERVAL.mul_f64(0.5) + chance.millis(0, 2_000);
-                known.insert(node.id.clone(), (round, next));
+                known.insert(node.id.clone(), (round, next, turn));
+                let (secret, generation) = view.trial_secret(node);
+                let credential = || mint(secret, "", self.unix(&world) + 120);
+                let in_turn = node.connected && turn.is_multiple_of(ROUND_TRIP_EVERY);
+                let round_trip = (in_turn || node.secret_unproven) && !node.draining;
                 let examination = Examination {
                     node: node.id.clone(),
                     round,
-                    credential: self.credential(&world, &view, "probe"),
+                    credential: round_trip.then(credential),
+                    generation,
                     delay: chance.millis(2, 40),
                 };
                 let (site, world, handle) = (Rc::clone(&self), Rc::clone(&world), handle.clone());
@@ -295,7 +303,9 @@ async fn converse(
 struct Examination {
     node: NodeId,
     round: u64,
-    credential: EphemeralCredential,
+    /// What a round trip is made with; `None` for a Binding.
+    credential: Option<EphemeralCredential>,
+    generation: u64,
     delay: Duration,
 }
 
@@ -314,6 +324,10 @@ impl Examination {
             reached,
             missed,
             broken: Vec::new(),
+            shown_generation: match &self.credential {
+                Some(_) if result.is_ok() => self.generation,
+                Some(_) | None => 0,
+            },
         };
         handle.report_probe(&self.node, outcome).await;
     }
@@ -324,7 +338,10 @@ impl Examination {
         };
         sleep(self.delay / 2).await;
         let reached = !relay.data[site.index].is_cut();
-        let accepted = relay.would_accept(world, &self.credential);
+        let accepted = match &self.credential {
+            Some(credential) => relay.would_accept(world, credential),
+            None => relay.serves().then_some(true),
+        };
         match accepted {
             Some(good) if reached => {
                 sleep(self.delay / 2).await;

@@ -46,8 +46,6 @@ pub(crate) struct Plan {
     pub(crate) stormy: Duration,
     /// Virtual time without any, after which everything must be well.
     pub(crate) calm: Duration,
-    /// Whether operators rotate and revoke shared secrets.
-    pub(crate) rotations: bool,
     /// Milliseconds between two faults at most.
     pub(crate) fault_gap: u64,
     /// Milliseconds between two clients at most.

@@ -159,6 +159,26 @@ pub struct Heartbeat {
     /// The certificate that its TLS listeners show; absent where it has none.
     #[prost(message, optional, tag = "21")]
     pub tls_certificate: ::core::option::Option<CertificateValidity>,
+    /// The generation of the snapshot that a restart of the node would begin with, at most the applied one; zero for none.
+    #[prost(uint64, tag = "30")]
+    pub kept_generation: u64,
+    /// One for each public address that the node ever had ports of.
+    #[prost(message, repeated, tag = "31")]
+    pub port_uses: ::prost::alloc::vec::Vec<PortUse>,
+}
+/// The ports of one public address.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PortUse {
+    #[prost(string, tag = "1")]
+    pub public_ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub used: u32,
+    /// Where ports are in use that the node may open no longer. Between the ends of a range there may be unused ones.
+    #[prost(message, repeated, tag = "3")]
+    pub withdrawn: ::prost::alloc::vec::Vec<PortRange>,
+    /// Where the node may open ports.
+    #[prost(message, repeated, tag = "4")]
+    pub open: ::prost::alloc::vec::Vec<PortRange>,
 }
 /// Unix seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -512,6 +532,13 @@ pub struct PortGrant {
     pub public_ip: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub range: ::core::option::Option<PortRange>,
+    /// The generation that wrote the grant. A node refuses a snapshot of its epoch in which ports that it has come with a lower
+    /// one. Zero says nothing.
+    #[prost(uint64, tag = "3")]
+    pub fence: u64,
+    /// Unix seconds; past it the node opens none of these ports. Zero means without an end.
+    #[prost(uint64, tag = "4")]
+    pub not_after: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerPolicy {
@@ -992,6 +1019,13 @@ pub struct Sighting {
     /// reached any node.
     #[prost(message, optional, tag = "9")]
     pub probe: ::core::option::Option<ProbeWord>,
+    /// Milliseconds that the node's wall clock is ahead of the controller's, where a session is open; absent where it has not said
+    /// so twice.
+    #[prost(sint64, optional, tag = "10")]
+    pub clock_skew_ms: ::core::option::Option<i64>,
+    /// The certificate of its TLS listeners, where a session is open.
+    #[prost(message, optional, tag = "11")]
+    pub tls_certificate: ::core::option::Option<CertificateValidity>,
 }
 /// Nested message and enum types in `Sighting`.
 pub mod sighting {
@@ -1051,6 +1085,9 @@ pub struct ProbeWord {
     /// Whether a failed one had no answer at all.
     #[prost(bool, tag = "3")]
     pub silent: bool,
+    /// Milliseconds since it ended.
+    #[prost(uint32, tag = "4")]
+    pub age_ms: u32,
 }
 /// Generated client implementations.
 pub mod controller_peer_client {
@@ -1144,7 +1181,7 @@ pub mod controller_peer_client {
             self
         }
         /// What the asked controller sees by itself, never what others have told it: all of it once a second, the same work whether
-        /// nothing or everything has changed, and at once when a session begins or ends. The metadata key `authorization` carries
+        /// nothing or everything has changed, and at once when a session begins or ends, or a node takes a snapshot. The metadata key `authorization` carries
         /// `Bearer <token>`, which only holders of the store's key can make.
         pub async fn follow(
             &mut self,
@@ -1192,7 +1229,7 @@ pub mod controller_peer_server {
             + std::marker::Send
             + 'static;
         /// What the asked controller sees by itself, never what others have told it: all of it once a second, the same work whether
-        /// nothing or everything has changed, and at once when a session begins or ends. The metadata key `authorization` carries
+        /// nothing or everything has changed, and at once when a session begins or ends, or a node takes a snapshot. The metadata key `authorization` carries
         /// `Bearer <token>`, which only holders of the store's key can make.
         async fn follow(
             &self,

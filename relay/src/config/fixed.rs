@@ -20,7 +20,6 @@ impl Fixed {
                 "controller.endpoints",
                 format!("{:?}", config.controller.endpoints),
             ),
-            ("listeners", format!("{:?}", config.listeners)),
             ("public_ips", format!("{:?}", config.public_ips)),
             ("tls", format!("{files:?}")),
             ("shards", config.shards.to_string()),

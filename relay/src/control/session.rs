@@ -29,6 +29,7 @@ use super::snapshot_cache::SnapshotCache;
 use super::state_dir::StateDir;
 use super::status::{ControlState, ControlStatus};
 use crate::config::{ControllerConfig, JoinToken};
+use crate::node::BoundListener;
 use crate::policy::SnapshotError;
 use crate::serving::{Applied, Serving};
 
@@ -57,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) status: Arc<ControlStatus>,
     /// The running policy as it came.
     pub(crate) sections: Option<Sections>,
+    /// Where clients may come to by themselves.
+    pub(crate) listeners: watch::Receiver<Vec<BoundListener>>,
     /// Whether the latest attempt led to a session.
     pub(crate) was_open: bool,
 }
@@ -79,6 +82,8 @@ enum SessionError {
         /// The place in the list of endpoints.
         to: usize,
     },
+    #[error("the node listens elsewhere")]
+    Moved,
 }
 
 impl SessionError {
@@ -90,7 +95,8 @@ impl SessionError {
             | Self::Closed
             | Self::Stalled
             | Self::NoSnapshot
-            | Self::Redirected { .. } => ControlState::Unreachable,
+            | Self::Redirected { .. }
+            | Self::Moved => ControlState::Unreachable,
         }
     }
 }
@@ -120,6 +126,11 @@ impl Session {
                     // The loop takes the one after it.
                     next = to + self.controller.endpoints.len() - 1;
                     tracing::info!(to = %self.controller.endpoints[to].uri, "sent to another controller");
+                    continue;
+                }
+                Err(SessionError::Moved) => {
+                    // The same controller hears of it, by another Hello.
+                    next += self.controller.endpoints.len() - 1;
                     continue;
                 }
                 Err(error) => self.status.failed(error.state(), &uri, &chain(&error)),
@@ -212,9 +223,11 @@ impl Session {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Stopped, SessionError> {
         let (outgoing, messages) = mpsc::channel(QUEUE);
-        let hello =
-            self.introduction
-                .hello(&self.identity, self.runs(), self.serving.allocations());
+        let listeners = self.listeners.borrow_and_update().clone();
+        self.introduction.listeners = listeners;
+        let allocations = self.serving.allocations();
+        let introduction = &self.introduction;
+        let hello = introduction.hello(&self.identity, self.runs(), allocations);
         say(&outgoing, FromNode::Hello(hello))?;
         let messages = ReceiverStream::new(messages);
         let mut incoming = client.open_session(credential, messages).await?;
@@ -246,6 +259,7 @@ impl Session {
                     }
                 }
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
+                Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
@@ -427,11 +441,11 @@ impl Session {
     /// another node is not found here again.
     async fn keep(&self, policy: Sections, credential: &NodeCredential) {
         let (cache, dir) = (Arc::clone(&self.cache), Arc::clone(&self.dir));
-        let credential = credential.clone();
+        let (credential, generation) = (credential.clone(), policy.generation());
         let kept =
             tokio::task::spawn_blocking(move || cache.store(&policy, &credential, &dir)).await;
         match kept {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.serving.kept(generation),
             Ok(Err(error)) => tracing::warn!(
                 %error,
                 "cannot keep the policy: without its controller a restarted node would serve by an older one"
@@ -443,12 +457,10 @@ impl Session {
     /// The report; `uses` is what the session has heard of the secrets' uses.
     fn heartbeat(&self, uses: &mut BTreeMap<u32, u64>) -> FromNode {
         FromNode::Heartbeat(fleet::Heartbeat {
-            applied_generation: self.serving.generation(),
-            load: Some(self.serving.load()),
-            draining: self.serving.is_draining(),
             wall_millis: unix_millis(),
             tls_certificate: self.introduction.certificate_validity(),
             secret_uses: self.serving.secret_uses(uses),
+            ..self.serving.heartbeat()
         })
     }
 }

@@ -5,6 +5,8 @@
 pub struct DriverCounters {
     /// Datagrams to clients that the kernel did not take: a full socket buffer, mostly.
     pub client_datagrams_refused: u64,
+    /// Datagrams of strangers at a listener that the configuration has no more.
+    pub client_datagrams_unserved: u64,
     /// Datagrams to peers that the kernel did not take.
     pub peer_datagrams_refused: u64,
     /// Payloads passed from one client to another of the same shard, instead of being sent.
@@ -63,6 +65,7 @@ impl DriverCounters {
         // Taken apart so that a field without its sum does not compile.
         let Self {
             client_datagrams_refused,
+            client_datagrams_unserved,
             peer_datagrams_refused,
             short_cuts,
             short_cut_bytes,
@@ -90,6 +93,7 @@ impl DriverCounters {
             events_not_logged,
         } = *other;
         self.client_datagrams_refused += client_datagrams_refused;
+        self.client_datagrams_unserved += client_datagrams_unserved;
         self.peer_datagrams_refused += peer_datagrams_refused;
         self.short_cuts += short_cuts;
         self.short_cut_bytes += short_cut_bytes;

@@ -218,6 +218,12 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     counter(
+        "turnfleet_relay_datagrams_unserved_total",
+        &[],
+        "Datagrams of clients without an allocation, at a UDP listener that was taken out of the configuration.",
+        |now, out| out.plain(now.drivers.client_datagrams_unserved),
+    ),
+    counter(
         "turnfleet_relay_short_cut_packets_total",
         &["shard"],
         "Packets of data passed from one client of this relay to another without a trip through the kernel, by whether both have the same shard.",

@@ -66,6 +66,7 @@ fn port_grant(ip: &str, first: u32, last: u32) -> fleet::PortGrant {
     fleet::PortGrant {
         public_ip: ip.into(),
         range: Some(fleet::PortRange { first, last }),
+        ..fleet::PortGrant::default()
     }
 }
 

@@ -8,6 +8,7 @@
 mod crossings;
 mod event_log;
 mod links;
+mod listening;
 mod peer_errors;
 mod published;
 mod relaying;
@@ -18,8 +19,8 @@ mod turns;
 mod worker;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use arc_swap::ArcSwap;
@@ -44,6 +45,7 @@ use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
 use crossings::Crossings;
 use links::Links;
+use listening::{Change, Listening};
 use published::Published;
 use token::Source;
 use worker::{Shard, ShardParts};
@@ -97,7 +99,10 @@ impl Bound {
             alternates: ArcSwap::default(),
             evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
+            changes: self.shards.iter().map(|_| Mutex::default()).collect(),
         });
+        let asked = &self.settings.listeners;
+        let listening = Listening::new(asked, &self.addresses, self.tls.is_some());
         let dont_fragment = ip_options::can_set_dont_fragment();
         let wakers: Vec<_> = self.shards.iter().map(|(_, w, _)| Arc::clone(w)).collect();
         let streams = self.settings.streams.per_shard(self.settings.shards);
@@ -108,6 +113,7 @@ impl Bound {
         let directory = Arc::new(Directory::new(known.map(|host| host.local)));
         let mut set = ShardSet {
             control: Arc::clone(&control),
+            listening: Mutex::new(listening),
             shards: Vec::with_capacity(wakers.len()),
         };
         let ways = links.into_iter().zip(crossings);
@@ -155,6 +161,7 @@ impl Bound {
 /// All shards of one relay, running. Dropping it stops them.
 pub struct ShardSet {
     control: Arc<Control>,
+    listening: Mutex<Listening>,
     shards: Vec<RunningShard>,
 }
 
@@ -186,6 +193,25 @@ impl ShardSet {
     /// Makes every shard apply the policy that stands in its [`ArcSwap`].
     pub fn notify_policy(&self) {
         self.wake();
+    }
+
+    /// Listens on what is `wanted` and on nothing else, without a word to clients of listeners that stay. Streams of a listener
+    /// that goes live on, and so do allocations that were made by UDP there: it closes when none is left. Returns the listeners
+    /// with their ports, in their order.
+    ///
+    /// # Errors
+    /// With the first failure; nothing has changed then.
+    pub fn listen(&self, wanted: &[Listener]) -> Result<Vec<Listener>, BindError> {
+        let listening = self.listening.lock();
+        let mut listening = listening.unwrap_or_else(PoisonError::into_inner);
+        let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
+        let changes = listening.change(wanted, shards)?;
+        for (inbox, changes) in self.control.changes.iter().zip(changes) {
+            let mut inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            inbox.extend(changes);
+        }
+        self.wake();
+        Ok(listening.addresses())
     }
 
     /// Refuses allocations from here on, or takes them again. Live ones go on.
@@ -281,6 +307,17 @@ pub(crate) struct Control {
     /// How often every allocation was to be ended.
     pub(crate) evictions: AtomicU32,
     pub(crate) stopping: AtomicBool,
+    /// What each shard has to change of its listeners.
+    changes: Vec<Mutex<Vec<Change>>>,
+}
+
+impl Control {
+    fn changes_of(&self, shard: ShardId) -> Vec<Change> {
+        let inbox = self.changes.get(usize::from(shard.0));
+        inbox.map_or_else(Vec::new, |inbox| {
+            std::mem::take(&mut inbox.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+    }
 }
 
 /// Ends the process when its thread panics: half a relay would go on looking alive.

@@ -36,11 +36,13 @@ impl Shard {
     /// Receives one batch of datagrams from clients and deals with each.
     pub(super) fn serve_listener(&mut self, index: usize) {
         self.listeners.clear_queued(index);
+        let Some((server, leaving)) = self.listeners.at_place(index) else {
+            return;
+        };
         let received = match self.listeners.receive(index, &mut self.from_clients) {
             Ok(received) => received,
             Err(error) => return self.listener_failed(index, &error),
         };
-        let server = self.listeners.address(index);
         for slot in 0..received {
             if let Some(client) = self.from_clients.sender(slot) {
                 let transport = Transport::Udp;
@@ -49,6 +51,10 @@ impl Shard {
                     client,
                     server,
                 };
+                if leaving && !self.server.serves(&from) {
+                    self.counters.client_datagrams_unserved += 1;
+                    continue;
+                }
                 self.handle_datagram(index, from, slot);
             }
         }
@@ -63,8 +69,8 @@ impl Shard {
 
     fn listener_failed(&mut self, index: usize, error: &io::Error) {
         if relayed_udp::is_fatal(error) {
-            let address = self.listeners.address(index);
-            tracing::error!(%address, %error, "a listener failed");
+            let address = self.listeners.at_place(index).map(|(address, _)| address);
+            tracing::error!(?address, %error, "a listener failed");
         } else if error.kind() != io::ErrorKind::WouldBlock {
             // An error that the network left behind is cleared by reading it; datagrams may stand behind it.
             self.enqueue(Source::Udp(index));

@@ -23,6 +23,7 @@ use turnfleet_turn::{
 use super::crossings::Crossings;
 use super::event_log::{EventLog, ShardEventLog};
 use super::links::{Letter, Links, Reserved};
+use super::listening::Departures;
 use super::published::Published;
 use super::token::Source;
 use super::turns::take_turns;
@@ -71,6 +72,8 @@ pub(super) struct Shard {
     pub(super) policy: Arc<RelayPolicy>,
     pub(super) now: Now,
     pub(super) listeners: UdpListeners,
+    departures: Departures,
+    own: ShardId,
     pub(super) relayed: RelayedSockets,
     pub(super) relayed_listeners: RelayedListeners,
     pub(super) peer_connections: PeerConnections,
@@ -118,6 +121,8 @@ impl Shard {
             policy,
             now: clock::now(),
             listeners: UdpListeners::new(parts.listeners.udp),
+            departures: Departures::default(),
+            own,
             relayed: RelayedSockets::new(parts.directory, own),
             relayed_listeners: RelayedListeners::default(),
             peer_connections: PeerConnections::new(),
@@ -210,6 +215,7 @@ impl Shard {
             self.streams.poll_timeout(),
             self.relayed_listeners.poll_timeout(),
             self.peer_connections.poll_timeout(),
+            self.departures.poll_timeout(),
             self.publish_at,
         ];
         let next = due.into_iter().flatten().min()?;
@@ -352,6 +358,10 @@ impl Shard {
             self.server.handle_timeout(self.now);
             self.settle();
         }
+        if self.departures.poll_timeout().is_some_and(|due| due <= now) {
+            let (server, listeners) = (&self.server, &mut self.listeners);
+            self.departures.look(self.now, server, listeners);
+        }
         while let Some(id) = self.peer_connections.poll_due(now) {
             self.server.handle_connection_closed(id);
         }
@@ -383,6 +393,12 @@ impl Shard {
             self.server.set_alternates(Arc::clone(&alternates));
         }
         drop(alternates);
+        let changes = self.control.changes_of(self.own);
+        if !changes.is_empty() {
+            let listeners = (&mut self.listeners, &mut self.streams);
+            let departures = &mut self.departures;
+            departures.carry_out(self.now, changes, &self.poll, listeners);
+        }
         let draining = self.control.draining.load(Ordering::Relaxed);
         if draining != self.draining {
             self.draining = draining;

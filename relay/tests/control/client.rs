@@ -19,36 +19,73 @@ pub(crate) fn allocate(server: SocketAddr, secret: &str) {
 
 /// What an Allocate request comes to.
 pub(crate) fn try_allocate(server: SocketAddr, secret: &str) -> Event {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(server).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let credential = mint(&SharedSecret::new(secret), "a", unix.as_secs() + 60);
-    let mut client = Client::new(Config {
-        transport: Transport::Udp,
-        username: credential.username,
-        password: credential.password,
-        password_algorithms: false,
-        seed: [1; 32],
-    });
-    let origin = Clock::now();
-    let now = || Instant::default().after(origin.elapsed());
-    client.allocate(now(), AllocateOptions::default()).unwrap();
-    let mut buffer = [0; 1500];
-    loop {
-        let mut message = Vec::new();
-        while client.poll_transmit(&mut message) {
-            socket.send(&message).unwrap();
-            message.clear();
+    Holder::new(server, secret).allocate()
+}
+
+/// A client that may go on after its allocation was made.
+pub(crate) struct Holder {
+    socket: UdpSocket,
+    client: Client,
+    origin: Clock,
+}
+
+impl Holder {
+    pub(crate) fn new(server: SocketAddr, secret: &str) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(server).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let credential = mint(&SharedSecret::new(secret), "a", unix.as_secs() + 60);
+        let client = Client::new(Config {
+            transport: Transport::Udp,
+            username: credential.username,
+            password: credential.password,
+            password_algorithms: false,
+            seed: [1; 32],
+        });
+        Self {
+            socket,
+            client,
+            origin: Clock::now(),
         }
-        match socket.recv(&mut buffer) {
-            Ok(len) => drop(client.handle_input(now(), &buffer[..len])),
-            Err(_) => client.handle_timeout(now()),
-        }
-        if let Some(event) = client.poll_event() {
-            return event;
+    }
+
+    pub(crate) fn allocate(&mut self) -> Event {
+        let now = self.now();
+        let options = AllocateOptions::default();
+        self.client.allocate(now, options).unwrap();
+        self.until_event()
+    }
+
+    pub(crate) fn refresh(&mut self, lifetime: u32) -> Event {
+        let now = self.now();
+        self.client.refresh(now, lifetime).unwrap();
+        self.until_event()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::default().after(self.origin.elapsed())
+    }
+
+    fn until_event(&mut self) -> Event {
+        let mut buffer = [0; 1500];
+        loop {
+            let mut message = Vec::new();
+            while self.client.poll_transmit(&mut message) {
+                self.socket.send(&message).unwrap();
+                message.clear();
+            }
+            let received = self.socket.recv(&mut buffer);
+            let now = self.now();
+            match received {
+                Ok(len) => drop(self.client.handle_input(now, &buffer[..len])),
+                Err(_) => self.client.handle_timeout(now),
+            }
+            if let Some(event) = self.client.poll_event() {
+                return event;
+            }
         }
     }
 }

@@ -5,9 +5,10 @@
 mod client;
 mod deltas;
 mod double;
+mod listeners;
 mod orders;
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -28,9 +29,14 @@ use turnfleet_turn::client::Event;
 const TOKEN: &str = "join us";
 
 fn config(state_dir: &Path, endpoints: &[String]) -> Config {
-    let listener = |transport: &str| RawListener {
+    let listeners = [("udp", "127.0.0.1:0"), ("tcp", "127.0.0.1:0")];
+    config_with(state_dir, endpoints, &listeners)
+}
+
+fn config_with(state_dir: &Path, endpoints: &[String], listeners: &[(&str, &str)]) -> Config {
+    let listener = |&(transport, address): &(&str, &str)| RawListener {
         transport: transport.into(),
-        address: "127.0.0.1:0".into(),
+        address: address.into(),
         ..RawListener::default()
     };
     let mut raw = RawConfig {
@@ -39,7 +45,7 @@ fn config(state_dir: &Path, endpoints: &[String]) -> Config {
         zone: "z1".into(),
         hostname: vec!["relay-a.example".into()],
         state_dir: state_dir.to_str().unwrap().into(),
-        listeners: vec![listener("udp"), listener("tcp")],
+        listeners: listeners.iter().map(listener).collect(),
         shards: 1,
         ..RawConfig::default()
     };
@@ -68,6 +74,8 @@ fn snapshot(generation: u64) -> Snapshot {
                 first: 50000,
                 last: 50009,
             }),
+            fence: 2,
+            not_after: 0,
         }],
         ..Snapshot::default()
     }
@@ -94,16 +102,16 @@ async fn take(double: &mut Double, generation: u64) {
 }
 
 fn answers_a_binding_request(node: &Node) -> bool {
+    is_answered(node.listeners()[0].address, Duration::from_secs(5))
+}
+
+fn is_answered(server: SocketAddr, patience: Duration) -> bool {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    socket.set_read_timeout(Some(patience)).unwrap();
     let mut request = [0; 20];
     request[1] = 0x01;
     request[4..8].copy_from_slice(&[0x21, 0x12, 0xA4, 0x42]);
-    socket
-        .send_to(&request, node.listeners()[0].address)
-        .unwrap();
+    socket.send_to(&request, server).unwrap();
     let mut answer = [0; 100];
     socket
         .recv(&mut answer)
@@ -173,6 +181,77 @@ async fn a_snapshot_that_does_not_fit_is_refused_and_the_running_one_stays() {
     assert!(node.is_ready());
     take(&mut double, 5).await;
     take(&mut double, 6).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_are_given_up_in_the_snapshot_that_is_kept_and_an_earlier_grant_of_them_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 5).await;
+    let mut fewer = snapshot(6);
+    fewer.port_grants[0].range = Some(PortRange {
+        first: 50000,
+        last: 50003,
+    });
+    fewer.port_grants[0].fence = 3;
+    double.say(FromController::Snapshot(fewer.clone())).await;
+    assert!(double.hear_status().await.applied);
+    let beat = double
+        .hear_heartbeat(|beat| beat.kept_generation == 6)
+        .await;
+    let ports = &beat.port_uses[0];
+    assert_eq!((ports.used, ports.open.len()), (0, 1));
+    assert_eq!((ports.open[0].first, ports.open[0].last), (50000, 50003));
+
+    // By a controller that is behind.
+    double.say(FromController::Snapshot(snapshot(7))).await;
+    let status = double.hear_status().await;
+    assert!(
+        !status.applied && status.error.contains("fence 2"),
+        "{}",
+        status.error
+    );
+    node.stop().await;
+    let node = Node::start(config(root.path(), &[double.endpoint()]))
+        .await
+        .unwrap();
+    assert_eq!(node.status().granted[0].fence, 3);
+    assert_eq!(double.hear_hello().await.applied_generation, 6);
+    double.say(FromController::Snapshot(snapshot(7))).await;
+    assert!(
+        !double.hear_status().await.applied,
+        "fences outlive the process"
+    );
+    let restored = Snapshot {
+        epoch: vec![7; 16],
+        ..snapshot(8)
+    };
+    let mut running = snapshot(7);
+    running.epoch = vec![6; 16];
+    running.port_grants[0].fence = 3;
+    for followed in [running, restored] {
+        double.say(FromController::Snapshot(followed)).await;
+        let status = double.hear_status().await;
+        assert!(status.applied, "{}", status.error);
+    }
+    assert_eq!(node.status().granted[0].fence, 2, "fences of another epoch");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_a_grant_that_has_ended_are_not_opened() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 1).await;
+    let mut ended = snapshot(2);
+    ended.port_grants[0].not_after = 1_700_000_000;
+    double.say(FromController::Snapshot(ended)).await;
+    assert!(double.hear_status().await.applied);
+    let event = client::try_allocate(node.listeners()[0].address, "north");
+    assert!(!matches!(event, Event::Allocated(_)), "{event:?}");
+    take(&mut double, 3).await;
+    client::allocate(node.listeners()[0].address, "north");
     node.stop().await;
 }
 

@@ -97,6 +97,19 @@ pub struct Usage {
     pub ports_unavailable: u64,
 }
 
+/// The ports of one public address. Both ends of a run belong to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortsInUse {
+    /// The address.
+    pub public: IpAddr,
+    /// Ports in use or held in reserve, those of withdrawn grants included.
+    pub used: u32,
+    /// What is granted.
+    pub open: Vec<(u16, u16)>,
+    /// Where ports are in use that are not granted any more; less than 256 ports between them count as one run.
+    pub withdrawn: Vec<(u16, u16)>,
+}
+
 impl Ledger {
     /// A ledger without ports; `seed` drives the choice among free ports.
     #[must_use]
@@ -252,6 +265,19 @@ impl Ledger {
             usage.ports_unavailable += pool.unavailable();
         }
         usage
+    }
+
+    /// The ports of each address that ever had a grant.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortsInUse> {
+        let books = self.lock();
+        let ports = |(&public, pool): (&IpAddr, &PortPool)| PortsInUse {
+            public,
+            used: pool.used(),
+            open: pool.open_runs(),
+            withdrawn: pool.withdrawn_runs(),
+        };
+        books.pools.iter().map(ports).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Books> {

@@ -154,6 +154,18 @@ impl PortPool {
         self.used.len()
     }
 
+    /// The granted ports, as runs from their first to their last one.
+    #[must_use]
+    pub fn open_runs(&self) -> Vec<(u16, u16)> {
+        runs(self.granted.minus(&PortSet::new()), 1)
+    }
+
+    /// Where ports are in use that are not granted, as runs; at most 256 of them, because close ones count as one.
+    #[must_use]
+    pub fn withdrawn_runs(&self) -> Vec<(u16, u16)> {
+        runs(self.used.minus(&self.granted), 256)
+    }
+
     /// How many ports can be drawn.
     #[must_use]
     pub fn free(&self) -> u32 {
@@ -212,6 +224,18 @@ impl PortPool {
             }
         }
     }
+}
+
+/// Ascending `ports` as runs; two that lie at most `reach` apart belong to one.
+fn runs(ports: Vec<u16>, reach: u16) -> Vec<(u16, u16)> {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match runs.last_mut() {
+            Some((_, last)) if port - *last <= reach => *last = port,
+            Some(_) | None => runs.push((port, port)),
+        }
+    }
+    runs
 }
 
 #[derive(Clone, Copy)]

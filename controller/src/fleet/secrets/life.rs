@@ -5,8 +5,10 @@ use turnfleet_proto::credentials::SharedSecret;
 use super::{SecretGeneration, SecretScope, SecretState, Secrets};
 use crate::fleet::record::{Record, RecordKey};
 
-/// Seconds that a retiring secret is still accepted: the longest ttl of a credential and two minutes of clocks and skew.
-pub(super) const RETIRING_SECONDS: u64 = 86_400 + 120;
+/// The longest ttl of a credential, in seconds.
+pub(super) const LONGEST_CREDENTIAL: u64 = 86_400;
+/// Seconds that a retiring secret is still accepted: for the longest credential, and two minutes of clocks and skew.
+pub(super) const RETIRING_SECONDS: u64 = LONGEST_CREDENTIAL + 120;
 /// Generations of one scope that relays accept at once; each costs an HMAC for a bad password.
 const MAX_ACCEPTED: usize = 32;
 /// Pinned ones among them.

@@ -167,19 +167,14 @@ impl Fleet {
         found
     }
 
-    fn nodes_of<'a>(&'a self, scope: &'a SecretScope) -> impl Iterator<Item = &'a NodeState> {
+    pub(super) fn nodes_of<'a>(
+        &'a self,
+        scope: &'a SecretScope,
+    ) -> impl Iterator<Item = &'a NodeState> {
         let covered = |node: &&NodeState| {
             node.identity()
                 .is_some_and(|identity| scope.covers(&identity.region))
         };
         self.nodes.values().filter(covered)
-    }
-
-    /// Whether every credential that is minted for its region is good at `node`. Of one that has said nothing to this
-    /// controller its probe tells.
-    pub(in crate::fleet) fn knows_secrets(&self, node: &NodeState) -> bool {
-        let region = node.identity().map_or("", |identity| &identity.region);
-        let silent = node.applied_generation == 0 && !node.liveness.is_connected();
-        silent || node.applied_generation >= self.secrets.required(region)
     }
 }

@@ -8,10 +8,9 @@ use tokio::task::JoinHandle;
 use turnfleet_proto::store::{EpochRecord, SchemaRecord};
 
 use crate::fleet::record::Epoch;
+use crate::store::transfer::{SCHEMA, check_schema};
 use crate::store::{Compare, Put, Range, Store, StoreError, Txn, Watch, keys};
 
-/// The version of keys and values that this code reads and writes.
-const SCHEMA: u32 = 1;
 /// The rest between two readings of a store that fails.
 const RETRY: Duration = Duration::from_millis(500);
 /// How many failed readings are told by one line of the log.
@@ -76,28 +75,20 @@ pub(super) async fn open(
     epoch: Epoch,
 ) -> Result<(Range, Box<dyn Watch>), StoreError> {
     let opened = read(store).await?;
-    if check_schema(&opened.0)?.is_some() {
+    if is_fleet(&opened.0)? {
         return Ok(opened);
     }
     write_schema(store, epoch).await?;
     read(store).await
 }
 
-fn check_schema(range: &Range) -> Result<Option<u32>, StoreError> {
-    let Some(entry) = range.entries.iter().find(|entry| entry.key == keys::SCHEMA) else {
-        return Ok(None);
-    };
-    let damaged = |reason| StoreError::Damaged {
-        key: keys::SCHEMA.to_owned(),
-        reason,
-    };
-    let message =
-        SchemaRecord::decode(entry.value.as_slice()).map_err(|_| damaged("not a schema"))?;
-    if message.version == SCHEMA {
-        Ok(Some(message.version))
-    } else {
-        Err(damaged("written by another version of the controller"))
+/// Whether there is a fleet.
+fn is_fleet(range: &Range) -> Result<bool, StoreError> {
+    let found = |key| range.entries.iter().find(|entry| entry.key == key);
+    if found(keys::RESTORE).is_some() {
+        return Err(StoreError::HalfRestored);
     }
+    check_schema(found(keys::SCHEMA).map(|entry| entry.value.as_slice()))
 }
 
 async fn write_schema(store: &dyn Store, epoch: Epoch) -> Result<(), StoreError> {
@@ -106,17 +97,22 @@ async fn write_schema(store: &dyn Store, epoch: Epoch) -> Result<(), StoreError>
         value,
         lease: None,
     };
-    let schema = SchemaRecord { version: SCHEMA }.encode_to_vec();
+    let absent = |key: &str| Compare {
+        key: key.to_owned(),
+        mod_revision: 0,
+    };
+    let schema = SchemaRecord {
+        version: SCHEMA,
+        ..SchemaRecord::default()
+    };
     let epoch = EpochRecord {
         epoch: epoch.to_vec(),
+        ..EpochRecord::default()
     };
     let txn = Txn {
-        compares: vec![Compare {
-            key: keys::SCHEMA.to_owned(),
-            mod_revision: 0,
-        }],
+        compares: vec![absent(keys::SCHEMA), absent(keys::RESTORE)],
         puts: vec![
-            put(keys::SCHEMA, schema),
+            put(keys::SCHEMA, schema.encode_to_vec()),
             put(keys::EPOCH, epoch.encode_to_vec()),
         ],
         deletes: Vec::new(),

@@ -13,6 +13,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptio
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
+use super::fault::Fault;
 use super::{EtcdConfig, StoreError};
 
 /// How long one member is given for one answer.
@@ -69,7 +70,18 @@ impl std::error::Error for Failed {
 impl Failed {
     /// The store's error where nothing more is known.
     pub(super) fn into_store_error(self, doing: &'static str) -> StoreError {
+        if self.says(Code::ResourceExhausted, "space exceeded") {
+            return StoreError::Full;
+        }
         let retryable = self.is_passing() || self.code() == Some(Code::ResourceExhausted);
+        if let Some(Fault { key, what }) = Fault::of(&self.error) {
+            return StoreError::Refused {
+                key,
+                what,
+                retryable,
+                source: Box::new(self),
+            };
+        }
         StoreError::Backend {
             doing,
             retryable,

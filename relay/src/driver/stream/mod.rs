@@ -151,6 +151,35 @@ impl Streams {
         }
     }
 
+    /// The place of the listener that is opened next.
+    pub(crate) fn next_acceptor(&self) -> usize {
+        self.acceptors.len()
+    }
+
+    /// Takes over one more listening socket, registered for [`Streams::next_acceptor`].
+    pub(crate) fn listen(&mut self, socket: TcpListener, listener: Listener) {
+        self.acceptors.push(Acceptor::new(socket, listener));
+    }
+
+    /// Takes streams from here on as `listener` says, at the listener with its address.
+    pub(crate) fn alter_listener(&mut self, listener: Listener) {
+        if let Some(acceptor) = self.acceptor_at(listener.address) {
+            acceptor.listener = listener;
+        }
+    }
+
+    /// Closes the listener with this address; its streams go on.
+    pub(crate) fn close_listener(&mut self, address: SocketAddr) {
+        if let Some(acceptor) = self.acceptor_at(address) {
+            acceptor.close();
+        }
+    }
+
+    fn acceptor_at(&mut self, address: SocketAddr) -> Option<&mut Acceptor> {
+        let open = self.acceptors.iter_mut().filter(|it| it.is_open());
+        open.into_iter().find(|it| it.listener.address == address)
+    }
+
     /// Accepts what waits at a listener, some at most; `true` where more may wait.
     pub(crate) fn accept(
         &mut self,

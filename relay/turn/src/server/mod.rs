@@ -341,6 +341,20 @@ impl Server {
         others
     }
 
+    /// Whether `client` has an allocation.
+    #[must_use]
+    pub fn serves(&self, client: &FiveTuple) -> bool {
+        self.table.find(client).is_some()
+    }
+
+    /// Whether any allocation was made by UDP at `server`. It looks at every allocation: not for the path of packets.
+    #[must_use]
+    pub fn has_clients_at(&self, server: SocketAddr) -> bool {
+        let ids = self.table.ids().into_iter();
+        let mut clients = ids.filter_map(|id| Some(self.table.allocation(id)?.client));
+        clients.any(|client| client.transport == crate::Transport::Udp && client.server == server)
+    }
+
     /// The next thing for the driver to do.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()

@@ -259,7 +259,10 @@ fn a_region_has_secrets_of_its_own_and_falls_back_to_the_fleets() {
     assert_eq!(secrets.accepted("north").len(), 2);
     assert_eq!(secrets.accepted("south").len(), 1);
     assert_eq!(
-        (secrets.required("north"), secrets.required("south")),
+        (
+            secrets.latest().required("north"),
+            secrets.latest().required("south")
+        ),
         (1001, 1000)
     );
     let (replaced, changes) = secrets

@@ -1,0 +1,109 @@
+//! Nonces of one relay that are shown to another one, or to its successor.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use turnfleet_turn::wire::ErrorCode;
+
+use crate::client::Credential;
+use crate::figures;
+use crate::fleet::{CLIENT, Fleet, SECRET, caller, with_fleet};
+use crate::process::SOON;
+use crate::tools::eventually;
+
+/// Passes datagrams of one client on to one of several relays, from one address, as a balancer of the fourth layer does.
+struct Balancer {
+    front: UdpSocket,
+    back: UdpSocket,
+    relays: Vec<SocketAddr>,
+    chosen: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Balancer {
+    fn new(fleet: &Fleet<'_>) -> Self {
+        let socket = || {
+            let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
+            let look = Some(Duration::from_millis(2));
+            socket.set_read_timeout(look).unwrap();
+            socket
+        };
+        Self {
+            front: socket(),
+            back: socket(),
+            relays: fleet.relays.iter().map(|relay| relay.server).collect(),
+            chosen: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    fn run(&self) {
+        let (mut client, mut buffer) = (None, [0; 2048]);
+        while !self.over.load(Ordering::Relaxed) {
+            if let Ok((len, from)) = self.front.recv_from(&mut buffer) {
+                client = Some(from);
+                let relay = self.relays[self.chosen.load(Ordering::Relaxed)];
+                self.back.send_to(&buffer[..len], relay).unwrap();
+            }
+            if let (Ok((len, _)), Some(client)) = (self.back.recv_from(&mut buffer), client) {
+                self.front.send_to(&buffer[..len], client).unwrap();
+            }
+        }
+    }
+}
+
+/// Refusals of stale nonces by all relays but probes of controllers, who show none.
+fn stale(fleet: &Fleet<'_>) -> f64 {
+    let refused = "turnfleet_relay_requests_refused_total";
+    let count = |relay: &crate::fleet::Relay| relay.metrics.metric(refused, "code=\"438\"");
+    fleet.relays.iter().filter_map(count).sum()
+}
+
+#[test]
+fn r11_a_nonce_is_good_at_every_relay_and_at_the_successor_of_a_killed_one() {
+    const RESTARTED: usize = 0;
+    with_fleet(|fleet| {
+        let balancer = Balancer::new(fleet);
+        let credential = Credential::synapse(SECRET, "@alice:example.org");
+        std::thread::scope(|scope| {
+            scope.spawn(|| balancer.run());
+            let _end = End(&balancer.over);
+            let mut client = caller(balancer.front.local_addr().unwrap(), &credential);
+            client.allocate(Default::default()).unwrap();
+            let before = stale(fleet);
+            let mut asked = 0;
+            // The other relays know nothing of the allocation, and that is all they find wrong.
+            for relay in 1..fleet.relays.len() {
+                balancer.chosen.store(relay, Ordering::Relaxed);
+                assert_eq!(client.refresh(), Err(ErrorCode::ALLOCATION_MISMATCH));
+                asked += 1;
+            }
+            fleet.relays[RESTARTED].process.kill();
+            fleet.relays[RESTARTED].process.restart();
+            balancer.chosen.store(RESTARTED, Ordering::Relaxed);
+            eventually("the successor answers", SOON, || {
+                let ready = fleet.relays[RESTARTED].metrics.get("/readyz");
+                ready.is_ok_and(|(status, _)| status == 200).then_some(())
+            });
+            assert_eq!(client.refresh(), Err(ErrorCode::ALLOCATION_MISMATCH));
+            asked += 1;
+            let refused = stale(fleet) - before;
+            figures::print("R11", json!({ "asked": asked, "stale_nonces": refused }));
+            assert!(
+                refused.abs() < 0.5,
+                "{refused} of {asked} nonces were refused"
+            );
+        });
+    });
+}
+
+/// Ends the balancer when it is dropped.
+struct End<'o>(&'o AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
