@@ -286,6 +286,7 @@ fn peer_rules(
         rules.allow = blocks("peer_policy.allow", &policy.allow)?;
         rules.deny = blocks("peer_policy.deny", &policy.deny)?;
         rules.danger_allow_loopback = policy.danger_allow_loopback;
+        rules.fleet.reserve_exact(policy.fleet.len());
         for entry in &policy.fleet {
             let GrantedRange { public, range, .. } = grant("peer_policy.fleet", entry)?;
             rules.fleet.push(FleetRange {

@@ -74,6 +74,18 @@ impl FleetView {
             .map(|place| &self.nodes[place])
     }
 
+    /// Every node, with what `other` knows of the same one.
+    pub fn beside<'v>(
+        &'v self,
+        other: &'v Self,
+    ) -> impl Iterator<Item = (&'v Arc<NodeView>, Option<&'v Arc<NodeView>>)> {
+        let mut others = other.nodes.iter().peekable();
+        self.nodes.iter().map(move |node| {
+            while others.next_if(|other| other.id < node.id).is_some() {}
+            (node, others.next_if(|other| other.id == node.id))
+        })
+    }
+
     /// Who bears `token`. The look-up is by the token's SHA-256, so its time tells nothing of it.
     #[must_use]
     pub fn bearer(&self, token: &str) -> Option<&ApiToken> {

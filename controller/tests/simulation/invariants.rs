@@ -75,12 +75,9 @@ pub(crate) async fn follow(world: Rc<World>, site: Rc<Site>, handle: Handle) {
     while views.changed().await.is_ok() {
         let view = Arc::clone(&views.borrow_and_update());
         let same_secret = view.minting_secret() == before.minting_secret();
-        let was_listed = |node: &&Arc<NodeView>| {
-            let known = before.node(&node.id);
-            known.is_some_and(|known| known.listed)
-        };
-        let nodes = view.nodes.iter().filter(|node| node.listed);
-        let fresh = nodes.filter(|node| !same_secret || !was_listed(node));
+        let listed = view.beside(&before).filter(|(node, _)| node.listed);
+        let fresh = listed.filter(|(_, known)| !same_secret || !known.is_some_and(|it| it.listed));
+        let fresh = fresh.map(|(node, _)| node);
         credentials_are_accepted(&world, &site, &view, fresh);
         if let Some(live) = site.live().filter(|_| view.listed() < before.listed()) {
             lists_are_not_empty(&world, &site, &live, &view);

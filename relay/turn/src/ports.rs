@@ -86,8 +86,13 @@ impl PortPool {
     /// stays in use, and does not come back when it is released.
     pub fn set_granted(&mut self, ranges: impl IntoIterator<Item = RangeInclusive<u16>>) {
         let mut wanted = PortSet::new();
-        for port in ranges.into_iter().flatten().filter(|&port| port > 1) {
-            wanted.insert(port);
+        for ports in ranges {
+            wanted.insert_all(ports);
+        }
+        wanted.remove(0);
+        wanted.remove(1);
+        if wanted == self.granted {
+            return;
         }
         for port in self.granted.minus(&wanted) {
             if self.free.contains(port) {
@@ -251,7 +256,7 @@ fn second(now: Instant) -> u32 {
 
 /// A set of ports that can draw one at random: a bit for each port, and for each block of 1,024 ports how many members
 /// fit each kind of request.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct PortSet {
     words: Box<[u64]>,
     blocks: Box<[[u32; PortRequest::ALL.len()]]>,
@@ -293,6 +298,17 @@ impl PortSet {
     fn insert(&mut self, port: u16) {
         let (index, bit) = place(port);
         self.replace(index, self.words[index] | bit);
+    }
+
+    fn insert_all(&mut self, ports: RangeInclusive<u16>) {
+        let ((first, first_bit), (last, last_bit)) = (place(*ports.start()), place(*ports.end()));
+        for index in first..=last {
+            let from = if index == first { first_bit } else { 1 };
+            let to = if index == last { last_bit } else { 1 << 63 };
+            // The bits from the one of `from` to the one of `to`, and none where a range is empty.
+            let bits = from.wrapping_neg() & (to | (to - 1));
+            self.replace(index, self.words[index] | bits);
+        }
     }
 
     fn remove(&mut self, port: u16) {

@@ -93,8 +93,7 @@ fn log_changes(before: &FleetView, after: &FleetView) {
             tracing::info!(id, %scope, state, "a shared secret");
         }
     }
-    for node in &after.nodes {
-        let old = before.node(&node.id);
+    for (node, old) in after.beside(before) {
         if old.is_none_or(|old| (old.health, old.listed) != (node.health, node.listed)) {
             tracing::info!(
                 node = %node.id,
