@@ -43,6 +43,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// The gRPC listener; has a certificate unless its address is loopback.
     pub grpc: ListenerConfig,
+    /// The certificates that relays show there.
+    pub relay_certificates: RelayCertificates,
     /// The region of this controller.
     pub region: String,
     /// What every relay enforces.
@@ -74,6 +76,15 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// The certificate, where it speaks TLS.
     pub tls: Option<TlsFiles>,
+}
+
+/// The certificates of relays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayCertificates {
+    /// Who signs them; `None` where none are asked for.
+    pub ca: Option<PathBuf>,
+    /// Whether a relay has to have one.
+    pub required: bool,
 }
 
 /// A certificate with its key, as PEM files.
@@ -174,6 +185,18 @@ impl Check {
             let expected = "a certificate and key, because grpc.address is not a loopback address";
             self.fail("grpc.tls", None, expected);
         }
+        if raw.grpc.client_ca.is_some() && grpc.as_ref().is_some_and(|grpc| grpc.tls.is_none()) {
+            let expected = "a certificate and key, because grpc.client_ca is set";
+            self.fail("grpc.tls", None, expected);
+        }
+        let relay_certificates = RelayCertificates {
+            ca: raw.grpc.client_ca,
+            required: raw.grpc.require_relay_certificate,
+        };
+        if relay_certificates.required && relay_certificates.ca.is_none() {
+            let expected = "the authority of the relays' certificates, because grpc.require_relay_certificate is set";
+            self.fail("grpc.client_ca", None, expected);
+        }
         self.origins(&raw.http.cors_origins);
 
         let users = self.users(&raw.users, &raw.realm);
@@ -201,6 +224,7 @@ impl Check {
             http: http?,
             cors_origins: raw.http.cors_origins,
             grpc: grpc?,
+            relay_certificates,
             region: raw.region,
             policy,
             shared_secret: shared_secret.map(|secret| SharedSecret::new(secret.0)),
