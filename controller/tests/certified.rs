@@ -115,7 +115,7 @@ fn a_certificate_makes_a_member_of_its_region_and_nothing_else() {
     let stolen = session(&stage, &by, &others, "relay-2");
     refused(stolen, Code::PermissionDenied, "relay-1");
 
-    let mut operator = OperatorClient::new(by.clone());
+    let mut operator = OperatorClient::new(by);
     let asked = operator.list_nodes(ListNodesRequest {});
     refused(stage.runtime.block_on(asked), Code::Unauthenticated, "");
 

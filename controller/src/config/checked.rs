@@ -178,25 +178,11 @@ impl Check {
         let policy = self.policy(&raw);
         let http = self.listener("http", &raw.http.address, raw.http.tls);
         let grpc = self.listener("grpc", &raw.grpc.address, raw.grpc.tls);
-        if grpc
-            .as_ref()
-            .is_some_and(|grpc| !grpc.address.ip().is_loopback() && grpc.tls.is_none())
-        {
-            let expected = "a certificate and key, because grpc.address is not a loopback address";
-            self.fail("grpc.tls", None, expected);
-        }
-        if raw.grpc.client_ca.is_some() && grpc.as_ref().is_some_and(|grpc| grpc.tls.is_none()) {
-            let expected = "a certificate and key, because grpc.client_ca is set";
-            self.fail("grpc.tls", None, expected);
-        }
         let relay_certificates = RelayCertificates {
             ca: raw.grpc.client_ca,
             required: raw.grpc.require_relay_certificate,
         };
-        if relay_certificates.required && relay_certificates.ca.is_none() {
-            let expected = "the authority of the relays' certificates, because grpc.require_relay_certificate is set";
-            self.fail("grpc.client_ca", None, expected);
-        }
+        self.for_relays(grpc.as_ref(), &relay_certificates);
         self.origins(&raw.http.cors_origins);
 
         let users = self.users(&raw.users, &raw.realm);
@@ -287,6 +273,27 @@ impl Check {
             key: tls.key,
         });
         Some(ListenerConfig { address, tls })
+    }
+
+    /// Whether relays can come to the gRPC listener as they shall.
+    fn for_relays(&mut self, grpc: Option<&ListenerConfig>, certificates: &RelayCertificates) {
+        if let Some(grpc) = grpc.filter(|grpc| grpc.tls.is_none()) {
+            let expected = "a certificate and key, because";
+            if !grpc.address.ip().is_loopback() {
+                let why = "grpc.address is not a loopback address";
+                self.fail("grpc.tls", None, format!("{expected} {why}"));
+            } else if certificates.ca.is_some() {
+                self.fail(
+                    "grpc.tls",
+                    None,
+                    format!("{expected} grpc.client_ca is set"),
+                );
+            }
+        }
+        if certificates.required && certificates.ca.is_none() {
+            let expected = "the authority of the relays' certificates, because grpc.require_relay_certificate is set";
+            self.fail("grpc.client_ca", None, expected);
+        }
     }
 
     fn origins(&mut self, origins: &[String]) {
