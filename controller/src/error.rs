@@ -121,15 +121,15 @@ pub enum FleetError {
         /// The bound.
         limit: usize,
     },
-    /// The store is older than what a relay runs.
+    /// The store is older than what was seen of it.
     #[error(
-        "the store is at generation {}, and node {} runs {}: the store was restored from an older backup. \
+        "the store is at generation {}, and {} {}: the store was restored from an older backup. \
          Nothing is pushed or given out until an operator confirms with `turnfleet fleet confirm-restore`",
-        .0.store, .0.node, .0.runs
+        .0.store, .0.witness(), .0.runs
     )]
     Restored(Restored),
     /// There is no restore to confirm.
-    #[error("no relay runs more than the store knows: there is no restore to confirm")]
+    #[error("nothing shows more than the store knows: there is no restore to confirm")]
     NotRestored,
     /// A token cannot be made or revoked.
     #[error(transparent)]

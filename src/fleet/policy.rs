@@ -28,13 +28,13 @@ pub(super) fn confirm_restore(console: &Console) -> anyhow::Result<()> {
 }
 
 fn table(answer: &Json) -> Table {
-    let header = ["STAGE", "GENERATION", "NODE", "REASON", "RESTORED"];
+    let header = ["STAGE", "GENERATION", "NODE", "REASON", "RESTORED BELOW"];
     let row = vec![
         cell(answer, "/stage"),
         cell(answer, "/generation"),
         cell(answer, "/node"),
         cell(answer, "/reason"),
-        cell(answer, "/restored/node"),
+        cell(answer, "/restored/runs"),
     ];
     Table::new(header).with([row])
 }

@@ -32,12 +32,13 @@ pub(super) struct Progress<'v> {
     pub(super) restored: Option<Older<'v>>,
 }
 
-/// A relay that runs more than the store knows.
+/// What shows that the store knew more before.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RestoredStore")]
 pub(super) struct Older<'v> {
-    node: &'v str,
-    /// The generation that it runs.
+    /// A relay that runs more than the store knows; none where this controller has seen more there itself.
+    node: Option<&'v str>,
+    /// The generation that was there.
     runs: u64,
     /// The generation of the store when that was noticed.
     store: u64,
@@ -46,7 +47,7 @@ pub(super) struct Older<'v> {
 impl<'v> Older<'v> {
     fn of(restored: &'v Restored) -> Self {
         Self {
-            node: restored.node.as_str(),
+            node: restored.node.as_ref().map(NodeId::as_str),
             runs: restored.runs,
             store: restored.store,
         }

@@ -1,5 +1,5 @@
 //! A store that went back in time: a relay runs a later generation of the same epoch than the store knows, or of the epoch
-//! that the store says it was restored from.
+//! that the store says it was restored from, or the controller has read a later one there itself.
 //!
 //! Such a store has forgotten port grants and retired secrets, so nothing is pushed to that relay and nothing is written that
 //! relays would see, until an operator confirms that it is to be followed: it then becomes another epoch.
@@ -15,14 +15,25 @@ use crate::error::FleetError;
 /// What shows that the store is an old one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// A node that runs more than the store knows.
-    pub node: NodeId,
-    /// The generation that it runs.
+    /// A node that runs more than the store knows; `None` where this controller has seen a later generation of the store.
+    pub node: Option<NodeId>,
+    /// The generation that was there.
     pub runs: u64,
     /// The store's generation when that was noticed, or that of the backup.
     pub store: u64,
     /// Whether the store says itself that it was restored.
     pub by_its_word: bool,
+}
+
+impl Restored {
+    /// Who tells, to be followed by the generation.
+    #[must_use]
+    pub fn witness(&self) -> String {
+        match &self.node {
+            Some(node) => format!("node {node} runs"),
+            None => "it was at".to_owned(),
+        }
+    }
 }
 
 impl Fleet {
@@ -39,7 +50,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Restored`].
     pub fn require_current(&self) -> Result<(), FleetError> {
-        match self.restored.clone().or_else(|| self.ahead()) {
+        let ahead = || self.ahead().map(|(_, found)| found);
+        match self.restored.clone().or_else(ahead) {
             Some(restored) => Err(FleetError::Restored(restored)),
             None => Ok(()),
         }
@@ -57,9 +69,10 @@ impl Fleet {
     /// # Errors
     /// When nothing shows that the store is an old one.
     pub fn plan_confirm_restore(&self, epoch: Epoch) -> Result<Plan, FleetError> {
-        self.restored.as_ref().ok_or(FleetError::NotRestored)?;
+        let restored = self.restored.as_ref().ok_or(FleetError::NotRestored)?;
         let applied = self.nodes.values().map(|node| node.applied_generation);
-        let highest = applied.chain([self.generation]).max().unwrap_or(0);
+        let there = [self.generation, restored.runs];
+        let highest = applied.chain(there).max().unwrap_or(0);
         let mut plan = self.plan(vec![Record::Epoch(epoch.into())], Vec::new());
         for put in &mut plan.puts {
             if let Record::Generation(generation) = put {
@@ -97,8 +110,22 @@ impl Fleet {
         }
         self.restored = self
             .ahead()
-            .filter(|found| now.since(self.nodes[&found.node].opened_at) >= LAG);
+            .filter(|(node, _)| now.since(node.opened_at) >= LAG)
+            .map(|(_, found)| found);
         self.restored.is_some()
+    }
+
+    /// The store was read anew, and had been at `generation` of `epoch` before.
+    pub(crate) fn look_back(&mut self, epoch: Epoch, generation: u64) {
+        let store = self.generation;
+        if self.lineage.epoch == epoch && store < generation && self.restored.is_none() {
+            self.restored = Some(Restored {
+                node: None,
+                runs: generation,
+                store,
+                by_its_word: false,
+            });
+        }
     }
 
     /// The store is, or has become, this one.
@@ -119,15 +146,16 @@ impl Fleet {
         node.knows_more_than.or(ahead)
     }
 
-    fn ahead(&self) -> Option<Restored> {
+    fn ahead(&self) -> Option<(&NodeState, Restored)> {
         let mut connected = (self.nodes.iter()).filter(|(_, node)| node.liveness.is_connected());
         connected.find_map(|(id, node)| {
-            Some(Restored {
+            let found = Restored {
                 store: self.behind(node)?,
-                node: id.clone(),
+                node: Some(id.clone()),
                 runs: node.came_with,
                 by_its_word: node.knows_more_than.is_some(),
-            })
+            };
+            Some((node, found))
         })
     }
 }

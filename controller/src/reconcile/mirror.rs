@@ -127,6 +127,7 @@ impl Mirror {
             // The store was set back as a whole, which relays show; its old values are the ones that there are.
             self.seals = Seals::default();
         }
+        let (epoch, generation) = (self.fleet.epoch(), self.fleet.generation());
         let there: BTreeSet<_> = range
             .entries
             .iter()
@@ -140,6 +141,7 @@ impl Mirror {
             self.fold_or_complain(now, entry);
         }
         self.seen = range.revision;
+        self.fleet.look_back(epoch, generation);
     }
 
     /// Whether the fleet holds a later generation than the store.

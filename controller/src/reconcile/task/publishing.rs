@@ -82,8 +82,10 @@ fn log_changes(before: &FleetView, after: &FleetView) {
         && before.restored.is_none()
     {
         tracing::error!(
-            node = %restored.node, runs = restored.runs, store = restored.store,
-            "the store is older than what a relay runs: nothing is pushed until `turnfleet fleet confirm-restore`"
+            store = restored.store,
+            "the store went back in time ({} {}): nothing is pushed until `turnfleet fleet confirm-restore`",
+            restored.witness(),
+            restored.runs,
         );
     }
     for secret in &*after.secrets {
