@@ -40,8 +40,8 @@ impl Served<'_> {
 
 impl Fleet {
     /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
-    /// generation, are nearly full, fail again and again, or have a wrong clock) are listed where no other is left for the same users, those
-    /// that credentials are good at before all others: a list is never empty while a node serves.
+    /// generation, are nearly full, fail again and again, or have a wrong clock) are listed where no other is left for the
+    /// same users, those that credentials are good at before all others: a list is never empty while a node serves.
     #[must_use]
     pub fn view(&self, now: Now) -> FleetView {
         let minted = self.minted(now);
