@@ -93,7 +93,9 @@ impl Fleet {
             && self.is_up_to_date(node, minted, now)
     }
 
-    /// A node that is not connected runs what it had; that it accepts what credentials are minted with is enough.
+    /// A node that is not connected runs what it had; that it accepts what credentials are minted with is enough. One whose
+    /// session has just opened has the same time as all have after a change: it is about to be told what changed while it had
+    /// none. Only its own word shows that it is late: one that is not heard falls silent, which says nothing of what it runs.
     pub(super) fn is_up_to_date(
         &self,
         node: &NodeState,
@@ -101,12 +103,12 @@ impl Fleet {
         now: Instant,
     ) -> bool {
         let behind = node.applied_generation < self.generation;
-        let in_time = now.since(self.generation_since) < LAG;
+        let asked = self.generation_since.max(node.told_since);
         let refused = node.refusal.is_some();
-        minted.suits(node)
-            && (!node.liveness.is_connected()
-                || !behind
-                || (in_time && !refused && node.applied_generation > 0))
+        let is_late = |heard: Instant| {
+            behind && (heard.since(asked) >= LAG || refused || node.applied_generation == 0)
+        };
+        minted.suits(node) && !node.liveness.heard().is_some_and(is_late)
     }
 
     /// Folds what a probe found.
