@@ -16,8 +16,8 @@ use crate::fleet::Names;
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
-    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, ProbeConfig, StoreConfig,
-    TlsFiles,
+    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, ProbeConfig,
+    RelayCertificates, StoreConfig, TlsFiles,
 };
 pub(crate) use checked::{NAME, is_name};
 pub use port_plan::PortPlan;
@@ -177,6 +177,11 @@ pub struct RawGrpc {
     pub tls: Option<RawTls>,
     /// The authority, PEM, that the certificates of other controllers are checked against instead of the public ones.
     pub peer_ca: Option<PathBuf>,
+    /// The authority, PEM, of the certificates that relays may show instead of a join token (their `controller.certificate`).
+    /// Whoever it signs a relay's name for is that relay: take one that signs for nobody else. Read again when it changes.
+    pub client_ca: Option<PathBuf>,
+    /// Takes no relay without such a certificate, and no join token.
+    pub require_relay_certificate: bool,
 }
 
 impl Default for RawGrpc {
@@ -186,6 +191,8 @@ impl Default for RawGrpc {
             advertise: None,
             tls: None,
             peer_ca: None,
+            client_ca: None,
+            require_relay_certificate: false,
         }
     }
 }

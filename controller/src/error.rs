@@ -37,6 +37,22 @@ pub enum FleetError {
         /// Who the Hello says that it is.
         claimed: NodeId,
     },
+    /// The certificate is that of another node than the one that speaks.
+    #[error(
+        "the certificate (controller.certificate) is that of node {certified}, and not of {claimed}"
+    )]
+    NotCertified {
+        /// Whose certificate it is.
+        certified: NodeId,
+        /// Who the caller says that it is.
+        claimed: NodeId,
+    },
+    /// A member by its certificate comes without one, or with a join token.
+    #[error(
+        "node {0} is a member by its certificate, and shows none: expected controller.certificate, or that the node is \
+         forgotten (`turnfleet fleet forget {0}`) before a join token enrols it"
+    )]
+    CertificateNeeded(NodeId),
     /// Somebody asks for the credential of a node whose session is live, or wants it forgotten.
     #[error(
         "node {0} has a live session: it can be enrolled again, or forgotten, when that has ended"
@@ -151,6 +167,8 @@ impl FleetError {
             | Self::NoRollout
             | Self::Credential
             | Self::NotYours { .. }
+            | Self::NotCertified { .. }
+            | Self::CertificateNeeded(_)
             | Self::Live(_)
             | Self::UnknownNode(_)
             | Self::Secret(_)

@@ -166,6 +166,10 @@ impl Controller {
                 before.cors_origins != config.cors_origins,
             ),
             ("grpc", before.grpc != config.grpc),
+            (
+                "grpc.client_ca",
+                before.relay_certificates != config.relay_certificates,
+            ),
             ("region", before.region != config.region),
             ("relay_ports", before.ports != config.ports),
             (

@@ -21,8 +21,8 @@ use crate::error::FleetError;
 use crate::fleet::audit::AuditEntry;
 use crate::fleet::record::{ApiToken, Desired, JoinToken, TokenHash, token_hash};
 use crate::fleet::{
-    ControllerId, Ended, Fleet, FleetView, Fresh, Incarnation, NodePolicy, Plan, ProbeOutcome,
-    Sighting, Wishes,
+    Admission, Certified, ControllerId, Ended, Fleet, FleetView, Fresh, Incarnation, NodePolicy,
+    Plan, ProbeOutcome, Sighting, Wishes,
 };
 use crate::store::audit::AuditLog;
 
@@ -112,12 +112,13 @@ type Answer<T> = oneshot::Sender<Result<T, FleetError>>;
 /// What the mailbox holds.
 enum Request {
     Enroll {
-        join_token: String,
+        shown: Admission,
         node: NodeId,
         answer: Answer<String>,
     },
     OpenSession {
         credential: String,
+        certified: Option<Arc<Certified>>,
         hello: Box<wire::Hello>,
         answer: Answer<Session>,
     },
@@ -173,9 +174,18 @@ impl Handle {
     /// # Errors
     /// When the token is unknown, or a session of the node is live.
     pub async fn enroll(&self, join_token: &str, node: &NodeId) -> Result<String, FleetError> {
-        let (join_token, node) = (join_token.to_owned(), node.clone());
+        self.admit(Admission::JoinToken(join_token.to_owned()), node)
+            .await
+    }
+
+    /// The same for whatever `node` shows.
+    ///
+    /// # Errors
+    /// As [`Self::enroll`], and when a certificate is that of another node.
+    pub async fn admit(&self, shown: Admission, node: &NodeId) -> Result<String, FleetError> {
+        let node = node.clone();
         self.ask(|answer| Request::Enroll {
-            join_token,
+            shown,
             node,
             answer,
         })
@@ -191,9 +201,23 @@ impl Handle {
         credential: &str,
         hello: wire::Hello,
     ) -> Result<Session, FleetError> {
+        self.open_session_as(credential, None, hello).await
+    }
+
+    /// The same by a connection whose certificate says who the node is, if it showed one.
+    ///
+    /// # Errors
+    /// As [`Self::open_session`], and when the certificate is another node's, or missing.
+    pub async fn open_session_as(
+        &self,
+        credential: &str,
+        certified: Option<Arc<Certified>>,
+        hello: wire::Hello,
+    ) -> Result<Session, FleetError> {
         let (credential, hello) = (credential.to_owned(), Box::new(hello));
         self.ask(|answer| Request::OpenSession {
             credential,
+            certified,
             hello,
             answer,
         })

@@ -2,70 +2,34 @@
 //! key of the configuration is wrong. While etcd is away it says that it lives and waits.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod authority;
 mod cluster;
 
-use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use authority::Authority;
 use cluster::Cluster;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::{Config, ProbeMode, RawConfig, RawEtcd};
 
 /// Longer than a start takes on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An authority with what it has signed, as PEM files.
-struct Authority {
-    dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
+/// The arguments of a member that speaks TLS.
+fn arguments(authority: &Authority) -> Vec<String> {
+    authority.sign("member");
+    let (certificate, key) = (authority.text("member.pem"), authority.text("member.key"));
+    ["--cert-file", &certificate, "--key-file", &key]
+        .map(str::to_owned)
+        .to_vec()
 }
 
-impl Authority {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        fs::write(dir.path().join("ca.pem"), certificate.pem()).unwrap();
-        let issuer = Issuer::new(params, key);
-        Self { dir, issuer }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.file(name).display().to_string()
-    }
-
-    /// Signs `NAME.pem`, with the key in `NAME.key`.
-    fn sign(&self, name: &str) {
-        let params = CertificateParams::new([name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
-        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-
-    /// The arguments of a member that speaks TLS.
-    fn arguments(&self) -> Vec<String> {
-        self.sign("member");
-        let (certificate, key) = (self.text("member.pem"), self.text("member.key"));
-        ["--cert-file", &certificate, "--key-file", &key]
-            .map(str::to_owned)
-            .to_vec()
-    }
-
-    fn etcd(&self, cluster: &Cluster) -> RawEtcd {
-        RawEtcd {
-            ca: Some(self.file("ca.pem")),
-            ..plain(cluster)
-        }
+fn by_tls(authority: &Authority, cluster: &Cluster) -> RawEtcd {
+    RawEtcd {
+        ca: Some(authority.file("ca.pem")),
+        ..plain(cluster)
     }
 }
 
@@ -121,11 +85,11 @@ async fn is_told(etcd: RawEtcd, key: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_with_tls_is_held_to_its_authority() {
     let authority = Authority::new();
-    let launched = Cluster::launch("https", 1, &authority.arguments()).await;
+    let launched = Cluster::launch("https", 1, &arguments(&authority)).await;
     let Some(cluster) = launched else {
         return;
     };
-    let right = authority.etcd(&cluster);
+    let right = by_tls(&authority, &cluster);
     cluster
         .ready(
             &config(authority.dir.path(), right.clone())
@@ -154,10 +118,10 @@ async fn an_etcd_with_tls_is_held_to_its_authority() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_etcd_that_asks_for_client_certificates_gets_the_right_one() {
     let authority = Authority::new();
-    let mut arguments = authority.arguments();
+    let mut asking = arguments(&authority);
     let trusted = authority.text("ca.pem");
-    arguments.extend(["--client-cert-auth", "--trusted-ca-file", &trusted].map(str::to_owned));
-    let Some(cluster) = Cluster::launch("https", 1, &arguments).await else {
+    asking.extend(["--client-cert-auth", "--trusted-ca-file", &trusted].map(str::to_owned));
+    let Some(cluster) = Cluster::launch("https", 1, &asking).await else {
         return;
     };
     let shown = |by: &Authority| {
@@ -165,7 +129,7 @@ async fn an_etcd_that_asks_for_client_certificates_gets_the_right_one() {
         RawEtcd {
             certificate: Some(by.file("controller.pem")),
             key: Some(by.file("controller.key")),
-            ..authority.etcd(&cluster)
+            ..by_tls(&authority, &cluster)
         }
     };
     let right = shown(&authority);
@@ -178,7 +142,7 @@ async fn an_etcd_that_asks_for_client_certificates_gets_the_right_one() {
         )
         .await;
     starts(right).await;
-    is_told(authority.etcd(&cluster), "(store.etcd.certificate)").await;
+    is_told(by_tls(&authority, &cluster), "(store.etcd.certificate)").await;
     is_told(shown(&Authority::new()), "(store.etcd.certificate)").await;
 }
 

@@ -5,15 +5,10 @@
 
 mod validity;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread;
-use std::time::Duration;
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
@@ -21,8 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// How often the files are looked at.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+use crate::file_watch::{FileStates, FileWatcher};
 
 /// Why a certificate could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,21 +51,18 @@ pub struct Certificate {
     chain_file: PathBuf,
     key_file: PathBuf,
     /// The state of the files before they were read first.
-    loaded: Fingerprint,
+    loaded: FileStates,
     // Handshakes read it and a replacement writes it: a lock is held for the copy of one pointer.
     current: RwLock<Arc<CertifiedKey>>,
     replaced: AtomicU64,
     rejected: AtomicU64,
 }
 
-/// What tells one state of both files from another.
-type Fingerprint = [Option<FileState>; 2];
-
 impl Certificate {
     /// Reads the certificate chain and its private key.
     pub fn load(chain_file: &Path, key_file: &Path) -> Result<Self, CertificateError> {
         // Taken first, so that a replacement in the meantime is one that is still to be seen.
-        let loaded = fingerprint(chain_file, key_file);
+        let loaded = FileStates::of([chain_file, key_file]);
         let current = read_pair(chain_file, key_file)?;
         Ok(Self {
             loaded,
@@ -105,25 +96,10 @@ impl Certificate {
 
     /// Looks every second whether the files are others than those that were loaded, from a thread of its own, until the
     /// returned watcher is dropped.
-    pub fn watch(self: &Arc<Self>) -> io::Result<CertificateWatcher> {
-        let (stop, stopped) = mpsc::channel();
+    pub fn watch(self: &Arc<Self>) -> io::Result<FileWatcher> {
         let certificate = Arc::clone(self);
-        let thread = thread::Builder::new()
-            .name("certificate".to_owned())
-            .spawn(move || {
-                let mut seen = certificate.loaded;
-                while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    let found = fingerprint(&certificate.chain_file, &certificate.key_file);
-                    if found != seen {
-                        seen = found;
-                        certificate.reload();
-                    }
-                }
-            })?;
-        Ok(CertificateWatcher {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let files = vec![self.chain_file.clone(), self.key_file.clone()];
+        FileWatcher::start(files, self.loaded.clone(), move || certificate.reload())
     }
 
     /// Reads the files again and uses them if they are good.
@@ -143,54 +119,10 @@ impl Certificate {
     }
 }
 
-fn fingerprint(chain_file: &Path, key_file: &Path) -> Fingerprint {
-    [chain_file, key_file].map(|path| FileState::of(path).ok())
-}
-
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(&current))
-    }
-}
-
-/// Keeps a [`Certificate`] up to date until it is dropped.
-#[derive(Debug)]
-pub struct CertificateWatcher {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for CertificateWatcher {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic in the thread has been printed; there is nothing left to clean up after it.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// The state of one file, following links: a mounted secret is replaced by moving a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileState {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileState {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
     }
 }
 
@@ -215,6 +147,8 @@ fn read_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey, Certifi
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn write_pair(chain_file: &Path, key_file: &Path) {

@@ -1,13 +1,13 @@
 //! What relay nodes, the controller and callers agree on: the messages between them, node identities, port ranges, TURN
-//! URIs, how a mistake in a configuration is told, how a private file is kept, the certificates that
-//! servers show, and the shared secret with the ephemeral
-//! credentials made from it.
+//! URIs, how a mistake in a configuration is told, how a private file is kept and a changed one noticed, the certificates that
+//! servers show, and the shared secret with the ephemeral credentials made from it.
 //!
 //! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
 
 pub mod certificate;
 mod config_error;
 pub mod credentials;
+pub mod file_watch;
 pub mod granted_range;
 mod node_id;
 mod port_range;

@@ -12,7 +12,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
+use turnfleet_proto::certificate::{Certificate, CertificateError};
+use turnfleet_proto::file_watch::FileWatcher;
 use turnfleet_proto::{GrantedRange, NodeId};
 use turnfleet_turn::{Ledger, Transport};
 
@@ -46,7 +47,7 @@ pub struct Node {
     serving: Arc<Serving>,
     status: Arc<ControlStatus>,
     certificate: Option<Arc<Certificate>>,
-    _certificate_watcher: Option<CertificateWatcher>,
+    _certificate_watcher: Option<FileWatcher>,
     reloads: Reloads,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
@@ -325,10 +326,11 @@ impl std::fmt::Debug for Node {
 /// A node that is no member yet and cannot become one would try for ever.
 fn require_membership(config: &Config, identity: &Identity) -> Result<(), ConfigErrors> {
     let mut findings = Findings::default();
-    if config.controller.join_token.is_none() && identity.credential.is_none() {
+    let way = &config.controller;
+    if way.join_token.is_none() && way.certificate.is_none() && identity.credential.is_none() {
         findings.missing(
             "controller.join_token",
-            "a join token, or join_token_file: the state folder has no node credential yet",
+            "a join token, or join_token_file, or controller.certificate: the state folder has no node credential yet",
         );
     }
     findings.finish().map(drop)

@@ -1,10 +1,12 @@
-//! `turnfleet bench`: load on a TURN server, on a controller's HTTP API, or on a controller by a whole fleet of relays, with
-//! what came of it and what it cost.
+//! `turnfleet bench`: load on a TURN server, on a controller's HTTP API, on a controller by a whole fleet of relays, or on a
+//! fleet whose secrets rotate, with what came of it and what it cost.
 
 mod controller;
 mod fleet;
 mod process;
 mod relay;
+mod rotation;
+mod spread;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -26,6 +28,8 @@ enum Other {
     Controller(controller::Args),
     /// Joins a controller with many relays that have sessions and nothing else, and measures what that takes
     Fleet(fleet::Args),
+    /// Rotates the shared secret while clients come with fresh credentials, and counts those that were refused
+    Rotation(rotation::Args),
 }
 
 /// Runs the measurement and prints its figures.
@@ -36,6 +40,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.other {
         Some(Other::Controller(args)) => controller::run(args),
         Some(Other::Fleet(args)) => fleet::run(args),
+        Some(Other::Rotation(args)) => rotation::run(args),
         None => relay::run(&args.relay),
     }
 }
@@ -51,4 +56,13 @@ fn print(text: &str) {
 #[expect(clippy::print_stderr, reason = "a person watches the command run")]
 fn progress(line: &str) {
     eprintln!("{line}");
+}
+
+/// The nearest float.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and nanoseconds here stay far below 2^53"
+)]
+fn as_float(count: u64) -> f64 {
+    count as f64
 }

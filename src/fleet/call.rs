@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Which controllers to ask, and by what right.
 #[derive(Args, Debug)]
-pub(super) struct ControllerArgs {
+pub(crate) struct ControllerArgs {
     /// The HTTP API of a controller; given several times or with commas, the next is asked where one cannot be reached
     #[arg(
         long,
@@ -57,22 +57,22 @@ pub(super) struct ControllerArgs {
 
 /// What the HTTP API is asked.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     method: Method,
     path: String,
     body: Option<Json>,
 }
 
 impl Call {
-    pub(super) fn get(path: impl Into<String>) -> Self {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
     }
 
-    pub(super) fn post(path: impl Into<String>) -> Self {
+    pub(crate) fn post(path: impl Into<String>) -> Self {
         Self::new(Method::POST, path)
     }
 
-    pub(super) fn delete(path: impl Into<String>) -> Self {
+    pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)
     }
 
@@ -85,7 +85,7 @@ impl Call {
     }
 
     /// Sends `body` with it.
-    pub(super) fn with(self, body: Json) -> Self {
+    pub(crate) fn with(self, body: Json) -> Self {
         Self {
             body: Some(body),
             ..self
@@ -94,7 +94,7 @@ impl Call {
 }
 
 /// `text` as a part of a path or a query, percent-encoded.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     text.bytes()
         .fold(String::with_capacity(text.len()), |mut encoded, byte| {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -108,7 +108,7 @@ pub(super) fn encoded(text: &str) -> String {
 
 /// Asks controllers.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     agent: Agent,
     /// At least one, without a slash at the end.
     controllers: Vec<String>,
@@ -118,7 +118,7 @@ pub(super) struct Client {
 impl Client {
     /// # Errors
     /// When a file of the arguments cannot be read.
-    pub(super) fn new(args: &ControllerArgs) -> anyhow::Result<Self> {
+    pub(crate) fn new(args: &ControllerArgs) -> anyhow::Result<Self> {
         let mut config = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -148,7 +148,7 @@ impl Client {
     ///
     /// # Errors
     /// When none can be reached, or the one that was reached refuses.
-    pub(super) fn ask(&self, call: &Call) -> anyhow::Result<Json> {
+    pub(crate) fn ask(&self, call: &Call) -> anyhow::Result<Json> {
         let mut unreachable = Vec::new();
         for controller in &self.controllers {
             let url = format!("{controller}{}", call.path);

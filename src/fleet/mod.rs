@@ -4,7 +4,7 @@
 //! It knows the HTTP API and nothing else of a controller.
 
 mod audit;
-mod call;
+pub(crate) mod call;
 mod capacity;
 mod console;
 mod explain;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Place, Ports, Running, SOON, within};
 
@@ -100,6 +100,44 @@ fn a_bench_with_a_token_that_is_not_known_fails() {
         !output.status.success() && said.contains("unauthenticated"),
         "{said}"
     );
+}
+
+#[test]
+fn rotations_under_load_refuse_nobody_and_what_is_revoked_is_refused() {
+    let place = Place::new();
+    let fleet = place.start(Ports::free(), &["--relays", "2"]);
+    within(SOON, "lists name both relays", || {
+        fleet.api("/v1/capacity")["total"]["listed"] == 2
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args(["bench", "rotation", "--controller", fleet.text("/http")])
+        .args(["--rate", "40", "--rotations", "5", "--every", "250"])
+        .args(["--hold", "500", "--revoked-within", "10000", "--json"])
+        .env("TURNFLEET_API_TOKEN", fleet.text("/api_token"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["relays"], &report["rotations"]),
+        (&json!(2), &json!(5))
+    );
+    let counts = ["allocations", "pinned_allocations", "refreshes"];
+    let counts = counts.map(|name| report[name].as_u64().unwrap());
+    assert!(counts.iter().all(|count| *count > 0), "{report}");
+    assert_eq!(report["failures"], json!({}), "{report}");
+
+    // The next run finds room: but for the one that is minted with, nothing of this one is accepted.
+    let secrets = fleet.api("/v1/secrets");
+    let state = |secret: &Value| secret["state"].as_str().unwrap().to_owned();
+    let mut states: Vec<_> = secrets["secrets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(state)
+        .collect();
+    states.retain(|state| state != "revoked");
+    assert_eq!(states, ["retiring", "active"], "{secrets}");
 }
 
 const JOIN_TOKEN: &str = "the-join-token-of-a-bench";

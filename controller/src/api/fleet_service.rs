@@ -22,12 +22,14 @@ use turnfleet_proto::fleet::{
     Redirect,
 };
 
+use super::client_ca::Shown;
 use super::policy_talk::PolicyTalk;
 use super::rate::TokenBucket;
 use super::serve::Caller;
 use super::status::grpc_status;
 use crate::FleetError;
-use crate::fleet::Ended;
+use crate::config::RelayCertificates;
+use crate::fleet::{Admission, Certified, Ended};
 use crate::metrics::Metrics;
 use crate::reconcile::{Handle, Order, Session};
 
@@ -43,17 +45,75 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGES_A_SECOND: u32 = 20;
 const MESSAGE_BURST: u32 = 200;
 
+/// For an enrolment without anything.
+const NOTHING_SHOWN: &str = "neither a join token nor a certificate was shown: expected a join token, or, where the controller \
+    has grpc.client_ca, a certificate of that authority in controller.certificate";
+/// For a call without a certificate where there has to be one.
+const CERTIFICATE_REQUIRED: &str = "the relay shows no certificate, and this controller takes none without \
+    (grpc.require_relay_certificate): expected controller.certificate and controller.key";
+
 /// The service of `turnfleet.fleet.v1`.
 pub(crate) struct FleetService {
     handle: Handle,
     metrics: Arc<Metrics>,
+    /// Whether a relay has to show a certificate.
+    certificate_required: bool,
 }
 
 impl FleetService {
     /// The service that relay nodes speak to.
-    pub(crate) fn server(handle: Handle, metrics: Arc<Metrics>) -> RelayControlServer<Self> {
-        RelayControlServer::new(Self { handle, metrics })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub(crate) fn server(
+        handle: Handle,
+        metrics: Arc<Metrics>,
+        certificates: &RelayCertificates,
+    ) -> RelayControlServer<Self> {
+        let service = Self {
+            handle,
+            metrics,
+            certificate_required: certificates.required,
+        };
+        RelayControlServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Makes a node a member, by its certificate where it shows one.
+    async fn admit(&self, request: Request<EnrollRequest>) -> Result<EnrollResponse, Status> {
+        let certified = self.certified(&request)?;
+        let EnrollRequest {
+            join_token,
+            node_id,
+        } = request.into_inner();
+        let node = node_id
+            .parse::<NodeId>()
+            .map_err(|error| Status::invalid_argument(format!("node_id: {error}")))?;
+        let shown = match &certified {
+            Some(certified) => Admission::Certificate(Arc::clone(certified)),
+            None if join_token.is_empty() => return Err(Status::unauthenticated(NOTHING_SHOWN)),
+            None => Admission::JoinToken(join_token),
+        };
+        let admitted = self.handle.admit(shown, &node).await;
+        let node_credential = admitted.map_err(|error| grpc_status(&error))?;
+        let by = certified.map_or("join token", |_| "certificate");
+        tracing::info!(%node, by, "node enrolled");
+        Ok(EnrollResponse { node_credential })
+    }
+
+    /// Who the caller is by its certificate, if it shows one.
+    ///
+    /// # Errors
+    /// When that is not good, or there has to be one.
+    fn certified<T>(&self, request: &Request<T>) -> Result<Option<Arc<Certified>>, Status> {
+        match request.extensions().get::<Shown>() {
+            Some(Shown::Relay(certified)) => Ok(Some(Arc::clone(certified))),
+            Some(Shown::Refused(reason)) => {
+                tracing::info!(reason = &**reason, "certificate of a relay refused");
+                let text = format!(
+                    "the relay's certificate (controller.certificate) is refused: {reason}"
+                );
+                Err(Status::unauthenticated(text))
+            }
+            None if self.certificate_required => Err(Status::unauthenticated(CERTIFICATE_REQUIRED)),
+            None => Ok(None),
+        }
     }
 }
 
@@ -65,26 +125,20 @@ impl RelayControl for FleetService {
         &self,
         request: Request<EnrollRequest>,
     ) -> Result<Response<EnrollResponse>, Status> {
-        let request = request.into_inner();
-        let outcome = match request.node_id.parse::<NodeId>() {
-            Ok(node) => self
-                .handle
-                .enroll(&request.join_token, &node)
-                .await
-                .inspect(|_| tracing::info!(%node, "node enrolled"))
-                .map_err(|error| grpc_status(&error)),
-            Err(error) => Err(Status::invalid_argument(format!("node_id: {error}"))),
-        };
+        let outcome = self.admit(request).await;
         let label = if outcome.is_ok() { "good" } else { "refused" };
         self.metrics.enrolments.with_label_values(&[label]).inc();
-        outcome.map(|node_credential| Response::new(EnrollResponse { node_credential }))
+        outcome.map(Response::new)
     }
 
     async fn session(
         &self,
         request: Request<Streaming<NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let credential = bearer(&request)?;
+        let shown = Papers {
+            certified: self.certified(&request)?,
+            credential: bearer(&request)?,
+        };
         let is_here = request
             .extensions()
             .get::<Caller>()
@@ -97,7 +151,7 @@ impl RelayControl for FleetService {
         };
         // The answer begins before the Hello is read, or a node that waits for it would wait for ever.
         let (handle, metrics) = (self.handle.clone(), Arc::clone(&self.metrics));
-        tokio::spawn(run(link, handle, metrics, credential));
+        tokio::spawn(run(link, handle, metrics, shown));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -117,6 +171,12 @@ pub(crate) fn bearer<T>(request: &Request<T>) -> Result<String, Status> {
         .ok_or_else(|| Status::unauthenticated(missing))
 }
 
+/// What a node shows for a session.
+struct Papers {
+    certified: Option<Arc<Certified>>,
+    credential: String,
+}
+
 /// Both directions of one stream.
 struct Link {
     up: Streaming<NodeMessage>,
@@ -126,10 +186,10 @@ struct Link {
 }
 
 /// One session from its Hello to its end.
-async fn run(mut link: Link, handle: Handle, metrics: Arc<Metrics>, credential: String) {
+async fn run(mut link: Link, handle: Handle, metrics: Arc<Metrics>, shown: Papers) {
     let opened = match link.hello().await {
         Ok(hello) => handle
-            .open_session(&credential, hello)
+            .open_session_as(&shown.credential, shown.certified, hello)
             .await
             .map_err(|error| grpc_status(&error)),
         Err(status) => Err(status),

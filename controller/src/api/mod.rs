@@ -8,6 +8,7 @@ mod app;
 mod audit;
 mod auth;
 mod capacity;
+mod client_ca;
 mod cors;
 mod credentials;
 mod dashboard;
@@ -44,7 +45,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use turnfleet_proto::certificate::CertificateWatcher;
+use turnfleet_proto::file_watch::FileWatcher;
+use turnfleet_proto::fleet::relay_control_server::RelayControlServer;
 
 pub use openapi::document as openapi_document;
 
@@ -53,6 +55,8 @@ use crate::config::{Config, ListenerConfig};
 use crate::metrics::Metrics;
 use crate::peers::{PeerService, PeerToken};
 use crate::reconcile::Handle;
+use client_ca::ClientCa;
+use fleet_service::FleetService;
 pub(crate) use fleet_service::bearer;
 use front::Front;
 use gate::Gate;
@@ -66,8 +70,8 @@ pub(crate) struct Api {
     grpc_address: SocketAddr,
     stop: watch::Sender<bool>,
     servers: [JoinHandle<()>; 2],
-    /// Replace the certificates of the listeners.
-    _watchers: [Option<CertificateWatcher>; 2],
+    /// Replace the certificates of the listeners, and the authority of relays.
+    _watchers: [Option<FileWatcher>; 3],
 }
 
 /// The HTTP listener of a controller that starts. Dropping it closes the listener.
@@ -76,7 +80,7 @@ pub(crate) struct Entrance {
     gate: Arc<OnceLock<Front>>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    watcher: Option<CertificateWatcher>,
+    watcher: Option<FileWatcher>,
     metrics: Arc<Metrics>,
 }
 
@@ -87,12 +91,14 @@ impl Entrance {
     /// When the address cannot be bound or the certificate cannot be used.
     pub(crate) async fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let (listener, address) = bind(&config.http, "http.address").await?;
-        let tls = secure(&config.http, "http.tls", &[tls::ALPN_H2, tls::ALPN_HTTP1])?;
+        let alpn = [tls::ALPN_H2, tls::ALPN_HTTP1];
+        let tls = secure(&config.http, "http.tls", &alpn, None)?;
         let (service, gate) = Gate::closed();
         let (stop, stopped) = watch::channel(false);
         let endpoint = Endpoint {
             listener,
             tls: tls.as_ref().map(|tls| Arc::clone(&tls.config)),
+            client_ca: None,
             protocols: Protocols::Http,
             service,
             metrics: Arc::clone(&metrics),
@@ -122,7 +128,15 @@ impl Api {
         let metrics = entrance.metrics;
         let http_address = entrance.address;
         let (grpc, grpc_address) = bind(&config.grpc, "grpc.address").await?;
-        let grpc_tls = secure(&config.grpc, "grpc.tls", &[tls::ALPN_H2])?;
+        let client_ca = config.relay_certificates.ca.as_deref();
+        let client_ca = client_ca.map(ClientCa::load).transpose()?.map(Arc::new);
+        let ca_watcher = client_ca.as_ref().map(ClientCa::watch).transpose()?;
+        let grpc_tls = secure(
+            &config.grpc,
+            "grpc.tls",
+            &[tls::ALPN_H2],
+            client_ca.as_ref(),
+        )?;
         let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
         let app = Arc::new(app::Parts {
             handle: handle.clone(),
@@ -134,11 +148,17 @@ impl Api {
         let router = http::router(app.clone(), cors::Origins::new(&config.cors_origins));
         // It was closed until here.
         let _ = entrance.gate.set(Front::new(app, router));
+        let nodes = FleetService::server(
+            handle.clone(),
+            Arc::clone(&metrics),
+            &config.relay_certificates,
+        );
         let grpc = Endpoint {
             listener: grpc,
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
+            client_ca,
             protocols: Protocols::Grpc,
-            service: grpc_router(handle, guard, peer_token, &metrics),
+            service: grpc_router(handle, guard, peer_token, nodes),
             metrics,
         };
         let stop = entrance.stop;
@@ -148,7 +168,11 @@ impl Api {
             grpc_address,
             stop,
             servers,
-            _watchers: [entrance.watcher, grpc_tls.map(|tls| tls.watcher)],
+            _watchers: [
+                entrance.watcher,
+                grpc_tls.map(|tls| tls.watcher),
+                ca_watcher,
+            ],
         })
     }
 
@@ -177,10 +201,9 @@ fn grpc_router(
     handle: Handle,
     guard: Arc<auth::Guard>,
     peer_token: PeerToken,
-    metrics: &Arc<Metrics>,
+    nodes: RelayControlServer<FleetService>,
 ) -> axum::Router {
     let operators = operator::OperatorService::server(handle.clone(), guard);
-    let nodes = fleet_service::FleetService::server(handle.clone(), Arc::clone(metrics));
     let peers = PeerService::server(handle, peer_token);
     tonic::service::Routes::new(nodes)
         .add_service(peers)
@@ -193,9 +216,12 @@ fn secure(
     listener: &ListenerConfig,
     key: &'static str,
     alpn: &[&[u8]],
+    client_ca: Option<&Arc<ClientCa>>,
 ) -> Result<Option<Tls>, StartError> {
     let files = listener.tls.as_ref();
-    files.map(|files| Tls::new(files, key, alpn)).transpose()
+    files
+        .map(|files| Tls::new(files, key, alpn, client_ca))
+        .transpose()
 }
 
 /// The files of the listeners that cannot be used.
@@ -204,8 +230,10 @@ pub(crate) fn check(config: &Config) -> Vec<StartError> {
     let files = listeners
         .into_iter()
         .filter_map(|(listener, key)| Some((listener.tls.as_ref()?, key)));
+    let client_ca = config.relay_certificates.ca.as_deref();
     files
         .filter_map(|(files, key)| tls::load(files, key).err())
+        .chain(client_ca.and_then(|ca| ClientCa::load(ca).err()))
         .collect()
 }
 

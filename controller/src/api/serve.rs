@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
+use super::client_ca::{ClientCa, Shown};
 use super::seats::Seats;
 use super::tls::ALPN_H2;
 use crate::metrics::Metrics;
@@ -111,6 +112,8 @@ impl<S> Answers for S where
 pub(crate) struct Endpoint<S> {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// Who signs certificates that callers may show.
+    pub(crate) client_ca: Option<Arc<ClientCa>>,
     pub(crate) protocols: Protocols,
     pub(crate) service: S,
     pub(crate) metrics: Arc<Metrics>,
@@ -121,6 +124,7 @@ pub(crate) async fn serve<S: Answers>(endpoint: Endpoint<S>, mut stop: watch::Re
     let Endpoint {
         listener,
         tls,
+        client_ca,
         protocols,
         service,
         metrics,
@@ -150,6 +154,7 @@ pub(crate) async fn serve<S: Answers>(endpoint: Endpoint<S>, mut stop: watch::Re
         let connection = Connection {
             from,
             caller: Caller::of(&stream, from),
+            client_ca: client_ca.clone(),
             protocols,
             service: service.clone(),
             stop: stop.clone(),
@@ -180,6 +185,7 @@ enum Version {
 struct Connection<A> {
     from: SocketAddr,
     caller: Caller,
+    client_ca: Option<Arc<ClientCa>>,
     protocols: Protocols,
     service: A,
     stop: watch::Receiver<bool>,
@@ -192,8 +198,13 @@ impl<A: Answers> Connection<A> {
         drop(stream.set_nodelay(true));
         let opening = tokio::time::timeout(OPENING_TIMEOUT, self.open(stream, acceptor));
         match opening.await {
-            Ok(Ok(Opened::Plain(stream, version))) => self.serve(stream, version).await,
-            Ok(Ok(Opened::Tls(stream, version))) => self.serve(stream, version).await,
+            Ok(Ok(Opened::Plain(stream, version))) => self.serve(stream, version, None).await,
+            Ok(Ok(Opened::Tls(stream, version))) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                let ca = self.client_ca.as_ref();
+                let shown = ca.and_then(|ca| ca.judge(certificates));
+                self.serve(stream, version, shown).await;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(listener = self.protocols.name(), from = %self.from, %error, "connection not opened");
             }
@@ -232,7 +243,7 @@ impl<A: Answers> Connection<A> {
         }
     }
 
-    async fn serve<S>(mut self, stream: S, version: Version)
+    async fn serve<S>(mut self, stream: S, version: Version, shown: Option<Shown>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -243,6 +254,9 @@ impl<A: Answers> Connection<A> {
         let (open, requests) = watch::channel(0);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(caller);
+            if let Some(shown) = &shown {
+                request.extensions_mut().insert(shown.clone());
+            }
             let answer = service.clone().call(request);
             let open = counts.then(|| OpenRequest::count(&open));
             async move {

@@ -398,6 +398,8 @@ impl From<FleetError> for ApiError {
             | FleetError::JoinTokenEnded
             | FleetError::Credential
             | FleetError::NotYours { .. }
+            | FleetError::NotCertified { .. }
+            | FleetError::CertificateNeeded(_)
             | FleetError::SessionReplaced
             | FleetError::Registration(_)
             | FleetError::PortsExhausted { .. }
@@ -442,7 +444,9 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::JoinToken | FleetError::JoinTokenEnded | FleetError::Credential => {
             Code::Unauthenticated
         }
-        FleetError::NotYours { .. } => Code::PermissionDenied,
+        FleetError::NotYours { .. }
+        | FleetError::NotCertified { .. }
+        | FleetError::CertificateNeeded(_) => Code::PermissionDenied,
         FleetError::Live(_)
         | FleetError::Secret(_)
         | FleetError::NotRestored

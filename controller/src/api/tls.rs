@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use turnfleet_proto::certificate::{Certificate, CertificateError, CertificateWatcher};
+use turnfleet_proto::certificate::{Certificate, CertificateError};
+use turnfleet_proto::file_watch::FileWatcher;
 
+use super::client_ca::ClientCa;
 use crate::StartError;
 use crate::config::TlsFiles;
 
@@ -19,12 +21,12 @@ pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     /// Looks for other files as long as it lives.
-    pub(crate) watcher: CertificateWatcher,
+    pub(crate) watcher: FileWatcher,
 }
 
 impl Tls {
     /// Presents the certificate of `files` and offers `alpn`, the preferred protocol first. `key` is the configuration's
-    /// name for the files.
+    /// name for the files. Callers may show certificates where there is a `client_ca`.
     ///
     /// # Errors
     /// When a file cannot be read, holds no PEM of its kind, or the key does not belong to the certificate.
@@ -32,15 +34,19 @@ impl Tls {
         files: &TlsFiles,
         key: &'static str,
         alpn: &[&[u8]],
+        client_ca: Option<&Arc<ClientCa>>,
     ) -> Result<Self, StartError> {
         let certificate = Arc::new(load(files, key)?);
         let watcher = certificate.watch().map_err(StartError::System)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .expect("the provider has the cipher suites of TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_cert_resolver(certificate);
+            .expect("the provider has the cipher suites of TLS 1.2 and 1.3");
+        let builder = match client_ca {
+            Some(ca) => builder.with_client_cert_verifier(Arc::clone(ca) as _),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(certificate);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let config = Arc::new(config);
         Ok(Self { config, watcher })

@@ -43,6 +43,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// The gRPC listener; has a certificate unless its address is loopback.
     pub grpc: ListenerConfig,
+    /// The certificates that relays show there.
+    pub relay_certificates: RelayCertificates,
     /// The region of this controller.
     pub region: String,
     /// What every relay enforces.
@@ -74,6 +76,15 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// The certificate, where it speaks TLS.
     pub tls: Option<TlsFiles>,
+}
+
+/// The certificates of relays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayCertificates {
+    /// Who signs them; `None` where none are asked for.
+    pub ca: Option<PathBuf>,
+    /// Whether a relay has to have one.
+    pub required: bool,
 }
 
 /// A certificate with its key, as PEM files.
@@ -167,13 +178,11 @@ impl Check {
         let policy = self.policy(&raw);
         let http = self.listener("http", &raw.http.address, raw.http.tls);
         let grpc = self.listener("grpc", &raw.grpc.address, raw.grpc.tls);
-        if grpc
-            .as_ref()
-            .is_some_and(|grpc| !grpc.address.ip().is_loopback() && grpc.tls.is_none())
-        {
-            let expected = "a certificate and key, because grpc.address is not a loopback address";
-            self.fail("grpc.tls", None, expected);
-        }
+        let relay_certificates = RelayCertificates {
+            ca: raw.grpc.client_ca,
+            required: raw.grpc.require_relay_certificate,
+        };
+        self.for_relays(grpc.as_ref(), &relay_certificates);
         self.origins(&raw.http.cors_origins);
 
         let users = self.users(&raw.users, &raw.realm);
@@ -201,6 +210,7 @@ impl Check {
             http: http?,
             cors_origins: raw.http.cors_origins,
             grpc: grpc?,
+            relay_certificates,
             region: raw.region,
             policy,
             shared_secret: shared_secret.map(|secret| SharedSecret::new(secret.0)),
@@ -263,6 +273,27 @@ impl Check {
             key: tls.key,
         });
         Some(ListenerConfig { address, tls })
+    }
+
+    /// Whether relays can come to the gRPC listener as they shall.
+    fn for_relays(&mut self, grpc: Option<&ListenerConfig>, certificates: &RelayCertificates) {
+        if let Some(grpc) = grpc.filter(|grpc| grpc.tls.is_none()) {
+            let expected = "a certificate and key, because";
+            if !grpc.address.ip().is_loopback() {
+                let why = "grpc.address is not a loopback address";
+                self.fail("grpc.tls", None, format!("{expected} {why}"));
+            } else if certificates.ca.is_some() {
+                self.fail(
+                    "grpc.tls",
+                    None,
+                    format!("{expected} grpc.client_ca is set"),
+                );
+            }
+        }
+        if certificates.required && certificates.ca.is_none() {
+            let expected = "the authority of the relays' certificates, because grpc.require_relay_certificate is set";
+            self.fail("grpc.client_ca", None, expected);
+        }
     }
 
     fn origins(&mut self, origins: &[String]) {

@@ -1,7 +1,9 @@
-//! How a node becomes a member and stays one: join tokens with what they are bound to, and credentials that follow each other.
+//! How a node becomes a member and stays one: what it is bound to by its join token or its certificate, and credentials that
+//! follow each other.
 
 use turnfleet_proto::NodeId;
 
+use super::admission::Certified;
 use super::record::{JoinToken, NodeRecord, Record, RecordKey, TokenHash, token_hash};
 use super::tokens::TokenError;
 use super::{Fleet, Plan};
@@ -60,7 +62,7 @@ impl Fleet {
         }
     }
 
-    /// The region that `node` is bound to by the token that it enrolled with.
+    /// The region that `node` is bound to by what it became a member by.
     #[must_use]
     pub fn bound_region(&self, node: &NodeId) -> Option<&str> {
         self.member(node)?.membership.region.as_deref()
@@ -86,19 +88,38 @@ impl Fleet {
         Ok(self.plan(vec![Record::Node(record)], Vec::new()))
     }
 
-    /// `node` has used the credential of that hash: if that is the later one, the earlier one ends.
+    /// `node` has used the credential of that hash: if that is the later one, the earlier one ends. What its certificate says,
+    /// where it showed one, holds from here on.
     #[must_use]
-    pub fn plan_credential_used(&self, node: &NodeId, used: TokenHash, unix: u64) -> Plan {
-        match self.member(node) {
-            Some(record) if record.membership.next == Some(used) => {
-                let mut record = record.clone();
-                record.credential = used;
-                record.membership.next = None;
-                record.membership.since = unix;
-                self.plan(vec![Record::Node(record)], Vec::new())
-            }
-            Some(_) | None => Plan::default(),
+    pub fn plan_admitted(
+        &self,
+        node: &NodeId,
+        used: TokenHash,
+        certified: Option<&Certified>,
+        unix: u64,
+    ) -> Plan {
+        let Some(known) = self.member(node) else {
+            return Plan::default();
+        };
+        let mut record = known.clone();
+        if record.membership.next == Some(used) {
+            record.credential = used;
+            record.membership.next = None;
+            record.membership.since = unix;
         }
+        if let Some(certified) = certified {
+            record.membership = record.membership.certified(certified);
+        }
+        if record == *known {
+            return Plan::default();
+        }
+        self.plan(vec![Record::Node(record)], Vec::new())
+    }
+
+    /// Whether `node` is a member by its certificate.
+    pub(super) fn is_certified(&self, node: &NodeId) -> bool {
+        let record = self.member(node);
+        record.is_some_and(|record| record.membership.certified)
     }
 
     fn member(&self, node: &NodeId) -> Option<&NodeRecord> {

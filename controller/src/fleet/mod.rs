@@ -6,6 +6,7 @@
 //! nothing themselves: what was written comes back as [`Event::Stored`]. [`Fleet::view`] and [`Fleet::snapshot`] are what the
 //! rest of the controller and the relays see.
 
+mod admission;
 mod alternates;
 pub mod audit;
 mod capacity;
@@ -59,6 +60,7 @@ use record::{
 };
 use registry::NodeState;
 
+pub use admission::{Admission, Certified, NoRelayName};
 pub use alternates::AlternatePool;
 pub use capacity::{FleetCapacity, Gauge, Totals, rated};
 pub use certificate::{CertificateState, Validity};

@@ -9,6 +9,7 @@ use turnfleet_proto::NodeId;
 use turnfleet_turn::Now;
 
 use super::Fleet;
+use super::admission::{Admission, Certified};
 use super::audit::AuditEntry;
 use super::node::Registration;
 use super::record::{Desired, Membership, NodeRecord, Record, RecordKey, TokenHash, token_hash};
@@ -88,19 +89,41 @@ impl Fleet {
     /// Makes `node` known by the credential whose hash is given.
     ///
     /// # Errors
-    /// When the join token is unknown, a session of the node is live, or the fleet is full.
+    /// When what it shows does not admit it, or the fleet is full. A join token does not admit a node whose session is live, nor
+    /// one that is a member by a certificate.
     pub fn plan_enrolment(
         &self,
-        join_token: &str,
+        shown: &Admission,
         node: &NodeId,
         credential: TokenHash,
         unix: u64,
     ) -> Result<Plan, FleetError> {
-        let token = self.join_token(join_token, unix)?;
         let known = self.nodes.get(node);
-        if known.is_some_and(|node| node.liveness.is_connected()) {
-            return Err(FleetError::Live(node.clone()));
-        }
+        let membership = match shown {
+            Admission::JoinToken(text) => {
+                let token = self.join_token(text, unix)?;
+                if known.is_some_and(|node| node.liveness.is_connected()) {
+                    return Err(FleetError::Live(node.clone()));
+                }
+                if self.is_certified(node) {
+                    return Err(FleetError::CertificateNeeded(node.clone()));
+                }
+                Membership {
+                    region: token.region.clone(),
+                    tenant: token.tenant.clone(),
+                    since: unix,
+                    ..Membership::default()
+                }
+            }
+            Admission::Certificate(certified) => {
+                certified.require(node)?;
+                Membership {
+                    since: unix,
+                    ..Membership::default()
+                }
+                .certified(certified)
+            }
+        };
         if known.is_none() && self.nodes.len() >= MAX_NODES {
             return Err(FleetError::TooManyNodes { limit: MAX_NODES });
         }
@@ -109,21 +132,28 @@ impl Fleet {
             id: node.clone(),
             credential,
             identity,
-            membership: Membership {
-                region: token.region.clone(),
-                tenant: token.tenant.clone(),
-                since: unix,
-                next: None,
-            },
+            membership,
         };
         Ok(self.plan(vec![Record::Node(record)], Vec::new()))
     }
 
-    /// The node that `credential` belongs to, which the Hello must name.
+    /// The node that `credential` belongs to, which the Hello must name, and so must the certificate of the connection.
     ///
     /// # Errors
-    /// When it is nobody's or another node's.
-    pub fn authenticate(&self, credential: &str, claimed: &NodeId) -> Result<(), FleetError> {
+    /// When one of them is nobody's or another node's, or a certificate is missing.
+    pub fn authenticate(
+        &self,
+        credential: &str,
+        certified: Option<&Certified>,
+        claimed: &NodeId,
+    ) -> Result<(), FleetError> {
+        match certified {
+            Some(certified) => certified.require(claimed)?,
+            None if self.is_certified(claimed) => {
+                return Err(FleetError::CertificateNeeded(claimed.clone()));
+            }
+            None => {}
+        }
         let owner = self
             .by_credential
             .get(&token_hash(credential))

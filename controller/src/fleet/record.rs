@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use turnfleet_proto::{NodeId, PortRange};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::admission::Certified;
 use super::node::{Identity, Incarnation};
 pub use super::secrets::{SecretGeneration, SecretScope, SecretState};
 
@@ -204,14 +205,29 @@ impl NodeRecord {
 /// What a node became a member by, and how it stays one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// The region that its join token was bound to.
+    /// The region that its join token or its certificate bound it to.
     pub region: Option<String>,
-    /// The tenant that its join token was bound to.
+    /// The tenant that they bound it to.
     pub tenant: Option<String>,
+    /// Whether it is a member by its certificate, which it then shows for each session.
+    pub certified: bool,
     /// Unix seconds since which its credential is the one.
     pub since: u64,
     /// SHA-256 of the credential that it was given last, until it uses it.
     pub next: Option<TokenHash>,
+}
+
+impl Membership {
+    /// The same, bound to what a certificate says.
+    #[must_use]
+    pub(super) fn certified(self, certified: &Certified) -> Self {
+        Self {
+            region: Some(certified.region.clone()),
+            tenant: certified.tenant.clone(),
+            certified: true,
+            ..self
+        }
+    }
 }
 
 /// What enrols nodes, and what it binds them to.

@@ -26,8 +26,8 @@ use crate::error::FleetError;
 use crate::fleet::node::port_report;
 use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
-    AlternatePool, Ended, Event, Fleet, FleetView, Fresh, Health, Incarnation, Load, NodePolicies,
-    ProbeOutcome, Registration, Settings, Vitals, Wishes,
+    Admission, AlternatePool, Certified, Ended, Event, Fleet, FleetView, Fresh, Health,
+    Incarnation, Load, NodePolicies, ProbeOutcome, Registration, Settings, Vitals, Wishes,
 };
 use crate::leader::Leadership;
 use crate::store::audit::AuditLog;
@@ -241,18 +241,20 @@ impl Reconciler {
         // Whoever asked may have gone; then nobody hears the answer, and the change stands.
         match request {
             Request::Enroll {
-                join_token,
+                shown,
                 node,
                 answer,
             } => {
-                drop(answer.send(self.enroll(&join_token, &node).await));
+                drop(answer.send(self.enroll(&shown, &node).await));
             }
             Request::OpenSession {
                 credential,
+                certified,
                 hello,
                 answer,
             } => {
-                let opened = self.open_session(&credential, *hello).await;
+                let certified = certified.as_deref();
+                let opened = self.open_session(&credential, certified, *hello).await;
                 if let Err(error @ FleetError::PortsExhausted { .. }) = &opened {
                     tracing::warn!(%error, "a node has no relay ports");
                 }
@@ -302,13 +304,13 @@ impl Reconciler {
         }
     }
 
-    async fn enroll(&mut self, join_token: &str, node: &NodeId) -> Result<String, FleetError> {
+    async fn enroll(&mut self, shown: &Admission, node: &NodeId) -> Result<String, FleetError> {
         let credential = random_text(&*self.random)?;
         let hash = token_hash(&credential);
         let now = self.clock.now();
         self.mirror
             .carry_out(now, |fleet| {
-                fleet.plan_enrolment(join_token, node, hash, now.unix)
+                fleet.plan_enrolment(shown, node, hash, now.unix)
             })
             .await?;
         self.urgent = true;
@@ -318,14 +320,16 @@ impl Reconciler {
     async fn open_session(
         &mut self,
         credential: &str,
+        certified: Option<&Certified>,
         hello: wire::Hello,
     ) -> Result<Session, FleetError> {
         let mut registration = Registration::try_from(hello)?;
         let (node, running) = (registration.id.clone(), registration.running);
-        self.mirror.fleet().authenticate(credential, &node)?;
+        let fleet = self.mirror.fleet();
+        fleet.authenticate(credential, certified, &node)?;
         let now = self.clock.now();
+        self.admitted(credential, certified, &node, now).await?;
         self.bind(&mut registration);
-        self.credential_used(credential, &node, now).await?;
         self.mirror
             .carry_out(now, |fleet| {
                 fleet.plan_registration(&registration, now.unix)

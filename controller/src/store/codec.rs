@@ -277,6 +277,7 @@ fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
         bound_tenant: membership.tenant.clone().unwrap_or_default(),
         credential_since: membership.since,
         next_credential_hash: membership.next.map_or_else(Vec::new, Into::into),
+        certified: membership.certified,
         ..wire::NodeRecord::default()
     };
     let Some(identity) = &node.identity else {
@@ -475,6 +476,7 @@ impl Reader<'_> {
             tenant: Some(message.bound_tenant).filter(|text| !text.is_empty()),
             since: message.credential_since,
             next: message.next_credential_hash.try_into().ok(),
+            certified: message.certified,
         };
         let identity = Identity {
             region: message.region,

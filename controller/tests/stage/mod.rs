@@ -168,22 +168,31 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn open(
-        mut client: RelayControlClient<Channel>,
+        client: RelayControlClient<Channel>,
         credential: &str,
         hello: Hello,
     ) -> Self {
+        Self::try_open(client, credential, hello).await.unwrap()
+    }
+
+    /// The same, or what the controller says against it at once.
+    pub(crate) async fn try_open(
+        mut client: RelayControlClient<Channel>,
+        credential: &str,
+        hello: Hello,
+    ) -> Result<Self, Status> {
         let (up, stream) = mpsc::channel(8);
         up.send(message(Up::Hello(hello))).await.unwrap();
         let mut request = Request::new(ReceiverStream::new(stream));
         let header: MetadataValue<_> = format!("Bearer {credential}").parse().unwrap();
         request.metadata_mut().insert("authorization", header);
-        let down = client.session(request).await.unwrap().into_inner();
-        Self {
+        let down = client.session(request).await?.into_inner();
+        Ok(Self {
             up,
             down,
             snapshot: None,
             alternates: None,
-        }
+        })
     }
 
     pub(crate) async fn say(&self, up: Up) {
@@ -233,7 +242,12 @@ impl Node {
 
     /// Takes the snapshot, and reports it as applied.
     pub(crate) async fn settle(&mut self) {
-        let Ok(Some(Down::Snapshot(snapshot))) = self.hear().await else {
+        self.try_settle().await.unwrap();
+    }
+
+    /// The same, or what the controller says instead.
+    pub(crate) async fn try_settle(&mut self) -> Result<(), Status> {
+        let Some(Down::Snapshot(snapshot)) = self.hear().await? else {
             panic!("the session begins with a snapshot");
         };
         let generation = snapshot.generation;
@@ -252,6 +266,7 @@ impl Node {
             ..Heartbeat::default()
         }))
         .await;
+        Ok(())
     }
 }
 

@@ -92,7 +92,7 @@ pub struct NodeRecord {
     pub file_descriptors: u64,
     #[prost(uint64, tag = "15")]
     pub memory_bytes: u64,
-    /// The region and the tenant that the join token was bound to; empty where it was bound to none.
+    /// The region and the tenant that the join token or the certificate bound it to; empty where they bound it to none.
     #[prost(string, tag = "20")]
     pub bound_region: ::prost::alloc::string::String,
     #[prost(string, tag = "21")]
@@ -103,6 +103,9 @@ pub struct NodeRecord {
     /// SHA-256 of the credential that the node was last given in a session and has not used yet; empty for none.
     #[prost(bytes = "vec", tag = "23")]
     pub next_credential_hash: ::prost::alloc::vec::Vec<u8>,
+    /// Whether it is a member by its certificate, which it then shows for each session.
+    #[prost(bool, tag = "24")]
+    pub certified: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeListener {

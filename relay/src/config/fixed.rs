@@ -20,6 +20,10 @@ impl Fixed {
                 "controller.endpoints",
                 format!("{:?}", config.controller.endpoints),
             ),
+            (
+                "controller.certificate",
+                format!("{:?}", config.controller.certificate),
+            ),
             ("public_ips", format!("{:?}", config.public_ips)),
             ("tls", format!("{files:?}")),
             ("shards", config.shards.to_string()),

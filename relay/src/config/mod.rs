@@ -83,6 +83,8 @@ pub struct ControllerConfig {
     pub endpoints: Vec<ControllerEndpoint>,
     /// The CA certificates that `https` endpoints are checked against.
     pub ca: Option<PathBuf>,
+    /// What the node shows to `https` endpoints.
+    pub certificate: Option<TlsConfig>,
     /// What turns this machine into a node of the fleet.
     pub join_token: Option<JoinToken>,
 }
@@ -114,7 +116,7 @@ pub struct PublicIp {
     pub local: Option<IpAddr>,
 }
 
-/// Files of the node's certificate.
+/// Files of a certificate of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
     /// The chain, PEM.

@@ -105,8 +105,15 @@ pub struct RawController {
     pub endpoints: Vec<String>,
     /// The file with the CA certificates (PEM) that the controller's certificate is checked against; needed for `https`.
     pub ca: String,
+    /// The file with the certificate (PEM, the node's own first) that the node shows to the controller, from an authority that the
+    /// controller knows (its `grpc.client_ca`). It takes the place of a join token, and names the node, its region and its
+    /// tenant in a URI: `spiffe://DOMAIN/turnfleet/region/REGION/relay/NODE_ID`, or `…/region/REGION/tenant/TENANT/relay/NODE_ID`.
+    /// Read again for each connection, so that a renewed one is used from the next on.
+    pub certificate: String,
+    /// The file with its private key (PEM).
+    pub key: String,
     /// The token that makes this node a member of the fleet. Used until the controller has given it a credential of its
-    /// own.
+    /// own. Not needed with a certificate.
     pub join_token: Secret,
     /// A file that holds the join token; read again whenever it is needed.
     pub join_token_file: String,
@@ -117,6 +124,8 @@ impl Default for RawController {
         Self {
             endpoints: vec!["http://127.0.0.1:8081".into()],
             ca: String::new(),
+            certificate: String::new(),
+            key: String::new(),
             join_token: Secret::default(),
             join_token_file: String::new(),
         }

@@ -151,6 +151,7 @@ fn controller(raw: RawController, f: &mut Findings) -> ControllerConfig {
         ),
         None => {}
     }
+    let certificate = client_certificate(&raw, needs_ca, f);
     let file = path(&raw.join_token_file);
     let join_token = match (raw.join_token.0.is_empty(), file) {
         (true, None) => None,
@@ -170,8 +171,41 @@ fn controller(raw: RawController, f: &mut Findings) -> ControllerConfig {
     ControllerConfig {
         endpoints,
         ca,
+        certificate,
         join_token,
     }
+}
+
+/// What the node shows to its controllers, of which some are reached by TLS or none.
+fn client_certificate(raw: &RawController, by_tls: bool, f: &mut Findings) -> Option<TlsConfig> {
+    let files = [
+        ("controller.certificate", path(&raw.certificate)),
+        ("controller.key", path(&raw.key)),
+    ];
+    if files.iter().all(|(_, file)| file.is_none()) {
+        return None;
+    }
+    if !by_tls {
+        f.warn(
+            "controller.certificate",
+            "has no effect without an https endpoint",
+        );
+        return None;
+    }
+    for (name, file) in &files {
+        match file {
+            Some(file) => readable(name, file, f),
+            None => f.missing(
+                *name,
+                "a PEM file: both controller.certificate and controller.key",
+            ),
+        }
+    }
+    let [(_, certificate), (_, key)] = files;
+    Some(TlsConfig {
+        certificate: certificate?,
+        key: key?,
+    })
 }
 
 fn endpoint(key: &str, text: &str, f: &mut Findings) -> Option<ControllerEndpoint> {

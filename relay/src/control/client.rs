@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status, Streaming};
 use turnfleet_proto::fleet::relay_control_client::RelayControlClient;
 use turnfleet_proto::{NodeId, fleet};
 
 use super::identity::NodeCredential;
-use crate::config::ControllerEndpoint;
+use crate::config::{ControllerConfig, ControllerEndpoint};
 
 /// For the TCP handshake: a lost SYN is sent again once.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -27,8 +27,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// Why the controller could not be asked, or what it said.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    #[error("cannot read {} (controller.ca)", path.display())]
-    Ca {
+    #[error("cannot read {} ({key})", path.display())]
+    File {
+        key: &'static str,
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -66,7 +67,7 @@ impl ClientError {
                 | Code::Unavailable
                 | Code::DataLoss => false,
             },
-            Self::Ca { .. } | Self::Connect(_) | Self::Silent | Self::Malformed => false,
+            Self::File { .. } | Self::Connect(_) | Self::Silent | Self::Malformed => false,
         }
     }
 
@@ -81,10 +82,10 @@ impl ClientError {
 pub(crate) struct Client(RelayControlClient<Channel>);
 
 impl Client {
-    /// Connects, and checks the controller's certificate where the endpoint is `https`.
+    /// Connects; where the endpoint is `https`, checks the controller's certificate and shows the node's own, if it has one.
     pub(crate) async fn connect(
         endpoint: &ControllerEndpoint,
-        ca: Option<&Path>,
+        way: &ControllerConfig,
     ) -> Result<Self, ClientError> {
         let mut channel = Endpoint::from(endpoint.uri.clone())
             .connect_timeout(CONNECT)
@@ -93,17 +94,7 @@ impl Client {
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true);
         if endpoint.tls {
-            let mut tls = ClientTlsConfig::new();
-            if let Some(path) = ca {
-                // Read each time: a CA may be renewed while the node runs.
-                let pem = tokio::fs::read(path)
-                    .await
-                    .map_err(|source| ClientError::Ca {
-                        path: path.to_owned(),
-                        source,
-                    })?;
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
-            }
+            let tls = tls(way).await?;
             channel = channel.tls_config(tls).map_err(ClientError::Connect)?;
         }
         let connected = answered(channel.connect()).await?;
@@ -141,6 +132,29 @@ impl Client {
         let answer = answered(self.0.session(request)).await?;
         Ok(answer.map_err(ClientError::Status)?.into_inner())
     }
+}
+
+/// What is believed and what is shown. The files are read each time: certificates are renewed while the node runs.
+async fn tls(way: &ControllerConfig) -> Result<ClientTlsConfig, ClientError> {
+    let mut tls = ClientTlsConfig::new();
+    if let Some(path) = &way.ca {
+        tls = tls.ca_certificate(Certificate::from_pem(read("controller.ca", path).await?));
+    }
+    if let Some(files) = &way.certificate {
+        let certificate = read("controller.certificate", &files.certificate).await?;
+        let key = read("controller.key", &files.key).await?;
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    Ok(tls)
+}
+
+async fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, ClientError> {
+    let contents = tokio::fs::read(path).await;
+    contents.map_err(|source| ClientError::File {
+        key,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, ClientError> {

@@ -156,10 +156,9 @@ impl Session {
     ) -> Result<Stopped, SessionError> {
         let endpoint = self.controller.endpoints[index].clone();
         let mut stopping = stop.clone();
-        let ca = self.controller.ca.clone();
         let connect = async {
             self.serving.close_controller(&endpoint.uri).await;
-            Client::connect(&endpoint, ca.as_deref()).await
+            Client::connect(&endpoint, &self.controller).await
         };
         let mut client = tokio::select! {
             client = connect => client?,
@@ -175,7 +174,8 @@ impl Session {
         {
             // The controller's store was replaced: the node becomes a member again, and generations begin anew.
             Err(SessionError::Client(error)) if error.is_unknown_credential() => {
-                if self.controller.join_token.is_none() {
+                let way = &self.controller;
+                if way.join_token.is_none() && way.certificate.is_none() {
                     return Err(error.into());
                 }
                 let credential = self.enrol(&mut client).await?;
@@ -210,6 +210,8 @@ impl Session {
             Some(JoinToken::File(path)) => {
                 private_file::read_secret(path).map_err(|error| unreadable(path, error))
             }
+            // The certificate of the connection stands for it.
+            None if self.controller.certificate.is_some() => Ok(String::new()),
             None => Err(SessionError::JoinToken("there is no join token".into())),
         }
     }

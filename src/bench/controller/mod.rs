@@ -17,7 +17,7 @@ use serde::Serialize;
 use ureq::http::Uri;
 
 use super::process::Processes;
-use super::{print, progress};
+use super::{as_float, print, progress};
 use load::{Measured, Stage};
 
 /// Answers to one that is read in whole.
@@ -265,14 +265,6 @@ impl Report {
 
 fn micros(latency: &Histogram<u64>, quantile: f64) -> f64 {
     as_float(latency.value_at_quantile(quantile)) / 1e3
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts and nanoseconds here stay far below 2^53"
-)]
-fn as_float(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

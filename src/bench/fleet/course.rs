@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
 use super::node::{Node, Surroundings};
-use super::roll::{News, Roll, Spread, Word};
-use super::{Args, Processes, Report, progress};
+use super::roll::{News, Roll, Word};
+use super::{Args, Processes, Report, Spread, progress};
 
 /// Enrolments on their way at a time.
 const ENROLLING: usize = 32;

@@ -18,9 +18,9 @@ use tonic::transport::Endpoint;
 use turnfleet_relay::shard::raise_descriptor_limit;
 
 use super::process::Processes;
+use super::spread::Spread;
 use super::{print, progress};
 use crate::credentials::read_line;
-use roll::Spread;
 
 /// The addresses of the nodes begin here.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -139,16 +139,7 @@ impl Report {
         }
         let spreads = [("acknowledged", &self.push), ("back", &self.back)];
         for (name, spread) in spreads {
-            let Some(spread) = spread else { continue };
-            let figures = [
-                ("p50", spread.p50),
-                ("p99", spread.p99),
-                ("all", spread.all),
-            ];
-            for (which, seconds) in figures {
-                let title = format!("{name} {which}, s");
-                lines.push(format!("{title:<26}{seconds:>10.3}"));
-            }
+            lines.extend(spread.iter().flat_map(|spread| spread.lines(name)));
         }
         lines.join("\n")
     }

@@ -1,8 +1,6 @@
 //! Who of the nodes is where: folded from their own words.
 
-use std::time::{Duration, Instant};
-
-use serde::Serialize;
+use std::time::Instant;
 
 /// A word of a node.
 #[derive(Clone, Copy, Debug)]
@@ -102,28 +100,6 @@ impl Roll {
     }
 }
 
-/// How long nodes took, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Spread {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
-    pub(super) all: f64,
-}
-
-impl Spread {
-    /// Of `times`; `None` without any.
-    pub(super) fn of(mut times: Vec<Duration>) -> Option<Self> {
-        times.sort_unstable();
-        let last = times.len().checked_sub(1)?;
-        let at = |percent: usize| times[last * percent / 100].as_secs_f64();
-        Some(Self {
-            p50: at(50),
-            p99: at(99),
-            all: at(100),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,13 +130,5 @@ mod tests {
         roll.hear(&word(1, News::Lost));
         roll.hear(&word(1, News::Lost));
         assert_eq!((roll.is_whole(), roll.open()), (false, 1));
-    }
-
-    #[test]
-    fn a_spread_is_of_all_times() {
-        let times = (1..=100).map(Duration::from_secs).collect();
-        let spread = Spread::of(times).unwrap();
-        assert_eq!((spread.p50, spread.p99, spread.all), (50.0, 99.0, 100.0));
-        assert_eq!(Spread::of(Vec::new()), None);
     }
 }

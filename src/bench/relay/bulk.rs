@@ -19,9 +19,8 @@ use turnfleet_turn::{Instant, PeerAddr};
 
 use super::Args;
 use super::load::seed;
-use super::traffic::as_float;
 use crate::bench::process::Processes;
-use crate::bench::progress;
+use crate::bench::{as_float, progress};
 use crate::link::{Link, Opener, Stream};
 use crate::target::Credentials;
 

@@ -15,8 +15,9 @@ use super::flow::{Flow, Heard, Told};
 use super::payload::{Direction, Stamp};
 use super::peer::Peer;
 use super::report::Allocated;
-use super::traffic::{Traffic, as_float};
+use super::traffic::Traffic;
 use super::{Args, Directions, Pace};
+use crate::bench::as_float;
 use crate::link;
 use crate::target::{Credentials, Target};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::traffic::{Traffic, as_float};
+use super::traffic::Traffic;
+use crate::bench::as_float;
 
 /// How the allocations were made.
 #[derive(Clone, Copy, Debug, Serialize)]

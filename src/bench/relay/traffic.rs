@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::bench::as_float;
+
 /// The counts of one round.
 pub(super) struct Traffic {
     /// Payloads handed to the kernel.
@@ -74,13 +76,4 @@ impl Traffic {
             as_float(self.packets()) / elapsed.as_secs_f64(),
         )
     }
-}
-
-/// The nearest float: counts here stay far below 2^53.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts here stay far below 2^53"
-)]
-pub(super) fn as_float(count: u64) -> f64 {
-    count as f64
 }

@@ -1,4 +1,4 @@
-//! What the task does for one member after another: the region that its token bound it to, the credential that follows the one
+//! What the task does for one member after another: the region that it is bound to, the credential that follows the one
 //! that it has, and the steps of a rollout.
 
 use turnfleet_proto::NodeId;
@@ -8,13 +8,13 @@ use turnfleet_turn::Now;
 use super::{Random, Reconciler, random_bytes, random_text};
 use crate::error::FleetError;
 use crate::fleet::record::token_hash;
-use crate::fleet::{Fresh, Registration};
+use crate::fleet::{Certified, Fresh, Registration};
 
 /// Credentials that are renewed in one round of the upkeep: each is a transaction.
 const RENEWALS: usize = 64;
 
 impl Reconciler {
-    /// Puts a node where the token that it enrolled with says that it is.
+    /// Puts a node where its join token or its certificate says that it is.
     pub(super) fn bind(&self, registration: &mut Registration) {
         let bound = self.mirror.fleet().bound_region(&registration.id);
         if let Some(region) = bound
@@ -22,23 +22,24 @@ impl Reconciler {
         {
             tracing::warn!(
                 node = %registration.id, says = registration.identity.region, region,
-                "a node names another region than its join token was bound to"
+                "a node names another region than its join token or certificate"
             );
             registration.identity.region = region.to_owned();
         }
     }
 
-    /// A session was opened with `credential`: the one before it ends.
-    pub(super) async fn credential_used(
+    /// A session is opened with `credential`: the one before it ends, and what the certificate says holds.
+    pub(super) async fn admitted(
         &mut self,
         credential: &str,
+        certified: Option<&Certified>,
         node: &NodeId,
         now: Now,
     ) -> Result<(), FleetError> {
         let used = token_hash(credential);
         self.mirror
             .carry_out(now, |fleet| {
-                Ok(fleet.plan_credential_used(node, used, now.unix))
+                Ok(fleet.plan_admitted(node, used, certified, now.unix))
             })
             .await
     }
