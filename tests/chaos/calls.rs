@@ -36,6 +36,11 @@ struct Side {
     said: usize,
     /// Which words of the other side have come.
     heard: Vec<bool>,
+    /// Words that came once more, and those that others had overtaken.
+    repeated: usize,
+    overtaken: usize,
+    /// The latest word that has come.
+    latest: usize,
     last: Instant,
     longest_silence: Duration,
 }
@@ -46,6 +51,8 @@ pub(crate) struct Call {
     /// The relays of the two.
     pub(crate) homes: [usize; 2],
     sides: [Side; 2],
+    /// Whether the network may repeat words.
+    may_repeat: bool,
     due: Instant,
 }
 
@@ -65,6 +72,8 @@ pub(crate) struct Count {
     pub(crate) calls: usize,
     pub(crate) words: usize,
     pub(crate) lost: usize,
+    pub(crate) repeated: usize,
+    pub(crate) overtaken: usize,
     pub(crate) longest_silence: Duration,
     /// Allocations whose refresh was refused.
     pub(crate) ended_allocations: usize,
@@ -82,6 +91,26 @@ impl Call {
         Self::between(number, homes, [open(0), open(1)])
     }
 
+    /// The same over a network that may repeat words: `way` leads to a relay.
+    #[track_caller]
+    fn open_by(
+        fleet: &Fleet<'_>,
+        number: usize,
+        homes: [usize; 2],
+        way: &impl Fn(SocketAddr) -> SocketAddr,
+    ) -> Self {
+        let open = |place: usize| {
+            let user = format!("@{}{number}:example.org", ["alice", "bob"][place]);
+            let credential = Credential::synapse(SECRET, &user);
+            Side::open(way(fleet.relays[homes[place]].server), &credential)
+        };
+        let call = Self::between(number, homes, [open(0), open(1)]);
+        Self {
+            may_repeat: true,
+            ..call
+        }
+    }
+
     #[track_caller]
     fn between(number: usize, homes: [usize; 2], mut sides: [Side; 2]) -> Self {
         let [here, there] = [0, 1].map(|place| sides[place].relayed);
@@ -97,6 +126,7 @@ impl Call {
             number,
             homes,
             sides,
+            may_repeat: false,
             due: begun + stagger,
         }
     }
@@ -133,7 +163,14 @@ impl Call {
                 );
                 side.heard.resize(said, false);
                 let again = std::mem::replace(&mut side.heard[number], true);
-                assert!(!again, "call {}: word {number} came twice", self.number);
+                assert!(
+                    !again || self.may_repeat,
+                    "call {}: word {number} came twice",
+                    self.number
+                );
+                side.repeated += usize::from(again);
+                side.overtaken += usize::from(!again && number < side.latest);
+                side.latest = side.latest.max(number);
                 side.longest_silence = side.longest_silence.max(now - side.last);
                 side.last = now;
                 words += 1;
@@ -174,6 +211,9 @@ impl Side {
             relayed: allocated.relayed,
             said: 0,
             heard: Vec::new(),
+            repeated: 0,
+            overtaken: 0,
+            latest: 0,
             last: Instant::now(),
             longest_silence: Duration::ZERO,
         }
@@ -184,13 +224,19 @@ impl Calls {
     /// Opens calls, every other one on a single relay and the rest between neighbours, and holds them.
     #[track_caller]
     pub(crate) fn open(fleet: &Fleet<'_>, number: usize) -> Self {
-        let relays = fleet.relays.len();
-        let homes = |number: usize| {
-            let home = number % relays;
-            [home, (home + number / relays % 2) % relays]
-        };
-        let calls = (0..number).map(|number| Call::open(fleet, number, homes(number)));
+        let calls = (0..number).map(|number| Call::open(fleet, number, homes(fleet, number)));
         Self::hold(calls.collect())
+    }
+
+    /// The same over a network that may repeat words: `way` leads to a relay.
+    #[track_caller]
+    pub(crate) fn open_by(
+        fleet: &Fleet<'_>,
+        number: usize,
+        way: impl Fn(SocketAddr) -> SocketAddr,
+    ) -> Self {
+        let open = |number| Call::open_by(fleet, number, homes(fleet, number), &way);
+        Self::hold((0..number).map(open).collect())
     }
 
     #[track_caller]
@@ -237,6 +283,15 @@ impl Calls {
         });
     }
 
+    /// Lets time pass while the calls go on.
+    #[track_caller]
+    pub(crate) fn pass(&self, time: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            self.go_on_for(100);
+        }
+    }
+
     /// Ends the calls when the last words have come; their allocations live on.
     #[track_caller]
     pub(crate) fn end(self) -> Held {
@@ -253,6 +308,8 @@ impl Held {
             calls: 0,
             words: 0,
             lost: 0,
+            repeated: 0,
+            overtaken: 0,
             longest_silence: Duration::ZERO,
             ended_allocations: 0,
         };
@@ -261,6 +318,8 @@ impl Held {
             count.words += call.sides.iter().map(|side| side.said).sum::<usize>();
             count.lost += call.lost();
             for side in &call.sides {
+                count.repeated += side.repeated;
+                count.overtaken += side.overtaken;
                 count.longest_silence = count.longest_silence.max(side.longest_silence);
             }
             count.ended_allocations += call.ended_allocations();
@@ -291,6 +350,13 @@ impl Count {
             "longest_silence_ms": millis(self.longest_silence),
         })
     }
+}
+
+/// The relays of a call: every other one on a single relay, and the rest between neighbours.
+fn homes(fleet: &Fleet<'_>, number: usize) -> [usize; 2] {
+    let relays = fleet.relays.len();
+    let home = number % relays;
+    [home, (home + number / relays % 2) % relays]
 }
 
 /// A word of one side of a call.

@@ -5,18 +5,64 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::calls::Calls;
 use crate::client::{Credential, unix_now};
-use crate::figures::{self, millis};
-use crate::fleet::{CONTROLLERS, Fleet, RELAYS, SECRET, Special, caller, with_special_fleet};
+use crate::figures::{self, millis, sized};
+use crate::fleet::{
+    CONTROLLERS, Environment, Fleet, RELAYS, SECRET, Special, caller, with_special_fleet,
+};
 use crate::process::SOON;
 use crate::tools;
 
 /// The relay whose clock jumps.
 const JUMPING: usize = 0;
+/// The relay whose clock is too fast, and how: by 500 millionths.
+const DRIFTING: usize = 1;
+const DRIFT: &str = "+0 x1.0005";
 /// For a client whose credential has ended: nobody has to hurry.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The clock that some processes are shown, as a file says it.
+pub(crate) struct ShownClock {
+    dir: TempDir,
+    library: PathBuf,
+}
+
+impl ShownClock {
+    /// The right time; `None` where the tool is missing.
+    pub(crate) fn new() -> Option<Self> {
+        let shown = Self {
+            dir: tempfile::tempdir().unwrap(),
+            library: library()?,
+        };
+        shown.set("+0");
+        Some(shown)
+    }
+
+    /// Sets it to another offset, and to another speed where that is written behind it.
+    pub(crate) fn set(&self, offset: &str) {
+        // Renamed into its place: never read half written.
+        let next = self.dir.path().join("next");
+        fs::write(&next, format!("{offset}\n")).unwrap();
+        fs::rename(&next, self.file()).unwrap();
+    }
+
+    /// What a process needs to be shown it. Its monotonic clock is the machine's.
+    pub(crate) fn environment(&self) -> Environment {
+        vec![
+            ("LD_PRELOAD", self.library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("offset")
+    }
+}
 
 /// The library by which a program is shown another time.
 fn library() -> Option<PathBuf> {
@@ -47,24 +93,16 @@ fn listed(fleet: &Fleet<'_>, listed: bool) -> Duration {
 
 #[test]
 fn r17_a_clock_that_jumps_an_hour_ends_no_allocation_and_unlists_its_relay_alone() {
-    let Some(library) = library() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("offset");
-    let jump = |offset: &str| {
-        // Renamed into its place: never read half written.
-        let next = dir.path().join("next");
-        fs::write(&next, format!("{offset}\n")).unwrap();
-        fs::rename(&next, &file).unwrap();
+    let (Some(jumping), Some(drifting)) = (ShownClock::new(), ShownClock::new()) else {
+        return;
     };
-    jump("+0");
-    let environment = [
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
-        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    drifting.set(DRIFT);
+    let environments = [
+        (JUMPING, jumping.environment()),
+        (DRIFTING, drifting.environment()),
     ];
     let special = Special {
-        first_relay: &environment,
+        relays: &environments,
         ..Special::default()
     };
     with_special_fleet(&special, |fleet| {
@@ -74,7 +112,7 @@ fn r17_a_clock_that_jumps_an_hour_ends_no_allocation_and_unlists_its_relay_alone
         let mut unlisted = Vec::new();
         let mut taken = Vec::new();
         for offset in ["+3600", "-3600"] {
-            jump(offset);
+            jumping.set(offset);
             unlisted.push(millis(listed(fleet, false)));
             calls.go_on_for(500);
             let others = fleet.controllers[0].api.listed().unwrap();
@@ -90,9 +128,12 @@ fn r17_a_clock_that_jumps_an_hour_ends_no_allocation_and_unlists_its_relay_alone
                 "a good clock takes what has ended"
             );
             taken.push(grants(JUMPING));
-            jump("+0");
+            jumping.set("+0");
             listed(fleet, true);
         }
+        calls.pass(sized(Duration::ZERO, Duration::from_secs(600)));
+        let drifted = fleet.controllers[0].api.node(&fleet.relays[DRIFTING].name);
+        let drifted = drifted["clock_skew_milliseconds"].as_i64();
         let count = calls.end().count_all();
         figures::print(
             "R17",
@@ -101,8 +142,13 @@ fn r17_a_clock_that_jumps_an_hour_ends_no_allocation_and_unlists_its_relay_alone
                 "unlisted_ms": unlisted,
                 "listed_relays_that_took_an_ended_credential": 0,
                 "unlisted_relay_took_an_ended_credential": taken,
+                "drift_ms": drifted,
                 "calls": count.figures(),
             }),
+        );
+        assert!(
+            drifted.is_some_and(|drifted| drifted.abs() < 5000),
+            "{drifted:?}"
         );
         count.assert_whole();
     });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::calls::Calls;
-use crate::figures::{self, assert_time, millis};
+use crate::figures::{self, assert_time, millis, sized};
 use crate::fleet::{CONTROLLERS, RELAYS, with_fleet};
 use crate::newcomers::Newcomers;
 use crate::onlookers::Onlookers;
@@ -18,7 +18,8 @@ fn r04_the_death_of_the_leading_controller_fails_no_request_and_loses_no_list_en
     const HOMES: Duration = Duration::from_secs(5);
     with_fleet(|fleet| {
         let calls = Calls::open(fleet, 60);
-        let onlookers = Onlookers::of(fleet, (0..CONTROLLERS).chain(0..CONTROLLERS));
+        let callers = std::iter::repeat_n(0..CONTROLLERS, sized(2, 4)).flatten();
+        let onlookers = Onlookers::asking(fleet, callers, sized(500, 10_000));
         eventually("there is load", SOON, || {
             (onlookers.asked() > 200).then_some(())
         });
@@ -74,6 +75,7 @@ fn r06_without_controllers_calls_go_on_and_homeservers_credentials_open_allocati
         let begun = Instant::now();
         let newcomers = Newcomers::to(fleet, 0..RELAYS);
         calls.go_on_for(5000);
+        calls.pass(sized(Duration::ZERO, Duration::from_secs(600)));
         let served = newcomers.stop();
 
         // R7: one of them restarts meanwhile, and knows what to do from its own copy of the policy.

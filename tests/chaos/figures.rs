@@ -9,6 +9,15 @@ use serde_json::{Value, json};
 /// times may be so many times those that are promised. The figures that are printed are the real ones.
 pub(crate) const SLACK: u32 = 3;
 
+/// The size of an experiment: with `TURNFLEET_CHAOS=full` that of the reference, else one that takes seconds.
+pub(crate) fn sized<T>(usual: T, full: T) -> T {
+    match std::env::var("TURNFLEET_CHAOS").as_deref() {
+        Ok("full") => full,
+        Ok(other) => panic!("TURNFLEET_CHAOS={other}: expected full"),
+        Err(_) => usual,
+    }
+}
+
 /// Prints one line, past the harness, which would keep it for itself.
 pub(crate) fn print(experiment: &str, figures: Value) {
     let mut line = json!({ "experiment": experiment });

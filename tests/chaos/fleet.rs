@@ -68,9 +68,14 @@ pub(crate) struct Controller {
 pub(crate) struct Special<'s> {
     /// Arguments of every etcd member.
     pub(crate) etcd: &'s [&'s str],
-    /// The environment of the first relay.
-    pub(crate) first_relay: &'s [(&'s str, String)],
+    /// The environment of some relays, by their numbers.
+    pub(crate) relays: &'s [(usize, Environment)],
+    /// The environment of every controller.
+    pub(crate) controllers: &'s [(&'static str, String)],
 }
+
+/// Variables of a process.
+pub(crate) type Environment = Vec<(&'static str, String)>;
 
 /// Lets a fleet live in a namespace of its own, one after the other.
 #[track_caller]
@@ -134,21 +139,18 @@ impl<'n> Fleet<'n> {
             dir,
         };
         for number in 0..CONTROLLERS {
-            fleet.add_controller(number);
+            fleet.add_controller(number, special.controllers);
         }
         for number in 0..RELAYS {
-            let environment = if number == 0 {
-                special.first_relay
-            } else {
-                &[]
-            };
+            let special = special.relays.iter().filter(|(which, _)| *which == number);
+            let environment = special.flat_map(|(_, environment)| environment);
             fleet.add_relay(number, environment);
         }
         fleet.wait_until_whole();
         Some(fleet)
     }
 
-    fn add_controller(&mut self, number: usize) {
+    fn add_controller(&mut self, number: usize, environment: &[(&str, String)]) {
         let ip = controller_ip(number);
         let dir = self.dir.path();
         let name = format!("controller-{number}");
@@ -162,7 +164,8 @@ impl<'n> Fleet<'n> {
              scopes = [\"mint\", \"viewer\", \"operator\", \"admin\"]\n",
             dir = dir.display(),
         );
-        let command = turnfleet("controller", &name, dir, &config, controller_group(number));
+        let mut command = turnfleet("controller", &name, dir, &config, controller_group(number));
+        command.envs(environment.iter().map(|(key, value)| (key, value)));
         let process = Process::start(command, dir.join(format!("{name}.log")));
         let api = Api::new(&format!("{ip}:8080"));
         if number == 0 {
@@ -177,7 +180,11 @@ impl<'n> Fleet<'n> {
         });
     }
 
-    fn add_relay(&mut self, number: usize, environment: &[(&str, String)]) {
+    fn add_relay<'e>(
+        &mut self,
+        number: usize,
+        environment: impl Iterator<Item = &'e (&'static str, String)>,
+    ) {
         let name = format!("relay-{number}");
         let dir = self.dir.path();
         let server: SocketAddr = format!("{}:{}", relay_ip(number), 3478 + 2 * (number % 2))
@@ -198,7 +205,7 @@ impl<'n> Fleet<'n> {
             serde_json::to_string(&endpoints).unwrap(),
         );
         let mut command = turnfleet("relay", &name, dir, &config, relay_group(number));
-        command.envs(environment.iter().map(|(key, value)| (key, value)));
+        command.envs(environment.map(|(key, value)| (key, value)));
         let process = Process::start(command, dir.join(format!("{name}.log")));
         self.relays.push(Relay {
             name,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::text;
 use crate::calls::Calls;
-use crate::figures::{self, millis};
+use crate::figures::{self, millis, sized};
 use crate::fleet::{CONTROLLERS, Fleet, with_fleet};
 use crate::onlookers::Onlookers;
 use crate::process::SOON;
@@ -32,26 +32,16 @@ fn assert_one_owner_each(fleet: &Fleet<'_>, controller: usize) {
     assert!(!owned.is_empty());
 }
 
-/// Lets time pass while calls go on elsewhere.
-#[track_caller]
-fn pass(calls: &Calls, time: Duration) {
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        calls.go_on_for(100);
-    }
-}
-
 #[test]
 fn r18_a_relay_that_stood_still_serves_on_with_its_own_ports() {
-    /// Short and long.
-    const PAUSES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(9)];
+    let pauses = [3, sized(9, 30)].map(Duration::from_secs);
     with_fleet(|fleet| {
         let calls = Calls::open(fleet, 60);
         let before = fleet.ports(0, FROZEN);
         let mut back = Vec::new();
-        for pause in PAUSES {
+        for pause in pauses {
             fleet.relays[FROZEN].process.signal("STOP");
-            pass(&calls, pause);
+            calls.pass(pause);
             assert_one_owner_each(fleet, 0);
             fleet.relays[FROZEN].process.signal("CONT");
             let begun = Instant::now();
@@ -66,7 +56,7 @@ fn r18_a_relay_that_stood_still_serves_on_with_its_own_ports() {
         figures::print(
             "R18",
             json!({
-                "relay_stood_still_ms": PAUSES.map(millis),
+                "relay_stood_still_ms": pauses.map(millis),
                 "listed_again_ms": back,
                 "own": own.figures(),
                 "others": others.figures(),
@@ -79,6 +69,8 @@ fn r18_a_relay_that_stood_still_serves_on_with_its_own_ports() {
 
 #[test]
 fn r18_a_leader_that_stood_still_leads_no_longer_and_undoes_nothing() {
+    /// At full size; else until another one leads.
+    const PAUSE: Duration = Duration::from_secs(30);
     with_fleet(|fleet| {
         let calls = Calls::open(fleet, 60);
         let zombie = fleet.leader();
@@ -90,6 +82,7 @@ fn r18_a_leader_that_stood_still_leads_no_longer_and_undoes_nothing() {
             others().find(|number| fleet.controllers[*number].leads())
         });
         let elected = begun.elapsed();
+        calls.pass(sized(Duration::ZERO, PAUSE.saturating_sub(elected)));
         // What only a leader does: promoting a secret.
         let rotated = fleet.controllers[heir]
             .api
@@ -111,6 +104,7 @@ fn r18_a_leader_that_stood_still_leads_no_longer_and_undoes_nothing() {
                 .ctl(&["get", "--prefix", "/tf/v1/leader", "--write-out=json"])
         };
         let term = key();
+        let stood_still = begun.elapsed();
         fleet.controllers[zombie].process.signal("CONT");
         let begun = Instant::now();
         eventually("the old leader follows", SOON, || {
@@ -134,7 +128,7 @@ fn r18_a_leader_that_stood_still_leads_no_longer_and_undoes_nothing() {
         figures::print(
             "R18",
             json!({
-                "leader_stood_still_ms": millis(elected),
+                "leader_stood_still_ms": millis(stood_still),
                 "another_leads_ms": millis(elected),
                 "old_leader_follows_ms": millis(follows),
                 "calls": count.figures(),

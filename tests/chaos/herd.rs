@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, TOKEN};
 use crate::cuts::GRPC;
-use crate::figures::{self, assert_time, millis};
+use crate::figures::{self, assert_time, millis, sized};
 use crate::fleet::with_namespace;
 use crate::process::{Process, SOON};
 use crate::tools::eventually;
 
-/// Relays of which there is only the control session. RELIABILITY asks for a thousand; this program is not optimised.
-const NODES: u32 = 250;
 const CONTROLLER: &str = "127.0.1.1";
 
 /// How long answers took while others were busy.
@@ -46,6 +44,8 @@ impl Drop for Bench {
 #[test]
 fn r22_a_herd_of_sessions_is_back_soon_after_the_controller_and_hinders_no_request() {
     const BACK: Duration = Duration::from_secs(10);
+    // Relays of which there is only the control session.
+    let nodes = sized(250, 1000);
     with_namespace(|_| {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnfleet"));
@@ -65,7 +65,7 @@ fn r22_a_herd_of_sessions_is_back_soon_after_the_controller_and_hinders_no_reque
         eventually("the controller takes relays", SOON, serves);
         let bench = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
             .args(["bench", "fleet", &format!("http://{CONTROLLER}:{GRPC}")])
-            .args(["--join-token", TOKEN, "--nodes", &NODES.to_string()])
+            .args(["--join-token", TOKEN, "--nodes", &nodes.to_string()])
             .args(["--pushes", "0", "--rest", "1", "--restart", "--json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,7 +93,7 @@ fn r22_a_herd_of_sessions_is_back_soon_after_the_controller_and_hinders_no_reque
         figures::print(
             "R22",
             json!({
-                "nodes": NODES,
+                "nodes": nodes,
                 "all_back_ms": millis(back),
                 "promised_ms": millis(BACK),
                 "credentials": took.len(),

@@ -20,6 +20,7 @@ mod figures;
 mod fleet;
 mod frozen;
 mod herd;
+mod impairer;
 #[path = "../interop/netns.rs"]
 #[expect(dead_code, reason = "other test programs share it, and use more of it")]
 mod netns;

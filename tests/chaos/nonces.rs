@@ -1,4 +1,4 @@
-//! Nonces of one relay that are shown to another one, or to its successor.
+//! Nonces of one relay that are shown to another one, or to its successor, while the keys that sign them change.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 use turnfleet_turn::wire::ErrorCode;
 
-use crate::client::Credential;
+use crate::client::{Caller, Credential};
+use crate::clocks::ShownClock;
 use crate::figures;
-use crate::fleet::{CLIENT, Fleet, SECRET, caller, with_fleet};
+use crate::fleet::{CLIENT, Fleet, SECRET, Special, caller, with_special_fleet};
 use crate::process::SOON;
 use crate::tools::eventually;
 
@@ -61,10 +62,49 @@ fn stale(fleet: &Fleet<'_>) -> f64 {
     fleet.relays.iter().filter_map(count).sum()
 }
 
+/// How often the fleet's policy has changed, where every relay runs the latest.
+fn settled(fleet: &Fleet<'_>) -> Option<u64> {
+    let nodes = fleet.controllers[0].api.nodes().ok()?;
+    let mut runs = nodes.iter().map(|node| node["applied_generation"].as_u64());
+    let first = runs.next()??;
+    runs.all(|other| other == Some(first)).then_some(first)
+}
+
+/// Nonce keys that the store holds.
+fn keys(fleet: &Fleet<'_>) -> usize {
+    let prefix = "/tf/v1/noncekeys/";
+    let keys = fleet.etcd.ctl(&["get", "--prefix", prefix, "--keys-only"]);
+    keys.lines().filter(|line| line.starts_with(prefix)).count()
+}
+
+/// Shows one relay's nonce to another one and so on, with a client that has none yet: how often somebody was asked.
+fn show_around(fleet: &Fleet<'_>, balancer: &Balancer, first: usize) -> usize {
+    const SHOWN_TO: usize = 3;
+    let credential = Credential::synapse(SECRET, "@bob:example.org");
+    let mut client = caller(balancer.front.local_addr().unwrap(), &credential);
+    for step in 0..SHOWN_TO {
+        // The first relay has an allocation of somebody else by this balancer.
+        let relay = 1 + (first + step) % (fleet.relays.len() - 1);
+        balancer.chosen.store(relay, Ordering::Relaxed);
+        assert_eq!(client.refresh(), Err(ErrorCode::ALLOCATION_MISMATCH));
+    }
+    SHOWN_TO
+}
+
 #[test]
-fn r11_a_nonce_is_good_at_every_relay_and_at_the_successor_of_a_killed_one() {
+fn r11_a_nonce_is_good_at_every_relay_while_keys_change_and_at_the_successor_of_a_killed_one() {
     const RESTARTED: usize = 0;
-    with_fleet(|fleet| {
+    /// A key follows another one after a day.
+    const A_DAY_LATER: &str = "+90000";
+    let Some(clock) = ShownClock::new() else {
+        return;
+    };
+    let environment = clock.environment();
+    let special = Special {
+        controllers: &environment,
+        ..Special::default()
+    };
+    with_special_fleet(&special, |fleet| {
         let balancer = Balancer::new(fleet);
         let credential = Credential::synapse(SECRET, "@alice:example.org");
         std::thread::scope(|scope| {
@@ -75,11 +115,29 @@ fn r11_a_nonce_is_good_at_every_relay_and_at_the_successor_of_a_killed_one() {
             let before = stale(fleet);
             let mut asked = 0;
             // The other relays know nothing of the allocation, and that is all they find wrong.
-            for relay in 1..fleet.relays.len() {
-                balancer.chosen.store(relay, Ordering::Relaxed);
-                assert_eq!(client.refresh(), Err(ErrorCode::ALLOCATION_MISMATCH));
-                asked += 1;
-            }
+            let others = 1..fleet.relays.len();
+            let everywhere = |client: &mut Caller| {
+                for relay in others.clone() {
+                    balancer.chosen.store(relay, Ordering::Relaxed);
+                    assert_eq!(client.refresh(), Err(ErrorCode::ALLOCATION_MISMATCH));
+                }
+                others.len()
+            };
+            asked += everywhere(&mut client);
+
+            let generation = eventually("the policy is settled", SOON, || settled(fleet));
+            let had = keys(fleet);
+            clock.set(A_DAY_LATER);
+            // The next key verifies everywhere, and then it signs: two changes.
+            eventually("another key signs", SOON, || {
+                asked += show_around(fleet, &balancer, asked);
+                let changed = settled(fleet)? >= generation + 2;
+                (changed && keys(fleet) > had).then_some(())
+            });
+            asked += show_around(fleet, &balancer, asked);
+            // The nonce that the key before has signed.
+            asked += everywhere(&mut client);
+
             fleet.relays[RESTARTED].process.kill();
             fleet.relays[RESTARTED].process.restart();
             balancer.chosen.store(RESTARTED, Ordering::Relaxed);
@@ -90,7 +148,10 @@ fn r11_a_nonce_is_good_at_every_relay_and_at_the_successor_of_a_killed_one() {
             assert_eq!(client.refresh(), Err(ErrorCode::ALLOCATION_MISMATCH));
             asked += 1;
             let refused = stale(fleet) - before;
-            figures::print("R11", json!({ "asked": asked, "stale_nonces": refused }));
+            figures::print(
+                "R11",
+                json!({ "asked": asked, "nonce_keys": keys(fleet), "stale_nonces": refused }),
+            );
             assert!(
                 refused.abs() < 0.5,
                 "{refused} of {asked} nonces were refused"

@@ -12,8 +12,10 @@ use crate::api::{Api, text};
 use crate::figures::millis;
 use crate::fleet::Fleet;
 
-/// Between two requests.
-const PACE: Duration = Duration::from_millis(10);
+/// Requests for credentials that one caller makes in a second.
+const RATE: u32 = 80;
+/// Between two looks at the lists.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// One caller for each of some controllers.
 pub(crate) struct Onlookers {
@@ -25,7 +27,9 @@ pub(crate) struct Onlookers {
 /// What they saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    pub(crate) requests: usize,
+    pub(crate) requests: u32,
+    /// How long they asked for.
+    pub(crate) lasted: Duration,
     /// Requests that needed a second controller.
     pub(crate) retried: usize,
     /// Requests that came to nothing.
@@ -41,6 +45,19 @@ pub(crate) struct Seen {
 impl Onlookers {
     /// Asks each of `controllers`, and the one after it where that does not answer.
     pub(crate) fn of(fleet: &Fleet<'_>, controllers: impl IntoIterator<Item = usize>) -> Self {
+        let controllers: Vec<usize> = controllers.into_iter().collect();
+        let rate = RATE * u32::try_from(controllers.len()).unwrap();
+        Self::asking(fleet, controllers, rate)
+    }
+
+    /// The same with `rate` requests for credentials a second, of all callers together.
+    pub(crate) fn asking(
+        fleet: &Fleet<'_>,
+        controllers: impl IntoIterator<Item = usize>,
+        rate: u32,
+    ) -> Self {
+        let controllers: Vec<usize> = controllers.into_iter().collect();
+        let pace = Duration::from_secs(1) * u32::try_from(controllers.len()).unwrap() / rate;
         let (over, asked) = <(Arc<AtomicBool>, Arc<AtomicU64>)>::default();
         let count = fleet.controllers.len();
         let api = |number: usize| fleet.controllers[number % count].api.clone();
@@ -49,11 +66,19 @@ impl Onlookers {
             let (told, asked) = (Arc::clone(&over), Arc::clone(&asked));
             std::thread::spawn(move || {
                 let mut seen = Seen::default();
+                let begun = Instant::now();
+                let mut looked = None;
                 while !told.load(Ordering::Relaxed) {
-                    seen.look(&first, &second);
+                    seen.ask(&first, &second);
                     asked.fetch_add(1, Ordering::Relaxed);
-                    std::thread::park_timeout(PACE);
+                    if looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK) {
+                        seen.look(&first, &second);
+                        looked = Some(Instant::now());
+                    }
+                    let due = pace * seen.requests;
+                    std::thread::park_timeout(due.saturating_sub(begun.elapsed()));
                 }
+                seen.lasted = begun.elapsed();
                 seen
             })
         });
@@ -76,6 +101,7 @@ impl Onlookers {
         for thread in self.threads {
             let seen = thread.join().unwrap();
             all.requests += seen.requests;
+            all.lasted = all.lasted.max(seen.lasted);
             all.retried += seen.retried;
             all.failed.extend(seen.failed);
             all.shortest = lesser(all.shortest, seen.shortest);
@@ -98,7 +124,7 @@ fn lesser(one: Option<usize>, other: Option<usize>) -> Option<usize> {
 }
 
 impl Seen {
-    fn look(&mut self, first: &Api, second: &Api) {
+    fn ask(&mut self, first: &Api, second: &Api) {
         self.requests += 1;
         let user = format!("onlooker{}", self.requests);
         let begun = Instant::now();
@@ -111,6 +137,9 @@ impl Seen {
             Ok((_, servers)) => self.shortest = lesser(self.shortest, Some(servers.len())),
             Err(error) => self.failed.push(error),
         }
+    }
+
+    fn look(&mut self, first: &Api, second: &Api) {
         match first.nodes().or_else(|_| second.nodes()) {
             Ok(nodes) => {
                 let (listed, missed): (Vec<_>, Vec<_>) =
@@ -132,6 +161,7 @@ impl Seen {
     pub(crate) fn figures(&self) -> Value {
         json!({
             "requests": self.requests,
+            "requests_per_second": (f64::from(self.requests) / self.lasted.as_secs_f64()).round(),
             "retried": self.retried,
             "failed": self.failed.len(),
             "shortest_list": self.shortest,

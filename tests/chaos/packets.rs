@@ -1,4 +1,4 @@
-//! A network that loses packets everywhere.
+//! A network that loses packets everywhere, and brings others twice or late.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,18 @@ use serde_json::json;
 
 use crate::calls::{Calls, LONG};
 use crate::cuts::GRPC;
-use crate::figures::{self, millis};
+use crate::figures::{self, millis, sized};
 use crate::fleet::{CONTROLLERS, RELAYS, with_fleet};
+use crate::impairer::Impairer;
 use crate::onlookers::Onlookers;
 
 #[test]
-fn r16_loss_everywhere_unlists_nobody_and_relays_lose_nothing_on_top() {
+fn r16_a_bad_network_unlists_nobody_and_relays_neither_lose_nor_repeat_on_top() {
     const LOSS: u32 = 5;
-    const TIME: Duration = Duration::from_secs(12);
+    let time = Duration::from_secs(sized(12, 600));
     with_fleet(|fleet| {
-        let calls = Calls::open(fleet, 100);
+        let impairer = Impairer::new();
+        let calls = Calls::open_by(fleet, 100, |relay| impairer.path(relay));
         calls.go_on_for(500);
         let onlookers = Onlookers::of(fleet, 0..CONTROLLERS);
         let sometimes = format!("numgen random mod 100 < {LOSS}");
@@ -27,31 +29,42 @@ fn r16_loss_everywhere_unlists_nobody_and_relays_lose_nothing_on_top() {
         ));
         fleet.cuts.drop(&format!("tcp dport {GRPC} {sometimes}"));
         fleet.cuts.drop(&format!("tcp sport {GRPC} {sometimes}"));
+        impairer.impair(true);
         let begun = Instant::now();
-        while begun.elapsed() < TIME {
-            calls.go_on_for(200);
-        }
+        calls.pass(time);
         let seen = onlookers.stop();
         let mut held = calls.end();
+        impairer.impair(false);
         let dropped = usize::try_from(fleet.cuts.dropped(&words)).unwrap();
         fleet.cuts.heal();
         let count = held.count_all();
+        let repeated = impairer.repeated();
         figures::print(
             "R16",
             json!({
                 "loss_percent": LOSS,
                 "took_ms": millis(begun.elapsed()),
                 "words_dropped_by_the_network": dropped,
+                "words_repeated_by_the_network": repeated,
+                "words_late_by_the_network": impairer.late(),
+                "words_came_again": count.repeated,
+                "words_overtaken": count.overtaken,
                 "calls": count.figures(),
                 "lists": seen.figures(),
             }),
         );
         seen.assert_served(RELAYS);
         assert!(dropped > 100, "hardly a loss: {dropped}");
-        // A thousandth of what was said.
         assert!(
-            count.lost.abs_diff(dropped) <= count.words / 1000,
-            "{count:?} of {dropped}"
+            count.repeated > 10 && count.overtaken > 100,
+            "hardly impaired: {count:?}"
+        );
+        // What came is what was said and repeated, but for what the network dropped, to a thousandth.
+        let came = count.words - count.lost + count.repeated;
+        let due = count.words + repeated - dropped;
+        assert!(
+            came.abs_diff(due) <= count.words / 1000,
+            "{came} came of {due}: {count:?}"
         );
         assert_eq!(count.ended_allocations, 0, "{count:?}");
     });
