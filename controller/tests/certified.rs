@@ -15,6 +15,8 @@ use stage::{Node, Stage, any_hello};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use turnfleet_controller::config::{Config, ProbeMode, RawConfig, RawTls};
+use turnfleet_controller::fleet::record::SecretScope;
+use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::EnrollRequest;
 use turnfleet_proto::fleet::relay_control_client::RelayControlClient;
 use turnfleet_proto::operator::ListNodesRequest;
@@ -119,15 +121,24 @@ fn a_certificate_makes_a_member_of_its_region_and_nothing_else() {
     let asked = operator.list_nodes(ListNodesRequest {});
     refused(stage.runtime.block_on(asked), Code::Unauthenticated, "");
 
-    // A later certificate of the same relay says where it is from then on.
+    // A later certificate of the same relay says where and whose it is from then on.
     drop(node);
+    let scope = SecretScope::Tenant("acme".into());
+    let secret = SharedSecret::new("a secret of acme's own");
+    let rotation = stage.controller().handle().change(move |fleet, now| {
+        let (_, plan) = fleet.plan_rotation(now.unix, &scope, &secret)?;
+        Ok(plan)
+    });
+    stage.runtime.block_on(rotation).unwrap();
     let moved = "spiffe://example.org/turnfleet/region/us/tenant/acme/relay/relay-1";
     authority.sign_client("moved", moved, as_made);
     let by = connect(&stage, &authority, Some((&authority, "moved")));
-    let _node = session(&stage, &by, &credential, "relay-1").unwrap();
-    stage.wait_for("relay-1", |node| {
+    let node = session(&stage, &by, &credential, "relay-1").unwrap();
+    assert_eq!(node.snapshot.as_ref().unwrap().secrets.len(), 2);
+    let seen = stage.wait_for("relay-1", |node| {
         node.connected && node.identity.region == "us"
     });
+    assert_eq!(seen.tenant.as_deref(), Some("acme"));
 }
 
 #[test]

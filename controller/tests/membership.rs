@@ -3,12 +3,15 @@
 
 mod stage;
 
-use stage::{Stage, any_hello};
+use stage::calls::ask;
+use stage::{Stage, any_hello, hello};
 use tonic::Code;
+use turnfleet_controller::config::{ProbeMode, RawApiToken};
 use turnfleet_controller::fleet::record::{JoinToken, token_hash};
 use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::Hello;
 use turnfleet_proto::fleet::controller_message::Message as Down;
+use turnfleet_proto::fleet::listener::Transport;
 
 fn id(text: &str) -> NodeId {
     text.parse().unwrap()
@@ -61,6 +64,64 @@ fn a_token_puts_its_nodes_into_its_region() {
     // Who is a member stays one.
     let mut node = stage.session(&credential, any_hello("relay-0"));
     stage.runtime.block_on(node.settle());
+}
+
+#[test]
+fn a_token_of_a_tenant_makes_relays_for_its_users_alone() {
+    const MINTS: &str = "mints for the users of acme";
+    let stage = Stage::with(|raw| {
+        raw.probe.mode = ProbeMode::Off;
+        raw.api_tokens = vec![RawApiToken {
+            name: "acme".to_owned(),
+            token: Some(MINTS.to_owned()),
+            token_file: None,
+            scopes: vec!["mint".to_owned()],
+            tenant: Some("acme".to_owned()),
+        }];
+    });
+    let handle = stage.controller().handle();
+    let theirs = handle.make_join_token(JoinToken {
+        tenant: Some("acme".to_owned()),
+        ..token("acme")
+    });
+    let theirs = stage.runtime.block_on(theirs).unwrap();
+    let everybodys = stage.controller().join_token();
+    let mut nodes = Vec::new();
+    for (name, token, address) in [
+        ("relay-0", &*theirs, "192.0.2.0:3478"),
+        ("relay-1", everybodys, "192.0.2.1:3478"),
+    ] {
+        let credential = stage.enroll_with(name, token).unwrap();
+        let hello = hello(name, &[Transport::Udp], address.parse().unwrap());
+        let mut node = stage.session(&credential, hello);
+        stage.runtime.block_on(node.settle());
+        stage.wait_for(name, |node| node.listed);
+        nodes.push(node);
+    }
+    let listed = |token: &str| {
+        let path = "/turn?service=turn&username=alice";
+        ask(&stage, "GET", path, &[("authorization", token)], "").body
+    };
+    let admin = listed(&stage.admin());
+    assert!(
+        !admin.contains("192.0.2.0") && admin.contains("192.0.2.1"),
+        "{admin}"
+    );
+    let acme = listed(&format!("Bearer {MINTS}"));
+    assert!(
+        acme.contains("192.0.2.0") && acme.contains("192.0.2.1"),
+        "{acme}"
+    );
+    let shown = ask(
+        &stage,
+        "GET",
+        "/v1/nodes",
+        &[("authorization", &stage.admin())],
+        "",
+    );
+    let shown = shown.json();
+    assert_eq!(shown["nodes"][0]["tenant"], "acme");
+    assert_eq!(shown["nodes"][1]["tenant"], serde_json::Value::Null);
 }
 
 #[test]

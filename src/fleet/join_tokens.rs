@@ -32,7 +32,7 @@ pub(super) struct Create {
     /// The region of its relays, whatever they say of themselves
     #[arg(long)]
     region: Option<String>,
-    /// The tenant that its relays are for
+    /// The tenant whose users its relays are for alone
     #[arg(long)]
     tenant: Option<String>,
     /// When it ends: seconds, or a number with s, m, h or d; never where it is left out

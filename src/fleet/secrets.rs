@@ -58,7 +58,7 @@ enum Action {
 /// A secret of the operator's, and for whom it is.
 #[derive(Args, Debug)]
 struct Given {
-    /// Whose relays accept it: fleet, or region:NAME [default: fleet]
+    /// Whose relays accept it: fleet, region:NAME or tenant:NAME [default: fleet]
     #[arg(long)]
     scope: Option<String>,
     /// A file that holds the secret, - for standard input; space around it is ignored

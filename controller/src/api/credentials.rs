@@ -198,7 +198,9 @@ impl CredentialRequest {
             return Err(if view.listed() == 0 {
                 ApiError::no_relay("there is no healthy relay")
             } else {
-                ApiError::no_relay("no healthy relay serves the transports that were asked for")
+                ApiError::no_relay(
+                    "no healthy relay serves this tenant by the transports that were asked for",
+                )
             });
         }
         let ttl = self.ttl.unwrap_or(default_ttl);

@@ -30,7 +30,7 @@ pub(super) const CREATE: &[Field] = &[
     Field::new(
         "tenant",
         Kind::Name,
-        "The tenant that its relays are kept as being for.",
+        "The tenant whose users its relays are for alone.",
     ),
     Field::new(
         "expires_in_seconds",

@@ -25,6 +25,8 @@ pub(super) struct Node<'v> {
     node: &'v str,
     region: &'v str,
     zone: &'v str,
+    /// The tenant whose users it is for alone; `null` for everybody.
+    tenant: Option<&'v str>,
     version: &'v str,
     hostname: Option<&'v str>,
     health: &'static str,
@@ -121,6 +123,7 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         node: node.id.as_str(),
         region: &identity.region,
         zone: &identity.zone,
+        tenant: node.tenant.as_deref(),
         version: &identity.version,
         hostname: identity.hostname.as_deref(),
         health: node.health.name(),

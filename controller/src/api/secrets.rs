@@ -19,7 +19,7 @@ use crate::reconcile::Handle;
 const SCOPE: Field = Field::new(
     "scope",
     Kind::SecretScope,
-    "Whose relays accept it: `fleet`, or `region:NAME`; `fleet` where it is left out.",
+    "Whose relays accept it: `fleet`, `region:NAME` or `tenant:NAME`; `fleet` where it is left out.",
 );
 
 /// What the body of a rotation may say.

@@ -235,9 +235,6 @@ impl ApiError {
         let conflict = |expected| Self::conflict("secret", error.to_string(), expected);
         match error {
             SecretError::Unknown(id) => Self::unknown_secret(id.to_string()),
-            SecretError::Scope(_) => {
-                Self::bad_parameter("body.scope", error.to_string(), "fleet or region:NAME")
-            }
             SecretError::Rotating { .. } => {
                 conflict("a scope without a staged secret: wait, or revoke the staged one")
             }

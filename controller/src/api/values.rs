@@ -47,7 +47,7 @@ pub(crate) enum Kind {
     Flag,
     /// A shared secret of at least so many bytes.
     Secret(usize),
-    /// The scope of a shared secret: `fleet` or `region:NAME`.
+    /// The scope of a shared secret: `fleet`, `region:NAME` or `tenant:NAME`.
     SecretScope,
 }
 
@@ -99,7 +99,7 @@ impl Field {
                 json!({ "type": "string", "minLength": least, "maxLength": MAX_SECRET_BYTES, "writeOnly": true })
             }
             Kind::SecretScope => {
-                json!({ "type": "string", "pattern": "^(fleet|region:[^\\x00-\\x1f\\x7f-\\x9f]{1,63})$" })
+                json!({ "type": "string", "pattern": "^(fleet|(region|tenant):[^\\x00-\\x1f\\x7f-\\x9f]{1,63})$" })
             }
         };
         if in_body && !self.required {
@@ -126,7 +126,7 @@ impl Field {
             Kind::Secret(least) => {
                 format!("a JSON string of {least} to {MAX_SECRET_BYTES} bytes")
             }
-            Kind::SecretScope => "fleet or region:NAME".to_owned(),
+            Kind::SecretScope => "fleet, region:NAME or tenant:NAME".to_owned(),
         }
     }
 
@@ -163,10 +163,8 @@ impl Field {
             }
             Kind::SecretScope => {
                 let text = value.as_str()?;
-                match text.parse() {
-                    Ok(SecretScope::Fleet | SecretScope::Region(_)) => Some(Given::text(text)),
-                    Ok(SecretScope::Tenant(_)) | Err(()) => None,
-                }
+                text.parse::<SecretScope>().ok()?;
+                Some(Given::text(text))
             }
         }
     }

@@ -64,27 +64,29 @@ impl AlternatePool {
         true
     }
 
-    /// What `node` is told: relays of its own region, and of others where it is alone there.
+    /// What `node` is told, which is bound to `tenant` perhaps: relays of its own region, and of others where it is alone there.
+    /// Those of a tenant take clients from relays of the same one.
     #[must_use]
-    pub fn of(&self, node: &NodeId, region: &str) -> wire::Alternates {
+    pub fn of(&self, node: &NodeId, region: &str, tenant: Option<&str>) -> wire::Alternates {
         let near = self.by_region.get(region);
-        let mut alternates = near.map_or_else(Vec::new, |ring| ring.after(node));
+        let mut alternates = near.map_or_else(Vec::new, |ring| ring.after(node, tenant));
         if alternates.is_empty() {
-            alternates = self.everywhere.after(node);
+            alternates = self.everywhere.after(node, tenant);
         }
         wire::Alternates { alternates }
     }
 }
 
 impl Ring {
-    fn after(&self, node: &NodeId) -> Vec<wire::Alternate> {
+    fn after(&self, node: &NodeId, tenant: Option<&str>) -> Vec<wire::Alternate> {
         let own = hash(node.as_str().as_bytes());
         let place = self
             .0
             .partition_point(|(hash, other)| (*hash, &other.id) <= (own, node));
         let (before, behind) = self.0.split_at(place);
         let others = behind.iter().chain(before).map(|(_, other)| other);
-        let others = others.filter(|other| other.id != *node);
+        let takes = |other: &NodeView| other.tenant.is_none() || other.tenant.as_deref() == tenant;
+        let others = others.filter(|other| other.id != *node && takes(other));
         others.take(COUNT).map(|other| alternate(other)).collect()
     }
 }
@@ -97,7 +99,10 @@ fn takes_clients(node: &&Arc<NodeView>) -> bool {
 
 /// Whether relays would be told the same of both.
 fn is_same((one, other): (&Arc<NodeView>, &Arc<NodeView>)) -> bool {
-    one.id == other.id && one.identity == other.identity && one.broken == other.broken
+    one.id == other.id
+        && one.identity == other.identity
+        && one.tenant == other.tenant
+        && one.broken == other.broken
 }
 
 fn alternate(node: &NodeView) -> wire::Alternate {

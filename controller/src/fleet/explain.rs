@@ -39,11 +39,11 @@ impl FleetView {
     /// Explains `node` to whoever asks so.
     #[must_use]
     pub fn explain(&self, node: &Arc<NodeView>, ask: &Ask<'_>) -> Explanation {
-        let scored = self.candidates.score(node, ask.key());
+        let scored = self.candidates.score(node, ask.tenant, ask.key());
         let picks = self.picks(ask);
         let place = picks.nodes().position(|picked| picked.id == node.id);
         Explanation {
-            gates: self.gates(node),
+            gates: self.gates(node, ask),
             score: scored.map(|(score, _)| score),
             rank: scored.map(|(_, rank)| rank),
             place: place.map(|place| place + 1),
@@ -57,12 +57,20 @@ impl FleetView {
         self.candidates.meant(region.unwrap_or(&self.region))
     }
 
-    fn gates(&self, node: &NodeView) -> Vec<Gate> {
+    fn gates(&self, node: &NodeView, ask: &Ask<'_>) -> Vec<Gate> {
         let gate = |name, open, found: String| Gate { name, open, found };
         let proven = matches!(node.health, Health::Healthy | Health::Unmanaged);
         let text = |yes, when, otherwise: &str| if yes { when } else { otherwise }.to_owned();
         let known = node.incarnation.is_some() || !node.identity.listeners.is_empty();
+        let (is_for, whose) = match &node.tenant {
+            None => (true, "it is for everybody".to_owned()),
+            Some(own) => (
+                **own == *ask.tenant,
+                format!("it is for users of {own} alone"),
+            ),
+        };
         let mut gates = vec![
+            gate("tenant", is_for, whose),
             gate(
                 "known",
                 known,

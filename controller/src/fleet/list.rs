@@ -20,7 +20,7 @@ pub const MAX_URIS: usize = 8;
 /// What a caller asks a list for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ask<'a> {
-    /// Whose users they are; empty for the default tenant.
+    /// Whose users they are; empty for the default tenant, whose lists have no relay that is bound to another.
     pub tenant: &'a str,
     /// Whose list it is; the same user gets the same relays while the fleet is the same. May be empty.
     pub user: &'a str,
@@ -109,7 +109,8 @@ impl FleetView {
     /// The relays of that list, the first choice first.
     pub(super) fn picks(&self, ask: &Ask<'_>) -> Picks<'_> {
         let region = ask.region.unwrap_or(&self.region);
-        self.candidates.pick(ask.key(), region, ask.relays())
+        self.candidates
+            .pick(ask.tenant, ask.key(), region, ask.relays())
     }
 }
 

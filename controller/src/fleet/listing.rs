@@ -1,5 +1,6 @@
 //! Who is in lists, and who is kept in them although this controller hears nothing of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,28 +21,40 @@ use crate::config::ProbeMode;
 /// How long a node may run an older generation before lists leave it out.
 pub(super) const LAG: Duration = Duration::from_secs(5);
 
+/// Whose users have a relay of some kind.
+#[derive(Debug, Default)]
+struct Served<'f> {
+    /// There is one that is nobody's own.
+    everybody: bool,
+    /// The tenants with one of their own.
+    tenants: BTreeSet<&'f str>,
+}
+
+impl Served<'_> {
+    /// Whether all have one that `node` is for.
+    fn has(&self, node: &NodeState) -> bool {
+        let own = |tenant| self.tenants.contains(tenant);
+        self.everybody || node.tenant().is_some_and(own)
+    }
+}
+
 impl Fleet {
     /// What is known, for everyone who only reads. Nodes that serve but fall short of what lists want (they run an older
-    /// generation, are nearly full, fail again and again, or have a wrong clock) are listed where no other is left, those
+    /// generation, are nearly full, fail again and again, or have a wrong clock) are listed where no other is left for the same users, those
     /// that credentials are good at before all others: a list is never empty while a node serves.
     #[must_use]
     pub fn view(&self, now: Now) -> FleetView {
         let minted = self.minted(now);
         let latest = self.secrets.latest();
-        let strict = self
-            .nodes
-            .values()
-            .any(|node| self.is_wanted(node, &minted, now.instant));
-        let spared = self
-            .nodes
-            .values()
-            .any(|node| node.has_long_certificate(now.unix));
+        let wanted = |node: &NodeState| self.is_wanted(node, &minted, now.instant);
+        let strict = self.served(wanted);
+        let spared = self.served(|node| node.has_long_certificate(now.unix));
         let knowing = |node: &NodeState| node.serves() && minted.suits(node);
-        let known = self.nodes.values().any(knowing);
+        let known = self.served(knowing);
         let nodes = self.nodes.iter().map(|(id, node)| {
             let up_to_date = self.is_up_to_date(node, &minted);
-            let wanted = match (strict, known) {
-                (true, _) => self.is_wanted(node, &minted, now.instant),
+            let wanted = match (strict.has(node), known.has(node)) {
+                (true, _) => wanted(node),
                 (false, true) => knowing(node),
                 (false, false) => node.serves(),
             };
@@ -50,7 +63,7 @@ impl Fleet {
             view.secret_unproven = !latest.suits(node);
             view.suspect &= minted.suits(node);
             view.listed = wanted || view.suspect;
-            view.certificate = node.certificate_state(now.unix, spared);
+            view.certificate = node.certificate_state(now.unix, spared.has(node));
             Arc::new(view)
         });
         let nodes: Vec<_> = nodes.collect();
@@ -83,6 +96,18 @@ impl Fleet {
             leads: false,
             leader: self.leader.clone(),
         }
+    }
+
+    /// Whose users have a relay that does what is asked.
+    fn served(&self, does: impl Fn(&NodeState) -> bool) -> Served<'_> {
+        let mut served = Served::default();
+        for node in self.nodes.values().filter(|node| does(node)) {
+            match node.tenant() {
+                None => served.everybody = true,
+                Some(tenant) => _ = served.tenants.insert(tenant),
+            }
+        }
+        served
     }
 
     pub(super) fn is_wanted(&self, node: &NodeState, minted: &Minted<'_>, now: Instant) -> bool {

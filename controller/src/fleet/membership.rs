@@ -68,6 +68,12 @@ impl Fleet {
         self.member(node)?.membership.region.as_deref()
     }
 
+    /// The tenant that `node` is bound to.
+    #[must_use]
+    pub fn bound_tenant(&self, node: &NodeId) -> Option<&str> {
+        self.member(node)?.membership.tenant.as_deref()
+    }
+
     /// Whether `node` shall have another credential.
     #[must_use]
     pub fn is_credential_due(&self, node: &NodeId, unix: u64) -> bool {
@@ -113,7 +119,8 @@ impl Fleet {
         if record == *known {
             return Plan::default();
         }
-        self.plan(vec![Record::Node(record)], Vec::new())
+        let rebound = self.is_rebound(self.nodes.get(node), &record);
+        self.plan_seen(vec![Record::Node(record)], Vec::new(), rebound)
     }
 
     /// Whether `node` is a member by its certificate.

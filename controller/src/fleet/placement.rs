@@ -3,7 +3,7 @@
 //!
 //! Candidates are sorted by region once for each view; a request hashes and picks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -53,7 +53,12 @@ pub(super) struct Candidates {
     regions: Vec<Region>,
     /// The one that is meant where a caller names none, or none that there is.
     home: usize,
+    /// Tenants that have nodes of their own, in the order of names.
+    tenants: Vec<Box<str>>,
 }
+
+/// Whose users a node is for, and whose user a caller is: a place among the tenants with nodes of their own, or `None`.
+type Whose = Option<usize>;
 
 #[derive(Clone, Debug)]
 struct Region {
@@ -71,6 +76,8 @@ struct Candidate {
     seed: u64,
     /// The zone's place among those of the region.
     zone: usize,
+    /// `None` for everybody.
+    tenant: Whose,
 }
 
 /// Relays in the order of a list.
@@ -109,33 +116,43 @@ impl Candidates {
                 .or_default()
                 .push(node);
         }
+        let bound = nodes.iter().filter_map(|node| node.tenant.as_deref());
+        let tenants: BTreeSet<&str> = bound.collect();
+        let tenants: Vec<Box<str>> = tenants.into_iter().map(Into::into).collect();
         let names: Vec<&str> = by_region.keys().copied().collect();
         let regions: Vec<Region> = by_region
             .iter()
             .enumerate()
             .map(|(place, (name, nodes))| {
-                Region::new(name, nodes, stand_ins(place, &names, spares))
+                Region::new(name, nodes, stand_ins(place, &names, spares), &tenants)
             })
             .collect();
         let home = names.binary_search(&home).unwrap_or(0);
-        Self { regions, home }
+        Self {
+            regions,
+            home,
+            tenants,
+        }
     }
 
-    /// The best `count` nodes for a key, at most [`MAX_URIS`]: two of different zones of the region, one of the next region
+    /// The best `count` nodes for a user of `tenant` with that key, at most [`MAX_URIS`]: two of different zones of the region, one of the next region
     /// where more are wanted or the region has no two, then the rest of the region and of the others, and suspects last.
-    pub(super) fn pick(&self, key: UserKey, region: &str, count: usize) -> Picks<'_> {
+    pub(super) fn pick(&self, tenant: &str, key: UserKey, region: &str, count: usize) -> Picks<'_> {
         let mut picks = Picks::default();
+        let whose = self.whose(tenant);
         let Some(own) = self.region(region) else {
             return picks;
         };
-        for candidate in own.best_two(key).into_iter().flatten() {
+        for candidate in own.best_two(whose, key).into_iter().flatten() {
             picks.push(candidate, count);
         }
         if picks.len == count {
             return picks;
         }
         let others = own.others.iter().map(|place| &self.regions[*place]);
-        let spare = others.clone().find_map(|region| region.best_two(key)[0]);
+        let spare = others
+            .clone()
+            .find_map(|region| region.best_two(whose, key)[0]);
         if let Some(candidate) = spare {
             picks.push(candidate, count);
         }
@@ -143,7 +160,7 @@ impl Candidates {
             let all = || std::iter::once(own).chain(others.clone());
             let ranks = all().map(|region| &region.proven);
             for rank in ranks.chain(all().map(|region| &region.suspects)) {
-                for candidate in ranked(rank, key) {
+                for candidate in ranked(rank, whose, key) {
                     picks.push(candidate, count);
                 }
             }
@@ -151,13 +168,19 @@ impl Candidates {
         picks
     }
 
-    /// The score of `node` for a key, and its place among the candidates of its region, the first being 1.
-    pub(super) fn score(&self, node: &NodeView, key: UserKey) -> Option<(f64, usize)> {
+    /// The score of `node` for such a user, and its place among the candidates of its region, the first being 1.
+    pub(super) fn score(
+        &self,
+        node: &NodeView,
+        tenant: &str,
+        key: UserKey,
+    ) -> Option<(f64, usize)> {
         let own = self
             .regions
             .iter()
             .find(|it| *it.name == *node.identity.region)?;
-        let ranked = ranked(&own.proven, key).chain(ranked(&own.suspects, key));
+        let whose = self.whose(tenant);
+        let ranked = ranked(&own.proven, whose, key).chain(ranked(&own.suspects, whose, key));
         let (rank, candidate) = ranked
             .enumerate()
             .find(|(_, candidate)| candidate.node.id == node.id)?;
@@ -169,6 +192,11 @@ impl Candidates {
         self.region(region).map(|region| &*region.name)
     }
 
+    fn whose(&self, tenant: &str) -> Whose {
+        let found = self.tenants.binary_search_by(|own| (**own).cmp(tenant));
+        found.ok()
+    }
+
     fn region(&self, name: &str) -> Option<&Region> {
         let place = self
             .regions
@@ -178,7 +206,7 @@ impl Candidates {
 }
 
 impl Region {
-    fn new(name: &str, nodes: &[&Arc<NodeView>], others: Vec<usize>) -> Self {
+    fn new(name: &str, nodes: &[&Arc<NodeView>], others: Vec<usize>, tenants: &[Box<str>]) -> Self {
         let mut zones: Vec<&str> = Vec::new();
         let mut region = Self {
             name: name.into(),
@@ -196,6 +224,10 @@ impl Region {
                 node: Arc::clone(node),
                 seed: hash(node.id.as_str().as_bytes()),
                 zone,
+                tenant: node
+                    .tenant
+                    .as_ref()
+                    .and_then(|own| tenants.binary_search(own).ok()),
             };
             if node.suspect {
                 region.suspects.push(candidate);
@@ -207,12 +239,12 @@ impl Region {
     }
 
     /// The best of the proven nodes, and the best of another zone; of the same one where there is no other.
-    fn best_two(&self, key: UserKey) -> [Option<&Candidate>; OWN_RELAYS] {
+    fn best_two(&self, whose: Whose, key: UserKey) -> [Option<&Candidate>; OWN_RELAYS] {
         let (mut best, mut second, mut elsewhere) = (None, None, None);
         let beats = |score: f64, than: Option<(f64, &Candidate)>| {
             than.is_none_or(|(other, _)| score > other)
         };
-        for candidate in &self.proven {
+        for candidate in self.proven.iter().filter(|it| it.is_for(whose)) {
             let score = candidate.score(key);
             let entry = Some((score, candidate));
             let zone_of_best = best.map(|(_, it): (f64, &Candidate)| it.zone);
@@ -236,6 +268,10 @@ impl Region {
 }
 
 impl Candidate {
+    fn is_for(&self, whose: Whose) -> bool {
+        self.tenant.is_none() || self.tenant == whose
+    }
+
     /// Weighted rendezvous: -w / ln(u), u being uniform in (0, 1) by key and node.
     fn score(&self, key: UserKey) -> f64 {
         const STEPS: f64 = (1u64 << 53) as f64;
@@ -263,10 +299,15 @@ fn stand_ins(own: usize, names: &[&str], spares: &[String]) -> Vec<usize> {
     order
 }
 
-/// `candidates`, the best for `key` first.
-fn ranked(candidates: &[Candidate], key: UserKey) -> impl Iterator<Item = &Candidate> {
+/// `candidates` that are for such a user, the best for `key` first.
+fn ranked(
+    candidates: &[Candidate],
+    whose: Whose,
+    key: UserKey,
+) -> impl Iterator<Item = &Candidate> {
     let mut scored: Vec<_> = candidates
         .iter()
+        .filter(|candidate| candidate.is_for(whose))
         .map(|candidate| (candidate.score(key), candidate))
         .collect();
     scored.sort_by(|(one, _), (other, _)| other.total_cmp(one));

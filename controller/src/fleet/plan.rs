@@ -13,6 +13,8 @@ use super::admission::{Admission, Certified};
 use super::audit::AuditEntry;
 use super::node::Registration;
 use super::record::{Desired, Membership, NodeRecord, Record, RecordKey, TokenHash, token_hash};
+use super::registry::NodeState;
+use super::secrets::Place;
 use crate::error::FleetError;
 
 /// The most nodes of a fleet.
@@ -134,7 +136,17 @@ impl Fleet {
             identity,
             membership,
         };
-        Ok(self.plan(vec![Record::Node(record)], Vec::new()))
+        let rebound = self.is_rebound(known, &record);
+        Ok(self.plan_seen(vec![Record::Node(record)], Vec::new(), rebound))
+    }
+
+    /// Whether `record` binds the node to another tenant, so that it is sent other secrets.
+    pub(super) fn is_rebound(&self, known: Option<&NodeState>, record: &NodeRecord) -> bool {
+        let tenant = record.membership.tenant.as_deref();
+        known.is_some_and(|node| {
+            let before = node.place();
+            self.secrets.differ(before, Place { tenant, ..before })
+        })
     }
 
     /// The node that `credential` belongs to, which the Hello must name, and so must the certificate of the connection.
@@ -187,8 +199,12 @@ impl Fleet {
         let (mut puts, deletes) = self.records(changes);
         // What it runs is of another region, whatever its generation.
         let moved = record.identity.as_ref().is_some_and(|known| {
+            let place = |region| Place {
+                region,
+                tenant: node.tenant(),
+            };
             self.secrets
-                .differ(&known.region, &registration.identity.region)
+                .differ(place(&known.region), place(&registration.identity.region))
         });
         let moved = is_complete && moved;
         if is_complete && record.identity.as_ref() != Some(&registration.identity) {
@@ -299,7 +315,7 @@ impl Fleet {
     }
 
     /// As [`Self::plan`]; relays see the change, too, where `seen` says so.
-    fn plan_seen(&self, puts: Vec<Record>, deletes: Vec<RecordKey>, seen: bool) -> Plan {
+    pub(super) fn plan_seen(&self, puts: Vec<Record>, deletes: Vec<RecordKey>, seen: bool) -> Plan {
         let mut keys: Vec<_> = puts
             .iter()
             .map(Record::key)

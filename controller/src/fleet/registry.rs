@@ -15,6 +15,7 @@ use super::port_grants::PortReport;
 use super::rates::RateMeter;
 use super::record::{Desired, NodeRecord, PortGrant};
 use super::saturation::SaturationMeter;
+use super::secrets::Place;
 use super::sightings::{Elsewhere, OwnSession};
 use super::skew::{CLOCK_LIMIT, SkewMeter, is_beyond};
 use super::uris::Uris;
@@ -296,6 +297,18 @@ impl NodeState {
         &self.identity.region
     }
 
+    /// The tenant that it is bound to.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.record.as_ref()?.membership.tenant.as_deref()
+    }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            region: self.region(),
+            tenant: self.tenant(),
+        }
+    }
+
     /// Whether lists can carry its `turns:` for as long as they are used.
     pub(super) fn has_long_certificate(&self, unix: u64) -> bool {
         let by_tls = |listener: &super::node::Listener| listener.transport == Transport::Tls;
@@ -328,6 +341,7 @@ impl NodeState {
         let mut view = NodeView {
             id: id.clone(),
             identity: Arc::clone(&self.identity),
+            tenant: self.tenant().map(Into::into),
             incarnation: self.incarnation,
             health: self.liveness.health(),
             connected: self.liveness.is_connected(),

@@ -35,18 +35,25 @@ pub enum SecretScope {
     Fleet,
     /// The relays of one region.
     Region(Box<str>),
-    /// The users of one tenant, at every relay that serves it.
+    /// The relays that are bound to one tenant.
     Tenant(Box<str>),
 }
 
+/// Where a relay is and whose it is: which secrets it accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place<'a> {
+    pub(super) region: &'a str,
+    /// `None` for a relay of everybody's.
+    pub(super) tenant: Option<&'a str>,
+}
+
 impl SecretScope {
-    /// Whether the relays of `region` accept what is of this scope.
-    pub(super) fn covers(&self, region: &str) -> bool {
+    /// Whether a relay there accepts what is of this scope.
+    pub(super) fn covers(&self, place: Place<'_>) -> bool {
         match self {
             Self::Fleet => true,
-            Self::Region(name) => **name == *region,
-            // No relay is told of tenants.
-            Self::Tenant(_) => false,
+            Self::Region(name) => **name == *place.region,
+            Self::Tenant(name) => place.tenant == Some(&**name),
         }
     }
 }
@@ -209,18 +216,18 @@ impl Secrets {
         }
     }
 
-    /// What the relays of `region` accept, in the order in which they try.
-    pub(super) fn accepted(&self, region: &str) -> Vec<&SecretGeneration> {
-        let covers = |it: &&SecretGeneration| it.scope.covers(region) && it.state.is_accepted();
+    /// What a relay there accepts, in the order in which it tries.
+    pub(super) fn accepted(&self, place: Place<'_>) -> Vec<&SecretGeneration> {
+        let covers = |it: &&SecretGeneration| it.scope.covers(place) && it.state.is_accepted();
         let mut accepted: Vec<_> = self.by_id.values().filter(covers).collect();
         accepted.sort_by_key(|it| (it.state.rank(), Reverse(it.id)));
         accepted
     }
 
-    /// Every region that credentials are minted for.
-    pub(super) fn regions(&self) -> BTreeSet<&SecretScope> {
+    /// Every scope of some relays alone that credentials are minted for.
+    pub(super) fn parts(&self) -> BTreeSet<&SecretScope> {
         let minting = |it: &&SecretGeneration| {
-            it.state == SecretState::Active && matches!(it.scope, SecretScope::Region(_))
+            it.state == SecretState::Active && it.scope != SecretScope::Fleet
         };
         self.by_id
             .values()
@@ -229,8 +236,8 @@ impl Secrets {
             .collect()
     }
 
-    /// Whether relays of the two regions are sent different secrets.
-    pub(super) fn differ(&self, one: &str, other: &str) -> bool {
+    /// Whether relays of the two places are sent different secrets.
+    pub(super) fn differ(&self, one: Place<'_>, other: Place<'_>) -> bool {
         one != other
             && self
                 .by_id
@@ -238,8 +245,8 @@ impl Secrets {
                 .any(|it| it.scope.covers(one) != it.scope.covers(other))
     }
 
-    /// The secrets of a snapshot for relays of `region`.
-    pub(super) fn wire(&self, region: &str) -> Vec<wire::SecretGeneration> {
+    /// The secrets of a snapshot for a relay there.
+    pub(super) fn wire(&self, place: Place<'_>) -> Vec<wire::SecretGeneration> {
         use wire::secret_generation::State;
         let state = |state| match state {
             SecretState::Staged => (State::Staged, 0),
@@ -248,7 +255,7 @@ impl Secrets {
             SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
             SecretState::Revoked { .. } => (State::Unspecified, 0),
         };
-        let accepted = self.accepted(region).into_iter();
+        let accepted = self.accepted(place).into_iter();
         accepted
             .map(|generation| {
                 let (state, accept_until) = state(generation.state);
@@ -263,9 +270,9 @@ impl Secrets {
     }
 
     /// What a snapshot says of revoked secrets.
-    pub(super) fn wire_revoked(&self, region: &str) -> Vec<wire::RevokedSecret> {
+    pub(super) fn wire_revoked(&self, place: Place<'_>) -> Vec<wire::RevokedSecret> {
         let revoked = |it: &SecretGeneration| match it.state {
-            SecretState::Revoked { cut, .. } if it.scope.covers(region) => {
+            SecretState::Revoked { cut, .. } if it.scope.covers(place) => {
                 Some(wire::RevokedSecret { id: it.id, cut })
             }
             SecretState::Revoked { .. }

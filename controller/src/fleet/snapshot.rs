@@ -8,12 +8,15 @@ use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use super::Fleet;
 use super::record::{Desired, PortGrant};
 use super::registry::NodeState;
+use super::secrets::Place;
 
 /// What makes the fleet-wide part of one node's snapshot differ from another's. There are few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Variant {
-    /// Where secrets of its region are accepted; empty where only the fleet's are.
+    /// Where secrets of its region are accepted; empty where none of its own are.
     region: String,
+    /// The same of its tenant.
+    tenant: Option<String>,
     /// It has the policy from before a rollout.
     runs_base: bool,
 }
@@ -30,11 +33,18 @@ impl Fleet {
 
     /// Which fleet-wide part `node` is sent.
     pub(super) fn variant(&self, node: &NodeId) -> Variant {
-        let identity = self.nodes.get(node).and_then(NodeState::identity);
-        let region = identity.map_or("", |identity| identity.region.as_str());
-        let has_secrets = self.secrets.differ("", region);
+        let known = self.nodes.get(node);
+        let known = known.filter(|node| node.identity().is_some());
+        let Place { region, tenant } = known.map_or_else(Place::default, NodeState::place);
+        let of_region = Place {
+            region,
+            tenant: None,
+        };
+        let of_tenant = Place { region: "", tenant };
+        let has_own = |place| self.secrets.differ(Place::default(), place);
         Variant {
-            region: if has_secrets { region } else { "" }.to_owned(),
+            region: if has_own(of_region) { region } else { "" }.to_owned(),
+            tenant: tenant.filter(|_| has_own(of_tenant)).map(str::to_owned),
             runs_base: self.runs_base(node),
         }
     }
@@ -54,12 +64,16 @@ impl Fleet {
             true => self.base_policy(),
             false => self.policy.as_ref(),
         }?;
+        let place = Place {
+            region: &variant.region,
+            tenant: variant.tenant.as_deref(),
+        };
         Some(wire::Snapshot {
             epoch: self.lineage.epoch.to_vec(),
             generation: self.generation,
             realm: policy.realm.clone(),
-            secrets: self.secrets.wire(&variant.region),
-            revoked_secrets: self.secrets.wire_revoked(&variant.region),
+            secrets: self.secrets.wire(place),
+            revoked_secrets: self.secrets.wire_revoked(place),
             users: self
                 .users
                 .values()

@@ -18,7 +18,7 @@ use super::record::{
 };
 use super::restored::Restored;
 use super::saturation::Saturation;
-use super::secrets::{Minting, SecretView};
+use super::secrets::{Minting, Place, SecretView};
 use super::sightings::ControllerId;
 use super::trend::Trends;
 use super::uris::{Names, Uris};
@@ -122,6 +122,8 @@ pub struct NodeView {
     pub id: NodeId,
     /// What it says of itself.
     pub identity: Arc<Identity>,
+    /// The tenant that it is bound to, by its join token or its certificate: it is in the lists of that tenant's users alone.
+    pub tenant: Option<Box<str>>,
     /// Which run of its process holds or held the last session; `None` where none has been seen.
     pub incarnation: Option<Incarnation>,
     /// Whether it lives.
@@ -202,6 +204,13 @@ impl NodeView {
             })
         };
         of(true).chain(of(false))
+    }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        Place {
+            region: &self.identity.region,
+            tenant: self.tenant.as_deref(),
+        }
     }
 
     /// The addresses that peers see.

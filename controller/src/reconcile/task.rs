@@ -339,7 +339,9 @@ impl Reconciler {
         self.last_session += 1;
         let number = self.last_session;
         let incarnation = registration.incarnation;
-        let alternates = self.alternates.of(&node, &registration.identity.region);
+        let tenant = self.mirror.fleet().bound_tenant(&node);
+        let region = &registration.identity.region;
+        let alternates = self.alternates.of(&node, region, tenant);
         let registration = Box::new(registration);
         self.mirror.apply(
             now,

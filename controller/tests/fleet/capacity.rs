@@ -106,6 +106,7 @@ fn an_explanation_names_every_gate_in_order() {
     assert_eq!(
         names,
         [
+            "tenant",
             "known",
             "session",
             "probe-udp",

@@ -17,4 +17,5 @@ mod simulation;
 mod snapshots;
 mod spares;
 mod stage;
+mod tenants;
 mod trust;

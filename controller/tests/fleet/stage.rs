@@ -133,14 +133,28 @@ impl Stage {
         self.probe(number, true);
     }
 
-    pub(crate) fn register(&mut self, number: u8, identity: Identity, incarnation: u8) {
+    /// The same for one that is bound to a tenant, perhaps.
+    pub(crate) fn join_for(&mut self, number: u8, identity: Identity, tenant: Option<&str>) {
+        self.enrol(number, &identity, tenant);
+        self.opens(number, identity, 1, self.fleet.generation());
+        self.probe(number, true);
+    }
+
+    fn enrol(&mut self, number: u8, identity: &Identity, tenant: Option<&str>) {
         let record = NodeRecord {
             id: id(number),
             credential: [number; 32],
             identity: Some(identity.clone()),
-            membership: Membership::default(),
+            membership: Membership {
+                tenant: tenant.map(str::to_owned),
+                ..Membership::default()
+            },
         };
         self.store(Record::Node(record));
+    }
+
+    pub(crate) fn register(&mut self, number: u8, identity: Identity, incarnation: u8) {
+        self.enrol(number, &identity, None);
         self.opens(number, identity, incarnation, self.fleet.generation());
     }
 

@@ -54,6 +54,9 @@ pub struct Node {
     /// From 0 to 1.
     #[prost(double, tag = "16")]
     pub saturation: f64,
+    /// The tenant whose users it is for alone; empty for everybody.
+    #[prost(string, tag = "17")]
+    pub tenant: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ports {
@@ -177,7 +180,7 @@ pub struct ListSecretsResponse {
 pub struct Secret {
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    /// fleet or region:NAME.
+    /// fleet, region:NAME or tenant:NAME.
     #[prost(string, tag = "2")]
     pub scope: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -203,7 +206,7 @@ pub struct Secret {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateSecretRequest {
-    /// fleet or region:NAME; empty means fleet.
+    /// fleet, region:NAME or tenant:NAME; empty means fleet.
     #[prost(string, tag = "1")]
     pub scope: ::prost::alloc::string::String,
     /// A random one is made where it is empty.
@@ -215,7 +218,7 @@ pub struct PinSecretRequest {
     /// The generation; zero where a secret is given.
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    /// Of the secret that is given: fleet or region:NAME; empty means fleet.
+    /// Of the secret that is given: fleet, region:NAME or tenant:NAME; empty means fleet.
     #[prost(string, tag = "2")]
     pub scope: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]

@@ -19,6 +19,7 @@ pub(super) fn node(node: &NodeView, view: &FleetView) -> wire::Node {
         node_id: node.id.to_string(),
         region: identity.region.clone(),
         zone: identity.zone.clone(),
+        tenant: node.tenant.as_deref().unwrap_or_default().to_owned(),
         version: identity.version.clone(),
         hostname: identity.hostname.clone().unwrap_or_default(),
         health: node.health.name().to_owned(),

@@ -26,9 +26,6 @@ pub enum SecretError {
     /// No generation of that id.
     #[error("there is no secret {0}")]
     Unknown(u32),
-    /// The scope is one that no relay serves.
-    #[error("relays do not serve secrets of {0}")]
-    Scope(SecretScope),
     /// A rotation of the scope is not through.
     #[error(
         "secret {id} of {scope} is staged: it becomes active once the relays of the lists run it"
@@ -182,9 +179,6 @@ impl Secrets {
     }
 
     fn has_room(&self, scope: &SecretScope) -> Result<(), SecretError> {
-        if let SecretScope::Tenant(_) = scope {
-            return Err(SecretError::Scope(scope.clone()));
-        }
         if self.accepted_of(scope).count() < MAX_ACCEPTED {
             return Ok(());
         }
@@ -305,7 +299,7 @@ impl Secrets {
                     changes.put(fresh);
                 }
                 (None, SecretScope::Fleet) => return Err(SecretError::Minting(id)),
-                // Credentials for the region are minted with the fleet's secret from now on.
+                // Credentials for its relays are minted with the fleet's secret from now on.
                 (None, SecretScope::Region(_) | SecretScope::Tenant(_)) => {}
             }
         }

@@ -13,7 +13,7 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::Now;
 
 use super::life::LONGEST_CREDENTIAL;
-use super::{SecretGeneration, SecretScope, SecretState, Secrets};
+use super::{Place, SecretGeneration, SecretScope, SecretState, Secrets};
 use crate::fleet::registry::NodeState;
 use crate::fleet::{Fleet, FleetView, NodeView};
 
@@ -27,20 +27,22 @@ pub(in crate::fleet) struct Minting {
     fleet: SharedSecret,
     /// By region, where one has a secret of its own.
     regions: BTreeMap<Box<str>, SharedSecret>,
+    /// By tenant, where its relays have one.
+    tenants: BTreeMap<Box<str>, SharedSecret>,
     /// The active secrets, with the generations that brought them to the relays.
     latest: Vec<(SecretScope, SharedSecret, u64)>,
 }
 
 impl Minted<'_> {
-    /// The generation that a relay of `region` has to run for every credential that is minted for it to be good there.
-    pub(super) fn required(&self, region: &str) -> u64 {
-        let here = self.0.iter().filter(|it| it.scope.covers(region));
+    /// The generation that a relay has to run for every credential that is minted for it to be good there.
+    pub(super) fn required(&self, place: Place<'_>) -> u64 {
+        let here = self.0.iter().filter(|it| it.scope.covers(place));
         here.map(|it| it.since_generation).max().unwrap_or(0)
     }
 
-    /// Whether every credential that is minted for its region is known to be good at `node`.
+    /// Whether every credential that is minted for it is known to be good at `node`.
     pub(in crate::fleet) fn suits(&self, node: &NodeState) -> bool {
-        node.known_generation() >= self.required(node.region())
+        node.known_generation() >= self.required(node.place())
     }
 
     /// Whether credentials are minted with generation `id`.
@@ -57,7 +59,7 @@ impl Minted<'_> {
 impl Secrets {
     /// The active generations, whoever is known to accept them.
     pub(in crate::fleet) fn latest(&self) -> Minted<'_> {
-        let scopes = std::iter::once(&SecretScope::Fleet).chain(self.regions());
+        let scopes = std::iter::once(&SecretScope::Fleet).chain(self.parts());
         Minted(scopes.filter_map(|it| self.minting(it)).collect())
     }
 
@@ -91,7 +93,7 @@ impl Secrets {
 impl Fleet {
     /// What credentials are minted with.
     pub(in crate::fleet) fn minted(&self, now: Now) -> Minted<'_> {
-        let scopes = std::iter::once(&SecretScope::Fleet).chain(self.secrets.regions());
+        let scopes = std::iter::once(&SecretScope::Fleet).chain(self.secrets.parts());
         Minted(scopes.filter_map(|it| self.minted_for(now, it)).collect())
     }
 
@@ -110,16 +112,22 @@ impl Fleet {
 
     /// What a view mints with.
     pub(in crate::fleet) fn minting(&self, minted: &Minted<'_>) -> Minting {
-        let region = |generation: &&SecretGeneration| match &generation.scope {
-            SecretScope::Region(name) => Some((name.clone(), generation.secret.clone())),
-            SecretScope::Fleet | SecretScope::Tenant(_) => None,
-        };
+        let (mut regions, mut tenants) = (BTreeMap::new(), BTreeMap::new());
+        for generation in &minted.0 {
+            let part = match &generation.scope {
+                SecretScope::Fleet => continue,
+                SecretScope::Region(name) => regions.entry(name.clone()),
+                SecretScope::Tenant(name) => tenants.entry(name.clone()),
+            };
+            part.or_insert_with(|| generation.secret.clone());
+        }
         let latest = self.secrets.latest().0.into_iter();
         Minting {
             fleet: minted
                 .secret(&SecretScope::Fleet)
                 .unwrap_or_else(|| SharedSecret::new(Vec::new())),
-            regions: minted.0.iter().filter_map(region).collect(),
+            regions,
+            tenants,
             latest: latest
                 .map(|it| (it.scope.clone(), it.secret.clone(), it.since_generation))
                 .collect(),
@@ -155,17 +163,23 @@ impl FleetView {
         &self.minting.fleet
     }
 
-    /// The secret that credentials for exactly these relays are minted with: that of their region where all are of one that
-    /// has its own, and else the fleet's, which every relay accepts.
+    /// The secret that credentials for exactly these relays are minted with: that of their tenant or of their region where all
+    /// are of one that has its own, and else the fleet's, which every relay accepts.
     pub fn minting_secret_for<'n>(
         &self,
         nodes: impl IntoIterator<Item = &'n NodeView>,
     ) -> &SharedSecret {
-        let mut regions = nodes.into_iter().map(|node| node.identity.region.as_str());
-        let own = regions
-            .next()
-            .filter(|region| regions.all(|other| other == *region))
-            .and_then(|region| self.minting.regions.get(region));
+        let mut places = nodes.into_iter().map(NodeView::place);
+        let Some(Place { region, mut tenant }) = places.next() else {
+            return &self.minting.fleet;
+        };
+        let mut region = Some(region);
+        for place in places {
+            region = region.filter(|it| *it == place.region);
+            tenant = tenant.filter(|it| place.tenant == Some(it));
+        }
+        let of_tenant = tenant.and_then(|it| self.minting.tenants.get(it));
+        let own = of_tenant.or_else(|| self.minting.regions.get(region?));
         own.unwrap_or(&self.minting.fleet)
     }
 
@@ -173,7 +187,7 @@ impl FleetView {
     /// node then runs at least.
     #[must_use]
     pub fn trial_secret(&self, node: &NodeView) -> (&SharedSecret, u64) {
-        let covers = |scope: &SecretScope| scope.covers(&node.identity.region);
+        let covers = |scope: &SecretScope| scope.covers(node.place());
         let latest = self.minting.latest.iter();
         let latest = latest.filter(|(scope, ..)| covers(scope));
         match latest.max_by_key(|(.., generation)| *generation) {

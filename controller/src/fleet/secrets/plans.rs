@@ -171,10 +171,7 @@ impl Fleet {
         &'a self,
         scope: &'a SecretScope,
     ) -> impl Iterator<Item = &'a NodeState> {
-        let covered = |node: &&NodeState| {
-            node.identity()
-                .is_some_and(|identity| scope.covers(&identity.region))
-        };
+        let covered = |node: &&NodeState| node.identity().is_some() && scope.covers(node.place());
         self.nodes.values().filter(covered)
     }
 }

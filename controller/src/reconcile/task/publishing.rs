@@ -30,8 +30,10 @@ impl Reconciler {
 
     fn tell_alternates(&self, view: &FleetView) {
         for (node, channels) in &self.sessions {
-            let region = view.node(node).map_or("", |node| &node.identity.region);
-            let alternates = self.alternates.of(node, region);
+            let seen = view.node(node);
+            let region = seen.map_or("", |node| &node.identity.region);
+            let tenant = seen.and_then(|node| node.tenant.as_deref());
+            let alternates = self.alternates.of(node, region, tenant);
             channels.alternates.send_if_modified(|known| {
                 let changed = *known != alternates;
                 *known = alternates;

@@ -1,6 +1,15 @@
+use super::super::Place;
 use super::*;
 
 const FLEET: SecretScope = SecretScope::Fleet;
+const NORTH: Place<'_> = Place {
+    region: "north",
+    tenant: None,
+};
+const SOUTH: Place<'_> = Place {
+    region: "south",
+    tenant: None,
+};
 
 fn secret(text: &str) -> SharedSecret {
     SharedSecret::new(text)
@@ -44,7 +53,7 @@ fn rotate(secrets: &mut Secrets, text: &str, unix: u64) -> u32 {
 }
 
 fn accepts(secrets: &Secrets) -> Vec<&str> {
-    let accepted = secrets.accepted("north").into_iter();
+    let accepted = secrets.accepted(NORTH).into_iter();
     accepted
         .map(|it| std::str::from_utf8(it.secret.as_bytes()).unwrap())
         .collect()
@@ -218,7 +227,7 @@ fn what_is_minted_with_is_revoked_only_for_another() {
     let (id, changes) = secrets.revoke(at(1001), 1, &replaced).unwrap();
     apply(&mut secrets, changes);
     assert_eq!((id, accepts(&secrets)), (Some(2), vec!["two"]));
-    let tombstone = secrets.wire_revoked("north");
+    let tombstone = secrets.wire_revoked(NORTH);
     assert_eq!((tombstone[0].id, tombstone[0].cut), (1, true));
     assert!(secrets.find(1).unwrap().secret.as_bytes().is_empty());
     let again = secrets.revoke(at(1002), 1, &bare);
@@ -242,7 +251,7 @@ fn a_cut_may_follow_a_revocation() {
         };
         let (_, changes) = secrets.revoke(at(1002), 1, &revocation).unwrap();
         apply(&mut secrets, changes);
-        assert_eq!(secrets.wire_revoked("north")[0].cut, cut);
+        assert_eq!(secrets.wire_revoked(NORTH)[0].cut, cut);
     }
 }
 
@@ -256,12 +265,12 @@ fn a_region_has_secrets_of_its_own_and_falls_back_to_the_fleets() {
     let staged = secrets.find(id).unwrap().clone();
     let promoted = secrets.promote(at(1002), &staged);
     apply(&mut secrets, promoted);
-    assert_eq!(secrets.accepted("north").len(), 2);
-    assert_eq!(secrets.accepted("south").len(), 1);
+    assert_eq!(secrets.accepted(NORTH).len(), 2);
+    assert_eq!(secrets.accepted(SOUTH).len(), 1);
     assert_eq!(
         (
-            secrets.latest().required("north"),
-            secrets.latest().required("south")
+            secrets.latest().required(NORTH),
+            secrets.latest().required(SOUTH)
         ),
         (1001, 1000)
     );
@@ -269,9 +278,16 @@ fn a_region_has_secrets_of_its_own_and_falls_back_to_the_fleets() {
         .revoke(at(1003), id, &Revocation::default())
         .unwrap();
     apply(&mut secrets, changes);
-    assert_eq!((replaced, secrets.regions().len()), (None, 0));
-    assert_eq!(secrets.wire_revoked("south"), []);
+    assert_eq!((replaced, secrets.parts().len()), (None, 0));
+    assert_eq!(secrets.wire_revoked(SOUTH), []);
     let tenant = SecretScope::Tenant("acme".into());
-    let refused = secrets.rotate(at(1004), &tenant, secret("acme"));
-    assert_eq!(refused, Err(SecretError::Scope(tenant)));
+    let (id, changes) = secrets.rotate(at(1004), &tenant, secret("acme")).unwrap();
+    apply(&mut secrets, changes);
+    let theirs = Place {
+        tenant: Some("acme"),
+        ..SOUTH
+    };
+    assert_eq!(secrets.accepted(theirs).last().unwrap().id, id);
+    assert_eq!(secrets.accepted(SOUTH).len(), 1);
+    assert!(secrets.differ(SOUTH, theirs));
 }
