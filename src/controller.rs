@@ -2,18 +2,22 @@
 
 use anyhow::{Context as _, bail};
 use turnfleet_controller::Controller;
-use turnfleet_controller::config::Config;
+use turnfleet_controller::config::{Config, LogFormat as ConfiguredFormat};
 use turnfleet_proto::ConfigWarning;
 use turnfleet_relay::shard::raise_descriptor_limit;
 
 use crate::cli::ServiceArgs;
 use crate::reload::Reloads;
 use crate::shutdown::Signals;
-use crate::telemetry::LogArgs;
-use crate::{config, notify, telemetry};
+use crate::telemetry::{LogArgs, LogFormat};
+use crate::{config, held, notify, reload, telemetry};
 
 /// The title of a list of problems.
 pub(crate) const WRONG: &str = "the configuration of the controller is wrong";
+
+/// What a configuration that is checked is told to have in store for a controller that runs.
+pub(crate) const RELOAD: &str = "a controller that runs takes over realm, peers, limits, tenant, users, shared_secret, join_token, api_tokens and log.filter at \
+    SIGHUP; anything else, http and grpc among it, at its next start\n";
 
 /// What is wrong with a configuration, and what is seldom meant, without starting anything.
 ///
@@ -21,6 +25,7 @@ pub(crate) const WRONG: &str = "the configuration of the controller is wrong";
 /// When the controller would not start with it.
 pub(crate) fn check(args: &ServiceArgs) -> anyhow::Result<Vec<ConfigWarning>> {
     let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
+    telemetry::check(&config.log.filter)?;
     if let Err(errors) = Controller::check(&config) {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         bail!("{WRONG}: {}", errors.join("; "));
@@ -34,15 +39,22 @@ pub(crate) fn check(args: &ServiceArgs) -> anyhow::Result<Vec<ConfigWarning>> {
 /// When the configuration is wrong, the store cannot be opened or a listener cannot be opened.
 pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()> {
     let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
-    let filter = log.filter.as_deref().unwrap_or(telemetry::DEFAULT_FILTER);
-    telemetry::start(filter, log.log_format.unwrap_or_default())?;
+    let format = match config.log.format {
+        ConfiguredFormat::Text => LogFormat::Text,
+        ConfiguredFormat::Json => LogFormat::Json,
+    };
+    telemetry::start_configured(log, &config.log.filter, format)?;
     let mut signals = Signals::listen()?;
     let mut reloads = Reloads::listen(args.config.as_deref())?;
     // Each connection and each probe takes one.
     raise_descriptor_limit().context("cannot raise the limit on open files")?;
     // The start waits for an etcd that does not answer.
+    let start = async || {
+        let started = Controller::start(config.clone()).await;
+        started.context("the controller cannot start")
+    };
     let controller = tokio::select! {
-        started = Controller::start(config) => started.context("the controller cannot start")?,
+        started = held::start(start) => started?,
         signal = signals.next() => {
             tracing::info!(signal, "stopping before the start was through");
             return Ok(());
@@ -54,7 +66,7 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
     let signal = loop {
         tokio::select! {
             signal = signals.next() => break signal,
-            why = reloads.next() => reload(&controller, args, why).await,
+            why = reloads.next() => reload(&controller, args, log, why).await,
         }
     };
     notify::stopping();
@@ -64,18 +76,14 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
 }
 
 /// Takes over what can change while the controller runs; a configuration that is wrong changes nothing.
-async fn reload(controller: &Controller, args: &ServiceArgs, why: &str) {
-    let outcome = match config::load::<Config>(args.config.as_deref(), &args.set) {
-        Ok(config) => controller.reload(&config).await.map_err(Into::into),
-        Err(errors) => Err(anyhow::Error::new(errors).context(WRONG)),
+async fn reload(controller: &Controller, args: &ServiceArgs, log: &LogArgs, why: &str) {
+    let outcome = async {
+        let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
+        telemetry::check(&config.log.filter)?;
+        controller.reload(&config).await?;
+        telemetry::change_configured(log, &config.log.filter)
     };
+    let outcome = outcome.await;
     controller.reloaded(outcome.is_ok());
-    match outcome {
-        Ok(()) => tracing::info!(why, "configuration read again"),
-        Err(error) => tracing::error!(
-            why,
-            error = crate::causes(&error),
-            "the configuration is not taken over; the one before stays"
-        ),
-    }
+    reload::tell(why, outcome);
 }

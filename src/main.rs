@@ -12,6 +12,7 @@ mod conformance;
 mod controller;
 mod credentials;
 mod fleet;
+mod held;
 mod knock;
 mod link;
 mod maintenance;
@@ -88,15 +89,15 @@ fn block_on(service: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
 
 /// Finds out all that can be known without starting anything.
 fn check(checked: Checked) -> anyhow::Result<()> {
-    let warnings = match checked {
-        Checked::Relay(args) => relay::check(&args)?,
-        Checked::Controller(args) => controller::check(&args)?,
-        Checked::Up(flags) => up::check(*flags)?,
+    let (warnings, reload) = match checked {
+        Checked::Relay(args) => (relay::check(&args)?, relay::RELOAD),
+        Checked::Controller(args) => (controller::check(&args)?, controller::RELOAD),
+        Checked::Up(flags) => (up::check(*flags)?, ""),
     };
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
-    print("the configuration is good\n")
+    print(&format!("the configuration is good\n{reload}"))
 }
 
 /// Bytes that nobody can guess.

@@ -13,10 +13,14 @@ use crate::cli::{RelayArgs, ServiceArgs};
 use crate::reload::Reloads;
 use crate::shutdown::Signals;
 use crate::telemetry::{LogArgs, LogFormat};
-use crate::{admin, config, notify, shutdown, telemetry};
+use crate::{admin, config, held, notify, reload, shutdown, telemetry};
 
 /// The title of a list of problems.
 const WRONG: &str = "the configuration of the relay is wrong";
+
+/// What a configuration that is checked is told to have in store for a relay that runs.
+pub(crate) const RELOAD: &str = "a relay that runs takes over listeners, limits, nonce_lifetime_seconds, tcp_relaying.low_peer_ports and log.filter at SIGHUP; \
+    anything else, tls among it, at its next start\n";
 
 /// What is wrong with a configuration, and what is seldom meant, without starting anything.
 ///
@@ -24,7 +28,7 @@ const WRONG: &str = "the configuration of the relay is wrong";
 /// When the relay would not start with it on this machine.
 pub(crate) fn check(args: &ServiceArgs) -> anyhow::Result<Vec<ConfigWarning>> {
     let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
-    telemetry::check(&config.log.filter, "log.filter")?;
+    telemetry::check(&config.log.filter)?;
     let mut warnings = config.warnings.clone();
     warnings.extend(config.check_addresses().context(WRONG)?);
     if let Some(files) = &config.tls {
@@ -44,27 +48,26 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
     }
     let service = &args.service;
     let config: Config = config::load(service.config.as_deref(), &service.set).context(WRONG)?;
-    let configured = match config.log.format {
+    let format = match config.log.format {
         ConfiguredFormat::Text => LogFormat::Text,
         ConfiguredFormat::Json => LogFormat::Json,
     };
-    let format = log.log_format.unwrap_or(configured);
-    match &log.filter {
-        Some(filter) => telemetry::start(filter, format)?,
-        None => telemetry::start_named(&config.log.filter, "log.filter", format)?,
-    }
+    telemetry::start_configured(log, &config.log.filter, format)?;
     let mut signals = Signals::listen()?;
     let mut reloads = Reloads::listen(service.config.as_deref())?;
     let deadline = config.drain_deadline;
     let admin = match config.metrics_address {
-        Some(address) => Some(admin::bind(address, "metrics.address").await?),
+        Some(address) => {
+            let bind = async || admin::bind(address, "metrics.address").await;
+            Some(held::start(bind).await?)
+        }
         None => None,
     };
-    let node = Arc::new(
-        Node::start(config)
-            .await
-            .context("the relay cannot start")?,
-    );
+    let start = async || {
+        let started = Node::start(config.clone()).await;
+        started.context("the relay cannot start")
+    };
+    let node = Arc::new(held::start(start).await?);
     if let Some(listener) = admin {
         admin::serve(listener, &node);
     }
@@ -113,20 +116,10 @@ fn reload(node: &Node, service: &ServiceArgs, log: &LogArgs, why: &str) {
     let outcome = config::load::<Config>(service.config.as_deref(), &service.set)
         .context(WRONG)
         .and_then(|config| {
-            telemetry::check(&config.log.filter, "log.filter")?;
+            telemetry::check(&config.log.filter)?;
             node.reload(&config)?;
-            match &log.filter {
-                Some(_) => Ok(()),
-                None => telemetry::change(&config.log.filter, "log.filter"),
-            }
+            telemetry::change_configured(log, &config.log.filter)
         });
     node.reloaded(outcome.is_ok());
-    match outcome {
-        Ok(()) => tracing::info!(why, "configuration read again"),
-        Err(error) => tracing::error!(
-            why,
-            error = crate::causes(&error),
-            "the configuration is not taken over; the one before stays"
-        ),
-    }
+    reload::tell(why, outcome);
 }

@@ -1,4 +1,4 @@
-//! When a service shall read its configuration again: at SIGHUP, and when the file has changed.
+//! When a service shall read its configuration again (at SIGHUP, and when the file has changed), and what came of it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -70,6 +70,18 @@ impl Reloads {
             self.read = now;
         }
         changed
+    }
+}
+
+/// Logs what became of a configuration that was read again.
+pub(crate) fn tell(why: &str, outcome: anyhow::Result<()>) {
+    match outcome {
+        Ok(()) => tracing::info!(why, "configuration read again"),
+        Err(error) => tracing::error!(
+            why,
+            error = crate::causes(&error),
+            "the configuration is not taken over; the one before stays"
+        ),
     }
 }
 

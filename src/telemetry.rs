@@ -59,6 +59,8 @@ type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 /// Set when the log starts.
 static REPLACE: OnceLock<Replace> = OnceLock::new();
 
+/// Where a configuration names the filter.
+const KEY: &str = "log.filter";
 /// The filter of a command whose configuration names none.
 pub(crate) const DEFAULT_FILTER: &str = "info";
 
@@ -70,12 +72,28 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     start_named(filter, "--log", format)
 }
 
-/// Finds out whether `filter`, which was written at `key`, can be read.
+/// As [`start`], with what the configuration says where the flags do not.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(crate) fn start_configured(
+    args: &LogArgs,
+    filter: &str,
+    format: LogFormat,
+) -> anyhow::Result<()> {
+    let format = args.log_format.unwrap_or(format);
+    match &args.filter {
+        Some(filter) => start(filter, format),
+        None => start_named(filter, KEY, format),
+    }
+}
+
+/// Finds out whether the filter of a configuration can be read.
 ///
 /// # Errors
 /// When it cannot.
-pub(crate) fn check(filter: &str, key: &str) -> anyhow::Result<()> {
-    parse(filter, key).map(drop)
+pub(crate) fn check(filter: &str) -> anyhow::Result<()> {
+    parse(filter, KEY).map(drop)
 }
 
 fn parse(filter: &str, key: &str) -> anyhow::Result<EnvFilter> {
@@ -91,7 +109,7 @@ fn parse(filter: &str, key: &str) -> anyhow::Result<EnvFilter> {
 ///
 /// # Errors
 /// When the filter cannot be read.
-pub(crate) fn start_named(filter: &str, key: &str, format: LogFormat) -> anyhow::Result<()> {
+fn start_named(filter: &str, key: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = parse(filter, key)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -116,12 +134,15 @@ pub(crate) fn start_named(filter: &str, key: &str, format: LogFormat) -> anyhow:
     Ok(())
 }
 
-/// Logs by `filter`, which was written at `key`, from here on.
+/// Logs by the filter of a configuration from here on, unless the flags name one.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) fn change(filter: &str, key: &str) -> anyhow::Result<()> {
-    let filter = parse(filter, key)?;
+pub(crate) fn change_configured(args: &LogArgs, filter: &str) -> anyhow::Result<()> {
+    if args.filter.is_some() {
+        return Ok(());
+    }
+    let filter = parse(filter, KEY)?;
     if let Some(replace) = REPLACE.get() {
         anyhow::ensure!(replace(filter), "the log cannot be changed");
     }

@@ -3,6 +3,7 @@
 //! been checked.
 
 mod checked;
+mod kept;
 mod port_plan;
 mod warnings;
 
@@ -16,8 +17,8 @@ use crate::fleet::Names;
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
-    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, Opaque, ProbeConfig,
-    RelayCertificates, StoreConfig, TlsFiles,
+    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, LogConfig, LogFormat, Opaque,
+    ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
 };
 pub(crate) use checked::{NAME, is_name};
 pub use port_plan::PortPlan;
@@ -77,6 +78,8 @@ pub struct RawConfig {
     pub join_token_file: Option<PathBuf>,
     /// Who may use the HTTP API, beside the bearer of the token that the controller makes.
     pub api_tokens: Vec<RawApiToken>,
+    /// What is logged.
+    pub log: RawLog,
 }
 
 impl Default for RawConfig {
@@ -104,6 +107,26 @@ impl Default for RawConfig {
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),
+            log: RawLog::default(),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLog {
+    /// `error`, `warn`, `info`, `debug` or `trace`, and directives such as `info,turnfleet_controller=debug`.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: String,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: "text".to_owned(),
         }
     }
 }

@@ -150,43 +150,16 @@ impl Controller {
     }
 
     /// Takes over what `config` says of policy, users, secrets and tokens. A changed policy begins a rollout. What else differs
-    /// from the start is named in the log and waits for the next one.
+    /// from the start, the listeners among it, is named in the log and waits for the next one; the filter of the log is the
+    /// caller's to take over.
     ///
     /// # Errors
     /// When a file that it names cannot be used, or the store fails; nothing has changed then.
     pub async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         Self::check(config).map_err(ReloadError::Files)?;
         self.handle.reconfigure(wishes(config)).await?;
-        let before = &self.started_with;
-        let differs = [
-            ("state_dir", before.state_dir != config.state_dir),
-            ("http", before.http != config.http),
-            (
-                "http.cors_origins",
-                before.cors_origins != config.cors_origins,
-            ),
-            ("grpc", before.grpc != config.grpc),
-            (
-                "grpc.client_ca",
-                before.relay_certificates != config.relay_certificates,
-            ),
-            ("region", before.region != config.region),
-            ("relay_ports", before.ports != config.ports),
-            (
-                "credentials.ttl_seconds",
-                before.credential_ttl != config.credential_ttl,
-            ),
-            ("probe", before.probe != config.probe),
-            ("store", before.store != config.store),
-            ("lists", before.lists != config.lists),
-            ("controller", before.controller != config.controller),
-            (
-                "secrets.rotate_every_seconds",
-                before.rotate_secrets_every != config.rotate_secrets_every,
-            ),
-        ];
-        for (key, _) in differs.iter().filter(|(_, differs)| *differs) {
-            tracing::warn!(key, "takes effect at the next start");
+        for key in self.started_with.kept_until_restart(config) {
+            tracing::warn!(key, "has changed, and takes effect at the next start");
         }
         Ok(())
     }

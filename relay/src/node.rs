@@ -109,6 +109,11 @@ pub enum NodeError {
     /// Another configuration does not fit what runs.
     #[error("the running policy does not fit the configuration: {0}")]
     Reload(String),
+    /// Another configuration has a listener that takes TLS, and there has been no certificate since the start.
+    #[error(
+        "the listener {0} takes TLS, and the relay was started without a certificate: restart it, for tls takes effect at the start alone"
+    )]
+    NoCertificate(Box<Listener>),
     /// The operating system refused a thread, random bytes or the limit on open files.
     #[error("the operating system refused")]
     System(#[source] std::io::Error),

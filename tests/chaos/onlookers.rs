@@ -1,5 +1,6 @@
 //! Callers of the API that ask for credentials all the while, and look at the lists that come with them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::{Api, text};
 use crate::figures::millis;
 use crate::fleet::Fleet;
 
@@ -36,6 +37,8 @@ pub(crate) struct Seen {
     /// The fewest relays that a list had and could have had: both at least.
     pub(crate) shortest: Option<usize>,
     pub(crate) fewest_listed: Option<usize>,
+    /// What was said of relays that were not listed, each thing once.
+    missed: BTreeSet<String>,
     pub(crate) slowest: Duration,
 }
 
@@ -103,10 +106,17 @@ impl Onlookers {
             all.failed.extend(seen.failed);
             all.shortest = lesser(all.shortest, seen.shortest);
             all.fewest_listed = lesser(all.fewest_listed, seen.fewest_listed);
+            all.missed.extend(seen.missed);
             all.slowest = all.slowest.max(seen.slowest);
         }
         all
     }
+}
+
+/// What a controller says of a relay that it does not list.
+fn why(node: &Value) -> String {
+    let parts = ["node", "health", "reason"].map(|key| text(&node[key]));
+    parts.join(" ")
 }
 
 fn lesser(one: Option<usize>, other: Option<usize>) -> Option<usize> {
@@ -130,9 +140,13 @@ impl Seen {
     }
 
     fn look(&mut self, first: &Api, second: &Api) {
-        let listed = first.listed().or_else(|_| second.listed());
-        match listed {
-            Ok(listed) => self.fewest_listed = lesser(self.fewest_listed, Some(listed.len())),
+        match first.nodes().or_else(|_| second.nodes()) {
+            Ok(nodes) => {
+                let (listed, missed): (Vec<_>, Vec<_>) =
+                    nodes.iter().partition(|node| node["listed"] == true);
+                self.fewest_listed = lesser(self.fewest_listed, Some(listed.len()));
+                self.missed.extend(missed.into_iter().map(why));
+            }
             Err(error) => self.failed.push(error),
         }
     }

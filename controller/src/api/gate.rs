@@ -19,6 +19,9 @@ use super::front::Front;
 use super::http::Live;
 use super::status::ApiError;
 
+/// The path that is answered from the beginning.
+pub(crate) const LIVENESS: &str = "/livez";
+
 /// The API once it is there, and until then the word that it is not.
 #[derive(Clone)]
 pub(crate) struct Gate {
@@ -63,7 +66,7 @@ impl Service<Request<Incoming>> for Gate {
 
 fn closed(path: &str) -> Response {
     let mut answer = match path {
-        "/livez" => answer_json(&Live { alive: true }),
+        LIVENESS => answer_json(&Live { alive: true }),
         _ => ApiError::starting().into_response(),
     };
     let no_store = HeaderValue::from_static("no-store");

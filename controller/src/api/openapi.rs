@@ -4,6 +4,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema as _, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use super::gate::LIVENESS;
 use super::route::{Access, Route};
 use super::routes::routes;
 use super::status::Envelope;
@@ -147,7 +148,11 @@ fn refusals(route: &Route) -> Vec<u16> {
         statuses.push(409);
     }
     if route.changes() || is_checked {
-        statuses.extend([500, 503]);
+        statuses.push(500);
+    }
+    // While the controller starts, it answers nothing else.
+    if route.path != LIVENESS {
+        statuses.push(503);
     }
     statuses
 }

@@ -110,7 +110,7 @@ fn open() -> Vec<Route> {
         Draft::new(Method::GET, "/readyz", "readyz", Access::Open)
             .calls(http::readyz)
             .answers::<http::Ready>()
-            .says("Whether requests are answered", "It does not wait for a relay: relays may reach the controller through a balancer that asks here first."),
+            .says("Whether requests are answered", "503 while the controller starts. It does not wait for a relay: relays may reach the controller through a balancer that asks here first."),
         Draft::new(Method::GET, "/metrics", "metrics", Access::Metrics)
             .serves(http::metrics)
             .answers_text("text/plain")

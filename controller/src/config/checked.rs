@@ -15,7 +15,7 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawTls, RawUser};
+use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLog, RawTls, RawUser};
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
@@ -67,6 +67,26 @@ pub struct Config {
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
     pub api_tokens: Vec<ApiTokenConfig>,
+    /// What the process shell logs.
+    pub log: LogConfig,
+}
+
+/// What the process shell logs, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Level and directives, which the shell reads.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Where a server listens.
@@ -203,6 +223,7 @@ impl Check {
         );
         let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
         let api_tokens = self.api_tokens(raw.api_tokens);
+        let log = self.log(raw.log);
         Some(Config {
             state_dir: raw.state_dir,
             store,
@@ -229,7 +250,23 @@ impl Check {
             },
             join_token,
             api_tokens,
+            log,
         })
+    }
+
+    fn log(&mut self, raw: RawLog) -> LogConfig {
+        let format = match raw.format.as_str() {
+            "json" => LogFormat::Json,
+            "text" => LogFormat::Text,
+            other => {
+                self.fail("log.format", Some(other.to_owned()), "text or json");
+                LogFormat::Text
+            }
+        };
+        LogConfig {
+            filter: raw.filter,
+            format,
+        }
     }
 
     fn fail(&mut self, key: impl Into<String>, value: Option<String>, expected: impl Into<String>) {

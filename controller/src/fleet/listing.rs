@@ -52,7 +52,7 @@ impl Fleet {
         let knowing = |node: &NodeState| node.serves() && minted.suits(node);
         let known = self.served(knowing);
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let up_to_date = self.is_up_to_date(node, &minted, now.instant);
+            let up_to_date = self.is_up_to_date(node, &minted);
             let wanted = match (strict.has(node), known.has(node)) {
                 (true, _) => wanted(node),
                 (false, true) => knowing(node),
@@ -115,23 +115,20 @@ impl Fleet {
             && !node.is_full()
             && !node.is_damped(now)
             && !node.has_wrong_clock()
-            && self.is_up_to_date(node, minted, now)
+            && self.is_up_to_date(node, minted)
     }
 
-    /// A node that is not connected runs what it had; that it accepts what credentials are minted with is enough.
-    pub(super) fn is_up_to_date(
-        &self,
-        node: &NodeState,
-        minted: &Minted<'_>,
-        now: Instant,
-    ) -> bool {
+    /// A node that is not connected runs what it had; that it accepts what credentials are minted with is enough. One whose
+    /// session has just opened has the same time as all have after a change: it is about to be told what changed while it had
+    /// none. Only its own word shows that it is late: one that is not heard falls silent, which says nothing of what it runs.
+    pub(super) fn is_up_to_date(&self, node: &NodeState, minted: &Minted<'_>) -> bool {
         let behind = node.applied_generation < self.generation;
-        let in_time = now.since(self.generation_since) < LAG;
+        let asked = self.generation_since.max(node.told_since);
         let refused = node.refusal.is_some();
-        minted.suits(node)
-            && (!node.liveness.is_connected()
-                || !behind
-                || (in_time && !refused && node.applied_generation > 0))
+        let is_late = |heard: Instant| {
+            behind && (heard.since(asked) >= LAG || refused || node.applied_generation == 0)
+        };
+        minted.suits(node) && !node.liveness.heard().is_some_and(is_late)
     }
 
     /// Folds what a probe found.

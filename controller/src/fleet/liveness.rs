@@ -11,7 +11,8 @@
 //!
 //! A node is listed after its first good probe; after a fault of the same process, after three good ones over 10 s. A later
 //! incarnation begins anew. When a session breaks or falls silent the probe is asked at once, and its first word decides; a
-//! broken session without any word within 1.5 s is a dead node.
+//! broken session without any word within 1.5 s is a dead node. Without a probe, it is one that has no other session within
+//! half a second.
 
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub(super) const HEARTBEATS_LOST: Duration = Duration::from_secs(6);
 const SILENCE: Duration = Duration::from_secs(3);
 /// The time in which the probe must speak for a node whose session broke.
 const VERDICT: Duration = Duration::from_millis(1500);
+/// Where there is no probe, the time in which another session must speak for it: one that is sent to another controller is
+/// there within a few round trips, and that controller's word a tenth of a second later.
+const MOVE: Duration = Duration::from_millis(500);
 /// Good probes that bring a node back after a fault.
 const GOOD_PROBES: u32 = 3;
 /// The time that they cover.
@@ -136,7 +140,15 @@ impl Liveness {
 
     /// Whether its session is open and speaks.
     pub(super) fn is_connected(&self) -> bool {
-        matches!(self.contact, Contact::Open { .. })
+        self.heard().is_some()
+    }
+
+    /// When its open session spoke last.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        match self.contact {
+            Contact::Open { last_heartbeat } => Some(last_heartbeat),
+            Contact::Never | Contact::Lost { .. } | Contact::Left => None,
+        }
     }
 
     /// Whether contact was lost later than `then`: that it worked then says nothing of what came after.
@@ -214,7 +226,8 @@ impl Liveness {
                     Contact::Lost { silent, .. } => silent,
                     Contact::Never | Contact::Left => false,
                 };
-                self.lose(now, silent, Some(now.after(VERDICT)));
+                let patience = if self.probing { VERDICT } else { MOVE };
+                self.lose(now, silent, Some(now.after(patience)));
             }
         }
     }
@@ -300,7 +313,7 @@ impl Liveness {
         };
         if self.probing {
             self.ask_probe();
-        } else {
+        } else if until.is_none() {
             self.fail(now, silent);
         }
     }

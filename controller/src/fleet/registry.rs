@@ -43,6 +43,8 @@ pub(super) struct NodeState {
     pub(super) spoke_of: u64,
     /// When its session opened.
     pub(super) opened_at: Instant,
+    /// Since when it has a session, here or elsewhere, by which it is told of the policy that it runs or has not refused.
+    pub(super) told_since: Instant,
     /// The latest generation of the store's own epoch that it is known to have run.
     pub(super) came_with: u64,
     /// Whether what it says that it runs is of the store's own epoch.
@@ -85,6 +87,7 @@ impl NodeState {
             refusal: None,
             spoke_of: 0,
             opened_at: Instant::default(),
+            told_since: Instant::default(),
             came_with: 0,
             is_of_epoch: false,
             knows_more_than: None,
@@ -134,6 +137,7 @@ impl NodeState {
         let known = self.incarnation.unwrap_or(registration.incarnation);
         let same = known == registration.incarnation;
         self.begin(now, Some(registration.incarnation), same);
+        self.is_told(now.instant);
         self.session = Some(number);
         self.port_report = None;
         self.own = OwnSession::Open { heard: now.instant };
@@ -158,6 +162,13 @@ impl NodeState {
             self.skew = SkewMeter::default();
         }
         self.incarnation = incarnation;
+    }
+
+    /// The node has another session, here or elsewhere. After a refusal it is not given time again.
+    pub(super) fn is_told(&mut self, now: Instant) {
+        if self.refusal.is_none() {
+            self.told_since = now;
+        }
     }
 
     /// The node reported to this controller.

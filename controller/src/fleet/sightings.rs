@@ -226,6 +226,9 @@ impl NodeState {
                     OwnSession::Never | OwnSession::Ended(_) => None,
                 };
                 if own.max(freshest).is_none_or(|known| known <= heard) {
+                    if said != Some(Session::Open) {
+                        self.is_told(now.instant);
+                    }
                     self.heard_elsewhere(now, heard, sighting);
                 }
             }

@@ -69,12 +69,50 @@ fn a_draining_node_is_in_no_list() {
 }
 
 #[test]
+fn a_node_that_missed_a_change_stays_in_lists_when_it_has_a_session_again() {
+    let mut stage = Stage::of(2);
+    stage.end(0, Ended::Reset);
+    stage.probe(0, true);
+    stage.store(Record::Generation(8));
+    for _ in 0..3 {
+        stage.heartbeat(1, 8, Load::default());
+        stage.wait(5000);
+    }
+    assert_eq!(stage.listed().len(), 2, "it runs what it had");
+    stage.comes_back(0, identity(0), 7);
+    assert_eq!(stage.listed().len(), 2, "it is being told");
+    stage.heartbeat(1, 8, Load::default());
+    stage.wait(5000);
+    stage.heartbeat(0, 7, Load::default());
+    assert_eq!(stage.listed(), ["relay-1"], "it has not followed");
+}
+
+#[test]
+fn another_session_gives_no_time_to_a_node_that_refused_the_policy() {
+    let mut stage = Stage::of(2);
+    stage.store(Record::Generation(8));
+    stage.heartbeat(1, 8, Load::default());
+    let event = Event::PolicyStatus {
+        session: stage.session(0),
+        generation: 8,
+        running: 7,
+        refusal: Some("no such network".into()),
+    };
+    stage.fleet.apply(stage.now, event);
+    stage.wait(5000);
+    stage.comes_back(0, identity(0), 7);
+    assert_eq!(stage.listed(), ["relay-1"]);
+}
+
+#[test]
 fn a_node_that_stays_behind_the_generation_leaves_the_lists() {
     let mut stage = Stage::of(2);
     stage.store(Record::Generation(8));
     assert_eq!(stage.listed().len(), 2, "everybody gets a moment");
     stage.heartbeat(1, 8, Load::default());
     stage.wait(5000);
+    assert_eq!(stage.listed().len(), 2, "it has not said that it is behind");
+    stage.heartbeat(0, 7, Load::default());
     assert_eq!(stage.listed(), ["relay-1"]);
     stage.heartbeat(0, 8, Load::default());
     assert_eq!(stage.listed().len(), 2);

@@ -119,6 +119,59 @@ fn a_node_that_moves_between_controllers_is_never_lost() {
     is(&here, Health::Healthy);
 }
 
+/// Three controllers: the first has the session of node 0, the second none, and the third that of another node.
+fn three() -> [Stage; 3] {
+    let (first, mut second, mut third) = (Stage::of(1), bystander(), bystander());
+    for stage in [&mut second, &mut third] {
+        tell(&first, "first", stage);
+        stage.probe(0, true);
+    }
+    third.join(1, identity(1));
+    [first, second, third]
+}
+
+/// The policy has changed, and the third controller's node follows at once; then time passes.
+fn change(second: &mut Stage, third: &mut Stage, millis: u64) {
+    for stage in [second, third] {
+        stage.store(Record::Generation(8));
+        stage.wait(millis);
+        if stage.view().nodes.len() > 1 {
+            stage.heartbeat(1, 8, Load::default());
+        }
+    }
+}
+
+#[test]
+fn a_node_that_moves_before_it_follows_a_change_is_missed_by_nobody() {
+    let [mut first, mut second, mut third] = three();
+    first.end(0, Ended::Reset);
+    for stage in [&mut second, &mut third] {
+        tell(&first, "first", stage);
+        stage.probe(0, true);
+    }
+    change(&mut second, &mut third, 20_000);
+    assert_eq!(third.listed(), ["relay-0", "relay-1"]);
+    second.comes_back(0, identity(0), 7);
+    tell(&second, "second", &mut third);
+    is(&third, Health::Healthy);
+    assert_eq!(third.listed(), ["relay-0", "relay-1"]);
+}
+
+#[test]
+fn a_node_that_goes_on_to_another_controller_without_a_word_from_the_first_is_missed_by_nobody() {
+    let [_, mut second, mut third] = three();
+    change(&mut second, &mut third, 5500);
+    is(&third, Health::Healthy);
+    assert_eq!(
+        third.listed(),
+        ["relay-0", "relay-1"],
+        "it is silent, not late"
+    );
+    second.comes_back(0, identity(0), 7);
+    tell(&second, "second", &mut third);
+    assert_eq!(third.listed(), ["relay-0", "relay-1"]);
+}
+
 #[test]
 fn a_controller_that_dies_takes_no_node_with_it() {
     let (there, mut here) = (Stage::of(1), bystander());

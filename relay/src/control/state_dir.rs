@@ -42,9 +42,10 @@ impl StateDir {
         options.write(true).create(true).mode(0o600);
         let lock = options.open(path.join(LOCK)).map_err(fail)?;
         lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => {
-                fail(io::Error::other("another process uses it already"))
-            }
+            fs::TryLockError::WouldBlock => fail(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "another process uses it already",
+            )),
             fs::TryLockError::Error(source) => fail(source),
         })?;
         Ok(Self {

@@ -68,6 +68,10 @@ impl Node {
             ..config.clone()
         };
         let addressing = Addressing::resolve(&addressed, &Machine::read())?;
+        let mut listeners = addressing.listeners.iter();
+        if let Some(listener) = listeners.find(|it| self.certificate.is_none() && it.takes_tls()) {
+            return Err(NodeError::NoCertificate(Box::new(listener.clone())));
+        }
         let change = |local: &mut LocalPolicy| {
             local.limits = config.limits;
             local.nonce_lifetime = config.nonce_lifetime;

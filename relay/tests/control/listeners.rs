@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use turnfleet_relay::Node;
 use turnfleet_relay::config::Config;
+use turnfleet_turn::Transport;
 use turnfleet_turn::client::Event;
 
 use crate::client::Holder;
@@ -132,5 +133,27 @@ async fn a_listener_that_cannot_be_opened_leaves_everything_as_it_was() {
     drop(taken);
     node.reload(&wanted).unwrap();
     TcpStream::connect_timeout(&address.parse().unwrap(), LONG).unwrap();
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_refused_where_there_was_no_certificate_at_the_start() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let udp = ("udp", "127.0.0.1:0");
+    let tcp = ("tcp", "127.0.0.1:0");
+    let node = Node::start(config(root.path(), &double, 1, &[udp]));
+    let node = node.await.unwrap();
+    double.hear_hello().await;
+    take(&mut double, 1).await;
+    let before = node.listeners();
+    let mut wanted = config(root.path(), &double, 1, &[udp, tcp]);
+    wanted.listeners[1].transport = Transport::Tls;
+    let error = node.reload(&wanted).unwrap_err().to_string();
+    assert!(
+        error.contains("tls 127.0.0.1:0") && error.contains("restart it"),
+        "{error}"
+    );
+    assert_eq!(node.listeners(), before);
     node.stop().await;
 }

@@ -246,7 +246,24 @@ fn without_a_probe_the_session_decides() {
     node.liveness.heartbeat(node.now);
     node.is(Health::Healthy);
     node.liveness.ended(node.now, Ended::Reset);
+    node.wait(400);
+    node.is(Health::Unmanaged);
+    node.wait(100);
     node.is(Health::Gone);
+}
+
+#[test]
+fn without_a_probe_another_session_that_follows_at_once_keeps_a_node() {
+    let mut node = Node {
+        liveness: Liveness::new(false),
+        now: Instant(1),
+    };
+    node.liveness.opened(node.now, false);
+    node.liveness.ended(node.now, Ended::Reset);
+    node.wait(400);
+    node.liveness.opened(node.now, true);
+    node.wait(1000);
+    node.is(Health::Healthy);
 }
 
 /// Another controller.
