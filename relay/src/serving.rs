@@ -21,7 +21,7 @@ use turnfleet_turn::{Reject, RequestMethod};
 
 use crate::agreement::{self, Running, Verdict};
 use crate::controllers::{self, Controllers};
-use crate::driver::clock;
+use crate::driver::clock::ToldTime;
 use crate::grants::Grants;
 use crate::policy::{LocalPolicy, RelayPolicy, SnapshotError, compile};
 use crate::process;
@@ -50,6 +50,7 @@ pub(crate) struct Serving {
     /// Why the process shall end, once the controller wants it.
     killed: watch::Sender<Option<String>>,
     shard_clock: Mutex<process::ShardClock>,
+    told_time: Arc<ToldTime>,
 }
 
 enum Shards {
@@ -115,6 +116,7 @@ impl Serving {
             kept_generation: AtomicU64::new(0),
             ledger,
             events,
+            told_time: bound.told_time(),
             shards: Mutex::new(Shards::Waiting(bound)),
             controllers: Mutex::default(),
             applied: watch::Sender::default(),
@@ -156,7 +158,8 @@ impl Serving {
             self.kept_generation.store(0, Ordering::Relaxed);
         }
         // First the ports: requests may wait in the listeners' queues.
-        self.grants.replace(&compiled.granted, clock::now().unix);
+        self.grants
+            .replace(&compiled.granted, self.told_time.now().unix);
         self.run_by(compiled.policy)?;
         self.applied.send_replace(AppliedPolicy {
             generation: compiled.generation,
@@ -276,7 +279,7 @@ impl Serving {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             look.tick().await;
-            self.grants.expire(clock::now().unix);
+            self.grants.expire(self.told_time.now().unix);
         }
     }
 
@@ -316,6 +319,11 @@ impl Serving {
             drain.by_controller = wish.draining;
             drain.evict_at = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         });
+    }
+
+    /// What the controller has said of the time.
+    pub(crate) fn told_time(&self) -> &ToldTime {
+        &self.told_time
     }
 
     /// The controller wants the process to end.

@@ -127,6 +127,7 @@ fn r17_a_clock_that_jumps_an_hour_ends_no_allocation_and_unlists_its_relay_alone
                 (1..RELAYS).all(|relay| !grants(relay)),
                 "a good clock takes what has ended"
             );
+            // One that is behind is told so by then.
             taken.push(grants(JUMPING));
             jumping.set("+0");
             listed(fleet, true);
@@ -150,6 +151,7 @@ fn r17_a_clock_that_jumps_an_hour_ends_no_allocation_and_unlists_its_relay_alone
             drifted.is_some_and(|drifted| drifted.abs() < 5000),
             "{drifted:?}"
         );
+        assert_eq!(taken, [false; 2], "an ended credential was taken");
         count.assert_whole();
     });
 }

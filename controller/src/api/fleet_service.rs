@@ -19,7 +19,7 @@ use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
     ControllerMessage, Credential, EnrollRequest, EnrollResponse, Hello, Kill, NodeMessage,
-    Redirect,
+    Redirect, Time,
 };
 
 use super::client_ca::Shown;
@@ -381,6 +381,7 @@ fn message_of(order: Order) -> Down {
             reason: "the operator's word".to_owned(),
         }),
         Order::Redirect(endpoint) => Down::Redirect(Redirect { endpoint }),
+        Order::Time(unix_seconds) => Down::Time(Time { unix_seconds }),
     }
 }
 

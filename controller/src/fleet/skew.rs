@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use turnfleet_proto::NodeId;
+
+use super::Fleet;
+use super::registry::NodeState;
+use super::sightings::OwnSession;
+
 /// A clock this far away is worth a warning.
 pub const CLOCK_WARNING: Duration = Duration::from_secs(5);
 /// With a clock this far away a relay refuses credentials that are good, or takes those that are not.
@@ -28,6 +34,26 @@ impl SkewMeter {
     /// Milliseconds that the relay's clock is ahead; `None` before the second report.
     pub(super) fn millis(self) -> Option<i64> {
         self.millis
+    }
+}
+
+impl Fleet {
+    /// Whether the wall clock of a node with a session here is behind. `None` where that is not known, or where the clocks of
+    /// most other nodes with a session here say that this controller's is the wrong one.
+    #[must_use]
+    pub fn is_behind(&self, node: &NodeId) -> Option<bool> {
+        let behind = |millis: i64| millis < 0 && is_beyond(Some(millis), CLOCK_LIMIT);
+        let millis = self.nodes.get(node)?.vitals().clock_skew_millis?;
+        if !behind(millis) {
+            return Some(false);
+        }
+        let here = |(id, other): &(&NodeId, &NodeState)| {
+            *id != node && matches!(other.own, OwnSession::Open { .. })
+        };
+        let others = self.nodes.iter().filter(here);
+        let others = others.filter_map(|(_, other)| other.vitals().clock_skew_millis);
+        let (against, by) = others.partition::<Vec<_>, _>(|it| is_beyond(Some(*it), CLOCK_LIMIT));
+        (by.len() >= against.len()).then_some(true)
     }
 }
 

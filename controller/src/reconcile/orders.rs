@@ -8,6 +8,7 @@ pub struct Orders {
     credential: watch::Receiver<Option<String>>,
     kill: watch::Receiver<bool>,
     redirect: watch::Receiver<Option<String>>,
+    time: watch::Receiver<Option<u64>>,
 }
 
 /// One order.
@@ -19,6 +20,8 @@ pub enum Order {
     Kill,
     /// Go to this controller; any other one where it is empty.
     Redirect(String),
+    /// Judge by this time, in Unix seconds.
+    Time(u64),
 }
 
 /// Gives the orders of one session.
@@ -27,6 +30,7 @@ pub(super) struct Orderer {
     credential: watch::Sender<Option<String>>,
     kill: watch::Sender<bool>,
     redirect: watch::Sender<Option<String>>,
+    time: watch::Sender<Option<u64>>,
 }
 
 impl Orderer {
@@ -34,6 +38,7 @@ impl Orderer {
     pub(super) fn new(kill: bool) -> (Self, Orders) {
         let (credential, credentials) = watch::channel(None);
         let (redirect, redirects) = watch::channel(None);
+        let (time, times) = watch::channel(None);
         let (kill_sender, mut kills) = watch::channel(kill);
         if kill {
             kills.mark_changed();
@@ -42,11 +47,13 @@ impl Orderer {
             credential,
             kill: kill_sender,
             redirect,
+            time,
         };
         let orders = Orders {
             credential: credentials,
             kill: kills,
             redirect: redirects,
+            time: times,
         };
         (orderer, orders)
     }
@@ -69,6 +76,10 @@ impl Orderer {
     pub(super) fn redirect(&self, endpoint: String) {
         self.redirect.send_replace(Some(endpoint));
     }
+
+    pub(super) fn time(&self, unix: u64) {
+        self.time.send_replace(Some(unix));
+    }
 }
 
 impl Orders {
@@ -89,6 +100,11 @@ impl Orders {
                 Ok(()) = self.redirect.changed() => {
                     if let Some(endpoint) = self.redirect.borrow_and_update().clone() {
                         return Order::Redirect(endpoint);
+                    }
+                }
+                Ok(()) = self.time.changed() => {
+                    if let Some(unix) = *self.time.borrow_and_update() {
+                        return Order::Time(unix);
                     }
                 }
                 // The session's end is told by its policy.

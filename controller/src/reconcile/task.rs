@@ -84,6 +84,8 @@ pub struct Reconciler {
 struct Channels {
     incarnation: Incarnation,
     takes_deltas: bool,
+    /// Whether the node was told, by its last report, that its clock is behind.
+    is_behind: bool,
     orderer: Orderer,
     offers: watch::Sender<Offer>,
     /// What the operator wants of the node, as the session has been told.
@@ -367,6 +369,7 @@ impl Reconciler {
         let channels = Channels {
             incarnation,
             takes_deltas: running.takes_deltas,
+            is_behind: false,
             orderer,
             offers,
             desired,
@@ -421,7 +424,21 @@ impl Reconciler {
             },
         );
         self.urgent |= self.standing(&node) != before;
+        self.tell_time(&node, now);
         Ok(())
+    }
+
+    /// Tells a node with a clock that is behind what time it is; and once more when it no longer is, for whichever clock was
+    /// set right.
+    fn tell_time(&mut self, node: &NodeId, now: Now) {
+        let Some(is_behind) = self.mirror.fleet().is_behind(node) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(node)
+            && (std::mem::replace(&mut session.is_behind, is_behind) || is_behind)
+        {
+            session.orderer.time(now.unix);
+        }
     }
 
     fn policy_status(

@@ -104,6 +104,28 @@ fn a_wrong_clock_is_a_warning_and_then_a_reason() {
     assert_eq!(listed, both, "it is this controller's clock");
 }
 
+#[test]
+fn a_node_is_behind_unless_most_others_say_that_it_is_the_controller_who_is_ahead() {
+    let mut stage = Stage::of(4);
+    let mut say = |number, millis| {
+        let vitals = Vitals {
+            clock_skew_millis: Some(millis),
+            ..Vitals::default()
+        };
+        for _ in 0..2 {
+            stage.beat(number, 7, Load::default(), vitals);
+        }
+        [0, 1, 2, 3].map(|number| stage.fleet.is_behind(&id(number)))
+    };
+    let (not, is) = (Some(false), Some(true));
+    assert_eq!(say(0, -3_600_000), [is, None, None, None]);
+    assert_eq!(say(1, 500), [is, not, None, None]);
+    assert_eq!(say(2, -3_600_000), [is, not, is, None]);
+    assert_eq!(say(3, -3_600_000), [None, not, None, None]);
+    assert_eq!(say(1, -3_600_000), [None; 4]);
+    assert_eq!(say(3, 3_600_000)[3], not, "it is ahead");
+}
+
 const DAY: u64 = 86_400;
 
 fn certificate(stage: &mut Stage, number: u8, left: u64) {

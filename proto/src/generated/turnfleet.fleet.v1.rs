@@ -251,7 +251,10 @@ pub struct Goodbye {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Message", tags = "1, 2, 3, 20, 21, 22, 23, 24")]
+    #[prost(
+        oneof = "controller_message::Message",
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25"
+    )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -274,6 +277,8 @@ pub mod controller_message {
         Redirect(super::Redirect),
         #[prost(message, tag = "24")]
         Credential(super::Credential),
+        #[prost(message, tag = "25")]
+        Time(super::Time),
     }
 }
 /// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
@@ -385,6 +390,13 @@ pub struct Redirect {
     /// One of the node's own list of controllers; empty means any other one.
     #[prost(string, tag = "1")]
     pub endpoint: ::prost::alloc::string::String,
+}
+/// The node's wall clock is behind: judge by this time instead, and by what has passed since. Said again and again while that
+/// is so, and once when it is so no longer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Time {
+    #[prost(uint64, tag = "1")]
+    pub unix_seconds: u64,
 }
 /// The node's credential from its next session on. The one before it is good until this one has been used.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -246,6 +246,8 @@ impl Session {
                     let message = message.map_err(ClientError::Status)?.ok_or(SessionError::Closed)?;
                     if !std::mem::replace(&mut self.was_open, true) {
                         self.serving.forget_controllers_drain();
+                        // It says so soon if this node's clock is wrong by its own.
+                        self.serving.told_time().forget();
                     }
                     // Another one is a message of a later version of the protocol.
                     let Some(message) = message.message else { continue };
@@ -296,6 +298,7 @@ impl Session {
             }
             FromController::Drain(drain) => self.serving.drain_by_controller(drain),
             FromController::Alternates(list) => self.take_alternates(&list),
+            FromController::Time(time) => self.take_time(time.unix_seconds),
             FromController::Kill(kill) => self.serving.kill(kill.reason),
             FromController::Credential(next) => self.renew(credential, &next.node_credential),
             FromController::Redirect(redirect) => {
@@ -405,6 +408,13 @@ impl Session {
             );
         }
         to
+    }
+
+    /// Judges by the controller's time from here on, unless the own clock is ahead of it.
+    fn take_time(&self, unix: u64) {
+        let own = unix_millis() / 1000;
+        tracing::warn!(own, told = unix, "the controller speaks of another time");
+        self.serving.told_time().tell(unix);
     }
 
     /// Uses another credential from the next session on.

@@ -39,6 +39,7 @@ pub use crate::policy::RelayPolicy;
 pub use event_log::EventLog;
 pub use turnfleet_proto::certificate::Certificate;
 
+use crate::driver::clock::ToldTime;
 use crate::driver::directory::Directory;
 use crate::driver::ip_options;
 use crate::driver::tls::TlsSettings;
@@ -77,9 +78,15 @@ pub struct Bound {
     tls: Option<TlsSettings>,
     addresses: Vec<Listener>,
     shards: Vec<(Poll, Arc<Waker>, ShardListeners)>,
+    told_time: Arc<ToldTime>,
 }
 
 impl Bound {
+    /// What the shards will know of the time.
+    pub(crate) fn told_time(&self) -> Arc<ToldTime> {
+        Arc::clone(&self.told_time)
+    }
+
     /// The listeners with the ports they got, in the order of the settings.
     #[must_use]
     pub fn addresses(&self) -> &[Listener] {
@@ -99,6 +106,7 @@ impl Bound {
             alternates: ArcSwap::default(),
             evictions: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
+            told_time: Arc::clone(&self.told_time),
             changes: self.shards.iter().map(|_| Mutex::default()).collect(),
         });
         let asked = &self.settings.listeners;
@@ -187,6 +195,7 @@ impl ShardSet {
             shards: shards
                 .collect::<io::Result<_>>()
                 .map_err(BindError::EventQueue)?,
+            told_time: Arc::default(),
         })
     }
 
@@ -307,6 +316,7 @@ pub(crate) struct Control {
     /// How often every allocation was to be ended.
     pub(crate) evictions: AtomicU32,
     pub(crate) stopping: AtomicBool,
+    pub(crate) told_time: Arc<ToldTime>,
     /// What each shard has to change of its listeners.
     changes: Vec<Mutex<Vec<Change>>>,
 }

@@ -29,7 +29,6 @@ use super::token::Source;
 use super::turns::take_turns;
 use super::{Control, RelayPolicy};
 use crate::driver::batch::ReceiveBatch;
-use crate::driver::clock;
 use crate::driver::counters::DriverCounters;
 use crate::driver::directory::Directory;
 use crate::driver::peer_connections::PeerConnections;
@@ -119,7 +118,7 @@ impl Shard {
         Self {
             server: Server::new(parts.config, core_policy, parts.ledger, parts.seed),
             policy,
-            now: clock::now(),
+            now: parts.control.told_time.now(),
             listeners: UdpListeners::new(parts.listeners.udp),
             departures: Departures::default(),
             own,
@@ -169,7 +168,7 @@ impl Shard {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => panic!("the event queue of a shard failed: {error}"),
             }
-            self.now = clock::now();
+            self.now = self.control.told_time.now();
             let is_rung = self.crossings.wake();
             for event in &events {
                 self.note(event);
@@ -562,7 +561,7 @@ impl Shard {
     }
 
     fn close(mut self) {
-        self.now = clock::now();
+        self.now = self.control.told_time.now();
         self.end_allocations();
         self.finish();
         self.streams.close_all();

@@ -1,12 +1,15 @@
 //! What a controller orders beside policy: the end, another controller, another credential.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::timeout;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
-use turnfleet_proto::fleet::{Credential, Kill, Redirect};
+use turnfleet_proto::fleet::{Credential, Kill, Redirect, Time};
 use turnfleet_relay::Node;
+use turnfleet_turn::client::{Event, Failure};
+use turnfleet_turn::wire::ErrorCode;
 
+use crate::client::try_allocate;
 use crate::double::{Double, Heard};
 use crate::{TOKEN, answers_a_binding_request, config, running, take, wait_for};
 
@@ -84,5 +87,34 @@ async fn a_renewed_credential_is_used_by_the_next_session_and_opens_the_cache() 
     let node = Node::start(config(root.path(), &[endpoint])).await.unwrap();
     assert!(node.is_ready() && answers_a_binding_request(&node));
     assert_eq!(node.status().applied_generation, 4);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_behind_judges_credentials_by_the_controllers_time() {
+    let root = tempfile::tempdir().unwrap();
+    let mut double = Double::start(TOKEN).await;
+    let node = running(root.path(), &mut double, 1).await;
+    let server = node.listeners()[0].address;
+    let own = || UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let hour = 3600;
+    let is_such = |refused: bool, event: &Event| {
+        let unauthenticated = Failure::Refused(ErrorCode::UNAUTHENTICATED);
+        let is_refused = matches!(event, Event::Failed { why, .. } if *why == unauthenticated);
+        is_refused == refused && (refused || matches!(event, Event::Allocated(_)))
+    };
+    // Nobody is that far ahead but by mistake; and what is behind is no news.
+    for (unix, refused) in [
+        (own() + hour, true),
+        (own() + 25 * hour, false),
+        (own() + hour, true),
+        (own(), false),
+        (own() + hour, true),
+        (own() - hour, false),
+    ] {
+        let time = Time { unix_seconds: unix };
+        double.say(FromController::Time(time)).await;
+        wait_for(|| is_such(refused, &try_allocate(server, "north")).then_some(())).await;
+    }
     node.stop().await;
 }
