@@ -143,7 +143,8 @@ impl Fleet {
         let connected = (self.nodes.iter()).filter(|(_, node)| node.liveness.is_connected());
         let reports = connected.filter_map(|(id, node)| {
             let report = node.port_report.as_ref();
-            Some((id, report.or(node.elsewhere.port_report())?))
+            let report = report.or_else(|| node.elsewhere.port_report());
+            Some((id, report?))
         });
         let is_away = |_: &NodeId| false;
         let sharing = Sharing {
