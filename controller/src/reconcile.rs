@@ -417,14 +417,14 @@ impl Handle {
         .await
     }
 
-    /// Follows a store that was restored from an older backup, as another epoch.
+    /// Follows a store that was restored from an older backup, as another epoch. Ports are whose nodes say that they hold them.
     ///
     /// # Errors
     /// When nothing shows that it was, or the store fails.
     pub async fn confirm_restore(&self) -> Result<(), FleetError> {
         let epoch = random_bytes::<16>(&SystemRandom::new())?;
-        self.change(move |fleet, _| fleet.plan_confirm_restore(epoch))
-            .await
+        let planner = move |fleet: &Fleet, now: Now| fleet.plan_confirm_restore(epoch, now.unix);
+        self.change_by(planner, Extent::Parts).await
     }
 
     /// Writes what `planner` makes of the fleet, and returns when the fleet holds it: every change that an operator asks for.
@@ -435,6 +435,14 @@ impl Handle {
         &self,
         planner: impl Fn(&Fleet, Now) -> Result<Plan, FleetError> + Send + Sync + 'static,
     ) -> Result<(), FleetError> {
+        self.change_by(planner, Extent::Whole).await
+    }
+
+    async fn change_by(
+        &self,
+        planner: impl Fn(&Fleet, Now) -> Result<Plan, FleetError> + Send + Sync + 'static,
+        extent: Extent,
+    ) -> Result<(), FleetError> {
         let asked_by = self.asked_by.clone();
         let planner = Box::new(move |fleet: &Fleet, now: Now| {
             let plan = planner(fleet, now)?;
@@ -444,7 +452,7 @@ impl Handle {
         });
         self.ask(|answer| Request::Change {
             planner,
-            extent: Extent::Whole,
+            extent,
             answer,
         })
         .await

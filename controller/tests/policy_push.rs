@@ -6,11 +6,11 @@ mod stage;
 use std::time::Duration;
 
 use stage::{Node, Stage, any_hello};
-use turnfleet_controller::fleet::record::{Record, RecordKey};
+use turnfleet_controller::fleet::record::{PortGrant, Record, RecordKey};
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::section::Number;
-use turnfleet_proto::fleet::{Delta, Hello, PolicyStatus};
+use turnfleet_proto::fleet::{Delta, Heartbeat, Hello, Load, PolicyStatus, PortRange, PortUse};
 
 fn takes_deltas(id: &str) -> Hello {
     Hello {
@@ -175,7 +175,30 @@ fn a_store_behind_its_relays_pushes_nothing_until_an_operator_confirms() {
         .clone()
         .unwrap();
     assert_eq!(restored.runs, first.generation + 100);
+    // Ports that it got after the backup.
+    let ports = PortUse {
+        public_ip: "192.0.2.9".into(),
+        open: vec![PortRange {
+            first: 50_000,
+            last: 50_099,
+        }],
+        ..PortUse::default()
+    };
+    let heartbeat = Heartbeat {
+        applied_generation: first.generation + 100,
+        load: Some(Load {
+            allocations: 7,
+            ..Load::default()
+        }),
+        port_uses: vec![ports],
+        ..Heartbeat::default()
+    };
+    stage.runtime.block_on(node.say(Up::Heartbeat(heartbeat)));
+    stage.wait_for("relay-0", |node| node.load.allocations == 7);
     stage.runtime.block_on(handle.confirm_restore()).unwrap();
+    let holds = stage.controller().view().nodes[0].grants.clone();
+    let got = |grant: &PortGrant| grant.range.to_string() == "50000-50099";
+    assert!(holds.iter().any(got), "{holds:?}");
     // The relay is asked to register again, and follows the other epoch.
     while let Ok(Some(_)) = stage.runtime.block_on(node.hear()) {}
     let again = Hello {

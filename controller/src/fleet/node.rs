@@ -155,6 +155,14 @@ impl From<wire::Load> for Load {
 
 /// What a heartbeat says of ports. What does not read as an address or a range of ports is left out.
 pub(crate) fn port_report(heartbeat: &wire::Heartbeat) -> PortReport {
+    PortReport {
+        kept_generation: heartbeat.kept_generation,
+        uses: port_uses(&heartbeat.port_uses),
+    }
+}
+
+/// The ports of each address that can be read.
+pub(super) fn port_uses(uses: &[wire::PortUse]) -> Vec<PortUse> {
     let range = |range: &wire::PortRange| {
         let port = |port: u32| u16::try_from(port).ok();
         PortRange::new(port(range.first)?, port(range.last)?).ok()
@@ -167,11 +175,8 @@ pub(crate) fn port_report(heartbeat: &wire::Heartbeat) -> PortReport {
             withdrawn: ports.withdrawn.iter().filter_map(range).collect(),
         })
     };
-    let uses = heartbeat.port_uses.iter().take(MAX_ADDRESSES);
-    PortReport {
-        kept_generation: heartbeat.kept_generation,
-        uses: uses.filter_map(read).collect(),
-    }
+    let uses = uses.iter().take(MAX_ADDRESSES);
+    uses.filter_map(read).collect()
 }
 
 /// What a node says in a heartbeat beside what it does.

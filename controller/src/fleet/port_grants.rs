@@ -13,6 +13,7 @@
 mod address;
 #[cfg(test)]
 mod model;
+mod reported;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use turnfleet_proto::granted_range::MARGIN_SECONDS;
-use turnfleet_proto::{NodeId, PortRange};
+use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 
 use super::record::PortGrant;
 use crate::config::PortPlan;
@@ -68,6 +69,21 @@ pub struct PortReport {
 }
 
 impl PortReport {
+    /// The ports of each address, for another controller.
+    pub(super) fn wire(&self) -> Vec<wire::PortUse> {
+        let range = |range: &PortRange| wire::PortRange {
+            first: range.first().into(),
+            last: range.last().into(),
+        };
+        let uses = self.uses.iter().map(|ports| wire::PortUse {
+            public_ip: ports.public_ip.to_string(),
+            used: ports.used,
+            withdrawn: ports.withdrawn.iter().map(range).collect(),
+            open: ports.open.iter().map(range).collect(),
+        });
+        uses.collect()
+    }
+
     fn of(&self, ip: IpAddr) -> Option<&PortUse> {
         self.uses.iter().find(|ports| ports.public_ip == ip)
     }

@@ -133,13 +133,33 @@ impl Fleet {
         self.records(self.sharing(unix, &is_away).ended_quarantines())
     }
 
+    /// The puts and deletes, written after `generation`, by which nodes hold what they report: all of them, or as many as one
+    /// transaction takes.
+    pub(super) fn reported_ports(
+        &self,
+        generation: u64,
+        unix: u64,
+    ) -> (Vec<Record>, Vec<RecordKey>) {
+        let connected = (self.nodes.iter()).filter(|(_, node)| node.liveness.is_connected());
+        let reports = connected.filter_map(|(id, node)| {
+            let report = node.port_report.as_ref();
+            let report = report.or_else(|| node.elsewhere.port_report());
+            Some((id, report?))
+        });
+        let is_away = |_: &NodeId| false;
+        let sharing = Sharing {
+            generation,
+            ..self.sharing(unix, &is_away)
+        };
+        written_after(
+            generation,
+            sharing.as_reported(&reports.collect::<Vec<_>>()),
+        )
+    }
+
     /// What has to be written for `changes`.
     pub(super) fn records(&self, changes: Changes) -> (Vec<Record>, Vec<RecordKey>) {
-        let fence = self.generation + 1;
-        let grants = changes.grants.into_iter();
-        let puts = grants.map(|grant| Record::Grant(PortGrant { fence, ..grant }));
-        let deletes = changes.releases.iter().map(PortGrant::key);
-        (puts.collect(), deletes.collect())
+        written_after(self.generation, changes)
     }
 
     fn sharing<'a>(&'a self, unix: u64, is_away: &'a dyn Fn(&NodeId) -> bool) -> Sharing<'a> {
@@ -176,6 +196,14 @@ impl Fleet {
             },
         }
     }
+}
+
+fn written_after(generation: u64, changes: Changes) -> (Vec<Record>, Vec<RecordKey>) {
+    let fence = generation + 1;
+    let grants = changes.grants.into_iter();
+    let puts = grants.map(|grant| Record::Grant(PortGrant { fence, ..grant }));
+    let deletes = changes.releases.iter().map(PortGrant::key);
+    (puts.collect(), deletes.collect())
 }
 
 /// The ports of one region.

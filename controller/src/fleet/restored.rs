@@ -52,15 +52,22 @@ impl Fleet {
     }
 
     /// Follows the store as it is: under another epoch, and a generation above every one that a relay has reported, which also
-    /// relays that know of no epochs take.
+    /// relays that know of no epochs take. Its grants are made anew where connected nodes report that they hold other ports: these
+    /// changed hands after the backup, and are in use. Planned again in the same epoch it is what one transaction did not take.
     ///
     /// # Errors
     /// When nothing shows that the store is an old one.
-    pub fn plan_confirm_restore(&self, epoch: Epoch) -> Result<Plan, FleetError> {
+    pub fn plan_confirm_restore(&self, epoch: Epoch, unix: u64) -> Result<Plan, FleetError> {
+        if self.lineage.epoch == epoch {
+            let (puts, deletes) = self.reported_ports(self.generation, unix);
+            return Ok(self.plan(puts, deletes));
+        }
         self.restored.as_ref().ok_or(FleetError::NotRestored)?;
         let applied = self.nodes.values().map(|node| node.applied_generation);
         let highest = applied.chain([self.generation]).max().unwrap_or(0);
-        let mut plan = self.plan(vec![Record::Epoch(epoch.into())], Vec::new());
+        let (mut puts, deletes) = self.reported_ports(highest, unix);
+        puts.push(Record::Epoch(epoch.into()));
+        let mut plan = self.plan(puts, deletes);
         for put in &mut plan.puts {
             if let Record::Generation(generation) = put {
                 *generation = highest + 1;

@@ -17,7 +17,8 @@ use super::Fleet;
 use super::certificate::Validity;
 use super::health::Ended;
 use super::liveness::{HEARTBEATS_LOST, Word};
-use super::node::{Incarnation, Load, Vitals};
+use super::node::{Incarnation, Load, Vitals, port_uses};
+use super::port_grants::PortReport;
 use super::registry::NodeState;
 use super::vantage::Vantage;
 
@@ -43,15 +44,23 @@ pub(super) enum OwnSession {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Elsewhere(BTreeMap<ControllerId, Other>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Other {
     session: Session,
     heard: Instant,
     /// The number of the last word of its probe that was folded.
     word: u64,
+    /// Told while the store is an old one.
+    port_report: Option<PortReport>,
 }
 
 impl Elsewhere {
+    /// What the node said last of its ports to a controller that told it on.
+    pub(super) fn port_report(&self) -> Option<&PortReport> {
+        let told = self.0.values().filter(|other| other.port_report.is_some());
+        told.max_by_key(|other| other.heard)?.port_report.as_ref()
+    }
+
     /// When the node was heard last by a controller that has its session.
     fn heard(&self) -> Option<Instant> {
         let open = self
@@ -82,6 +91,7 @@ pub struct Sighting {
     vitals: Vitals,
     /// The number of the last word of its probe, the word, and how old it is.
     word: Option<(u64, Word, Duration)>,
+    port_report: Option<PortReport>,
 }
 
 impl Sighting {
@@ -90,7 +100,13 @@ impl Sighting {
     pub fn read(sighting: wire::Sighting) -> Option<Self> {
         let session = sighting.session();
         let incarnation = Incarnation::try_from(sighting.incarnation.as_slice()).ok();
+        let uses = port_uses(&sighting.port_uses);
+        let port_report = PortReport {
+            kept_generation: 0,
+            uses,
+        };
         Some(Self {
+            port_report: Some(port_report).filter(|report| !report.uses.is_empty()),
             node: sighting.node_id.parse().ok()?,
             incarnation,
             session: match incarnation {
@@ -127,9 +143,16 @@ impl Fleet {
     #[must_use]
     pub fn sightings(&self, now: Instant) -> wire::Sightings {
         let nodes = self.nodes.iter();
+        // Whoever confirms the store has to know who holds which ports.
+        let is_old = self.restored.is_some();
         wire::Sightings {
             nodes: nodes
-                .filter_map(|(id, node)| node.sighting(id, now))
+                .filter_map(|(id, node)| {
+                    let mut sighting = node.sighting(id, now)?;
+                    let report = node.port_report.as_ref().filter(|_| is_old);
+                    sighting.port_uses = report.map(PortReport::wire).unwrap_or_default();
+                    Some(sighting)
+                })
                 .collect(),
         }
     }
@@ -197,13 +220,17 @@ impl NodeState {
             }),
             clock_skew_ms: vitals.clock_skew_millis,
             tls_certificate: vitals.certificate.map(Validity::wire),
+            port_uses: Vec::new(),
         })
     }
 
     fn sighted(&mut self, now: Now, controller: &ControllerId, sighting: Sighting) {
         let heard = before(now.instant, sighting.silence);
-        let known = self.elsewhere.0.get(controller).copied();
-        let said = known.map(|other| other.session);
+        let known = self.elsewhere.0.get(controller);
+        let (said, folded) = (
+            known.map(|other| other.session),
+            known.map(|other| other.word),
+        );
         let freshest = self.elsewhere.heard();
         if said.is_none() && self.elsewhere.0.len() >= MAX_CONTROLLERS {
             return;
@@ -211,12 +238,13 @@ impl NodeState {
         let word = sighting.word.filter(|(number, ..)| {
             let same = self.incarnation == sighting.incarnation;
             // A word that was there before this controller listened may be old.
-            same && known.is_some_and(|known| known.word < *number)
+            same && folded.is_some_and(|folded| folded < *number)
         });
         let other = Other {
             session: sighting.session,
             heard,
             word: sighting.word.map_or(0, |(number, ..)| number),
+            port_report: sighting.port_report.clone(),
         };
         self.elsewhere.0.insert(Arc::clone(controller), other);
         match sighting.session {

@@ -1006,7 +1006,7 @@ pub struct Sightings {
     pub nodes: ::prost::alloc::vec::Vec<Sighting>,
 }
 /// One node, as one controller sees it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sighting {
     #[prost(string, tag = "1")]
     pub node_id: ::prost::alloc::string::String,
@@ -1038,6 +1038,10 @@ pub struct Sighting {
     /// The certificate of its TLS listeners, where a session is open.
     #[prost(message, optional, tag = "11")]
     pub tls_certificate: ::core::option::Option<CertificateValidity>,
+    /// The ports that the node says it holds, where a session is open and the store has turned out to be an old one: whoever confirms
+    /// it needs to know.
+    #[prost(message, repeated, tag = "12")]
+    pub port_uses: ::prost::alloc::vec::Vec<PortUse>,
 }
 /// Nested message and enum types in `Sighting`.
 pub mod sighting {

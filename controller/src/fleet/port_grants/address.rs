@@ -453,6 +453,6 @@ impl<'a> Address<'a> {
 }
 
 /// The ports from `first` to `last`; `None` for none.
-fn ports(first: u32, last: u32) -> Option<PortRange> {
+pub(super) fn ports(first: u32, last: u32) -> Option<PortRange> {
     PortRange::new(u16::try_from(first).ok()?, u16::try_from(last).ok()?).ok()
 }

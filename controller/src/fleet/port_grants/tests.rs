@@ -466,3 +466,62 @@ proptest! {
         }
     }
 }
+
+/// What a node says of ports of the first address.
+fn says(open: &[&str], withdrawn: &[&str]) -> PortReport {
+    let ranges = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    PortReport {
+        kept_generation: 100,
+        uses: vec![PortUse {
+            public_ip: ip(1),
+            used: 0,
+            open: ranges(open),
+            withdrawn: ranges(withdrawn),
+        }],
+    }
+}
+
+#[test]
+fn a_store_that_was_set_back_gives_nobody_what_another_node_holds() {
+    let mut book = Book::new("50100-50299", 2);
+    assert_eq!(book.join(0), ["50100-50199"]);
+    assert_eq!(book.join(1), ["50200-50299"]);
+    assert!(book.join(2).is_empty());
+    // Since the backup the second has got a part of the first one's, which has some of it in use yet, and the third another.
+    let reports = [
+        (node(0), says(&["50100-50149"], &["50160-50163"])),
+        (node(1), says(&["50164-50289"], &[])),
+        (
+            node(2),
+            says(&["50290-50299", "50150-50159"], &["50289-50295"]),
+        ),
+    ];
+    let reporters: Vec<_> = reports
+        .iter()
+        .map(|(node, report)| (node, report))
+        .collect();
+    book.write(|sharing| sharing.as_reported(&reporters));
+    book.assert_apart();
+    assert_eq!(book.open(0), ["50100-50149", "50160-50163"]);
+    assert_eq!(book.open(1), ["50164-50199", "50200-50289"]);
+    assert_eq!(book.open(2), ["50150-50159", "50290-50299"]);
+    let again = book.planned(|sharing| sharing.as_reported(&reporters));
+    assert_eq!(again, Changes::default(), "it is as they say");
+}
+
+#[test]
+fn ports_that_a_node_has_in_use_and_may_open_no_longer_are_nobodys_until_they_are_free() {
+    let mut book = Book::new("50100-50299", 2);
+    book.join(0);
+    let reports = [(node(1), says(&["50200-50289"], &["50150-50153"]))];
+    let reporters: Vec<_> = reports
+        .iter()
+        .map(|(node, report)| (node, report))
+        .collect();
+    book.write(|sharing| sharing.as_reported(&reporters));
+    book.assert_apart();
+    assert_eq!(book.open(0), ["50100-50149", "50154-50199"]);
+    assert_eq!(book.open(1), ["50200-50289"]);
+    let held = book.grants.get(&(ip(1), 50150)).unwrap();
+    assert_eq!((&held.node, held.open_range()), (&node(1), None));
+}
