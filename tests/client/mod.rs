@@ -114,11 +114,14 @@ impl Caller {
     /// Keeps the allocation.
     #[track_caller]
     pub(crate) fn refresh(&mut self) -> Result<(), ErrorCode> {
+        // A client that has lived for minutes has kept its channels alive by itself, and tells of that, too.
+        while self.client.poll_event().is_some() {}
         self.client.refresh(self.now(), 600).unwrap();
-        let Event::Refreshed { .. } = self.answer()? else {
-            panic!("no answer to a Refresh");
-        };
-        Ok(())
+        loop {
+            if let Event::Refreshed { .. } = self.answer()? {
+                return Ok(());
+            }
+        }
     }
 
     /// The allocation that the server grants, or the code with which it refuses.
