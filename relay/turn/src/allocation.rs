@@ -12,6 +12,7 @@ use crate::command::RelayedId;
 use crate::counters::Flow;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
+use crate::tenant::TenantId;
 use crate::time::Instant;
 use crate::wire::{ErrorCode, IntegrityKind, LongTermKey, ReservationToken, TransactionId};
 
@@ -60,6 +61,7 @@ pub(crate) struct Owner {
     pub(crate) username: Box<str>,
     /// The part of the username that counts against the limit per user.
     pub(crate) user: Option<Range<u16>>,
+    pub(crate) tenant: TenantId,
     /// Read by requests only, never by data.
     pub(crate) key: Box<OwnerKey>,
     /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.

@@ -84,6 +84,7 @@ impl Server {
         let owner = Owner {
             username: credential.username.into(),
             user: credential.user.clone(),
+            tenant: credential.tenant,
             key: Box::new(OwnerKey {
                 key: credential.key.clone(),
                 id: credential.key_id,

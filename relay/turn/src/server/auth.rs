@@ -9,6 +9,7 @@ use crate::addr::Transport;
 use crate::context::{Candidate, Context};
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
+use crate::tenant::TenantId;
 use crate::wire::{
     AttributeError, AttributeType, LongTermKey, Message, PasswordAlgorithm,
     announces_password_algorithms,
@@ -29,6 +30,7 @@ pub(super) struct Credential<'a> {
     pub(super) username: &'a str,
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<u16>>,
+    pub(super) tenant: TenantId,
     pub(super) key: LongTermKey,
     /// Unix seconds at which it ends; `u64::MAX` for a static user's.
     pub(super) expires_at: u64,
@@ -106,6 +108,7 @@ impl Server {
             return Some(Credential {
                 username,
                 user: owner.user.clone(),
+                tenant: owner.tenant,
                 key: owner.key().clone(),
                 expires_at: owner.expires_at,
                 key_id: owner.key.id,
@@ -136,6 +139,7 @@ impl Server {
                 .user
                 .as_ref()
                 .and_then(|range| user_range(range, username)),
+            tenant: candidate.tenant,
             key: candidate.key.clone(),
             expires_at,
             key_id: candidate.key_id,
