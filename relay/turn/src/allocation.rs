@@ -64,8 +64,6 @@ pub(crate) struct Owner {
     pub(crate) tenant: TenantId,
     /// Read by requests only, never by data.
     pub(crate) key: Box<OwnerKey>,
-    /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
-    pub(crate) expires_at: u64,
 }
 
 /// The key that an allocation keeps.
@@ -74,6 +72,8 @@ pub(crate) struct OwnerKey {
     pub(crate) key: LongTermKey,
     /// What the key was made from; zero for what is never asked for.
     pub(crate) id: u32,
+    /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
+    pub(crate) expires_at: u64,
 }
 
 /// One relayed transport address.

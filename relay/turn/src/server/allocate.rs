@@ -88,8 +88,8 @@ impl Server {
             key: Box::new(OwnerKey {
                 key: credential.key.clone(),
                 id: credential.key_id,
+                expires_at: credential.expires_at,
             }),
-            expires_at: credential.expires_at,
         };
         // (10) The quota is the user's; (11) what the relay lacks another may have.
         self.admit(request, &owner, asked)?;

@@ -100,7 +100,7 @@ impl Server {
         let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
         let strict = self.policy.limits.strict_expiry;
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
-            && !(strict && ended(owner.expires_at))
+            && !(strict && ended(owner.key.expires_at))
             && owner.key().algorithm() == algorithm
             && message.verify_integrity(owner.key())
         {
@@ -110,7 +110,7 @@ impl Server {
                 user: owner.user.clone(),
                 tenant: owner.tenant,
                 key: owner.key().clone(),
-                expires_at: owner.expires_at,
+                expires_at: owner.key.expires_at,
                 key_id: owner.key.id,
             });
         }
