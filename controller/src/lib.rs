@@ -14,6 +14,7 @@
 
 mod api;
 pub mod config;
+mod door;
 mod error;
 pub mod fleet;
 pub mod leader;
@@ -23,6 +24,7 @@ mod peers;
 mod probe;
 pub mod reconcile;
 mod roots;
+mod seats;
 pub mod store;
 mod wall_clock;
 
