@@ -102,6 +102,13 @@ impl FleetView {
         self.join_tokens.values()
     }
 
+    /// The listed nodes that answer for `region` to askers who are nobody's users, or for all regions where none is named: a
+    /// region without any is answered for by the first that stands in for it.
+    #[must_use]
+    pub fn for_everybody(&self, region: Option<&str>) -> Vec<&Arc<NodeView>> {
+        self.candidates.for_everybody(region)
+    }
+
     /// How many nodes are in lists.
     #[must_use]
     pub fn listed(&self) -> usize {
