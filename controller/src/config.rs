@@ -6,6 +6,7 @@ mod checked;
 mod dns;
 mod kept;
 mod port_plan;
+mod tenants;
 mod warnings;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use checked::{
 pub(crate) use checked::{NAME, is_name};
 pub use dns::{RawDns, RawNameServer};
 pub use port_plan::PortPlan;
+pub use tenants::{RawNamedTenant, RawQuotas};
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]
@@ -69,6 +71,8 @@ pub struct RawConfig {
     pub limits: RawLimits,
     /// What the users of the default tenant may do.
     pub tenant: RawTenant,
+    /// Tenants with users of their own, beside those that are made by the API.
+    pub tenants: Vec<RawNamedTenant>,
     /// The probe that decides whether a relay is in lists.
     pub probe: RawProbe,
     /// How lists of relays are made.
@@ -108,6 +112,7 @@ impl Default for RawConfig {
             secrets: RawSecrets::default(),
             limits: RawLimits::default(),
             tenant: RawTenant::default(),
+            tenants: Vec::new(),
             probe: RawProbe::default(),
             lists: RawLists::default(),
             dns: RawDns::default(),

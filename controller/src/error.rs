@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use turnfleet_proto::{NodeId, PortRange};
 
+use crate::fleet::bans::BanError;
 use crate::fleet::node::RegistrationError;
+use crate::fleet::tenants::TenantError;
 use crate::fleet::tokens::TokenError;
 use crate::fleet::{Restored, SecretError};
 use crate::store::StoreError;
@@ -134,6 +136,12 @@ pub enum FleetError {
     /// A token cannot be made or revoked.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A tenant cannot be made, changed or removed.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
+    /// A ban cannot be placed or lifted.
+    #[error(transparent)]
+    Ban(#[from] BanError),
     /// Others changed the same state again and again.
     #[error("the change lost against {attempts} concurrent ones; try again")]
     Contended {
@@ -179,7 +187,9 @@ impl FleetError {
             | Self::Restored(_)
             | Self::NotRestored
             | Self::TooManyNodes { .. }
-            | Self::Token(_) => false,
+            | Self::Token(_)
+            | Self::Tenant(_)
+            | Self::Ban(_) => false,
         }
     }
 }

@@ -373,5 +373,6 @@ fn wishes(config: &Config) -> Wishes {
             .as_ref()
             .map(|token| token.expose().to_owned()),
         api_tokens: config.api_tokens.iter().map(token).collect(),
+        tenants: config.tenants.clone(),
     }
 }

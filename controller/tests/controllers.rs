@@ -12,7 +12,9 @@ use stage::{Stage, any_hello};
 use tokio::runtime::Runtime;
 use turnfleet_controller::config::{ProbeMode, RawEtcd};
 use turnfleet_controller::fleet::Health;
+use turnfleet_controller::fleet::record::{Ban, Terms, Whom};
 use turnfleet_proto::NodeId;
+use turnfleet_proto::fleet::Hello;
 
 fn controller(cluster: &Cluster, dir: &Path, name: &str) -> Stage {
     Stage::with(|raw| {
@@ -71,4 +73,52 @@ fn controllers_share_their_nodes_and_outlive_each_other() {
     let undrained = second.controller().handle().undrain(&relay);
     second.runtime.block_on(undrained).unwrap();
     third.wait_for("relay-0", |node| !node.draining);
+}
+
+#[test]
+fn what_one_controller_is_told_of_tenants_and_bans_holds_for_all_and_outlives_them() {
+    let runtime = Runtime::new().unwrap();
+    let Some(cluster) = runtime.block_on(Cluster::start()) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let source = Whom::Source("198.51.100.0/24".parse().unwrap());
+    let ban = Ban {
+        whom: source.clone(),
+        reason: "spam".to_owned(),
+        by: "night".to_owned(),
+        since: 1,
+        until: None,
+        automatic: false,
+    };
+    {
+        let first = controller(&cluster, dir.path(), "first");
+        let second = controller(&cluster, dir.path(), "second");
+        let node = second.node(any_hello("relay-0"));
+        let before = node.snapshot.as_ref().unwrap();
+        assert_eq!((before.tenants.len(), before.bans.len()), (0, 0));
+        let (name, placed) = ("acme".to_owned(), ban.clone());
+        let handle = first.controller().handle().clone();
+        first.runtime.block_on(async move {
+            let made = handle
+                .change(move |fleet, now| fleet.plan_tenant(&name, Terms::default(), now.unix));
+            made.await.unwrap();
+            let banned = handle.change(move |fleet, _| fleet.plan_ban(placed.clone(), false, None));
+            banned.await.unwrap();
+        });
+        second.within("the other one knows", || {
+            let view = second.controller().view();
+            view.tenants.named("acme").is_some() && view.bans.of(&source).is_some()
+        });
+        let other = Hello {
+            public_ips: vec!["192.0.2.9".to_owned()],
+            ..any_hello("relay-1")
+        };
+        let again = second.node(other).snapshot.unwrap();
+        assert_eq!((again.tenants.len(), again.bans.len()), (1, 1));
+    }
+    let third = controller(&cluster, dir.path(), "third");
+    let view = third.controller().view();
+    assert_eq!(view.tenants.id("acme"), Some(1));
+    assert_eq!(**view.bans.of(&source).unwrap(), ban);
 }

@@ -54,6 +54,7 @@ impl State {
                 shared_secret: None,
                 join_token: None,
                 api_tokens: Vec::new(),
+                tenants: Vec::new(),
             },
             settings: Settings {
                 region: "north".into(),

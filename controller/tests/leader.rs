@@ -148,6 +148,7 @@ async fn upkeep(
         shared_secret: None,
         join_token: None,
         api_tokens: Vec::new(),
+        tenants: Vec::new(),
     };
     let settings = Settings {
         region: "north".into(),

@@ -296,3 +296,91 @@ fn join_tokens_and_the_end_of_a_node_go_by_grpc_too() {
     drop(node);
     assert!(stage.enroll_with("relay-2", &made.token).is_err());
 }
+
+#[test]
+fn tenants_are_by_grpc_what_they_are_by_http() {
+    let stage = Stage::new();
+    let admin = stage.controller().api_token().to_owned();
+    let mut client = client(&stage);
+    stage.runtime.block_on(async {
+        let acme = wire::SetTenantRequest {
+            name: "acme".to_owned(),
+            realm: "acme.example".to_owned(),
+            deny_peers: vec!["198.51.100.0/24".to_owned()],
+            quotas: Some(wire::Quotas {
+                allocations: 7,
+                ..wire::Quotas::default()
+            }),
+            ..wire::SetTenantRequest::default()
+        };
+        let made = client.set_tenant(with(&admin, acme)).await.unwrap();
+        let made = made.into_inner();
+        assert_eq!((made.id, made.realm.as_str()), (1, "acme.example"));
+        assert_eq!(made.quotas.unwrap().allocations, 7);
+        let named = || wire::TenantRequest {
+            name: "acme".to_owned(),
+        };
+        let shown = client.show_tenant(with(&admin, named())).await.unwrap();
+        assert_eq!(shown.into_inner(), made);
+        let all = client.list_tenants(with(&admin, wire::ListTenantsRequest {}));
+        assert_eq!(all.await.unwrap().into_inner().tenants, [made]);
+
+        client.remove_tenant(with(&admin, named())).await.unwrap();
+        let gone = client.show_tenant(with(&admin, named())).await.unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound);
+    });
+}
+
+#[test]
+fn bans_are_by_grpc_what_they_are_by_http() {
+    let stage = Stage::new();
+    let admin = stage.controller().api_token().to_owned();
+    let mut client = client(&stage);
+    stage.runtime.block_on(async {
+        let alice = wire::PlaceBanRequest {
+            user: "alice".to_owned(),
+            seconds: 60,
+            ..wire::PlaceBanRequest::default()
+        };
+        let placed = client.place_ban(with(&admin, alice)).await.unwrap();
+        let placed = placed.into_inner();
+        assert_eq!(placed.until, placed.since + 60);
+        let source = wire::PlaceBanRequest {
+            source: "198.51.100.7".to_owned(),
+            ..wire::PlaceBanRequest::default()
+        };
+        client.place_ban(with(&admin, source)).await.unwrap();
+        let users = wire::ListBansRequest {
+            kind: "user".to_owned(),
+            ..wire::ListBansRequest::default()
+        };
+        let users = client.list_bans(with(&admin, users)).await.unwrap();
+        let users = users.into_inner();
+        assert_eq!(
+            (users.bans.as_slice(), users.total),
+            (&[placed.clone()][..], 2)
+        );
+        let by_id = wire::LiftBanRequest {
+            id: placed.id[..8].to_owned(),
+            ..wire::LiftBanRequest::default()
+        };
+        let lifted = client.lift_ban(with(&admin, by_id)).await.unwrap();
+        assert_eq!(lifted.into_inner(), placed);
+        let by_source = || wire::LiftBanRequest {
+            source: "198.51.100.7".to_owned(),
+            ..wire::LiftBanRequest::default()
+        };
+        client.lift_ban(with(&admin, by_source())).await.unwrap();
+        let gone = client
+            .lift_ban(with(&admin, by_source()))
+            .await
+            .unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound);
+        let wide = wire::PlaceBanRequest {
+            source: "0.0.0.0/0".to_owned(),
+            ..wire::PlaceBanRequest::default()
+        };
+        let refused = client.place_ban(with(&admin, wide)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+    });
+}

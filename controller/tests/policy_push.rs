@@ -60,7 +60,8 @@ fn a_relay_gets_the_whole_and_then_what_differs() {
     stage.runtime.block_on(async {
         let first = delta(&mut node).await;
         assert_eq!((first.base_generation, first.epoch.len()), (0, 16));
-        assert_eq!(first.sections.len(), 9);
+        // 32 of them are for tenants, and 64 for bans.
+        assert_eq!(first.sections.len(), 9 + 32 + 64);
         say(&node, first.generation, true, false).await;
         // Another relay's ports are the only change.
         let other = Hello {
@@ -121,7 +122,10 @@ fn a_relay_that_comes_back_gets_what_changed_meanwhile() {
     );
     let mut other = stage.session(&credential, knows(vec![7; 32]));
     let whole = stage.runtime.block_on(delta(&mut other));
-    assert_eq!((whole.base_generation, whole.sections.len()), (0, 9));
+    assert_eq!(
+        (whole.base_generation, whole.sections.len()),
+        (0, 9 + 32 + 64)
+    );
 }
 
 #[test]

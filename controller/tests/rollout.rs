@@ -121,6 +121,7 @@ fn wishes(deny: &[&str]) -> Wishes {
         shared_secret: None,
         join_token: None,
         api_tokens: Vec::new(),
+        tenants: Vec::new(),
     }
 }
 

@@ -174,6 +174,7 @@ async fn run(store: MemoryStore, dir: &Path) -> (Handle, watch::Sender<bool>) {
         shared_secret: None,
         join_token: None,
         api_tokens: Vec::new(),
+        tenants: Vec::new(),
     };
     let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
     let opened = Reconciler::open(Arc::new(store), sealer, settings, &wishes).await;

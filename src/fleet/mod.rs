@@ -4,6 +4,7 @@
 //! It knows the HTTP API and nothing else of a controller.
 
 mod audit;
+mod bans;
 pub(crate) mod call;
 mod capacity;
 mod console;
@@ -14,6 +15,7 @@ mod policy;
 mod ports;
 mod secrets;
 mod table;
+mod tenants;
 mod tokens;
 
 use clap::{Args, Subcommand};
@@ -53,6 +55,14 @@ enum Action {
     JoinTokens(join_tokens::Action),
     /// The shared secrets that credentials are minted with: rotation, pinning, revocation
     Secrets(secrets::Secrets),
+    /// Whoever has users of their own: realm, TLS names, peers, quotas
+    Tenants(tenants::Tenants),
+    /// Bans a user, a tenant, a source or peers on every relay, and ends what they have
+    Ban(bans::Ban),
+    /// Lifts a ban
+    Unban(bans::Unban),
+    /// Who is not let in, the latest first
+    Bans(bans::Bans),
     /// Takes a relay node out of the lists; it opens no more allocations, and live ones go on until the deadline
     Drain(nodes::Drain),
     /// Takes a drain back
@@ -95,6 +105,10 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Tokens(action) => action.run(&console),
         Action::JoinTokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),
+        Action::Tenants(tenants) => tenants.run(&console),
+        Action::Ban(ban) => ban.run(&console),
+        Action::Unban(unban) => unban.run(&console),
+        Action::Bans(bans) => bans.run(&console),
         Action::Drain(drain) => drain.run(&console),
         Action::Undrain { node } => nodes::undrain(&console, node),
         Action::Kill { node } => nodes::kill(&console, node),

@@ -60,7 +60,7 @@ pub(crate) async fn cors(
             .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if preflight {
         let headers = [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE"),
             (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ];

@@ -176,13 +176,17 @@ impl CredentialRequest {
     /// Mints the credential and picks its relays, for a client at an address that may not be known.
     ///
     /// # Errors
-    /// 503 when no relay can serve what is asked for.
+    /// 503 when no relay can serve what is asked for, and 403 for a suspended tenant.
     pub(crate) fn mint<'v>(
         &self,
         view: &'v FleetView,
         default_ttl: u64,
         client: Option<IpAddr>,
     ) -> Result<Minted<'v>, ApiError> {
+        let tenant = self.tenant.as_deref().and_then(|it| view.tenants.named(it));
+        if tenant.is_some_and(|tenant| tenant.terms.suspended) {
+            return Err(ApiError::suspended());
+        }
         let (uris, secret) = view.offer(&Ask {
             tenant: self.tenant.as_deref().unwrap_or(""),
             user: &self.user,

@@ -9,7 +9,7 @@ use super::matrix::RefusalBody;
 use super::route::{Access, Route};
 use super::routes::routes;
 use super::status::Envelope;
-use super::values::Field;
+use super::values::object;
 
 const TITLE: &str = "Turnfleet controller";
 const DESCRIPTION: &str = "Credentials with lists of healthy relays for applications, and the fleet for its operators. \
@@ -113,19 +113,6 @@ fn parameters(route: &Route) -> Vec<Value> {
     parts.chain(query).collect()
 }
 
-fn object(fields: &[Field]) -> Value {
-    let properties = fields
-        .iter()
-        .map(|field| (field.name.to_owned(), field.schema(true)));
-    let required = fields.iter().filter(|field| field.required);
-    json!({
-        "type": "object",
-        "properties": properties.collect::<Map<_, _>>(),
-        "required": required.map(|field| field.name).collect::<Vec<_>>(),
-        "additionalProperties": false,
-    })
-}
-
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let schema = match route.answer.schema {
         Some(schema) => schema(generator),
@@ -162,7 +149,7 @@ fn refusals(route: &Route) -> Vec<u16> {
     if route.access != Access::Open {
         statuses.extend([401, 403, 429]);
     }
-    if has_parts {
+    if has_parts || route.changes() {
         statuses.push(404);
     }
     if route.body.is_some() {

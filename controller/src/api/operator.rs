@@ -1,5 +1,6 @@
 //! gRPC `Operator`: what the HTTP API does for operators, by the same functions and with the same words.
 
+mod asked;
 mod shown;
 
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use super::fleet_service::bearer;
 use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
-use super::{audit, explain, join_tokens, node_actions, policy_actions, secrets, tokens};
+use super::{
+    audit, bans, explain, join_tokens, node_actions, policy_actions, secrets, tenants, tokens,
+};
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
 use shown::{capacity, node};
@@ -410,5 +413,97 @@ impl Operator for OperatorService {
                 })
                 .collect(),
         }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<wire::ListTenantsRequest>,
+    ) -> Result<Response<wire::ListTenantsResponse>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let view = self.handle.view();
+        let tenants = tenants::in_order(&view).into_iter().map(wire::Tenant::from);
+        Ok(Response::new(wire::ListTenantsResponse {
+            tenants: tenants.collect(),
+        }))
+    }
+
+    async fn show_tenant(
+        &self,
+        request: Request<wire::TenantRequest>,
+    ) -> Result<Response<wire::Tenant>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let view = self.handle.view();
+        let found = tenants::found(&view, &request.get_ref().name)?;
+        Ok(Response::new(found.into()))
+    }
+
+    async fn set_tenant(
+        &self,
+        request: Request<wire::SetTenantRequest>,
+    ) -> Result<Response<wire::Tenant>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        let asked = request.into_inner();
+        let name = asked.name.clone();
+        let asked = Values::of_json(tenants::SET, &asked::tenant(asked))?;
+        tenants::put(&self.handle, &actor, &name, &asked).await?;
+        let view = self.handle.view();
+        Ok(Response::new(tenants::found(&view, &name)?.into()))
+    }
+
+    async fn remove_tenant(
+        &self,
+        request: Request<wire::TenantRequest>,
+    ) -> Result<Response<wire::RemoveTenantResponse>, Status> {
+        let actor = self.admit(&request, Scope::Admin)?;
+        tenants::take_away(&self.handle, &actor, &request.get_ref().name).await?;
+        Ok(Response::new(wire::RemoveTenantResponse {}))
+    }
+
+    async fn list_bans(
+        &self,
+        request: Request<wire::ListBansRequest>,
+    ) -> Result<Response<wire::ListBansResponse>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let asked = request.into_inner();
+        let asked = json!({
+            "kind": given(asked.kind),
+            "limit": Some(asked.limit).filter(|limit| *limit != 0),
+            "after": given(asked.after),
+        });
+        let asked = Values::of_json(bans::QUERY, &asked)?;
+        let view = self.handle.view();
+        let page = bans::page(&view, &asked)?;
+        Ok(Response::new(wire::ListBansResponse {
+            bans: page.bans.into_iter().map(wire::Ban::from).collect(),
+            next: page.next.unwrap_or_default(),
+            total: u32::try_from(view.bans.len()).unwrap_or(u32::MAX),
+        }))
+    }
+
+    async fn place_ban(
+        &self,
+        request: Request<wire::PlaceBanRequest>,
+    ) -> Result<Response<wire::Ban>, Status> {
+        let actor = self.admit(&request, Scope::Operator)?;
+        let asked = Values::of_json(bans::PLACE, &asked::ban(request.into_inner()))?;
+        let ban = bans::put(&self.handle, &actor, &asked).await?;
+        let view = self.handle.view();
+        Ok(Response::new(bans::shown(&ban, &view.tenants).into()))
+    }
+
+    async fn lift_ban(
+        &self,
+        request: Request<wire::LiftBanRequest>,
+    ) -> Result<Response<wire::Ban>, Status> {
+        let actor = self.admit(&request, Scope::Operator)?;
+        let asked = request.into_inner();
+        let ban = if asked.id.is_empty() {
+            let whom = Values::of_json(bans::WHOM, &asked::whom(asked))?;
+            bans::lift_of(&self.handle, &actor, &whom).await?
+        } else {
+            bans::lift_by_id(&self.handle, &actor, &asked.id).await?
+        };
+        let view = self.handle.view();
+        Ok(Response::new(bans::shown(&ban, &view.tenants).into()))
     }
 }

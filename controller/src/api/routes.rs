@@ -5,8 +5,8 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix, node_actions,
-    nodes, policy_actions, ports, secrets, tokens, turn_rest,
+    audit, bans, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix,
+    node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -91,6 +91,8 @@ pub(super) fn routes() -> Vec<Route> {
         ports(),
         secrets(),
         tokens(),
+        tenants(),
+        bans(),
         document(),
     ]
     .into_iter()
@@ -306,6 +308,52 @@ fn tokens() -> Vec<Route> {
                 "Who changed what, the latest first",
                 "The log holds 30 days and 10,000 entries at most.",
             ),
+    ]
+}
+
+fn tenants() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/tenants", "tenants", VIEWER)
+            .calls(tenants::list)
+            .answers::<tenants::Answer<'_>>()
+            .says("Whoever has users of their own", ""),
+        Draft::new(Method::GET, "/v1/tenants/{name}", "tenant", VIEWER)
+            .calls(tenants::show)
+            .answers::<tenants::Shown<'_>>()
+            .says("One tenant", ""),
+        Draft::new(Method::PUT, "/v1/tenants/{name}", "set_tenant", ADMIN)
+            .body(tenants::SET)
+            .calls(tenants::set)
+            .answers::<tenants::Shown<'_>>()
+            .says("Makes a tenant, or changes it", "The body is all that holds from then on: what is left out is as in a tenant that nothing is said of."),
+        Draft::new(Method::DELETE, "/v1/tenants/{name}", "remove_tenant", ADMIN)
+            .calls(tenants::remove)
+            .answers::<tenants::Removed<'_>>()
+            .says("Removes a tenant", "Its secrets and bans go with it. One that a token names is not removed: its users would be the default tenant's."),
+    ]
+}
+
+fn bans() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/bans", "bans", VIEWER)
+            .query(bans::QUERY)
+            .calls(bans::list)
+            .answers::<bans::Answer<'_>>()
+            .says("Who is not let in, the latest first", "There are at most 10,000."),
+        Draft::new(Method::POST, "/v1/bans", "place_ban", OPERATOR)
+            .body(bans::PLACE)
+            .calls(bans::place)
+            .answers_with::<bans::Shown<'_>>(201)
+            .says("Bans a user, a tenant, a source or peers", "Every relay refuses them, and ends what they have, within two seconds. A ban of the same that is there is replaced."),
+        Draft::new(Method::DELETE, "/v1/bans", "lift_ban", OPERATOR)
+            .query(bans::WHOM)
+            .calls(bans::lift)
+            .answers::<bans::Shown<'_>>()
+            .says("Lifts the ban of what the query names", ""),
+        Draft::new(Method::DELETE, "/v1/bans/{id}", "lift_ban_by_id", OPERATOR)
+            .calls(bans::lift_one)
+            .answers::<bans::Shown<'_>>()
+            .says("Lifts the ban of that id", ""),
     ]
 }
 

@@ -15,6 +15,8 @@ use tonic::{Code, Status};
 
 use crate::FleetError;
 use crate::fleet::SecretError;
+use crate::fleet::bans::BanError;
+use crate::fleet::tenants::TenantError;
 use crate::fleet::tokens::TokenError;
 use crate::store::StoreError;
 
@@ -164,6 +166,17 @@ impl ApiError {
         )
     }
 
+    /// 403: no relay would let the tenant's users in.
+    pub(crate) fn suspended() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "suspended",
+            "header authorization",
+            "the tenant of the API token is suspended",
+            "a tenant that the operator lets in",
+        )
+    }
+
     /// 404.
     pub(crate) fn unknown_path(path: &str) -> Self {
         Self::new(
@@ -209,6 +222,48 @@ impl ApiError {
         Self::conflict("token", error.to_string(), expected)
     }
 
+    fn tenant(error: &TenantError) -> Self {
+        let expected = match error {
+            TenantError::Unknown(name) => {
+                return Self::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown_tenant",
+                    excerpt(name),
+                    error.to_string(),
+                    "a tenant that /v1/tenants names",
+                );
+            }
+            TenantError::Unfit { what, expected, .. } => {
+                return Self::bad_parameter("tenant", *what, *expected);
+            }
+            TenantError::Taken { .. } => "a realm and TLS names that no other tenant has",
+            TenantError::Configured(_) => "a tenant that was made by the API",
+            TenantError::InUse { .. } => "a tenant that no token is bound to",
+            TenantError::TooMany { .. } => "fewer tenants: remove those that are not used",
+        };
+        Self::conflict("tenant", error.to_string(), expected)
+    }
+
+    fn ban(error: &BanError) -> Self {
+        let conflict = |expected| Self::conflict("ban", error.to_string(), expected);
+        match error {
+            BanError::Unknown => Self::new(
+                StatusCode::NOT_FOUND,
+                "unknown_ban",
+                "ban",
+                "there is no such ban",
+                "a ban that /v1/bans names",
+            ),
+            BanError::Nobody => {
+                Self::bad_parameter("user", error.to_string(), "a username without its time")
+            }
+            BanError::Ambiguous => conflict("more digits of the id"),
+            BanError::Wide(_) => conflict("a smaller part, or force"),
+            BanError::Own { .. } => conflict("what is not the fleet's own, or force"),
+            BanError::TooMany { .. } => conflict("fewer bans: lift those that are not needed"),
+        }
+    }
+
     /// 404 for a secret that is none.
     pub(crate) fn unknown_secret(id: impl Into<Text>) -> Self {
         Self::new(
@@ -243,6 +298,7 @@ impl ApiError {
             SecretError::Minting(_) => {
                 conflict("another active secret: rotate before, or revoke it with replace")
             }
+            SecretError::Tenant(error) => Self::tenant(error),
             SecretError::Known(_) => conflict("a secret that was not used before"),
             SecretError::State { .. } => conflict("a secret in a state that leads there"),
         }
@@ -379,6 +435,8 @@ impl From<FleetError> for ApiError {
                 format!("the ports of one grant, and not {range}"),
             ),
             FleetError::Token(token) => Self::token(token),
+            FleetError::Tenant(tenant) => Self::tenant(tenant),
+            FleetError::Ban(ban) => Self::ban(ban),
             FleetError::Contended { .. } | FleetError::NotLeader | FleetError::Stopping => {
                 Self::unavailable(error.to_string())
             }
@@ -455,6 +513,7 @@ pub(crate) fn grpc_status(error: &FleetError) -> Status {
         FleetError::Token(TokenError::Unknown(_)) => Code::NotFound,
         FleetError::Token(TokenError::Taken(_)) => Code::AlreadyExists,
         FleetError::Token(TokenError::Configured(_)) => Code::FailedPrecondition,
+        FleetError::Tenant(_) | FleetError::Ban(_) => Code::FailedPrecondition,
         FleetError::PortsExhausted { .. }
         | FleetError::TooManyNodes { .. }
         | FleetError::Token(TokenError::TooMany { .. }) => Code::ResourceExhausted,

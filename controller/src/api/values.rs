@@ -11,7 +11,9 @@ use turnfleet_proto::credentials::SharedSecret;
 use super::parameters::Parameters;
 use super::status::{ApiError, excerpt};
 use crate::config::{NAME, is_name};
+use crate::fleet::bans::network;
 use crate::fleet::record::SecretScope;
+use crate::fleet::tenants::is_tenant_name;
 
 /// The longest secret that an operator gives.
 const MAX_SECRET_BYTES: usize = 512;
@@ -49,6 +51,14 @@ pub(crate) enum Kind {
     Secret(usize),
     /// The scope of a shared secret: `fleet`, `region:NAME` or `tenant:NAME`.
     SecretScope,
+    /// The name of a tenant.
+    TenantName,
+    /// An address or a network.
+    Network,
+    /// At most so many texts of this kind.
+    List(&'static Self, usize),
+    /// An object with these fields.
+    Object(&'static [Field]),
 }
 
 impl Field {
@@ -101,6 +111,17 @@ impl Field {
             Kind::SecretScope => {
                 json!({ "type": "string", "pattern": "^(fleet|(region|tenant):[^\\x00-\\x1f\\x7f-\\x9f]{1,63})$" })
             }
+            Kind::TenantName => {
+                json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$" })
+            }
+            Kind::Network => {
+                json!({ "type": "string", "pattern": "^[0-9a-fA-F:.]{2,45}(/[0-9]{1,3})?$" })
+            }
+            Kind::List(kind, most) => {
+                let item = Self::required("", *kind, "").schema(false);
+                json!({ "type": "array", "items": item, "maxItems": most })
+            }
+            Kind::Object(fields) => object(fields),
         };
         if in_body && !self.required {
             schema["type"] = json!([schema["type"], "null"]);
@@ -127,6 +148,16 @@ impl Field {
                 format!("a JSON string of {least} to {MAX_SECRET_BYTES} bytes")
             }
             Kind::SecretScope => "fleet, region:NAME or tenant:NAME".to_owned(),
+            Kind::TenantName => "a name such as acme: 1 to 63 lower-case letters, digits, '-', '_' and '.', beginning with a letter or a digit".to_owned(),
+            Kind::Network => "an address, or a network such as 192.0.2.0/24".to_owned(),
+            Kind::List(kind, most) => {
+                let item = Self::required("", *kind, "").expected();
+                format!("a list of at most {most}, each {item}")
+            }
+            Kind::Object(fields) => {
+                let names: Vec<_> = fields.iter().map(|field| field.name).collect();
+                format!("an object of {}", names.join(", "))
+            }
         }
     }
 
@@ -166,8 +197,41 @@ impl Field {
                 text.parse::<SecretScope>().ok()?;
                 Some(Given::text(text))
             }
+            Kind::TenantName => value
+                .as_str()
+                .filter(|text| is_tenant_name(text))
+                .map(Given::text),
+            Kind::Network => {
+                let text = value.as_str()?;
+                network(text).map(|_| Given::text(text))
+            }
+            Kind::List(kind, most) => {
+                let items = value.as_array().filter(|items| items.len() <= most)?;
+                let item = Self::required("", *kind, "");
+                let read = |value: &Value| item.read(value).and_then(Given::into_text);
+                let texts: Option<Vec<_>> = items.iter().map(read).collect();
+                texts.map(Given::Texts)
+            }
+            Kind::Object(fields) => {
+                let values = Values::of_object(fields, value.as_object()?, self.name);
+                values.ok().map(Given::Object)
+            }
         }
     }
+}
+
+/// The JSON Schema of an object with these fields and no others.
+pub(crate) fn object(fields: &[Field]) -> Value {
+    let properties = fields
+        .iter()
+        .map(|field| (field.name.to_owned(), field.schema(true)));
+    let required = fields.iter().filter(|field| field.required);
+    json!({
+        "type": "object",
+        "properties": properties.collect::<Map<_, _>>(),
+        "required": required.map(|field| field.name).collect::<Vec<_>>(),
+        "additionalProperties": false,
+    })
 }
 
 /// A whole number as JSON Schema has it: `4.0` is one, too.
@@ -189,9 +253,23 @@ enum Given {
     Some(Vec<&'static str>),
     Flag(bool),
     Secret(SharedSecret),
+    Texts(Vec<String>),
+    Object(Values),
 }
 
 impl Given {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Whole(_)
+            | Self::Some(_)
+            | Self::Flag(_)
+            | Self::Secret(_)
+            | Self::Texts(_)
+            | Self::Object(_) => None,
+        }
+    }
+
     fn text(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
@@ -217,7 +295,7 @@ impl Values {
                     Ok(number) => json!(number),
                     Err(_) => json!(text),
                 },
-                Some(Kind::Some(_) | Kind::Any(_)) => text.split(',').collect(),
+                Some(Kind::Some(_) | Kind::Any(_) | Kind::List(..)) => text.split(',').collect(),
                 Some(Kind::Flag) => text
                     .parse::<bool>()
                     .map_or_else(|_| json!(text), |flag| json!(flag)),
@@ -227,7 +305,10 @@ impl Values {
                     | Kind::Address
                     | Kind::Text(_)
                     | Kind::Secret(_)
-                    | Kind::SecretScope,
+                    | Kind::SecretScope
+                    | Kind::TenantName
+                    | Kind::Network
+                    | Kind::Object(_),
                 )
                 | None => json!(text),
             };
@@ -300,39 +381,55 @@ impl Values {
 
     /// The text of a field.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        match self.0.get(name) {
-            Some(Given::Text(text)) => Some(text),
-            Some(Given::Whole(_) | Given::Some(_) | Given::Flag(_) | Given::Secret(_)) | None => {
-                None
-            }
+        if let Some(Given::Text(text)) = self.0.get(name) {
+            Some(text)
+        } else {
+            None
+        }
+    }
+
+    /// The texts of a list; none where it is missing.
+    pub(crate) fn texts(&self, name: &str) -> &[String] {
+        if let Some(Given::Texts(texts)) = self.0.get(name) {
+            texts
+        } else {
+            &[]
+        }
+    }
+
+    /// The fields of an object.
+    pub(crate) fn object(&self, name: &str) -> Option<&Self> {
+        if let Some(Given::Object(values)) = self.0.get(name) {
+            Some(values)
+        } else {
+            None
         }
     }
 
     /// The number of a field.
     pub(crate) fn whole(&self, name: &str) -> Option<u64> {
-        match self.0.get(name) {
-            Some(Given::Whole(number)) => Some(*number),
-            Some(Given::Text(_) | Given::Some(_) | Given::Flag(_) | Given::Secret(_)) | None => {
-                None
-            }
+        if let Some(Given::Whole(number)) = self.0.get(name) {
+            Some(*number)
+        } else {
+            None
         }
     }
 
     /// The choices of a field; none where it is missing.
     pub(crate) fn some(&self, name: &str) -> &[&'static str] {
-        match self.0.get(name) {
-            Some(Given::Some(names)) => names,
-            Some(Given::Text(_) | Given::Whole(_) | Given::Flag(_) | Given::Secret(_)) | None => {
-                &[]
-            }
+        if let Some(Given::Some(names)) = self.0.get(name) {
+            names
+        } else {
+            &[]
         }
     }
 
     /// The secret of a field.
     pub(crate) fn secret(&self, name: &str) -> Option<&SharedSecret> {
-        match self.0.get(name) {
-            Some(Given::Secret(secret)) => Some(secret),
-            Some(Given::Text(_) | Given::Whole(_) | Given::Some(_) | Given::Flag(_)) | None => None,
+        if let Some(Given::Secret(secret)) = self.0.get(name) {
+            Some(secret)
+        } else {
+            None
         }
     }
 

@@ -3,6 +3,7 @@
 mod dns;
 mod matrix;
 mod store;
+mod tenants;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,9 +18,11 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawLog, RawTls, RawUser};
+use super::{
+    PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawLog, RawProbe, RawTls, RawUser,
+};
 use crate::fleet::ListSettings;
-use crate::fleet::record::{Policy, Scope, StaticUser};
+use crate::fleet::record::{Policy, Scope, StaticUser, Terms};
 
 pub use dns::{DnsConfig, NameServer};
 pub use matrix::MatrixConfig;
@@ -77,6 +80,8 @@ pub struct Config {
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
     pub api_tokens: Vec<ApiTokenConfig>,
+    /// Tenants by name, each with what holds for its users.
+    pub tenants: Vec<(String, Terms)>,
     /// What the process shell logs.
     pub log: LogConfig,
 }
@@ -220,8 +225,7 @@ impl Check {
         }
         let ttl = raw.credentials.ttl_seconds;
         self.within("credentials.ttl_seconds", ttl, 300, 86400);
-        let interval = raw.probe.interval_milliseconds;
-        self.within("probe.interval_milliseconds", interval, 200, 60_000);
+        let probe = self.probe(raw.probe);
         let shared_secret = self.secret(
             "shared_secret",
             raw.shared_secret,
@@ -230,6 +234,7 @@ impl Check {
         );
         let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
         let api_tokens = self.api_tokens(raw.api_tokens);
+        let tenants = self.tenants(raw.tenants, &raw.realm);
         let lists = self.lists(raw.lists);
         let dns = self.dns(raw.dns);
         let matrix = self.matrix(raw.matrix);
@@ -250,18 +255,25 @@ impl Check {
             ports: ports?,
             rotate_secrets_every: (rotate > 0).then(|| Duration::from_secs(rotate)),
             credential_ttl: Duration::from_secs(ttl),
-            probe: ProbeConfig {
-                mode: raw.probe.mode,
-                interval: Duration::from_millis(interval),
-                ca: raw.probe.ca,
-            },
+            probe,
             lists,
             dns,
             matrix,
             join_token,
             api_tokens,
+            tenants,
             log,
         })
+    }
+
+    fn probe(&mut self, raw: RawProbe) -> ProbeConfig {
+        let interval = raw.interval_milliseconds;
+        self.within("probe.interval_milliseconds", interval, 200, 60_000);
+        ProbeConfig {
+            mode: raw.mode,
+            interval: Duration::from_millis(interval),
+            ca: raw.ca,
+        }
     }
 
     fn lists(&mut self, raw: RawLists) -> ListSettings {

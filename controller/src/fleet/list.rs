@@ -102,7 +102,10 @@ impl FleetView {
         } else {
             making.fill(&picks, ask.kinds);
         }
-        (making.list, self.minting_secret_for(picks.nodes()))
+        (
+            making.list,
+            self.minting_secret_for(ask.tenant, picks.nodes()),
+        )
     }
 
     /// The relays of that list, the first choice first.

@@ -87,6 +87,8 @@ impl Fleet {
             secrets: self.secret_views(now.instant, &minted).into(),
             api_tokens: Arc::clone(&self.api_tokens),
             join_tokens: Arc::clone(&self.join_tokens),
+            tenants: Arc::clone(&self.tenants),
+            bans: Arc::clone(&self.bans),
             candidates: Candidates::new(&nodes, &lists.regions, &self.settings.region),
             panics: self.panics.regions().map(str::to_owned).collect(),
             trends: Arc::clone(&self.trends),

@@ -18,10 +18,13 @@ impl Fleet {
     /// Lets nodes enrol by the token whose hash is given, until it is revoked or ends.
     ///
     /// # Errors
-    /// When a token of that name is there, or there are too many.
+    /// When a token of that name is there, there are too many, or nothing knows its tenant.
     pub fn plan_join_token(&self, hash: TokenHash, token: JoinToken) -> Result<Plan, FleetError> {
         if self.join_tokens.values().any(|it| it.name == token.name) {
             return Err(TokenError::Taken(token.name).into());
+        }
+        if let Some(tenant) = &token.tenant {
+            self.require_tenant(tenant)?;
         }
         if self.join_tokens.len() >= MAX_JOIN_TOKENS {
             let limit = MAX_JOIN_TOKENS;

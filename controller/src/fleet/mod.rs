@@ -9,6 +9,7 @@
 mod admission;
 mod alternates;
 pub mod audit;
+pub mod bans;
 mod capacity;
 mod certificate;
 mod damping;
@@ -39,6 +40,7 @@ mod sightings;
 mod skew;
 mod snapshot;
 mod start;
+pub mod tenants;
 pub mod tokens;
 mod trend;
 mod uris;
@@ -219,6 +221,8 @@ pub struct Fleet {
     secrets: secrets::Secrets,
     nonce_keys: nonce_keys::NonceKeys,
     users: BTreeMap<TokenHash, StaticUser>,
+    tenants: Arc<tenants::Tenants>,
+    bans: Arc<bans::Bans>,
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     kept: BTreeMap<Setting, String>,
@@ -252,6 +256,8 @@ impl Fleet {
             secrets: secrets::Secrets::default(),
             nonce_keys: nonce_keys::NonceKeys::default(),
             users: BTreeMap::new(),
+            tenants: Arc::default(),
+            bans: Arc::default(),
             api_tokens: Arc::default(),
             join_tokens: Arc::default(),
             kept: BTreeMap::new(),
@@ -460,13 +466,20 @@ impl Fleet {
                 Arc::make_mut(&mut self.join_tokens).insert(hash, token);
             }
             Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
+            Record::LastTenant(last) => Arc::make_mut(&mut self.tenants).given(last),
+            Record::Tenant(tenant) => self.store_tenant(tenant),
+            Record::Ban(ban) => Arc::make_mut(&mut self.bans).insert(ban),
         }
     }
 
     fn deleted(&mut self, key: &RecordKey) {
         match key {
             // They are written and never deleted; a store without them starts anew.
-            RecordKey::Epoch | RecordKey::Generation | RecordKey::Policy | RecordKey::Rollout => {}
+            RecordKey::Epoch
+            | RecordKey::Generation
+            | RecordKey::Policy
+            | RecordKey::Rollout
+            | RecordKey::LastTenant => {}
             RecordKey::Leader => self.leader = None,
             RecordKey::Controller(id) => drop(self.controllers.remove(id)),
             RecordKey::Node(id) => {
@@ -487,6 +500,8 @@ impl Fleet {
                 Arc::make_mut(&mut self.join_tokens).remove(hash);
             }
             RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
+            RecordKey::Tenant(id) => self.forget_tenant(*id),
+            RecordKey::Ban(hash) => Arc::make_mut(&mut self.bans).remove(hash),
         }
     }
 

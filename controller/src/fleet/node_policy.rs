@@ -63,8 +63,11 @@ impl NodePolicy {
         if base.shared.epoch != self.shared.epoch {
             return self.whole();
         }
-        let differs = |section: &&wire::Section| !base.sections().any(|known| known == *section);
-        let sections = self.sections().filter(differs).cloned().collect();
+        // Every version of the shared part has the same numbers in the same places.
+        let known = base.sections();
+        let pairs = self.sections().zip(known);
+        let differs = |(section, known): &(&wire::Section, &wire::Section)| !same(section, known);
+        let sections = pairs.filter(differs).map(|(it, _)| it.clone()).collect();
         self.delta(base.generation(), sections)
     }
 
@@ -113,6 +116,8 @@ pub struct NodePolicies {
     current: Vec<(Variant, Arc<Shared>)>,
     /// The latest last.
     history: VecDeque<Arc<Shared>>,
+    /// The sections of bans, as of so many changes of them.
+    bans: Option<(u64, Vec<wire::Section>)>,
 }
 
 impl NodePolicies {
@@ -152,11 +157,13 @@ impl NodePolicies {
             return Some(Arc::clone(shared));
         }
         let mut sections = split(fleet.fleet_wide(&variant)?);
+        sections.extend(tenants(fleet.wire_tenants()));
+        sections.extend(self.bans(fleet).iter().cloned());
         let former = self.current.last().map(|(_, shared)| shared);
         if let Some(former) = former.or_else(|| self.history.back()) {
             // What did not change is kept once.
             for (section, known) in sections.iter_mut().zip(&former.sections) {
-                if section == known {
+                if same(section, known) {
                     section.content = known.content.clone();
                 }
             }
@@ -173,6 +180,15 @@ impl NodePolicies {
         });
         self.current.push((variant, Arc::clone(&shared)));
         Some(shared)
+    }
+
+    fn bans(&mut self, fleet: &Fleet) -> &[wire::Section] {
+        let changes = fleet.bans().changes();
+        let (at, sections) = self.bans.get_or_insert_with(|| (changes, bans(fleet)));
+        if *at != changes {
+            (*at, *sections) = (changes, bans(fleet));
+        }
+        sections
     }
 }
 
@@ -258,7 +274,51 @@ fn split(snapshot: wire::Snapshot) -> Vec<wire::Section> {
 
 fn section(number: Number, part: &wire::Snapshot) -> wire::Section {
     wire::Section {
-        number: u32::try_from(i32::from(number)).expect("numbers of sections are positive"),
+        number: value(number),
         content: part.encode_to_vec().into(),
     }
+}
+
+fn value(number: Number) -> u32 {
+    u32::try_from(i32::from(number)).expect("numbers of sections are positive")
+}
+
+/// Whether two sections of one number hold the same; often they share the bytes.
+fn same(one: &wire::Section, other: &wire::Section) -> bool {
+    let is_shared =
+        one.content.as_ptr() == other.content.as_ptr() && one.content.len() == other.content.len();
+    one.number == other.number && (is_shared || one.content == other.content)
+}
+
+/// The sections of tenants, each with those of one remainder of the id.
+fn tenants(tenants: Vec<wire::Tenant>) -> impl Iterator<Item = wire::Section> {
+    let mut parts = spread(Number::TenantsFirst, Number::TenantsLast);
+    let count = parts.len();
+    for tenant in tenants {
+        let place = usize::try_from(tenant.id).unwrap_or(0) % count;
+        parts[place].1.tenants.push(tenant);
+    }
+    encoded(parts)
+}
+
+/// The sections of bans, each with those of one remainder of the hash of what is banned.
+fn bans(fleet: &Fleet) -> Vec<wire::Section> {
+    let mut parts = spread(Number::BansFirst, Number::BansLast);
+    let count = parts.len();
+    for (hash, ban) in fleet.wire_bans() {
+        parts[usize::from(hash[0]) % count].1.bans.push(ban);
+    }
+    encoded(parts).collect()
+}
+
+fn spread(first: Number, last: Number) -> Vec<(u32, wire::Snapshot)> {
+    let numbers = value(first)..=value(last);
+    numbers.map(|it| (it, wire::Snapshot::default())).collect()
+}
+
+fn encoded(parts: Vec<(u32, wire::Snapshot)>) -> impl Iterator<Item = wire::Section> {
+    parts.into_iter().map(|(number, part)| wire::Section {
+        number,
+        content: part.encode_to_vec().into(),
+    })
 }

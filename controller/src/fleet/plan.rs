@@ -140,12 +140,14 @@ impl Fleet {
         Ok(self.plan_seen(vec![Record::Node(record)], Vec::new(), rebound))
     }
 
-    /// Whether `record` binds the node to another tenant, so that it is sent other secrets.
+    /// Whether `record` binds the node to another tenant, so that it is sent other secrets, or told of another one.
     pub(super) fn is_rebound(&self, known: Option<&NodeState>, record: &NodeRecord) -> bool {
         let tenant = record.membership.tenant.as_deref();
         known.is_some_and(|node| {
             let before = node.place();
+            let number = |name: Option<&str>| name.and_then(|it| self.tenants.id(it));
             self.secrets.differ(before, Place { tenant, ..before })
+                || number(before.tenant) != number(tenant)
         })
     }
 
@@ -283,6 +285,7 @@ impl Fleet {
         let secrets = self.secret_upkeep(now, random);
         let nonce_keys = self.nonce_key_upkeep(now, self.generation + 1, random);
         let (mut puts, mut deletes) = self.ended_quarantines(now.unix);
+        deletes.extend(self.ended_bans(now.unix));
         puts.extend(secrets.puts);
         deletes.extend(secrets.deletes);
         puts.extend(nonce_keys.puts);
@@ -302,6 +305,7 @@ impl Fleet {
         let nothing = [0; 32];
         let (_, ended) = self.ended_quarantines(now.unix);
         !ended.is_empty()
+            || self.ended_bans(now.unix).next().is_some()
             || self.amends().next().is_some()
             || !self.secret_upkeep(now, nothing).is_empty()
             || !self
@@ -358,7 +362,9 @@ fn relays_see(key: &RecordKey) -> bool {
         | RecordKey::Grant(..)
         | RecordKey::Secret(..)
         | RecordKey::NonceKey(_)
-        | RecordKey::User(_) => true,
+        | RecordKey::User(_)
+        | RecordKey::Tenant(_)
+        | RecordKey::Ban(_) => true,
         RecordKey::Leader
         | RecordKey::Controller(_)
         | RecordKey::Generation
@@ -366,6 +372,7 @@ fn relays_see(key: &RecordKey) -> bool {
         | RecordKey::Desired(_)
         | RecordKey::ApiToken(_)
         | RecordKey::JoinToken(_)
-        | RecordKey::Setting(_) => false,
+        | RecordKey::Setting(_)
+        | RecordKey::LastTenant => false,
     }
 }

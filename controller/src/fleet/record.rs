@@ -7,8 +7,10 @@ use turnfleet_proto::{NodeId, PortRange};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::admission::Certified;
+pub use super::bans::{Ban, Whom};
 use super::node::{Identity, Incarnation};
 pub use super::secrets::{SecretGeneration, SecretScope, SecretState};
+pub use super::tenants::{Quotas, Tenant, Terms};
 
 /// SHA-256 of a token that only its holder knows.
 pub type TokenHash = [u8; 32];
@@ -66,6 +68,12 @@ pub enum Record {
     JoinToken(TokenHash, JoinToken),
     /// A text that the controller made and keeps.
     Setting(Setting, String),
+    /// The highest number of a tenant that was ever given.
+    LastTenant(u32),
+    /// Whoever has users of their own.
+    Tenant(Tenant),
+    /// Who is not let in.
+    Ban(Ban),
 }
 
 impl Record {
@@ -88,6 +96,9 @@ impl Record {
             Self::ApiToken(hash, _) => RecordKey::ApiToken(*hash),
             Self::JoinToken(hash, _) => RecordKey::JoinToken(*hash),
             Self::Setting(name, _) => RecordKey::Setting(*name),
+            Self::LastTenant(_) => RecordKey::LastTenant,
+            Self::Tenant(tenant) => RecordKey::Tenant(tenant.id),
+            Self::Ban(ban) => RecordKey::Ban(ban.whom.hash()),
         }
     }
 }
@@ -114,6 +125,9 @@ pub enum RecordKey {
     ApiToken(TokenHash),
     JoinToken(TokenHash),
     Setting(Setting),
+    LastTenant,
+    Tenant(u32),
+    Ban(TokenHash),
 }
 
 /// The texts that the controller keeps sealed from one start to the next.

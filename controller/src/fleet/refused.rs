@@ -53,7 +53,10 @@ impl Fleet {
             | RecordKey::Desired(_)
             | RecordKey::Grant(..)
             | RecordKey::ApiToken(_)
-            | RecordKey::JoinToken(_) => None,
+            | RecordKey::JoinToken(_)
+            | RecordKey::LastTenant
+            | RecordKey::Tenant(_)
+            | RecordKey::Ban(_) => None,
         })
     }
 }

@@ -159,6 +159,9 @@ impl SecretState {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Secrets {
     by_id: BTreeMap<u32, SecretGeneration>,
+    by_scope: BTreeMap<SecretScope, BTreeSet<u32>>,
+    /// The tenants whose secrets every relay has, each with the fleet generation since which that is so.
+    carried: BTreeMap<Box<str>, u64>,
     /// Since when staged ones are known here.
     staged_since: BTreeMap<u32, Instant>,
     /// When relays saw a credential of each last, in Unix seconds.
@@ -172,10 +175,57 @@ impl Secrets {
         } else {
             self.staged_since.remove(&generation.id);
         }
+        self.unscope(generation.id);
+        let scope = self.by_scope.entry(generation.scope.clone());
+        scope.or_default().insert(generation.id);
         self.by_id.insert(generation.id, generation);
     }
 
+    fn unscope(&mut self, id: u32) {
+        let scope = self.by_id.get(&id).map(|it| it.scope.clone());
+        if let Some(scope) = scope
+            && let Some(ids) = self.by_scope.get_mut(&scope)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_scope.remove(&scope);
+            }
+        }
+    }
+
+    /// Every relay has the secrets of `tenant` since `generation`; none but its own where that is `None`.
+    pub(super) fn carry(&mut self, tenant: &str, generation: Option<u64>) {
+        match generation {
+            Some(generation) => drop(self.carried.insert(tenant.into(), generation)),
+            None => drop(self.carried.remove(tenant)),
+        }
+    }
+
+    /// Whether a scope is that of a tenant whose secrets every relay has.
+    fn is_carried(&self, scope: &SecretScope) -> bool {
+        self.carried_since(scope).is_some()
+    }
+
+    fn carried_since(&self, scope: &SecretScope) -> Option<u64> {
+        match scope {
+            SecretScope::Tenant(name) => self.carried.get(name).copied(),
+            SecretScope::Fleet | SecretScope::Region(_) => None,
+        }
+    }
+
+    /// Whether a relay there is told of what is of `scope`.
+    fn reaches(&self, scope: &SecretScope, place: Place<'_>) -> bool {
+        scope.covers(place) || self.is_carried(scope)
+    }
+
+    /// The fleet generation that brought a secret to every relay that is told of it.
+    fn since(&self, secret: &SecretGeneration) -> u64 {
+        let carried = self.carried_since(&secret.scope).unwrap_or(0);
+        secret.since_generation.max(carried)
+    }
+
     pub(super) fn remove(&mut self, id: u32) {
+        self.unscope(id);
         self.by_id.remove(&id);
         self.staged_since.remove(&id);
         self.last_used.remove(&id);
@@ -196,14 +246,16 @@ impl Secrets {
     /// Oldest first.
     pub(super) fn of<'a>(
         &'a self,
-        scope: &'a SecretScope,
-    ) -> impl DoubleEndedIterator<Item = &'a SecretGeneration> {
-        self.by_id.values().filter(move |it| it.scope == *scope)
+        scope: &SecretScope,
+    ) -> impl DoubleEndedIterator<Item = &'a SecretGeneration> + use<'a> {
+        let ids = self.by_scope.get(scope).into_iter().flatten();
+        ids.filter_map(|id| self.by_id.get(id))
     }
 
     fn in_state(&self, scope: &SecretScope, state: SecretState) -> Option<&SecretGeneration> {
-        let mut newest_first = self.by_id.values().rev();
-        newest_first.find(|it| it.scope == *scope && it.state == state)
+        let ids = self.by_scope.get(scope)?.iter().rev();
+        let mut newest_first = ids.filter_map(|id| self.by_id.get(id));
+        newest_first.find(|it| it.state == state)
     }
 
     /// What credentials for the relays of `scope` are minted with, where there is such a thing.
@@ -225,15 +277,11 @@ impl Secrets {
     }
 
     /// Every scope of some relays alone that credentials are minted for.
-    pub(super) fn parts(&self) -> BTreeSet<&SecretScope> {
-        let minting = |it: &&SecretGeneration| {
-            it.state == SecretState::Active && it.scope != SecretScope::Fleet
-        };
-        self.by_id
-            .values()
-            .filter(minting)
-            .map(|it| &it.scope)
-            .collect()
+    pub(super) fn parts(&self) -> impl Iterator<Item = &SecretScope> {
+        let parts = self.by_scope.keys();
+        parts.filter(|scope| {
+            **scope != SecretScope::Fleet && self.in_state(scope, SecretState::Active).is_some()
+        })
     }
 
     /// Whether relays of the two places are sent different secrets.
@@ -247,32 +295,20 @@ impl Secrets {
 
     /// The secrets of a snapshot for a relay there.
     pub(super) fn wire(&self, place: Place<'_>) -> Vec<wire::SecretGeneration> {
-        use wire::secret_generation::State;
-        let state = |state| match state {
-            SecretState::Staged => (State::Staged, 0),
-            SecretState::Active => (State::Active, 0),
-            SecretState::Pinned => (State::Pinned, 0),
-            SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
-            SecretState::Revoked { .. } => (State::Unspecified, 0),
-        };
-        let accepted = self.accepted(place).into_iter();
-        accepted
-            .map(|generation| {
-                let (state, accept_until) = state(generation.state);
-                wire::SecretGeneration {
-                    id: generation.id,
-                    secret: generation.secret.as_bytes().to_vec(),
-                    accept_until,
-                    state: state.into(),
-                }
-            })
-            .collect()
+        self.accepted(place).into_iter().map(told).collect()
+    }
+
+    /// What every relay is told of the secrets of a tenant, in the order in which it tries them.
+    pub(super) fn wire_of(&self, scope: &SecretScope) -> Vec<wire::SecretGeneration> {
+        let mut accepted: Vec<_> = self.of(scope).filter(|it| it.state.is_accepted()).collect();
+        accepted.sort_by_key(|it| (it.state.rank(), Reverse(it.id)));
+        accepted.into_iter().map(told).collect()
     }
 
     /// What a snapshot says of revoked secrets.
     pub(super) fn wire_revoked(&self, place: Place<'_>) -> Vec<wire::RevokedSecret> {
         let revoked = |it: &SecretGeneration| match it.state {
-            SecretState::Revoked { cut, .. } if it.scope.covers(place) => {
+            SecretState::Revoked { cut, .. } if self.reaches(&it.scope, place) => {
                 Some(wire::RevokedSecret { id: it.id, cut })
             }
             SecretState::Revoked { .. }
@@ -282,6 +318,23 @@ impl Secrets {
             | SecretState::Retiring { .. } => None,
         };
         self.by_id.values().filter_map(revoked).collect()
+    }
+}
+
+fn told(generation: &SecretGeneration) -> wire::SecretGeneration {
+    use wire::secret_generation::State;
+    let (state, accept_until) = match generation.state {
+        SecretState::Staged => (State::Staged, 0),
+        SecretState::Active => (State::Active, 0),
+        SecretState::Pinned => (State::Pinned, 0),
+        SecretState::Retiring { accept_until } => (State::Retiring, accept_until),
+        SecretState::Revoked { .. } => (State::Unspecified, 0),
+    };
+    wire::SecretGeneration {
+        id: generation.id,
+        secret: generation.secret.as_bytes().to_vec(),
+        accept_until,
+        state: state.into(),
     }
 }
 

@@ -9,13 +9,14 @@ use super::Fleet;
 use super::record::{Desired, PortGrant};
 use super::registry::NodeState;
 use super::secrets::Place;
+use super::tenants::DEFAULT_TENANT;
 
 /// What makes the fleet-wide part of one node's snapshot differ from another's. There are few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Variant {
     /// Where secrets of its region are accepted; empty where none of its own are.
     region: String,
-    /// The same of its tenant.
+    /// The same of its tenant, also where there is a record of that.
     tenant: Option<String>,
     /// It has the policy from before a rollout.
     runs_base: bool,
@@ -27,6 +28,8 @@ impl Fleet {
     pub fn snapshot(&self, node: &NodeId) -> Option<wire::Snapshot> {
         Some(wire::Snapshot {
             port_grants: self.own_grants(node)?,
+            tenants: self.wire_tenants(),
+            bans: self.wire_bans().map(|(_, ban)| ban).collect(),
             ..self.fleet_wide(&self.variant(node))?
         })
     }
@@ -44,7 +47,9 @@ impl Fleet {
         let has_own = |place| self.secrets.differ(Place::default(), place);
         Variant {
             region: if has_own(of_region) { region } else { "" }.to_owned(),
-            tenant: tenant.filter(|_| has_own(of_tenant)).map(str::to_owned),
+            tenant: tenant
+                .filter(|name| has_own(of_tenant) || self.tenants.id(name).is_some())
+                .map(str::to_owned),
             runs_base: self.runs_base(node),
         }
     }
@@ -58,7 +63,7 @@ impl Fleet {
         Some(own.filter_map(open_grant).collect())
     }
 
-    /// Everything but the ports of one node; `None` before the first start is through.
+    /// Everything but the ports of one node, and but tenants and bans; `None` before the first start is through.
     pub(super) fn fleet_wide(&self, variant: &Variant) -> Option<wire::Snapshot> {
         let policy = match variant.runs_base {
             true => self.base_policy(),
@@ -114,7 +119,10 @@ impl Fleet {
             }),
             tenants: Vec::new(),
             bans: Vec::new(),
-            own_tenant: 0,
+            own_tenant: place
+                .tenant
+                .and_then(|name| self.tenants.id(name))
+                .unwrap_or(DEFAULT_TENANT),
         })
     }
 

@@ -8,7 +8,7 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::Now;
 
 use super::record::{
-    ApiToken, JoinToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, TokenHash,
+    ApiToken, JoinToken, Policy, Record, RecordKey, Scope, Setting, StaticUser, Terms, TokenHash,
     token_hash,
 };
 use super::{Fleet, Plan};
@@ -29,6 +29,8 @@ pub struct Wishes {
     pub join_token: Option<String>,
     /// API tokens beside the one that the controller makes.
     pub api_tokens: Vec<(TokenHash, ApiToken)>,
+    /// Tenants, each with what holds for it. One that is left out later stays, as an operator's.
+    pub tenants: Vec<(String, Terms)>,
 }
 
 /// Texts and keys that may be needed, each made of 256 random bits.
@@ -84,6 +86,7 @@ impl Fleet {
         let rollout = self.begin_rollout(&wishes.policy).map(Record::Rollout);
         let missing = wanted.into_iter().filter(|record| !self.holds(record));
         let mut puts: Vec<_> = rollout.into_iter().chain(missing).collect();
+        puts.extend(self.configured_tenants(&wishes.tenants, now.unix));
         // A secret that the configuration has named before may have been rotated since.
         let given = given.filter(|secret| {
             self.kept.get(&Setting::ConfiguredSecret) != Some(&secret_hash(secret))
@@ -115,7 +118,10 @@ impl Fleet {
             | Record::Desired(..)
             | Record::Grant(_)
             | Record::Secret(_)
-            | Record::NonceKey(_) => false,
+            | Record::NonceKey(_)
+            | Record::LastTenant(_)
+            | Record::Tenant(_)
+            | Record::Ban(_) => false,
         }
     }
 
@@ -142,7 +148,10 @@ impl Fleet {
             | RecordKey::Grant(..)
             | RecordKey::Secret(..)
             | RecordKey::NonceKey(_)
-            | RecordKey::Setting(_) => false,
+            | RecordKey::Setting(_)
+            | RecordKey::LastTenant
+            | RecordKey::Tenant(_)
+            | RecordKey::Ban(_) => false,
         }
     }
 }

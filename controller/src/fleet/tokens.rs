@@ -31,7 +31,7 @@ impl Fleet {
     /// Keeps an API token that an operator has made.
     ///
     /// # Errors
-    /// When its name is taken, or there are too many.
+    /// When its name is taken, there are too many, or nothing knows its tenant.
     pub fn plan_api_token(&self, hash: TokenHash, token: ApiToken) -> Result<Plan, FleetError> {
         if self
             .api_tokens
@@ -39,6 +39,9 @@ impl Fleet {
             .any(|known| known.name == token.name)
         {
             return Err(TokenError::Taken(token.name).into());
+        }
+        if let Some(tenant) = &token.tenant {
+            self.require_tenant(tenant)?;
         }
         let made = self.api_tokens.values().filter(|known| known.by_operator);
         if made.count() >= MAX_API_TOKENS {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use turnfleet_proto::NodeId;
 
+use super::bans::Bans;
 use super::certificate::{CertificateState, Validity};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
@@ -20,6 +21,7 @@ use super::restored::Restored;
 use super::saturation::Saturation;
 use super::secrets::{Minting, Place, SecretView};
 use super::sightings::ControllerId;
+use super::tenants::Tenants;
 use super::trend::Trends;
 use super::uris::{Names, Uris};
 use super::vantage::Reach;
@@ -57,6 +59,10 @@ pub struct FleetView {
     pub leader: Option<NodeId>,
     /// Every generation of the shared secret, in the order of ids.
     pub secrets: Arc<[SecretView]>,
+    /// Every tenant that there is a record of.
+    pub tenants: Arc<Tenants>,
+    /// Every ban.
+    pub bans: Arc<Bans>,
     pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,

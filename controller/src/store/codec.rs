@@ -5,6 +5,7 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, PortRange, store as wire};
 
 mod rollout;
+mod tenants;
 
 use super::keys;
 use super::{Entry, Sealer, StoreError, seal};
@@ -83,6 +84,9 @@ pub fn encode(
                 value: value.clone(),
             },
         )?,
+        Record::LastTenant(id) => wire::LastTenantRecord { id: *id }.encode_to_vec(),
+        Record::Tenant(tenant) => tenants::encode_tenant(tenant).encode_to_vec(),
+        Record::Ban(ban) => tenants::encode_ban(ban).encode_to_vec(),
     };
     Ok((path, bytes))
 }
@@ -143,26 +147,21 @@ pub fn decode(entry: &Entry, sealer: &Sealer) -> Result<Option<Record>, StoreErr
         RecordKey::Secret(..) => Record::Secret(reader.secret()?),
         RecordKey::NonceKey(_) => Record::NonceKey(reader.nonce_key()?),
         RecordKey::User(_) => Record::User(reader.user()?),
-        RecordKey::ApiToken(hash) => {
-            let message: wire::ApiTokenRecord = reader.plain()?;
-            let scopes = message.scopes.iter().map(|scope| scope.parse()).collect();
-            let scopes = reader.check::<_, ()>(scopes, "a scope is not known")?;
-            Record::ApiToken(
-                hash,
-                ApiToken {
-                    name: message.name,
-                    scopes,
-                    tenant: Some(message.tenant).filter(|tenant| !tenant.is_empty()),
-                    expires_at: Some(message.expires_at).filter(|end| *end != 0),
-                    by_operator: message.by_operator,
-                },
-            )
-        }
+        RecordKey::ApiToken(hash) => Record::ApiToken(hash, reader.api_token()?),
         RecordKey::JoinToken(hash) => {
             Record::JoinToken(hash, join_token(reader.plain::<wire::JoinTokenRecord>()?))
         }
         RecordKey::Setting(setting) => {
             Record::Setting(setting, reader.sealed::<wire::SettingRecord>()?.value)
+        }
+        RecordKey::LastTenant => Record::LastTenant(reader.plain::<wire::LastTenantRecord>()?.id),
+        RecordKey::Tenant(_) => {
+            let tenant = tenants::tenant(reader.plain()?);
+            Record::Tenant(reader.check(tenant, "a peer network does not parse")?)
+        }
+        RecordKey::Ban(_) => {
+            let ban = tenants::ban(reader.plain()?);
+            Record::Ban(reader.check(ban, "what is banned does not parse")?)
         }
     };
     // A plain value is bound to its key by what it says of itself, as a sealed one is by its seal.
@@ -388,6 +387,18 @@ impl Reader<'_> {
             http_address: message.http_address,
             region: message.region,
             version: message.version,
+        })
+    }
+
+    fn api_token(&self) -> Result<ApiToken, StoreError> {
+        let message: wire::ApiTokenRecord = self.plain()?;
+        let scopes = message.scopes.iter().map(|scope| scope.parse()).collect();
+        Ok(ApiToken {
+            name: message.name,
+            scopes: self.check::<_, ()>(scopes, "a scope is not known")?,
+            tenant: Some(message.tenant).filter(|tenant| !tenant.is_empty()),
+            expires_at: Some(message.expires_at).filter(|end| *end != 0),
+            by_operator: message.by_operator,
         })
     }
 

@@ -20,6 +20,9 @@
 //! | `apitokens/{sha256}` | `ApiTokenRecord` |
 //! | `jointokens/{sha256}` | `JoinTokenRecord` |
 //! | `settings/{name}` | `SettingRecord`, sealed |
+//! | `tenantids` | `LastTenantRecord` |
+//! | `tenants/{id}` | `TenantRecord` |
+//! | `bans/{sha256 of what is banned}` | `BanRecord` |
 
 use std::fmt::Write as _;
 
@@ -57,6 +60,9 @@ pub fn path(key: &RecordKey) -> String {
         RecordKey::ApiToken(hash) => format!("{PREFIX}apitokens/{}", hex(hash)),
         RecordKey::JoinToken(hash) => format!("{PREFIX}jointokens/{}", hex(hash)),
         RecordKey::Setting(setting) => format!("{PREFIX}settings/{}", setting.name()),
+        RecordKey::LastTenant => format!("{PREFIX}tenantids"),
+        RecordKey::Tenant(id) => format!("{PREFIX}tenants/{id:010}"),
+        RecordKey::Ban(hash) => format!("{PREFIX}bans/{}", hex(hash)),
     }
 }
 
@@ -93,11 +99,15 @@ pub fn parse(path: &str) -> Option<RecordKey> {
                 .into_iter()
                 .find(|known| known.name() == name)?,
         ),
+        "tenantids" if name.is_empty() => RecordKey::LastTenant,
+        "tenants" => RecordKey::Tenant(name.parse().ok()?),
+        "bans" => RecordKey::Ban(unhex(name)?),
         _ => return None,
     })
 }
 
-fn hex(hash: &TokenHash) -> String {
+/// A hash in 64 hexadecimal digits.
+pub(crate) fn hex(hash: &TokenHash) -> String {
     hash.iter()
         .fold(String::with_capacity(64), |mut text, byte| {
             write!(text, "{byte:02x}").expect("a String takes every text");
@@ -105,7 +115,8 @@ fn hex(hash: &TokenHash) -> String {
         })
 }
 
-fn unhex(text: &str) -> Option<TokenHash> {
+/// The hash that 64 hexadecimal digits are.
+pub(crate) fn unhex(text: &str) -> Option<TokenHash> {
     let mut hash = TokenHash::default();
     if text.len() != 2 * hash.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -142,6 +153,9 @@ mod tests {
             RecordKey::ApiToken(token_hash("x")),
             RecordKey::JoinToken(token_hash("y")),
             RecordKey::Setting(Setting::JoinToken),
+            RecordKey::LastTenant,
+            RecordKey::Tenant(u32::MAX),
+            RecordKey::Ban(token_hash("z")),
         ] {
             assert_eq!(parse(&path(&key)), Some(key));
         }

@@ -1,6 +1,7 @@
 //! The fleet as a value, in virtual time: who is listed, and which relays a user is given.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bans;
 mod capacity;
 mod dns;
 mod families;
@@ -18,5 +19,6 @@ mod simulation;
 mod snapshots;
 mod spares;
 mod stage;
+mod tenant_records;
 mod tenants;
 mod trust;

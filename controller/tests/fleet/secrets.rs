@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use turnfleet_controller::fleet::record::{
-    NonceKey, Record, SecretGeneration, SecretScope, SecretState,
-};
+use turnfleet_controller::fleet::record::{Record, SecretGeneration, SecretScope, SecretState};
 use turnfleet_controller::fleet::{
-    Ask, Ended, Event, FleetView, Load, NodeView, Pin, Plan, Registration, Revocation, Running,
+    Ask, Ended, Event, FleetView, Load, NodeView, Pin, Registration, Revocation, Running,
 };
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet::Snapshot;
@@ -22,33 +20,10 @@ fn secret(text: &str) -> SharedSecret {
 }
 
 fn stage(nodes: u8) -> Stage {
-    let mut stage = Stage::of(nodes);
-    stage.store(Record::NonceKey(NonceKey {
-        id: 1,
-        key: [7; 32],
-        created_at: stage.now.unix,
-        staged: false,
-        since_generation: 1,
-    }));
-    stage
+    Stage::kept_up(nodes)
 }
 
 impl Stage {
-    fn carry_out(&mut self, plan: Plan) {
-        for record in plan.puts {
-            self.store(record);
-        }
-        for key in plan.deletes {
-            let (record, revision) = (None, u64::MAX);
-            let event = Event::Stored {
-                key,
-                record,
-                revision,
-            };
-            self.fleet.apply(self.now, event);
-        }
-    }
-
     /// Carries out what is due; says whether there was anything.
     fn keep_up(&mut self) -> bool {
         let due = self.fleet.is_upkeep_due(self.now);
@@ -470,7 +445,7 @@ impl World {
     /// Whether a relay accepts all that is minted for it.
     fn takes(&self, number: u8, view: &FleetView, node: &NodeView) -> bool {
         let fleet = view.minting_secret().as_bytes();
-        let today = view.minting_secret_for([node]).as_bytes();
+        let today = view.minting_secret_for("", [node]).as_bytes();
         self.accepts(number, fleet) && self.accepts(number, today)
     }
 

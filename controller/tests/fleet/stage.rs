@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use turnfleet_controller::config::{PortPlan, ProbeMode};
 use turnfleet_controller::fleet::record::{
-    Membership, NodeRecord, Policy, Record, SecretGeneration, SecretScope, SecretState,
+    Membership, NodeRecord, NonceKey, Policy, Record, SecretGeneration, SecretScope, SecretState,
 };
 use turnfleet_controller::fleet::{
-    Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, ListSettings, Listener, Load,
+    Ask, Capacity, Ended, Event, Fleet, FleetView, Identity, ListSettings, Listener, Load, Plan,
     ProbeFailure, ProbeOutcome, Probing, Registration, Running, Settings, Transport, UriKind,
     Vantage, Vitals,
 };
@@ -114,6 +114,19 @@ impl Stage {
         stage
     }
 
+    /// The same with a key of nonces, so that no upkeep is due.
+    pub(crate) fn kept_up(count: u8) -> Self {
+        let mut stage = Self::of(count);
+        stage.store(Record::NonceKey(NonceKey {
+            id: 1,
+            key: [7; 32],
+            created_at: stage.now.unix,
+            staged: false,
+            since_generation: 1,
+        }));
+        stage
+    }
+
     pub(crate) fn store(&mut self, record: Record) {
         self.revision += 1;
         let (key, revision) = (record.key(), self.revision);
@@ -125,6 +138,22 @@ impl Stage {
                 revision,
             },
         );
+    }
+
+    /// What `plan` writes is stored.
+    pub(crate) fn carry_out(&mut self, plan: Plan) {
+        for key in plan.deletes {
+            self.revision += 1;
+            let event = Event::Stored {
+                key,
+                record: None,
+                revision: self.revision,
+            };
+            self.fleet.apply(self.now, event);
+        }
+        for record in plan.puts {
+            self.store(record);
+        }
     }
 
     /// Registers a node and lets it become healthy.

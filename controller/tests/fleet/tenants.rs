@@ -107,7 +107,7 @@ fn a_secret_of_a_tenant_is_at_its_relays_and_minted_for_them_alone() {
     let view = stage.view();
     let [own, other] = [0, 1].map(|number| view.node(&id(number)).unwrap());
     let minted = |nodes: &[&NodeView]| {
-        let secret = view.minting_secret_for(nodes.iter().copied());
+        let secret = view.minting_secret_for("", nodes.iter().copied());
         String::from_utf8(secret.as_bytes().to_vec()).unwrap()
     };
     assert_eq!(minted(&[&**own]), "acme's");

@@ -339,5 +339,6 @@ fn wishes() -> Wishes {
         shared_secret: None,
         join_token: Some(JOIN_TOKEN.to_owned()),
         api_tokens: Vec::new(),
+        tenants: Vec::new(),
     }
 }

@@ -441,6 +441,185 @@ pub struct AuditEntry {
     #[prost(string, tag = "6")]
     pub detail: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTenantsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTenantsResponse {
+    /// By name.
+    #[prost(message, repeated, tag = "1")]
+    pub tenants: ::prost::alloc::vec::Vec<Tenant>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Whoever has users of their own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tenant {
+    /// Zero is the default tenant.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty for the fleet's.
+    #[prost(string, tag = "3")]
+    pub realm: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub tls_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub allow_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub deny_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// TCP relayed transport addresses (RFC 6062).
+    #[prost(bool, tag = "7")]
+    pub tcp_relaying: bool,
+    /// Lets nobody in, and ends what is there.
+    #[prost(bool, tag = "8")]
+    pub suspended: bool,
+    #[prost(message, optional, tag = "9")]
+    pub quotas: ::core::option::Option<Quotas>,
+    /// Unix seconds; zero for the default tenant.
+    #[prost(uint64, tag = "10")]
+    pub created_at: u64,
+    /// Whether the configuration names it.
+    #[prost(bool, tag = "11")]
+    pub configured: bool,
+    /// Whether a secret of its own verifies its users.
+    #[prost(bool, tag = "12")]
+    pub has_secret: bool,
+}
+/// Over the whole fleet; zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quotas {
+    #[prost(uint64, tag = "1")]
+    pub allocations: u64,
+    #[prost(uint64, tag = "2")]
+    pub allocations_per_user: u64,
+    /// In each direction.
+    #[prost(uint64, tag = "3")]
+    pub bits_per_second: u64,
+    #[prost(uint64, tag = "4")]
+    pub user_bits_per_second: u64,
+    /// Both directions together.
+    #[prost(uint64, tag = "5")]
+    pub bytes_per_day: u64,
+    #[prost(uint64, tag = "6")]
+    pub user_bytes_per_day: u64,
+    #[prost(uint64, tag = "7")]
+    pub credentials_per_minute: u64,
+}
+/// All of it: what is left out is as in a tenant that nothing is said of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub realm: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub tls_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub allow_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub deny_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "6")]
+    pub tcp_relaying: bool,
+    #[prost(bool, tag = "7")]
+    pub suspended: bool,
+    #[prost(message, optional, tag = "8")]
+    pub quotas: ::core::option::Option<Quotas>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveTenantResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBansRequest {
+    /// user, tenant, source or peer; empty for all.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// At most 1000; zero means 100.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    /// What the page before ended with.
+    #[prost(string, tag = "3")]
+    pub after: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBansResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub bans: ::prost::alloc::vec::Vec<Ban>,
+    /// Where the next page begins; empty on the last one.
+    #[prost(string, tag = "2")]
+    pub next: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub total: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ban {
+    /// 64 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// user, tenant, source or peer.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// Of a banned user or tenant.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub user: ::prost::alloc::string::String,
+    /// Of banned clients or peers, a CIDR.
+    #[prost(string, tag = "5")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// The name of the API token, or of the rule.
+    #[prost(string, tag = "7")]
+    pub by: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(uint64, tag = "8")]
+    pub since: u64,
+    /// Unix seconds; zero means without an end.
+    #[prost(uint64, tag = "9")]
+    pub until: u64,
+    /// Placed by a rule, and not by an operator.
+    #[prost(bool, tag = "10")]
+    pub automatic: bool,
+}
+/// Exactly one of: a user, of the default tenant where none is named; a tenant; a source; a peer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlaceBanRequest {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// An address or a CIDR.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub peer: ::prost::alloc::string::String,
+    /// Zero means without an end.
+    #[prost(uint64, tag = "5")]
+    pub seconds: u64,
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Also where it is so wide, or covers what is the fleet's own, that it may be a mistake.
+    #[prost(bool, tag = "7")]
+    pub force: bool,
+}
+/// An id, or what is banned.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftBanRequest {
+    /// As many of its first digits as no other has, at least eight.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub peer: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod operator_client {
     #![allow(
@@ -1099,6 +1278,169 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListAudit"));
             self.inner.unary(req, path, codec).await
         }
+        /// viewer
+        pub async fn list_tenants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListTenants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListTenants"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// viewer
+        pub async fn show_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TenantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Tenant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// admin: makes a tenant, or changes all that is said of one.
+        pub async fn set_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetTenantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Tenant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/SetTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "SetTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// admin: its secrets and bans go with it.
+        pub async fn remove_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/RemoveTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "RemoveTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// viewer: the latest first.
+        pub async fn list_bans(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListBansRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBansResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListBans",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListBans"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// operator: every relay ends what is banned, and lets it in no more.
+        pub async fn place_ban(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlaceBanRequest>,
+        ) -> std::result::Result<tonic::Response<super::Ban>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/PlaceBan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "PlaceBan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// operator: lifts a ban, by its id or by what is banned.
+        pub async fn lift_ban(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LiftBanRequest>,
+        ) -> std::result::Result<tonic::Response<super::Ban>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/LiftBan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "LiftBan"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1279,6 +1621,50 @@ pub mod operator_server {
             tonic::Response<super::ListAuditResponse>,
             tonic::Status,
         >;
+        /// viewer
+        async fn list_tenants(
+            &self,
+            request: tonic::Request<super::ListTenantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTenantsResponse>,
+            tonic::Status,
+        >;
+        /// viewer
+        async fn show_tenant(
+            &self,
+            request: tonic::Request<super::TenantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Tenant>, tonic::Status>;
+        /// admin: makes a tenant, or changes all that is said of one.
+        async fn set_tenant(
+            &self,
+            request: tonic::Request<super::SetTenantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Tenant>, tonic::Status>;
+        /// admin: its secrets and bans go with it.
+        async fn remove_tenant(
+            &self,
+            request: tonic::Request<super::TenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveTenantResponse>,
+            tonic::Status,
+        >;
+        /// viewer: the latest first.
+        async fn list_bans(
+            &self,
+            request: tonic::Request<super::ListBansRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBansResponse>,
+            tonic::Status,
+        >;
+        /// operator: every relay ends what is banned, and lets it in no more.
+        async fn place_ban(
+            &self,
+            request: tonic::Request<super::PlaceBanRequest>,
+        ) -> std::result::Result<tonic::Response<super::Ban>, tonic::Status>;
+        /// operator: lifts a ban, by its id or by what is banned.
+        async fn lift_ban(
+            &self,
+            request: tonic::Request<super::LiftBanRequest>,
+        ) -> std::result::Result<tonic::Response<super::Ban>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct OperatorServer<T> {
@@ -2408,6 +2794,311 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ListTenants" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTenantsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListTenantsRequest>
+                    for ListTenantsSvc<T> {
+                        type Response = super::ListTenantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTenantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_tenants(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTenantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowTenantSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::TenantRequest>
+                    for ShowTenantSvc<T> {
+                        type Response = super::Tenant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/SetTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetTenantSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::SetTenantRequest>
+                    for SetTenantSvc<T> {
+                        type Response = super::Tenant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::set_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/RemoveTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveTenantSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::TenantRequest>
+                    for RemoveTenantSvc<T> {
+                        type Response = super::RemoveTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::remove_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ListBans" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListBansSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::ListBansRequest>
+                    for ListBansSvc<T> {
+                        type Response = super::ListBansResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListBansRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_bans(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListBansSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/PlaceBan" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlaceBanSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::PlaceBanRequest>
+                    for PlaceBanSvc<T> {
+                        type Response = super::Ban;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlaceBanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::place_ban(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlaceBanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/LiftBan" => {
+                    #[allow(non_camel_case_types)]
+                    struct LiftBanSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::LiftBanRequest>
+                    for LiftBanSvc<T> {
+                        type Response = super::Ban;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LiftBanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::lift_ban(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LiftBanSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

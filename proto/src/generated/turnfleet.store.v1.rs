@@ -431,3 +431,111 @@ pub struct SettingRecord {
     #[prost(string, tag = "1")]
     pub value: ::prost::alloc::string::String,
 }
+/// tenantids: ids of tenants are never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastTenantRecord {
+    /// The highest that was ever given; zero before the first.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+}
+/// tenants/{id}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantRecord {
+    /// Zero is the default tenant, of which only the quotas are kept.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// What its clients may be challenged with; empty for the fleet's.
+    #[prost(string, tag = "3")]
+    pub realm: ::prost::alloc::string::String,
+    /// The server names of TLS that its clients ask for.
+    #[prost(string, repeated, tag = "4")]
+    pub tls_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// CIDRs, in addition to the fleet's.
+    #[prost(string, repeated, tag = "5")]
+    pub allow_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "6")]
+    pub deny_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "7")]
+    pub tcp_relaying: bool,
+    /// Lets nobody in.
+    #[prost(bool, tag = "8")]
+    pub suspended: bool,
+    #[prost(message, optional, tag = "9")]
+    pub quotas: ::core::option::Option<QuotasRecord>,
+    /// Unix seconds.
+    #[prost(uint64, tag = "10")]
+    pub created_at: u64,
+    /// The fleet generation that brought it to the relays.
+    #[prost(uint64, tag = "11")]
+    pub since_generation: u64,
+    /// The configuration names it.
+    #[prost(bool, tag = "12")]
+    pub configured: bool,
+}
+/// Over the whole fleet; zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuotasRecord {
+    #[prost(uint64, tag = "1")]
+    pub allocations: u64,
+    #[prost(uint64, tag = "2")]
+    pub allocations_per_user: u64,
+    /// In each direction.
+    #[prost(uint64, tag = "3")]
+    pub bits_per_second: u64,
+    #[prost(uint64, tag = "4")]
+    pub user_bits_per_second: u64,
+    /// Both directions together.
+    #[prost(uint64, tag = "5")]
+    pub bytes_per_day: u64,
+    #[prost(uint64, tag = "6")]
+    pub user_bytes_per_day: u64,
+    #[prost(uint64, tag = "7")]
+    pub credentials_per_minute: u64,
+}
+/// bans/{sha256 of what is banned, in hex}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BanRecord {
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+    /// The name of the API token, or of the rule.
+    #[prost(string, tag = "11")]
+    pub by: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(uint64, tag = "12")]
+    pub since: u64,
+    /// Unix seconds at which it ends; zero means without an end.
+    #[prost(uint64, tag = "13")]
+    pub until: u64,
+    /// Placed by a rule, and not by an operator.
+    #[prost(bool, tag = "14")]
+    pub automatic: bool,
+    #[prost(oneof = "ban_record::Whom", tags = "1, 2, 3, 4")]
+    pub whom: ::core::option::Option<ban_record::Whom>,
+}
+/// Nested message and enum types in `BanRecord`.
+pub mod ban_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Whom {
+        #[prost(message, tag = "1")]
+        User(super::BannedUserRecord),
+        /// The id of a tenant.
+        #[prost(uint32, tag = "2")]
+        Tenant(u32),
+        /// Clients, a CIDR.
+        #[prost(string, tag = "3")]
+        Source(::prost::alloc::string::String),
+        /// A CIDR.
+        #[prost(string, tag = "4")]
+        Peer(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BannedUserRecord {
+    /// The id of the tenant; zero for the default one.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+}

@@ -172,3 +172,53 @@ impl From<&JoinToken> for wire::JoinToken {
         }
     }
 }
+
+impl From<crate::api::tenants::Shown<'_>> for wire::Tenant {
+    fn from(tenant: crate::api::tenants::Shown<'_>) -> Self {
+        Self {
+            id: tenant.id,
+            name: tenant.name.to_owned(),
+            realm: tenant.realm.unwrap_or_default().to_owned(),
+            tls_names: tenant.tls_names.to_vec(),
+            allow_peers: tenant.allow_peers,
+            deny_peers: tenant.deny_peers,
+            tcp_relaying: tenant.tcp_relaying,
+            suspended: tenant.suspended,
+            quotas: Some(tenant.quotas.into()),
+            created_at: tenant.created_at,
+            configured: tenant.configured,
+            has_secret: tenant.has_secret,
+        }
+    }
+}
+
+impl From<crate::api::tenants::ShownQuotas> for wire::Quotas {
+    fn from(quotas: crate::api::tenants::ShownQuotas) -> Self {
+        Self {
+            allocations: quotas.allocations,
+            allocations_per_user: quotas.allocations_per_user,
+            bits_per_second: quotas.bits_per_second,
+            user_bits_per_second: quotas.user_bits_per_second,
+            bytes_per_day: quotas.bytes_per_day,
+            user_bytes_per_day: quotas.user_bytes_per_day,
+            credentials_per_minute: quotas.credentials_per_minute,
+        }
+    }
+}
+
+impl From<crate::api::bans::Shown<'_>> for wire::Ban {
+    fn from(ban: crate::api::bans::Shown<'_>) -> Self {
+        Self {
+            id: ban.id,
+            kind: ban.kind.to_owned(),
+            tenant: ban.tenant.unwrap_or_default().to_owned(),
+            user: ban.user.unwrap_or_default().to_owned(),
+            network: ban.network.unwrap_or_default(),
+            reason: ban.reason.to_owned(),
+            by: ban.by.to_owned(),
+            since: ban.since,
+            until: ban.until.unwrap_or(0),
+            automatic: ban.automatic,
+        }
+    }
+}

@@ -4,6 +4,7 @@ use turnfleet_proto::credentials::SharedSecret;
 
 use super::{SecretGeneration, SecretScope, SecretState, Secrets};
 use crate::fleet::record::{Record, RecordKey};
+use crate::fleet::tenants::TenantError;
 
 /// The longest ttl of a credential, in seconds.
 pub(super) const LONGEST_CREDENTIAL: u64 = 86_400;
@@ -62,6 +63,9 @@ pub enum SecretError {
     /// The secret is known already.
     #[error("this is secret {0} already")]
     Known(u32),
+    /// Nothing knows the tenant of the scope.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
     /// The generation is in a state that does not lead there.
     #[error("secret {id} is {state}")]
     State {

@@ -29,6 +29,8 @@ pub(in crate::fleet) struct Minting {
     regions: BTreeMap<Box<str>, SharedSecret>,
     /// By tenant, where its relays have one.
     tenants: BTreeMap<Box<str>, SharedSecret>,
+    /// The same of tenants whose secrets every relay has.
+    carried: BTreeMap<Box<str>, SharedSecret>,
     /// The active secrets, with the generations that brought them to the relays.
     latest: Vec<(SecretScope, SharedSecret, u64)>,
 }
@@ -74,18 +76,15 @@ impl Secrets {
             | SecretState::Revoked { .. } => None,
         };
         let longest = unix.saturating_add(LONGEST_CREDENTIAL);
-        let lasts = |it: &&SecretGeneration| {
-            it.scope == *scope && until(it).is_some_and(|until| until >= longest)
-        };
-        let mut former: Vec<_> = self.by_id.values().filter(lasts).collect();
+        let lasts = |it: &&SecretGeneration| until(it).is_some_and(|until| until >= longest);
+        let mut former: Vec<_> = self.of(scope).filter(lasts).collect();
         former.sort_by_key(|it| Reverse((until(it), it.id)));
         let only_pinned =
             *scope == SecretScope::Fleet && self.in_state(scope, SecretState::Active).is_none();
         let pinned = self
-            .by_id
-            .values()
+            .of(scope)
             .rev()
-            .filter(|it| only_pinned && it.scope == *scope && it.state == SecretState::Pinned);
+            .filter(|it| only_pinned && it.state == SecretState::Pinned);
         pinned.chain(former).collect()
     }
 }
@@ -100,6 +99,13 @@ impl Fleet {
     fn minted_for(&self, now: Now, scope: &SecretScope) -> Option<&SecretGeneration> {
         let latest = self.secrets.minting(scope)?;
         let stand_ins = self.secrets.stand_ins(scope, now.unix);
+        if self.secrets.is_carried(scope) {
+            // Its users go to every relay, and each accepts the fleet's secret where one does not know theirs yet.
+            let serving = self.nodes.values().filter(|node| node.serves());
+            let known = serving.map(NodeState::known_generation).min()?;
+            let mut best_first = std::iter::once(latest).chain(stand_ins);
+            return best_first.find(|it| known >= self.secrets.since(it));
+        }
         let serving = self.nodes_of(scope).filter(|node| node.serves());
         let Some(known) = serving.map(NodeState::known_generation).max() else {
             return Some(latest);
@@ -114,10 +120,14 @@ impl Fleet {
     /// What a view mints with.
     pub(in crate::fleet) fn minting(&self, minted: &Minted<'_>) -> Minting {
         let (mut regions, mut tenants) = (BTreeMap::new(), BTreeMap::new());
+        let mut carried = BTreeMap::new();
         for generation in &minted.0 {
             let part = match &generation.scope {
                 SecretScope::Fleet => continue,
                 SecretScope::Region(name) => regions.entry(name.clone()),
+                SecretScope::Tenant(name) if self.secrets.is_carried(&generation.scope) => {
+                    carried.entry(name.clone())
+                }
                 SecretScope::Tenant(name) => tenants.entry(name.clone()),
             };
             part.or_insert_with(|| generation.secret.clone());
@@ -129,6 +139,7 @@ impl Fleet {
                 .unwrap_or_else(|| SharedSecret::new(Vec::new())),
             regions,
             tenants,
+            carried,
             latest: latest
                 .map(|it| (it.scope.clone(), it.secret.clone(), it.since_generation))
                 .collect(),
@@ -164,12 +175,17 @@ impl FleetView {
         &self.minting.fleet
     }
 
-    /// The secret that credentials for exactly these relays are minted with: that of their tenant or of their region where all
-    /// are of one that has its own, and else the fleet's, which every relay accepts.
+    /// The secret that credentials of the users of `tenant` for exactly these relays are minted with: the tenant's own, where
+    /// every relay has it; that of the relays' tenant or of their region where all are of one that has its own; and else the
+    /// fleet's, which every relay accepts.
     pub fn minting_secret_for<'n>(
         &self,
+        tenant: &str,
         nodes: impl IntoIterator<Item = &'n NodeView>,
     ) -> &SharedSecret {
+        if let Some(own) = self.minting.carried.get(tenant) {
+            return own;
+        }
         let mut places = nodes.into_iter().map(NodeView::place);
         let Some(Place { region, mut tenant }) = places.next() else {
             return &self.minting.fleet;

@@ -33,13 +33,14 @@ impl Fleet {
     /// Gives its id.
     ///
     /// # Errors
-    /// When a rotation of the scope is not through, it holds as much as relays accept, or the secret is known.
+    /// When a rotation of the scope is not through, it holds as much as relays accept, the secret is known, or its tenant is not.
     pub fn plan_rotation(
         &self,
         unix: u64,
         scope: &SecretScope,
         secret: &SharedSecret,
     ) -> Result<(u32, Plan), SecretError> {
+        self.require_owner(scope)?;
         let (id, changes) = self
             .secrets
             .rotate(self.moment(unix), scope, secret.clone())?;
@@ -51,6 +52,9 @@ impl Fleet {
     /// # Errors
     /// When there is no such generation, or as many are pinned or accepted as there may be.
     pub fn plan_pin(&self, unix: u64, pin: &Pin) -> Result<(u32, Plan), SecretError> {
+        if let Pin::Secret(scope, _) = pin {
+            self.require_owner(scope)?;
+        }
         let (id, changes) = self.secrets.pin(self.moment(unix), pin)?;
         Ok((id, self.plan(changes.puts, changes.deletes)))
     }
@@ -78,6 +82,14 @@ impl Fleet {
         Ok((replaced, self.plan(changes.puts, changes.deletes)))
     }
 
+    /// Whether the tenant of a scope is known.
+    fn require_owner(&self, scope: &SecretScope) -> Result<(), SecretError> {
+        match scope {
+            SecretScope::Fleet | SecretScope::Region(_) => Ok(()),
+            SecretScope::Tenant(name) => Ok(self.require_tenant(name)?),
+        }
+    }
+
     /// A step that is taken at `unix`.
     pub(in crate::fleet) fn moment(&self, unix: u64) -> Moment {
         Moment {
@@ -93,7 +105,12 @@ impl Fleet {
         let mut changes = self.secrets.end(now.unix);
         for (id, since) in &self.secrets.staged_since {
             if let Some(staged) = self.secrets.find(*id)
-                && self.is_acknowledged(now.instant, &staged.scope, staged.since_generation, *since)
+                && self.is_acknowledged(
+                    now.instant,
+                    &staged.scope,
+                    self.secrets.since(staged),
+                    *since,
+                )
             {
                 changes.puts.extend(self.secrets.promote(at, staged).puts);
             }
@@ -171,7 +188,10 @@ impl Fleet {
         &'a self,
         scope: &'a SecretScope,
     ) -> impl Iterator<Item = &'a NodeState> {
-        let covered = |node: &&NodeState| node.identity().is_some() && scope.covers(node.place());
-        self.nodes.values().filter(covered)
+        let is_carried = self.secrets.is_carried(scope);
+        let told = move |node: &&NodeState| {
+            node.identity().is_some() && (is_carried || scope.covers(node.place()))
+        };
+        self.nodes.values().filter(told)
     }
 }

@@ -35,7 +35,7 @@ impl Fleet {
     ) -> Vec<SecretView> {
         let secrets = &self.secrets;
         let shown = secrets.by_id.values().map(|generation| {
-            let since = generation.since_generation;
+            let since = secrets.since(generation);
             let acknowledged = self.acknowledgement(now, &generation.scope, since, now);
             SecretView {
                 id: generation.id,

@@ -278,7 +278,7 @@ fn a_region_has_secrets_of_its_own_and_falls_back_to_the_fleets() {
         .revoke(at(1003), id, &Revocation::default())
         .unwrap();
     apply(&mut secrets, changes);
-    assert_eq!((replaced, secrets.parts().len()), (None, 0));
+    assert_eq!((replaced, secrets.parts().count()), (None, 0));
     assert_eq!(secrets.wire_revoked(SOUTH), []);
     let tenant = SecretScope::Tenant("acme".into());
     let (id, changes) = secrets.rotate(at(1004), &tenant, secret("acme")).unwrap();
