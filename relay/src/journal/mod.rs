@@ -1,0 +1,253 @@
+//! The journal of allocations: who had which relayed address when, for those who have to answer for a packet that came
+//! from there.
+//!
+//! It holds times, the client's address and transport, the relayed addresses, the tenant and a keyed hash of the user;
+//! never a peer, a payload or a secret. The key of the hash comes from the controller and is never written to this
+//! machine's disk: whoever steals the disk can neither read nor try users. Shards hand events to a bounded queue
+//! ([`Recorder`]) and never wait; a thread ([`writer`]) writes them at once and syncs them within a second. What was not
+//! written, and when nobody wrote, shows as a gap in what a search finds.
+
+mod log;
+mod record;
+mod search;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use turnfleet_proto::user_hash::UserKey;
+use turnfleet_turn::{CloseReason, Event, ShardId};
+
+use crate::driver::clock::ToldTime;
+use record::{Key, Opened};
+use writer::Writer;
+
+pub(crate) use search::{Ending, Findings, Gap, GapReason, Question};
+
+/// Events that wait for the writer: a fifth of a second of the most that a relay of two cores opens and closes.
+const QUEUE: usize = 8192;
+
+/// What the journal may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Seconds.
+    pub(crate) retention: u64,
+    /// Of all files together.
+    pub(crate) bytes: u64,
+}
+
+/// What the journal counts; read by the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Events that were not written.
+    pub(crate) lost: AtomicU64,
+    /// Times that the disk refused.
+    pub(crate) failures: AtomicU64,
+    /// Files that were dropped before their age, for want of room.
+    pub(crate) dropped: AtomicU64,
+    /// Of all files.
+    pub(crate) bytes: AtomicU64,
+    /// Unix seconds of the earliest moment that it tells of; zero for none.
+    pub(crate) covers_since: AtomicU64,
+}
+
+/// What the handle, the shards and the writer share.
+#[derive(Debug, Default)]
+struct Shared {
+    counts: Counts,
+    key: Mutex<Option<UserKey>>,
+}
+
+impl Shared {
+    fn key(&self) -> Option<UserKey> {
+        let key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        key.clone()
+    }
+}
+
+/// The journal of one node.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    time: Arc<ToldTime>,
+    /// `None` where no journal is kept.
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    queue: SyncSender<Item>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What waits for the writer.
+#[derive(Debug)]
+enum Item {
+    /// With the USERNAME.
+    Opened(Box<(Opened, Box<str>)>),
+    Closed {
+        key: Key,
+        at: u64,
+        reason: CloseReason,
+    },
+    Stop,
+}
+
+/// The shards' end of the journal. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    queue: SyncSender<Item>,
+    shared: Arc<Shared>,
+}
+
+impl Journal {
+    /// Writes to `folder` from here on, within `bounds`; keeps nothing there without.
+    ///
+    /// A disk that is full or fails is no error: it is tried again, and what was not written shows.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(crate) fn start(
+        folder: PathBuf,
+        bounds: Option<Bounds>,
+        incarnation: [u8; 16],
+        time: Arc<ToldTime>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let running = match bounds {
+            None => {
+                forget(&folder);
+                None
+            }
+            Some(bounds) => {
+                let (queue, items) = sync_channel(QUEUE);
+                let writer = Writer::new(
+                    (folder.clone(), bounds, incarnation),
+                    Arc::clone(&shared),
+                    Arc::clone(&time),
+                );
+                let thread = thread::Builder::new().name("journal".into());
+                let thread = thread.spawn(move || writer.run(&items))?;
+                let thread = Mutex::new(Some(thread));
+                Some(Running { queue, thread })
+            }
+        };
+        Ok(Self {
+            folder,
+            shared,
+            time,
+            running,
+        })
+    }
+
+    /// Whether a journal is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Takes what happens to allocations; `None` where no journal is kept.
+    pub(crate) fn recorder(&self) -> Option<Recorder> {
+        Some(Recorder {
+            queue: self.running.as_ref()?.queue.clone(),
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Hashes users with this key from here on.
+    pub(crate) fn hash_with(&self, key: UserKey) {
+        let mut known = self
+            .shared
+            .key
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = Some(key);
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// Reads what the journal has to say. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn search(&self, question: &Question) -> io::Result<Findings> {
+        search::search(&self.folder, question, self.time.now().unix)
+    }
+
+    /// Writes what waits, and the end. The shards have stopped before.
+    pub(crate) fn stop(&self) {
+        let Some(running) = &self.running else { return };
+        let mut thread = running
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // A writer that has panicked takes nothing, and has ended.
+            let _ = running.queue.send(Item::Stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Recorder {
+    /// Takes `event`, which happened in a shard in second `unix`, if it is for the journal. Never waits.
+    pub(crate) fn record(&self, shard: ShardId, event: &Event, unix: u64) {
+        let key = |number: u64| Key {
+            shard: shard.0,
+            number,
+        };
+        let item = match event {
+            Event::Opened {
+                allocation,
+                client,
+                username,
+                relayed_transport,
+                relayed,
+            } => {
+                let opened = Opened {
+                    key: key(*allocation),
+                    at: unix,
+                    client: client.client,
+                    transport: client.transport,
+                    relayed: relayed.clone(),
+                    relayed_transport: *relayed_transport,
+                    tenant: Box::default(),
+                    user: None,
+                };
+                Item::Opened(Box::new((opened, username.clone())))
+            }
+            Event::Closed {
+                allocation, reason, ..
+            } => Item::Closed {
+                key: key(*allocation),
+                at: unix,
+                reason: *reason,
+            },
+            Event::Refused { .. } | Event::PeerConnected { .. } | Event::PeerDenied { .. } => {
+                return;
+            }
+        };
+        if self.queue.try_send(item).is_err() {
+            self.shared.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Deletes the journal of a node that keeps none any longer.
+fn forget(folder: &Path) {
+    let kept = segment::list(folder).unwrap_or_default();
+    for segment in kept {
+        if let Err(error) = std::fs::remove_file(&segment.path) {
+            tracing::warn!(%error, path = %segment.path.display(), "cannot delete a part of the journal");
+        }
+    }
+}
