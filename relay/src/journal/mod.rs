@@ -25,37 +25,57 @@ use std::thread::{self, JoinHandle};
 use turnfleet_proto::user_hash::UserKey;
 use turnfleet_turn::{CloseReason, Event, ShardId};
 
+use crate::config::JournalConfig;
 use crate::driver::clock::ToldTime;
 use record::{Key, Opened};
 use writer::Writer;
 
-pub(crate) use search::{Ending, Findings, Gap, GapReason, Question};
+pub(crate) use search::{Ending, Findings, Found, Gap, GapReason, Question};
 
 /// Events that wait for the writer: a fifth of a second of the most that a relay of two cores opens and closes.
 const QUEUE: usize = 8192;
 
 /// What the journal may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+struct Bounds {
     /// Seconds.
-    pub(crate) retention: u64,
+    retention: u64,
     /// Of all files together.
-    pub(crate) bytes: u64,
+    bytes: u64,
 }
 
-/// What the journal counts; read by the metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
+impl From<JournalConfig> for Bounds {
+    fn from(config: JournalConfig) -> Self {
+        Self {
+            retention: config.retention.as_secs(),
+            bytes: config.bytes,
+        }
+    }
+}
+
+/// What the journal has counted, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
     /// Events that were not written.
-    pub(crate) lost: AtomicU64,
+    pub(crate) lost: u64,
     /// Times that the disk refused.
-    pub(crate) failures: AtomicU64,
+    pub(crate) failures: u64,
     /// Files that were dropped before their age, for want of room.
-    pub(crate) dropped: AtomicU64,
+    pub(crate) dropped: u64,
     /// Of all files.
-    pub(crate) bytes: AtomicU64,
+    pub(crate) bytes: u64,
     /// Unix seconds of the earliest moment that it tells of; zero for none.
-    pub(crate) covers_since: AtomicU64,
+    pub(crate) covers_since: u64,
+}
+
+/// The same while it is counted.
+#[derive(Debug, Default)]
+struct Counts {
+    lost: AtomicU64,
+    failures: AtomicU64,
+    dropped: AtomicU64,
+    bytes: AtomicU64,
+    covers_since: AtomicU64,
 }
 
 /// What the handle, the shards and the writer share.
@@ -109,7 +129,7 @@ pub(crate) struct Recorder {
 }
 
 impl Journal {
-    /// Writes to `folder` from here on, within `bounds`; keeps nothing there without.
+    /// Writes to `folder` from here on, within the bounds of `config`; deletes what is there without.
     ///
     /// A disk that is full or fails is no error: it is tried again, and what was not written shows.
     ///
@@ -117,12 +137,12 @@ impl Journal {
     /// When the system refuses a thread.
     pub(crate) fn start(
         folder: PathBuf,
-        bounds: Option<Bounds>,
+        config: Option<JournalConfig>,
         incarnation: [u8; 16],
         time: Arc<ToldTime>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let running = match bounds {
+        let running = match config.map(Bounds::from) {
             None => {
                 forget(&folder);
                 None
@@ -171,8 +191,15 @@ impl Journal {
         *known = Some(key);
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.shared.counts
+    pub(crate) fn figures(&self) -> Figures {
+        let counts = &self.shared.counts;
+        Figures {
+            lost: counts.lost.load(Ordering::Relaxed),
+            failures: counts.failures.load(Ordering::Relaxed),
+            dropped: counts.dropped.load(Ordering::Relaxed),
+            bytes: counts.bytes.load(Ordering::Relaxed),
+            covers_since: counts.covers_since.load(Ordering::Relaxed),
+        }
     }
 
     /// Reads what the journal has to say. Blocks for as long as the disk takes.

@@ -12,11 +12,16 @@ use super::log::Log;
 use super::record::{Key, Opened, Record};
 use super::search::{Ending, Findings, Gap, GapReason, Question, search};
 use super::{Bounds, Journal, segment};
+use crate::config::JournalConfig;
 use crate::driver::clock::ToldTime;
 
 const DAY: u64 = 86_400;
 const BOUNDS: Bounds = Bounds {
     retention: 7 * DAY,
+    bytes: 1 << 20,
+};
+const CONFIG: JournalConfig = JournalConfig {
+    retention: Duration::from_secs(7 * DAY),
     bytes: 1 << 20,
 };
 /// A moment that tests begin at.
@@ -366,7 +371,7 @@ fn the_writer_names_users_once_it_has_the_key_and_ends_in_good_order() {
     let folder = root.path().join("journal");
     let start = |incarnation| {
         let time = std::sync::Arc::<ToldTime>::default();
-        Journal::start(folder.clone(), Some(BOUNDS), [incarnation; 16], time).unwrap()
+        Journal::start(folder.clone(), Some(CONFIG), [incarnation; 16], time).unwrap()
     };
     let journal = start(1);
     let recorder = journal.recorder().unwrap();
@@ -405,12 +410,9 @@ fn a_folder_that_cannot_be_written_is_tried_again_and_what_was_lost_shows() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("journal");
     fs::write(&folder, "in the way").unwrap();
-    let journal = Journal::start(folder.clone(), Some(BOUNDS), [1; 16], Default::default()).unwrap();
+    let journal = Journal::start(folder.clone(), Some(CONFIG), [1; 16], Default::default()).unwrap();
     let recorder = journal.recorder().unwrap();
-    let lost = || {
-        let counts = journal.counts();
-        counts.lost.load(std::sync::atomic::Ordering::Relaxed)
-    };
+    let lost = || journal.figures().lost;
     recorder.record(ShardId(0), &event(1, 5000), journal.time.now().unix);
     let begun = Instant::now();
     while lost() == 0 {
