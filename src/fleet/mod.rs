@@ -15,6 +15,7 @@ mod ports;
 mod secrets;
 mod table;
 mod tokens;
+mod trace;
 
 use clap::{Args, Subcommand};
 use turnfleet_proto::NodeId;
@@ -45,6 +46,8 @@ enum Action {
     Explain(explain::Explain),
     /// Who changed what, the latest first
     Audit(audit::Audit),
+    /// Who had a relayed address at a time: client, tenant and the hash of the user, by the journals of the relay nodes
+    Trace(trace::Trace),
     /// The API tokens: who may use the controller
     #[command(subcommand)]
     Tokens(tokens::Action),
@@ -92,6 +95,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Ports(ports) => ports.run(&console),
         Action::Explain(explain) => explain.run(&console),
         Action::Audit(audit) => audit.run(&console),
+        Action::Trace(trace) => trace.run(&console),
         Action::Tokens(action) => action.run(&console),
         Action::JoinTokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),

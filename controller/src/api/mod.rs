@@ -36,6 +36,7 @@ mod serve;
 mod status;
 mod tls;
 mod tokens;
+mod trace;
 mod turn_rest;
 mod values;
 
@@ -53,8 +54,9 @@ pub use openapi::document as openapi_document;
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
 use crate::metrics::Metrics;
-use crate::peers::{PeerService, PeerToken};
+use crate::peers::{PeerService, PeerSettings, PeerToken};
 use crate::reconcile::Handle;
+use crate::traces::{Journals, Tracer};
 use client_ca::ClientCa;
 use fleet_service::FleetService;
 pub(crate) use fleet_service::bearer;
@@ -123,7 +125,7 @@ impl Api {
         config: &Config,
         entrance: Entrance,
         handle: Handle,
-        peer_token: PeerToken,
+        (peers, journals): (PeerSettings, Journals),
     ) -> Result<Self, StartError> {
         let metrics = entrance.metrics;
         let http_address = entrance.address;
@@ -138,8 +140,11 @@ impl Api {
             client_ca.as_ref(),
         )?;
         let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
+        let peer_token = peers.token.clone();
+        let tracer = Tracer::new(handle.clone(), journals.clone(), peers);
         let app = Arc::new(app::Parts {
             handle: handle.clone(),
+            tracer: tracer.clone(),
             metrics: Arc::clone(&metrics),
             guard: Arc::clone(&guard),
             default_ttl: config.credential_ttl.as_secs(),
@@ -151,6 +156,7 @@ impl Api {
         let nodes = FleetService::server(
             handle.clone(),
             Arc::clone(&metrics),
+            journals,
             &config.relay_certificates,
         );
         let grpc = Endpoint {
@@ -158,7 +164,7 @@ impl Api {
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             client_ca,
             protocols: Protocols::Grpc,
-            service: grpc_router(handle, guard, peer_token, nodes),
+            service: grpc_router((handle, tracer), guard, peer_token, nodes),
             metrics,
         };
         let stop = entrance.stop;
@@ -198,13 +204,13 @@ impl Api {
 
 /// What relay nodes, other controllers and operators' programs speak to.
 fn grpc_router(
-    handle: Handle,
+    (handle, tracer): (Handle, Tracer),
     guard: Arc<auth::Guard>,
     peer_token: PeerToken,
     nodes: RelayControlServer<FleetService>,
 ) -> axum::Router {
-    let operators = operator::OperatorService::server(handle.clone(), guard);
-    let peers = PeerService::server(handle, peer_token);
+    let peers = PeerService::server(handle.clone(), peer_token, tracer.journals().clone());
+    let operators = operator::OperatorService::server(handle, tracer, guard);
     tonic::service::Routes::new(nodes)
         .add_service(peers)
         .add_service(operators)

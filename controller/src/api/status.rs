@@ -255,6 +255,11 @@ impl ApiError {
         Self::new(status, "unavailable", "controller", what, expected).retry_after(1)
     }
 
+    /// 503 while as many journals are searched as may be.
+    pub(crate) fn searches_run() -> Self {
+        Self::unavailable("other searches of the journals are under way".to_owned())
+    }
+
     /// 503 while the controller starts.
     pub(crate) fn starting() -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
