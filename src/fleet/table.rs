@@ -127,8 +127,8 @@ pub(super) fn parse_moment(text: &str) -> Result<u64, &'static str> {
         .ok_or(EXPECTED)?;
     let ([year, month, day], [hour, minute, second]) =
         parts(date, '-').zip(parts(clock, ':')).ok_or(EXPECTED)?;
-    let ranges = (1970..10_000).contains(&year) && (1..=12).contains(&month) && day >= 1;
-    if !ranges {
+    let is_date = (1970..10_000).contains(&year) && (1..=12).contains(&month);
+    if !is_date || !(1..=31).contains(&day) || hour.max(minute).max(second) > 59 {
         return Err(EXPECTED);
     }
     // As in `moment`: years begin in March.
