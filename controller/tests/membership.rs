@@ -196,7 +196,7 @@ fn a_kill_ends_one_run_of_a_process() {
     };
     let mut node = stage.session(&credential, next);
     stage.runtime.block_on(node.settle());
-    assert!(stage.wait_for("relay-0", |node| node.connected).listed);
+    stage.wait_for("relay-0", |node| node.connected && node.listed);
 }
 
 #[test]
