@@ -106,9 +106,8 @@ pub(crate) enum GapReason {
 /// When the disk fails.
 pub(super) fn search(folder: &Path, question: &Question, now: u64) -> io::Result<Findings> {
     let segments = segment::list(folder)?;
-    let begun = |segment: &Segment| segment::beginning(segment).map(|(at, _)| at);
-    let begun: Vec<_> = segments.iter().map(begun).collect();
-    let covers_since = begun.iter().flatten().copied().next();
+    let begun: Vec<_> = segments.iter().map(segment::beginning).collect();
+    let covers_since = begun.iter().flatten().map(|(at, _)| *at).next();
     let mut search = Search::new(*question);
     search.gap(
         0,
@@ -117,10 +116,17 @@ pub(super) fn search(folder: &Path, question: &Question, now: u64) -> io::Result
     );
     // Each segment tells by itself who had an address while it was written.
     let early = question.from.saturating_sub(CLOCK_SLACK);
-    let first = begun.iter().rposition(|at| at.is_some_and(|at| at <= early));
+    let first = begun
+        .iter()
+        .rposition(|begun| begun.is_some_and(|(at, _)| at <= early));
     let late = question.to.saturating_add(CLOCK_SLACK);
     for (segment, begun) in segments.iter().zip(&begun).skip(first.unwrap_or(0)) {
-        if begun.is_some_and(|at| at > late) && search.is_settled() {
+        if let Some((at, incarnation)) = *begun
+            && at > late
+            && search.is_settled()
+        {
+            // It ends the time of the one before.
+            search.begin(at, incarnation);
             search.is_over = true;
             break;
         }

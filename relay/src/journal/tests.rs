@@ -200,7 +200,7 @@ fn the_files_stay_within_their_bound_and_the_oldest_go_first() {
     assert!(log.dropped_early() > 10);
     let since = log.covers_since().unwrap();
     let now = T + 5000;
-    assert_eq!(numbers(&ask(root.path(), 5000, T + 4000, T + 4000, now)), [4000]);
+    assert_eq!(numbers(&ask(root.path(), 5000, T + 4900, T + 4900, now)), [4900]);
     assert_eq!(numbers(&ask(root.path(), 5000, since - 2, since - 2, now)), []);
     // The one that lives on has been carried along.
     let held = ask(root.path(), 4999, now, now, now);
@@ -240,14 +240,16 @@ fn a_process_that_ended_well_shows_when_nothing_was_relayed() {
     let mut log = begin(root.path(), BOUNDS, 1, T);
     write(&mut log, Record::End { at: T + 5 });
     drop(log);
-    let _log = begin(root.path(), BOUNDS, 2, T + 50);
+    // Hours later.
+    let later = T + DAY / 2;
+    let _log = begin(root.path(), BOUNDS, 2, later);
     let gap = Gap {
         from: T + 10,
         to: T + 20,
         reason: GapReason::Stopped,
     };
-    assert_eq!(ask(root.path(), 5000, T + 10, T + 20, T + 50).gaps, [gap]);
-    assert_eq!(ask(root.path(), 5000, T, T + 4, T + 50).gaps, []);
+    assert_eq!(ask(root.path(), 5000, T + 10, T + 20, later).gaps, [gap]);
+    assert_eq!(ask(root.path(), 5000, T, T + 4, later).gaps, []);
 }
 
 #[test]
