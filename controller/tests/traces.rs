@@ -6,8 +6,8 @@ mod cluster;
 mod stage;
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use cluster::Cluster;
 use serde_json::{Value, json};
@@ -103,25 +103,44 @@ fn an_operator_hears_who_had_the_address_where_nobody_knows_and_who_was_not_hear
     let found = &answer["traces"][0];
     assert_eq!(found["node"], "relay-0");
     assert_eq!(found["client"], "198.51.100.7:1000");
-    assert_eq!((&found["transport"], &found["ending"]), (&json!("tls"), &json!("closed")));
-    assert_eq!((&found["opened"], &found["ended"]), (&json!(AT - 5), &json!(AT + 5)));
+    assert_eq!(
+        (&found["transport"], &found["ending"]),
+        (&json!("tls"), &json!("closed"))
+    );
+    assert_eq!(
+        (&found["opened"], &found["ended"]),
+        (&json!(AT - 5), &json!(AT + 5))
+    );
     assert_eq!(found["is_user"], true);
     assert_eq!(found["user_hash"].as_str().unwrap().len(), 32);
     let gap = json!({"node": "relay-0", "from": AT, "to": AT + 1, "reason": "lost"});
     assert_eq!(answer["gaps"], json!([gap]));
     assert_eq!(answer["heard"][0]["covers_since"], AT - 100);
     let unheard = |place: usize| answer["unheard"][place].to_string();
-    assert!(unheard(0).contains("relay-1") && unheard(0).contains("no journal"), "{answer}");
-    assert!(unheard(1).contains("relay-2") && unheard(1).contains("no control session"), "{answer}");
+    assert!(
+        unheard(0).contains("relay-1") && unheard(0).contains("no journal"),
+        "{answer}"
+    );
+    assert!(
+        unheard(1).contains("relay-2") && unheard(1).contains("no control session"),
+        "{answer}"
+    );
     let query = asked.lock().unwrap().remove(0);
-    assert_eq!((query.from, query.to, query.relayed_port), (AT - 30, AT + 30, 50000));
+    assert_eq!(
+        (query.from, query.to, query.relayed_port),
+        (AT - 30, AT + 30, 50000)
+    );
 
-    let body = json!({"ip": "192.0.2.1", "port": 50000, "at": AT, "user": "bob", "within_seconds": 0});
+    let body =
+        json!({"ip": "192.0.2.1", "port": 50000, "at": AT, "user": "bob", "within_seconds": 0});
     assert_eq!(trace(&stage, &body)["traces"][0]["is_user"], false);
     let headers = [("authorization", &*stage.admin())];
     let audit = ask(&stage, "GET", "/v1/audit?limit=1", &headers, "").json();
     let entry = &audit["entries"][0];
-    assert_eq!((&entry["action"], &entry["target"]), (&json!("trace"), &json!("192.0.2.1:50000")));
+    assert_eq!(
+        (&entry["action"], &entry["target"]),
+        (&json!("trace"), &json!("192.0.2.1:50000"))
+    );
     assert!(entry["detail"].as_str().unwrap().contains("bob"), "{entry}");
 }
 
@@ -132,11 +151,25 @@ fn a_viewer_may_not_look_and_nonsense_is_refused() {
     });
     let admin = stage.admin();
     let make = json!({"name": "viewer", "scopes": ["viewer"]}).to_string();
-    let made = ask(&stage, "POST", "/v1/tokens", &[("authorization", &*admin)], &make).json();
+    let made = ask(
+        &stage,
+        "POST",
+        "/v1/tokens",
+        &[("authorization", &*admin)],
+        &make,
+    )
+    .json();
     let viewer = format!("Bearer {}", made["token"].as_str().unwrap());
     let good = json!({"ip": "192.0.2.1", "port": 1, "at": AT}).to_string();
     let status = |token: &str, body: &str| {
-        ask(&stage, "POST", "/v1/trace", &[("authorization", token)], body).status
+        ask(
+            &stage,
+            "POST",
+            "/v1/trace",
+            &[("authorization", token)],
+            body,
+        )
+        .status
     };
     assert_eq!(status(&viewer, &good), 403);
     assert_eq!(status(&admin, &good), 200);

@@ -46,7 +46,8 @@ impl UserKey {
     #[must_use]
     pub fn hash(&self, username: &str) -> UserHash {
         let user = EphemeralUsername::parse(username).and_then(|parsed| parsed.user);
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(user.unwrap_or(username).as_bytes());
         let tag: [u8; 32] = mac.finalize().into_bytes().into();
         let (half, _) = tag

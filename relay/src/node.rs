@@ -32,7 +32,8 @@ use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, Bound, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
+    BindError, Bound, EventLog, Listener, ShardSet, ShardSettings, StreamLimits,
+    raise_descriptor_limit,
 };
 
 /// The folder of the journal, in the state folder.

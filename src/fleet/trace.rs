@@ -84,7 +84,9 @@ fn text(answer: &Json) -> String {
     }
     for heard in list(answer, "/heard").filter(|heard| cell(heard, "/has_more") == "yes") {
         let node = cell(heard, "/node");
-        text.push_str(&format!("{node} found more than it can tell: search less time\n"));
+        text.push_str(&format!(
+            "{node} found more than it can tell: search less time\n"
+        ));
     }
     for unheard in list(answer, "/unheard") {
         let (node, reason) = (cell(unheard, "/node"), cell(unheard, "/reason"));

@@ -62,7 +62,10 @@ fn an_allocation_is_traced_after_its_relay_was_killed_and_a_lost_folder_is_a_gap
         found["is_user"].is_boolean()
     });
     assert_eq!(found["client"], client.to_string());
-    assert_eq!((&found["ending"], &found["is_user"]), (&"live".into(), &true.into()));
+    assert_eq!(
+        (&found["ending"], &found["is_user"]),
+        (&"live".into(), &true.into())
+    );
     caller.end().unwrap();
     within(SOON, "the closed one is found", || {
         found = fleet.trace(&address, opened)["traces"][0].clone();

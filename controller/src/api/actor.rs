@@ -49,12 +49,7 @@ impl Actor {
         Ok(handle.asked_by(self.entry(action, target, detail)?))
     }
 
-    fn entry(
-        &self,
-        action: &str,
-        target: &str,
-        detail: String,
-    ) -> Result<AuditEntry, FleetError> {
+    fn entry(&self, action: &str, target: &str, detail: String) -> Result<AuditEntry, FleetError> {
         let at = since_epoch().as_millis();
         Ok(AuditEntry {
             at_milliseconds: u64::try_from(at).unwrap_or(u64::MAX),

@@ -275,9 +275,7 @@ impl Link {
                 }
                 Ok(hello)
             }
-            Some(
-                Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::TraceAnswer(_),
-            )
+            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::TraceAnswer(_))
             | None => Err(Status::invalid_argument(
                 "the first message of a session must be Hello",
             )),

@@ -148,7 +148,10 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         let mut sessions = self.journals.sessions();
-        if sessions.get(&self.node).is_some_and(|(number, _)| *number == self.number) {
+        if sessions
+            .get(&self.node)
+            .is_some_and(|(number, _)| *number == self.number)
+        {
             sessions.remove(&self.node);
         }
     }

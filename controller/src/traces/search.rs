@@ -94,8 +94,10 @@ impl Tracer {
         let _place = self.searches.try_acquire().ok()?;
         let view = self.handle.view();
         let wanted = who_may_know(&view, question.ip);
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            wanted.iter().cloned().partition(|node| self.journals.has(node));
+        let (here, elsewhere): (Vec<_>, Vec<_>) = wanted
+            .iter()
+            .cloned()
+            .partition(|node| self.journals.has(node));
         let query = TraceQuery::from(question);
         let (mut answers, (others, silent)) = tokio::join!(
             ask_all(&self.journals, here, query.clone()),
@@ -156,9 +158,11 @@ impl Tracer {
             match ended {
                 Ok(Ok(answer)) => {
                     let nodes = answer.nodes.into_iter();
-                    answers.extend(nodes.filter_map(|node| {
-                        Some((node.node_id.parse().ok()?, Ok(node.answer?)))
-                    }));
+                    answers.extend(
+                        nodes.filter_map(|node| {
+                            Some((node.node_id.parse().ok()?, Ok(node.answer?)))
+                        }),
+                    );
                 }
                 Ok(Err(controller)) => silent.push(controller),
                 Err(error) => tracing::error!(%error, "asking another controller failed"),
@@ -201,7 +205,12 @@ fn who_may_know(view: &FleetView, ip: IpAddr) -> BTreeSet<NodeId> {
     let has = |node: &&Arc<crate::fleet::NodeView>| {
         node.public_ips().contains(&ip) || node.grants.iter().any(|grant| grant.public_ip == ip)
     };
-    let having: BTreeSet<_> = view.nodes.iter().filter(has).map(|it| it.id.clone()).collect();
+    let having: BTreeSet<_> = view
+        .nodes
+        .iter()
+        .filter(has)
+        .map(|it| it.id.clone())
+        .collect();
     if having.is_empty() {
         return view.nodes.iter().map(|node| node.id.clone()).collect();
     }

@@ -14,7 +14,7 @@ pub struct EnrollResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 20")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -29,6 +29,8 @@ pub mod node_message {
         PolicyStatus(super::PolicyStatus),
         #[prost(message, tag = "4")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "20")]
+        TraceAnswer(super::TraceAnswer),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -69,6 +71,9 @@ pub struct Hello {
     /// What the node understands: 0 (absent) Snapshot, Drain and Alternates; 1 also Delta, Hold, Kill, Redirect and Credential.
     #[prost(uint32, tag = "22")]
     pub protocol: u32,
+    /// The node keeps a journal of its allocations: it takes a JournalKey, and answers TraceQuery.
+    #[prost(bool, tag = "23")]
+    pub journal: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -84,17 +89,7 @@ pub struct Listener {
 }
 /// Nested message and enum types in `Listener`.
 pub mod listener {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Transport {
         Unspecified = 0,
@@ -253,7 +248,7 @@ pub struct Goodbye {
 pub struct ControllerMessage {
     #[prost(
         oneof = "controller_message::Message",
-        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25"
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
@@ -279,6 +274,184 @@ pub mod controller_message {
         Credential(super::Credential),
         #[prost(message, tag = "25")]
         Time(super::Time),
+        #[prost(message, tag = "26")]
+        JournalKey(super::JournalKey),
+        #[prost(message, tag = "27")]
+        TraceQuery(super::TraceQuery),
+    }
+}
+/// What the node hashes the users of its journal with: the same at every node of the fleet. The node keeps it in memory only.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalKey {
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+}
+/// Who had a relayed transport address between two moments, by the node's journal? Two are answered at a time, more are refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TraceQuery {
+    /// Chosen by the controller; the answer carries it.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub relayed_ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub relayed_port: u32,
+    /// Unix seconds, both included.
+    #[prost(uint64, tag = "4")]
+    pub from: u64,
+    #[prost(uint64, tag = "5")]
+    pub to: u64,
+}
+/// At most a hundred allocations and a hundred gaps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TraceAnswer {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub allocations: ::prost::alloc::vec::Vec<TracedAllocation>,
+    #[prost(message, repeated, tag = "3")]
+    pub gaps: ::prost::alloc::vec::Vec<JournalGap>,
+    /// Unix seconds of the earliest moment that the journal tells of; zero for an empty journal.
+    #[prost(uint64, tag = "4")]
+    pub covers_since: u64,
+    /// There was more than an answer holds.
+    #[prost(bool, tag = "5")]
+    pub has_more: bool,
+    /// Why there is no answer; empty where there is one.
+    #[prost(string, tag = "6")]
+    pub refusal: ::prost::alloc::string::String,
+}
+/// An allocation that had the address.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracedAllocation {
+    /// The client's address, `ip:port` or `\[ip\]:port`.
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    #[prost(enumeration = "listener::Transport", tag = "2")]
+    pub transport: i32,
+    /// One or two.
+    #[prost(string, repeated, tag = "3")]
+    pub relayed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// UDP or TCP (RFC 6062).
+    #[prost(enumeration = "listener::Transport", tag = "4")]
+    pub relayed_transport: i32,
+    /// Empty for the default one.
+    #[prost(string, tag = "5")]
+    pub tenant: ::prost::alloc::string::String,
+    /// The first half of HMAC-SHA-256 over the user under the JournalKey; empty where the node had no key.
+    #[prost(bytes = "vec", tag = "6")]
+    pub user_hash: ::prost::alloc::vec::Vec<u8>,
+    /// Unix seconds.
+    #[prost(uint64, tag = "7")]
+    pub opened: u64,
+    #[prost(enumeration = "traced_allocation::Ending", tag = "8")]
+    pub ending: i32,
+    /// Unix seconds; zero for one that lives.
+    #[prost(uint64, tag = "9")]
+    pub ended: u64,
+    /// Empty where it is not known.
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `TracedAllocation`.
+pub mod traced_allocation {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[repr(i32)]
+    pub enum Ending {
+        /// It lives.
+        Unspecified = 0,
+        /// At `ended`, for `reason`.
+        Closed = 1,
+        /// Its process ended at some time after `ended`, without a word.
+        Died = 2,
+        /// Its end was not written; the address was another's at `ended`.
+        Unseen = 3,
+    }
+    impl Ending {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ENDING_UNSPECIFIED",
+                Self::Closed => "ENDING_CLOSED",
+                Self::Died => "ENDING_DIED",
+                Self::Unseen => "ENDING_UNSEEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ENDING_UNSPECIFIED" => Some(Self::Unspecified),
+                "ENDING_CLOSED" => Some(Self::Closed),
+                "ENDING_DIED" => Some(Self::Died),
+                "ENDING_UNSEEN" => Some(Self::Unseen),
+                _ => None,
+            }
+        }
+    }
+}
+/// A time of which the journal does not know all, within the time that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalGap {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(enumeration = "journal_gap::Reason", tag = "3")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `JournalGap`.
+pub mod journal_gap {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[repr(i32)]
+    pub enum Reason {
+        Unspecified = 0,
+        /// The journal begins later: what was before has been dropped, or its disk was lost.
+        BeforeJournal = 1,
+        /// The process had ended in good order; nothing was relayed.
+        Stopped = 2,
+        /// The process ended without a word, at some time in between.
+        Died = 3,
+        /// Nothing was written though the process lived, or its clock was set forward.
+        Silent = 4,
+        /// Events came faster than they could be written, or the disk refused.
+        Lost = 5,
+        /// Something there cannot be read.
+        Damaged = 6,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::BeforeJournal => "REASON_BEFORE_JOURNAL",
+                Self::Stopped => "REASON_STOPPED",
+                Self::Died => "REASON_DIED",
+                Self::Silent => "REASON_SILENT",
+                Self::Lost => "REASON_LOST",
+                Self::Damaged => "REASON_DAMAGED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_BEFORE_JOURNAL" => Some(Self::BeforeJournal),
+                "REASON_STOPPED" => Some(Self::Stopped),
+                "REASON_DIED" => Some(Self::Died),
+                "REASON_SILENT" => Some(Self::Silent),
+                "REASON_LOST" => Some(Self::Lost),
+                "REASON_DAMAGED" => Some(Self::Damaged),
+                _ => None,
+            }
+        }
     }
 }
 /// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
@@ -309,17 +482,7 @@ pub struct Section {
 }
 /// Nested message and enum types in `Section`.
 pub mod section {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Number {
         Unspecified = 0,
@@ -449,17 +612,7 @@ pub struct SecretGeneration {
 /// Nested message and enum types in `SecretGeneration`.
 pub mod secret_generation {
     /// The order in which a node tries them. The unspecified one stands for any, in the order of the list.
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum State {
         Unspecified = 0,
@@ -619,10 +772,10 @@ pub mod relay_control_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
-    use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    use tonic::codegen::*;
     #[derive(Debug, Clone)]
     pub struct RelayControlClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -661,14 +814,13 @@ pub mod relay_control_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    http::Request<tonic::body::Body>,
+                    Response = http::Response<
+                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    >,
                 >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
+                Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             RelayControlClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -709,18 +861,12 @@ pub mod relay_control_client {
             &mut self,
             request: impl tonic::IntoRequest<super::EnrollRequest>,
         ) -> std::result::Result<tonic::Response<super::EnrollResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/turnfleet.fleet.v1.RelayControl/Enroll",
-            );
+            let path =
+                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.RelayControl/Enroll");
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.fleet.v1.RelayControl", "Enroll"));
@@ -735,21 +881,17 @@ pub mod relay_control_client {
             tonic::Response<tonic::codec::Streaming<super::ControllerMessage>>,
             tonic::Status,
         > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/turnfleet.fleet.v1.RelayControl/Session",
-            );
+            let path =
+                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.RelayControl/Session");
             let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("turnfleet.fleet.v1.RelayControl", "Session"));
+            req.extensions_mut().insert(GrpcMethod::new(
+                "turnfleet.fleet.v1.RelayControl",
+                "Session",
+            ));
             self.inner.streaming(req, path, codec).await
         }
     }
@@ -761,7 +903,7 @@ pub mod relay_control_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with RelayControlServer.
@@ -776,8 +918,7 @@ pub mod relay_control_server {
         /// Server streaming response type for the Session method.
         type SessionStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ControllerMessage, tonic::Status>,
-            >
-            + std::marker::Send
+            > + std::marker::Send
             + 'static;
         /// The control session. The first message of the node is Hello; the controller answers with a Snapshot. The metadata
         /// key `authorization` carries `Bearer <node credential>`.
@@ -807,10 +948,7 @@ pub mod relay_control_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -865,23 +1003,16 @@ pub mod relay_control_server {
                 "/turnfleet.fleet.v1.RelayControl/Enroll" => {
                     #[allow(non_camel_case_types)]
                     struct EnrollSvc<T: RelayControl>(pub Arc<T>);
-                    impl<
-                        T: RelayControl,
-                    > tonic::server::UnaryService<super::EnrollRequest>
-                    for EnrollSvc<T> {
+                    impl<T: RelayControl> tonic::server::UnaryService<super::EnrollRequest> for EnrollSvc<T> {
                         type Response = super::EnrollResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::EnrollRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RelayControl>::enroll(&inner, request).await
-                            };
+                            let fut =
+                                async move { <T as RelayControl>::enroll(&inner, request).await };
                             Box::pin(fut)
                         }
                     }
@@ -910,24 +1041,18 @@ pub mod relay_control_server {
                 "/turnfleet.fleet.v1.RelayControl/Session" => {
                     #[allow(non_camel_case_types)]
                     struct SessionSvc<T: RelayControl>(pub Arc<T>);
-                    impl<
-                        T: RelayControl,
-                    > tonic::server::StreamingService<super::NodeMessage>
-                    for SessionSvc<T> {
+                    impl<T: RelayControl> tonic::server::StreamingService<super::NodeMessage> for SessionSvc<T> {
                         type Response = super::ControllerMessage;
                         type ResponseStream = T::SessionStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
+                        type Future =
+                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
                         fn call(
                             &mut self,
                             request: tonic::Request<tonic::Streaming<super::NodeMessage>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as RelayControl>::session(&inner, request).await
-                            };
+                            let fut =
+                                async move { <T as RelayControl>::session(&inner, request).await };
                             Box::pin(fut)
                         }
                     }
@@ -953,25 +1078,19 @@ pub mod relay_control_server {
                     };
                     Box::pin(fut)
                 }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
+                _ => Box::pin(async move {
+                    let mut response = http::Response::new(tonic::body::Body::default());
+                    let headers = response.headers_mut();
+                    headers.insert(
+                        tonic::Status::GRPC_STATUS,
+                        (tonic::Code::Unimplemented as i32).into(),
+                    );
+                    headers.insert(
+                        http::header::CONTENT_TYPE,
+                        tonic::metadata::GRPC_CONTENT_TYPE,
+                    );
+                    Ok(response)
+                }),
             }
         }
     }
@@ -992,6 +1111,28 @@ pub mod relay_control_server {
     impl<T> tonic::server::NamedService for RelayControlServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerTraceRequest {
+    /// Its id means nothing.
+    #[prost(message, optional, tag = "1")]
+    pub query: ::core::option::Option<TraceQuery>,
+    /// The nodes to ask; what has no session here is passed over.
+    #[prost(string, repeated, tag = "2")]
+    pub node_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerTraceAnswer {
+    /// One for each node that was asked.
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeTrace>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeTrace {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub answer: ::core::option::Option<TraceAnswer>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FollowRequest {
@@ -1045,17 +1186,7 @@ pub struct Sighting {
 }
 /// Nested message and enum types in `Sighting`.
 pub mod sighting {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Session {
         /// None since the controller started.
@@ -1112,10 +1243,10 @@ pub mod controller_peer_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
-    use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    use tonic::codegen::*;
     #[derive(Debug, Clone)]
     pub struct ControllerPeerClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1154,14 +1285,13 @@ pub mod controller_peer_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    http::Request<tonic::body::Body>,
+                    Response = http::Response<
+                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    >,
                 >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
+                Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             ControllerPeerClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -1206,22 +1336,37 @@ pub mod controller_peer_client {
             tonic::Response<tonic::codec::Streaming<super::Sightings>>,
             tonic::Status,
         > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/turnfleet.fleet.v1.ControllerPeer/Follow",
-            );
+            let path =
+                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.ControllerPeer/Follow");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Follow"));
+            req.extensions_mut().insert(GrpcMethod::new(
+                "turnfleet.fleet.v1.ControllerPeer",
+                "Follow",
+            ));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Asks the journals of the nodes that have their sessions with the asked controller, and passes the question on to nobody. The
+        /// same metadata.
+        pub async fn trace(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerTraceRequest>,
+        ) -> std::result::Result<tonic::Response<super::PeerTraceAnswer>, tonic::Status> {
+            self.inner.ready().await.map_err(|e| {
+                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
+            })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path =
+                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.ControllerPeer/Trace");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new(
+                "turnfleet.fleet.v1.ControllerPeer",
+                "Trace",
+            ));
+            self.inner.unary(req, path, codec).await
         }
     }
 }
@@ -1232,7 +1377,7 @@ pub mod controller_peer_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with ControllerPeerServer.
@@ -1241,8 +1386,7 @@ pub mod controller_peer_server {
         /// Server streaming response type for the Follow method.
         type FollowStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::Sightings, tonic::Status>,
-            >
-            + std::marker::Send
+            > + std::marker::Send
             + 'static;
         /// What the asked controller sees by itself, never what others have told it: all of it once a second, the same work whether
         /// nothing or everything has changed, and at once when a session begins or ends, or a node takes a snapshot. The metadata key `authorization` carries
@@ -1251,6 +1395,12 @@ pub mod controller_peer_server {
             &self,
             request: tonic::Request<super::FollowRequest>,
         ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
+        /// Asks the journals of the nodes that have their sessions with the asked controller, and passes the question on to nobody. The
+        /// same metadata.
+        async fn trace(
+            &self,
+            request: tonic::Request<super::PeerTraceRequest>,
+        ) -> std::result::Result<tonic::Response<super::PeerTraceAnswer>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControllerPeerServer<T> {
@@ -1273,10 +1423,7 @@ pub mod controller_peer_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -1331,24 +1478,21 @@ pub mod controller_peer_server {
                 "/turnfleet.fleet.v1.ControllerPeer/Follow" => {
                     #[allow(non_camel_case_types)]
                     struct FollowSvc<T: ControllerPeer>(pub Arc<T>);
-                    impl<
-                        T: ControllerPeer,
-                    > tonic::server::ServerStreamingService<super::FollowRequest>
-                    for FollowSvc<T> {
+                    impl<T: ControllerPeer>
+                        tonic::server::ServerStreamingService<super::FollowRequest>
+                        for FollowSvc<T>
+                    {
                         type Response = super::Sightings;
                         type ResponseStream = T::FollowStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
+                        type Future =
+                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::FollowRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ControllerPeer>::follow(&inner, request).await
-                            };
+                            let fut =
+                                async move { <T as ControllerPeer>::follow(&inner, request).await };
                             Box::pin(fut)
                         }
                     }
@@ -1374,25 +1518,57 @@ pub mod controller_peer_server {
                     };
                     Box::pin(fut)
                 }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
+                "/turnfleet.fleet.v1.ControllerPeer/Trace" => {
+                    #[allow(non_camel_case_types)]
+                    struct TraceSvc<T: ControllerPeer>(pub Arc<T>);
+                    impl<T: ControllerPeer> tonic::server::UnaryService<super::PeerTraceRequest> for TraceSvc<T> {
+                        type Response = super::PeerTraceAnswer;
+                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerTraceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut =
+                                async move { <T as ControllerPeer>::trace(&inner, request).await };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TraceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
                             );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
                 }
+                _ => Box::pin(async move {
+                    let mut response = http::Response::new(tonic::body::Body::default());
+                    let headers = response.headers_mut();
+                    headers.insert(
+                        tonic::Status::GRPC_STATUS,
+                        (tonic::Code::Unimplemented as i32).into(),
+                    );
+                    headers.insert(
+                        http::header::CONTENT_TYPE,
+                        tonic::metadata::GRPC_CONTENT_TYPE,
+                    );
+                    Ok(response)
+                }),
             }
         }
     }

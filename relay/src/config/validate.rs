@@ -11,9 +11,9 @@ use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
 
 use super::{
-    Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
-    JournalConfig, LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawJournal, RawLimits, RawLog,
-    RawStream, RawTls, StreamConfig, TlsConfig, listeners,
+    Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, JournalConfig,
+    Listener, LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawJournal,
+    RawLimits, RawLog, RawStream, RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.

@@ -234,7 +234,9 @@ impl Opened {
         for address in relayed {
             put_address(out, *address);
         }
-        let cut = (0..=MAX_TENANT).rev().find(|cut| self.tenant.is_char_boundary(*cut));
+        let cut = (0..=MAX_TENANT)
+            .rev()
+            .find(|cut| self.tenant.is_char_boundary(*cut));
         let tenant = self.tenant.get(..cut.unwrap_or(0)).unwrap_or_default();
         out.push(u8::try_from(tenant.len()).expect("it was cut to 255 bytes"));
         out.extend_from_slice(tenant.as_bytes());
@@ -488,7 +490,9 @@ mod tests {
     #[test]
     fn records_are_read_as_they_were_written() {
         let mut bytes = Vec::new();
-        records().iter().for_each(|record| record.encode(&mut bytes));
+        records()
+            .iter()
+            .for_each(|record| record.encode(&mut bytes));
         assert_eq!(read_all(&bytes), (records(), Next::End));
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     }
@@ -519,7 +523,9 @@ mod tests {
     #[test]
     fn a_changed_byte_ends_the_reading() {
         let mut bytes = Vec::new();
-        records().iter().for_each(|record| record.encode(&mut bytes));
+        records()
+            .iter()
+            .for_each(|record| record.encode(&mut bytes));
         for place in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[place] ^= 0x40;

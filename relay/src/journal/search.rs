@@ -258,9 +258,10 @@ impl Search {
         }
         let before = opened.at;
         let transport = opened.relayed_transport;
-        let unseen = self.seen.iter_mut().filter(|found| {
-            found.ending.is_none() && found.opened.relayed_transport == transport
-        });
+        let unseen = self
+            .seen
+            .iter_mut()
+            .filter(|found| found.ending.is_none() && found.opened.relayed_transport == transport);
         for found in unseen {
             found.ending = Some(Ending::Unseen { before });
         }
@@ -308,8 +309,8 @@ impl Search {
     fn take_seen(&mut self) {
         let Question { from, to, .. } = self.question;
         for found in std::mem::take(&mut self.seen) {
-            let lived = found.opened.at <= to
-                && found.ending.is_none_or(|ending| ending.latest() >= from);
+            let lived =
+                found.opened.at <= to && found.ending.is_none_or(|ending| ending.latest() >= from);
             if !lived {
                 continue;
             }

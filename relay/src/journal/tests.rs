@@ -144,7 +144,10 @@ fn an_allocation_that_outlives_segments_is_found_at_every_time() {
         assert_eq!(numbers(&findings), [1], "at {at}");
         assert_eq!(findings.found[0].opened.at, T + 5);
         let reason = Some(CloseReason::Refreshed);
-        let ending = Some(Ending::Closed { at: T + DAY, reason });
+        let ending = Some(Ending::Closed {
+            at: T + DAY,
+            reason,
+        });
         assert_eq!(findings.found[0].ending, ending);
         assert_eq!(findings.gaps, []);
     }
@@ -171,7 +174,10 @@ fn what_is_older_than_the_retention_is_dropped_and_shows() {
         to: T + 10,
         reason: GapReason::BeforeJournal,
     };
-    assert_eq!((findings.gaps, findings.covers_since), (vec![gap], Some(since)));
+    assert_eq!(
+        (findings.gaps, findings.covers_since),
+        (vec![gap], Some(since))
+    );
 }
 
 #[test]
@@ -193,15 +199,25 @@ fn the_files_stay_within_their_bound_and_the_oldest_go_first() {
         }
     }
     log.keep(T + 5000).unwrap();
-    let on_disk: u64 = segment::list(root.path()).unwrap().iter().map(|it| it.bytes).sum();
+    let on_disk: u64 = segment::list(root.path())
+        .unwrap()
+        .iter()
+        .map(|it| it.bytes)
+        .sum();
     assert_eq!(log.bytes(), on_disk);
     assert!(on_disk <= bounds.bytes, "{on_disk}");
     assert!(on_disk > bounds.bytes / 2, "{on_disk}");
     assert!(log.dropped_early() > 10);
     let since = log.covers_since().unwrap();
     let now = T + 5000;
-    assert_eq!(numbers(&ask(root.path(), 5000, T + 4900, T + 4900, now)), [4900]);
-    assert_eq!(numbers(&ask(root.path(), 5000, since - 2, since - 2, now)), []);
+    assert_eq!(
+        numbers(&ask(root.path(), 5000, T + 4900, T + 4900, now)),
+        [4900]
+    );
+    assert_eq!(
+        numbers(&ask(root.path(), 5000, since - 2, since - 2, now)),
+        []
+    );
     // The one that lives on has been carried along.
     let held = ask(root.path(), 4999, now, now, now);
     assert_eq!((numbers(&held), held.found[0].opened.at), (vec![0], T));
@@ -231,7 +247,10 @@ fn a_process_that_was_killed_leaves_a_gap_and_what_it_had_is_found() {
         reason: GapReason::Died,
     };
     assert_eq!(findings.gaps, [gap]);
-    assert_eq!(numbers(&ask(root.path(), 5000, T + 90, T + 99, T + 110)), []);
+    assert_eq!(
+        numbers(&ask(root.path(), 5000, T + 90, T + 99, T + 110)),
+        []
+    );
 }
 
 #[test]
@@ -296,7 +315,10 @@ fn a_folder_that_is_removed_under_way_begins_anew_with_what_lives() {
     fs::remove_dir_all(&folder).unwrap();
     log.keep(T + 50).unwrap();
     let findings = ask(&folder, 5000, T, T + 60, T + 60);
-    assert_eq!((numbers(&findings), findings.covers_since), (vec![1], Some(T + 50)));
+    assert_eq!(
+        (numbers(&findings), findings.covers_since),
+        (vec![1], Some(T + 50))
+    );
     let gap = Gap {
         from: T,
         to: T + 50,
@@ -398,13 +420,20 @@ fn the_writer_names_users_once_it_has_the_key_and_ends_in_good_order() {
     assert_eq!(findings.found[0].opened.user, Some(key.hash("ann")));
     let ending = findings.found[0].ending;
     assert!(matches!(ending, Some(Ending::Died { .. })), "{ending:?}");
-    let died = findings.gaps.iter().any(|gap| gap.reason == GapReason::Died);
+    let died = findings
+        .gaps
+        .iter()
+        .any(|gap| gap.reason == GapReason::Died);
     assert!(!died, "it ended well: {findings:?}");
     journal.stop();
 
     let none = Journal::start(folder.clone(), None, [3; 16], Default::default()).unwrap();
     assert!(!none.is_kept() && none.recorder().is_none());
-    assert_eq!(segment::list(&folder).unwrap(), [], "a journal that is off keeps nothing");
+    assert_eq!(
+        segment::list(&folder).unwrap(),
+        [],
+        "a journal that is off keeps nothing"
+    );
 }
 
 #[test]
@@ -412,7 +441,8 @@ fn a_folder_that_cannot_be_written_is_tried_again_and_what_was_lost_shows() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("journal");
     fs::write(&folder, "in the way").unwrap();
-    let journal = Journal::start(folder.clone(), Some(CONFIG), [1; 16], Default::default()).unwrap();
+    let journal =
+        Journal::start(folder.clone(), Some(CONFIG), [1; 16], Default::default()).unwrap();
     let recorder = journal.recorder().unwrap();
     let lost = || journal.figures().lost;
     recorder.record(ShardId(0), &event(1, 5000), journal.time.now().unix);
@@ -429,7 +459,10 @@ fn a_folder_that_cannot_be_written_is_tried_again_and_what_was_lost_shows() {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         wait_for(&journal, 5000, |findings| {
-            findings.gaps.iter().any(|gap| gap.reason == GapReason::Lost)
+            findings
+                .gaps
+                .iter()
+                .any(|gap| gap.reason == GapReason::Lost)
         })
     };
     assert_eq!(findings.found, []);

@@ -80,7 +80,10 @@ async fn an_allocation_is_found_by_its_address_while_it_lives_and_after_a_restar
     let answer = ask(&mut double, port, |answer| !answer.allocations.is_empty()).await;
     let found = &answer.allocations[0];
     assert_eq!(found.ending(), Ending::Closed);
-    assert_eq!((found.reason.as_str(), answer.allocations.len()), ("shutdown", 1));
+    assert_eq!(
+        (found.reason.as_str(), answer.allocations.len()),
+        ("shutdown", 1)
+    );
     let died = |answer: &TraceAnswer| answer.gaps.iter().any(|gap| gap.reason() == Reason::Died);
     assert!(!died(&answer), "{answer:?}");
     let other = ask(&mut double, port ^ 1, |_| true).await;
