@@ -306,8 +306,8 @@ impl Link {
                 message = self.up.message() => match message {
                     Ok(Some(message)) if bucket.take(Instant::now()).is_ok() => {
                         match (message.message, desk.as_mut()) {
-                            (Some(Up::TraceAnswer(answer)), desk) => {
-                                desk.into_iter().for_each(|desk| desk.answered(answer));
+                            (Some(Up::TraceAnswer(answer)), Some(desk)) => {
+                                desk.answered(answer);
                                 Ok(())
                             }
                             (message, _) => self.heard(message, handle, session, &mut talk).await,
