@@ -24,6 +24,8 @@ const CONFIG: JournalConfig = JournalConfig {
     retention: Duration::from_secs(7 * DAY),
     bytes: 1 << 20,
 };
+/// No allocation.
+const NONE: [u64; 0] = [];
 /// A moment that tests begin at.
 const T: u64 = 1_800_000_000;
 
@@ -168,7 +170,7 @@ fn what_is_older_than_the_retention_is_dropped_and_shows() {
     assert!((T + 100..T + 130).contains(&since), "{}", since - T);
     assert_eq!(log.dropped_early(), 0);
     let findings = ask(root.path(), 5000, T, T + 10, T + 400);
-    assert_eq!(numbers(&findings), []);
+    assert_eq!(numbers(&findings), NONE);
     let gap = Gap {
         from: T,
         to: T + 10,
@@ -216,7 +218,7 @@ fn the_files_stay_within_their_bound_and_the_oldest_go_first() {
     );
     assert_eq!(
         numbers(&ask(root.path(), 5000, since - 2, since - 2, now)),
-        []
+        NONE
     );
     // The one that lives on has been carried along.
     let held = ask(root.path(), 4999, now, now, now);
@@ -249,7 +251,7 @@ fn a_process_that_was_killed_leaves_a_gap_and_what_it_had_is_found() {
     assert_eq!(findings.gaps, [gap]);
     assert_eq!(
         numbers(&ask(root.path(), 5000, T + 90, T + 99, T + 110)),
-        []
+        NONE
     );
 }
 
@@ -325,7 +327,7 @@ fn a_folder_that_is_removed_under_way_begins_anew_with_what_lives() {
         reason: GapReason::BeforeJournal,
     };
     assert_eq!(findings.gaps, [gap]);
-    assert_eq!(numbers(&ask(&folder, 5001, T, T + 60, T + 60)), []);
+    assert_eq!(numbers(&ask(&folder, 5001, T, T + 60, T + 60)), NONE);
 }
 
 #[test]
