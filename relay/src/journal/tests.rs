@@ -26,8 +26,6 @@ const CONFIG: JournalConfig = JournalConfig {
 };
 /// No allocation.
 const NONE: [u64; 0] = [];
-/// No allocation.
-const NONE: [u64; 0] = [];
 /// A moment that tests begin at.
 const T: u64 = 1_800_000_000;
 
