@@ -44,7 +44,7 @@ impl Trace {
 
 fn text(answer: &Json) -> String {
     let header = [
-        "NODE", "CLIENT", "BY", "TENANT", "USER", "IS", "OPENED", "ENDED", "HOW",
+        "NODE", "CLIENT", "BY", "RELAYED", "TENANT", "USER", "IS", "OPENED", "ENDED", "HOW",
     ];
     let row = |trace: &Json| {
         let how = match cell(trace, "/reason") {
@@ -55,6 +55,7 @@ fn text(answer: &Json) -> String {
             cell(trace, "/node"),
             cell(trace, "/client"),
             cell(trace, "/transport"),
+            cell(trace, "/relayed_transport"),
             cell(trace, "/tenant"),
             cell(trace, "/user_hash"),
             cell(trace, "/is_user"),
@@ -78,6 +79,7 @@ fn text(answer: &Json) -> String {
             "silent" => "it wrote nothing",
             "lost" => "it could not write all",
             "damaged" => "its journal is damaged",
+            "unread" => "there was too much to read: ask for less time",
             other => other,
         };
         text.push_str(&format!("gap: {node} from {from} to {to}: {what}\n"));
@@ -103,7 +105,7 @@ mod tests {
     fn traces_gaps_and_who_was_not_heard_are_lines() {
         let answer = json!({
             "traces": [{
-                "node": "relay-0", "client": "198.51.100.7:1000", "transport": "udp", "tenant": null,
+                "node": "relay-0", "client": "198.51.100.7:1000", "transport": "tls", "relayed_transport": "udp", "tenant": null,
                 "user_hash": "a5a5", "is_user": true, "opened": 951_782_399, "ended": 951_782_400,
                 "ending": "closed", "reason": "refreshed",
             }],
@@ -115,7 +117,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "relay-0  198.51.100.7:1000  udp          a5a5  yes  2000-02-28T23:59:59Z  2000-02-29T00:00:00Z  refreshed"
+            "relay-0  198.51.100.7:1000  tls  udp               a5a5  yes  2000-02-28T23:59:59Z  2000-02-29T00:00:00Z  refreshed"
         );
         assert_eq!(
             lines[2],

@@ -29,7 +29,7 @@ impl Actor {
         target: &str,
         detail: String,
     ) -> Result<(), FleetError> {
-        tracing::info!(by = self.name, from = ?self.from, action, target, detail, "a look was asked for");
+        tracing::info!(by = self.name, action, "a look was asked for");
         let entry = self.entry(action, target, detail)?;
         Ok(handle.audit().add(&entry).await?)
     }

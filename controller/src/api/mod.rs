@@ -62,6 +62,7 @@ use fleet_service::FleetService;
 pub(crate) use fleet_service::bearer;
 use front::Front;
 use gate::Gate;
+pub(crate) use rate::TokenBucket;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
 

@@ -255,9 +255,16 @@ impl ApiError {
         Self::new(status, "unavailable", "controller", what, expected).retry_after(1)
     }
 
-    /// 503 while as many journals are searched as may be.
-    pub(crate) fn searches_run() -> Self {
-        Self::unavailable("other searches of the journals are under way".to_owned())
+    /// 429 while the journals are searched as much as they may be.
+    pub(crate) fn searches_run(wait: std::time::Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "path",
+            "the journals of the relays are searched as often as they may be: once a second, and eight times at once after a rest",
+            "another try after the seconds in the Retry-After header",
+        )
+        .retry_after(wait.as_secs().saturating_add(1))
     }
 
     /// 503 while the controller starts.

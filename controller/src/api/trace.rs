@@ -3,6 +3,8 @@
 //! A look at what people did: it is written to the audit log before anything is asked, and does not happen where that
 //! cannot be.
 
+use std::net::{IpAddr, SocketAddr};
+
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -57,7 +59,7 @@ pub(super) const TRACE: &[Field] = &[
 pub(super) struct Answer {
     /// In the order of nodes.
     traces: Vec<Trace>,
-    /// Times of which a journal does not know all.
+    /// Times of which a journal does not know all: those that were asked for, and earlier ones that cast doubt on them.
     gaps: Vec<Gap>,
     /// The nodes that answered.
     heard: Vec<Heard>,
@@ -84,8 +86,8 @@ struct Trace {
     is_user: Option<bool>,
     /// Unix seconds.
     opened: u64,
-    /// `live`, `closed`, `died` where its process ended without a word after that, or `unseen` where its end was not written
-    /// and the address was another's then.
+    /// `live`, `closed`, `died` where its process ended without a word after that, `unseen` where its end was not written and
+    /// the address was another's then, or `unread` where it lived then and the search took too long to come to its end.
     ending: &'static str,
     /// Unix seconds; `null` for one that lives.
     ended: Option<u64>,
@@ -102,7 +104,7 @@ struct Gap {
     from: u64,
     /// Unix seconds.
     to: u64,
-    /// `before_journal`, `stopped`, `died`, `silent`, `lost` or `damaged`.
+    /// `before_journal`, `stopped`, `died`, `silent`, `lost`, `damaged` or `unread`.
     reason: &'static str,
 }
 
@@ -132,7 +134,8 @@ pub(super) async fn search(
     actor: &Actor,
     asked: &Values,
 ) -> Result<Answer, ApiError> {
-    let ip = asked.text("ip").and_then(|ip| ip.parse().ok());
+    let ip = asked.text("ip").and_then(|ip| ip.parse::<IpAddr>().ok());
+    let ip = ip.map(|ip| ip.to_canonical());
     let port = asked.whole("port").and_then(|port| port.try_into().ok());
     let (Some(ip), Some(port), Some(at)) = (ip, port, asked.whole("at")) else {
         return Err(ApiError::internal(&"a field was not checked"));
@@ -144,15 +147,15 @@ pub(super) async fn search(
         from: at.saturating_sub(within),
         to: at.saturating_add(within),
     };
-    let target = std::net::SocketAddr::new(ip, port).to_string();
+    let target = SocketAddr::new(ip, port).to_string();
     let user = asked.text("user").filter(|user| !user.is_empty());
     let detail = match user {
         Some(user) => format!("at {at}, within {within} s, is it {user}"),
         None => format!("at {at}, within {within} s"),
     };
+    let admitted = tracer.admit().map_err(ApiError::searches_run)?;
     actor.looks(handle, "trace", &target, detail).await?;
-    let outcome = tracer.search(question).await;
-    let outcome = outcome.ok_or_else(ApiError::searches_run)?;
+    let outcome = tracer.search(question, admitted).await;
     let user = user.map(|user| tracer.journals().key().hash(user));
     Ok(Answer::of(outcome, user))
 }
@@ -203,6 +206,7 @@ impl Trace {
             Ending::Closed => ("closed", false),
             Ending::Died => ("died", false),
             Ending::Unseen => ("unseen", false),
+            Ending::Unread => ("unread", false),
         };
         let tenant = match told.tenant.is_empty() {
             true => of_node.to_owned(),
@@ -239,6 +243,7 @@ impl Gap {
                 Reason::Silent => "silent",
                 Reason::Lost => "lost",
                 Reason::Damaged => "damaged",
+                Reason::Unread => "unread",
                 Reason::Unspecified => "unknown",
             },
         }

@@ -11,7 +11,7 @@ use super::follow::{MAX_MESSAGE, chain, endpoint, shown_by};
 use crate::fleet::ControllerView;
 
 /// From the connection to the answer: a little more than a node may take.
-const PATIENCE: Duration = Duration::from_secs(7);
+const PATIENCE: Duration = Duration::from_millis(4000);
 
 /// What `other` hears of the nodes that are asked for.
 ///

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::{JournalKey, TraceAnswer, TraceQuery};
@@ -17,8 +18,8 @@ use crate::store::Sealer;
 const PURPOSE: &[u8] = b"turnfleet journal users v1";
 /// Questions that wait for one session; a node answers two at a time.
 const QUEUE: usize = 4;
-/// How long a node may take to read its journal.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long nodes may take to answer: a search takes three seconds at the most.
+pub(super) const PATIENCE: Duration = Duration::from_millis(3500);
 
 /// The journals within reach. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Journals {
         self.sessions().contains_key(node)
     }
 
-    /// What the journal of `node` says to `query`.
+    /// What the journal of `node` says to `query`, until `by`.
     ///
     /// # Errors
     /// With the reason why it says nothing.
@@ -95,6 +96,7 @@ impl Journals {
         &self,
         node: &NodeId,
         query: TraceQuery,
+        by: Instant,
     ) -> Result<TraceAnswer, &'static str> {
         let (answer, answered) = oneshot::channel();
         let session = self.sessions().get(node).map(|(_, it)| it.clone());
@@ -102,7 +104,7 @@ impl Journals {
         session
             .try_send(Asked { query, answer })
             .map_err(|_| "it is asked too much at once")?;
-        match tokio::time::timeout(PATIENCE, answered).await {
+        match tokio::time::timeout_at(by, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err("its control session ended"),
             Err(_) => Err("it gave no answer in time"),

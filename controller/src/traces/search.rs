@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::{PeerTraceRequest, TraceAnswer, TraceQuery};
 
 use super::Journals;
-use crate::fleet::{ControllerView, FleetView};
+use super::journals::PATIENCE;
+use crate::api::TokenBucket;
+use crate::fleet::{ControllerView, FleetView, NodeView};
 use crate::peers::{self, PeerSettings};
 use crate::reconcile::Handle;
 
@@ -18,6 +22,9 @@ use crate::reconcile::Handle;
 const SEARCHES: usize = 4;
 /// Nodes that are asked at a time for one search.
 const AT_ONCE: usize = 64;
+/// Searches that one controller begins in a second, and at once after a rest: a relay's disk is there for other work.
+const SEARCHES_A_SECOND: u32 = 1;
+const BURST: u32 = 8;
 
 /// Asks journals, here and at other controllers.
 #[derive(Clone)]
@@ -26,6 +33,7 @@ pub(crate) struct Tracer {
     journals: Journals,
     peers: PeerSettings,
     searches: Arc<Semaphore>,
+    rate: Arc<TokenBucket>,
 }
 
 /// Who had this relayed address between two moments, in Unix seconds, both included?
@@ -81,6 +89,11 @@ impl Tracer {
             journals,
             peers,
             searches: Arc::new(Semaphore::new(SEARCHES)),
+            rate: Arc::new(TokenBucket::new(
+                SEARCHES_A_SECOND,
+                BURST,
+                std::time::Instant::now(),
+            )),
         }
     }
 
@@ -89,28 +102,55 @@ impl Tracer {
         &self.journals
     }
 
-    /// Asks all who may know; `None` where too much is asked already.
-    pub(crate) async fn search(&self, question: Question) -> Option<Outcome> {
-        let _place = self.searches.try_acquire().ok()?;
+    /// A place for one search.
+    ///
+    /// # Errors
+    /// How long until there may be one, where too much is asked already.
+    pub(crate) fn admit(&self) -> Result<SemaphorePermit<'_>, Duration> {
+        let permit = self.searches.try_acquire();
+        let permit = permit.map_err(|_| Duration::from_secs(1))?;
+        self.rate.take(std::time::Instant::now())?;
+        Ok(permit)
+    }
+
+    /// Asks all who may know. Nodes that have the address are asked first; where none of them knows anybody, it may have been
+    /// another's then, and all others are asked.
+    pub(crate) async fn search(&self, question: Question, _place: SemaphorePermit<'_>) -> Outcome {
         let view = self.handle.view();
-        let wanted = who_may_know(&view, question.ip);
-        let (here, elsewhere): (Vec<_>, Vec<_>) = wanted
+        let (having, others) = who_may_know(&view, question.ip);
+        if having.is_empty() {
+            return self.ask(&view, others, question).await;
+        }
+        let mut outcome = self.ask(&view, having, question).await;
+        let is_found = |heard: &Heard| !heard.answer.allocations.is_empty();
+        if !outcome.heard.iter().any(is_found) && !others.is_empty() {
+            let mut further = self.ask(&view, others, question).await;
+            // Their gaps would bury those of the nodes that have the address.
+            further.heard.retain(is_found);
+            outcome.heard.append(&mut further.heard);
+            outcome.unheard.append(&mut further.unheard);
+        }
+        outcome
+    }
+
+    async fn ask(&self, view: &FleetView, nodes: BTreeSet<NodeId>, question: Question) -> Outcome {
+        let (here, elsewhere): (Vec<_>, Vec<_>) = nodes
             .iter()
             .cloned()
             .partition(|node| self.journals.has(node));
         let query = TraceQuery::from(question);
         let (mut answers, (others, silent)) = tokio::join!(
             ask_all(&self.journals, here, query.clone()),
-            self.ask_others(&view, elsewhere, query),
+            self.ask_others(view, elsewhere, query),
         );
         answers.extend(others);
         let mut outcome = Outcome::default();
-        for node in wanted {
+        for node in nodes {
             let heard = match answers.remove(&node) {
                 Some(Ok(answer)) if answer.refusal.is_empty() => Ok(answer),
                 Some(Ok(answer)) => Err(answer.refusal),
                 Some(Err(reason)) => Err(reason.to_owned()),
-                None => Err(why_nobody_asked(&view, &node, &silent)),
+                None => Err(why_nobody_asked(view, &node, &silent)),
             };
             match heard {
                 Ok(answer) => {
@@ -124,7 +164,7 @@ impl Tracer {
                 Err(reason) => outcome.unheard.push(Unheard { node, reason }),
             }
         }
-        Some(outcome)
+        outcome
     }
 
     /// The answers of nodes whose sessions are with other controllers, and the controllers that did not answer.
@@ -180,6 +220,7 @@ pub(crate) type Answers = BTreeMap<NodeId, Result<TraceAnswer, &'static str>>;
 pub(crate) async fn ask_all(journals: &Journals, nodes: Vec<NodeId>, query: TraceQuery) -> Answers {
     let mut answers = Answers::new();
     let mut asking = JoinSet::new();
+    let by = Instant::now() + PATIENCE;
     for node in nodes {
         if asking.len() >= AT_ONCE
             && let Some(Ok((node, answer))) = asking.join_next().await
@@ -188,7 +229,7 @@ pub(crate) async fn ask_all(journals: &Journals, nodes: Vec<NodeId>, query: Trac
         }
         let (journals, query) = (journals.clone(), query.clone());
         asking.spawn(async move {
-            let answer = journals.ask(&node, query).await;
+            let answer = journals.ask(&node, query, by).await;
             (node, answer)
         });
     }
@@ -200,21 +241,14 @@ pub(crate) async fn ask_all(journals: &Journals, nodes: Vec<NodeId>, query: Trac
     answers
 }
 
-/// The nodes that have `ip`, or had ports of it. Where there is none, any may have had it once.
-fn who_may_know(view: &FleetView, ip: IpAddr) -> BTreeSet<NodeId> {
-    let has = |node: &&Arc<crate::fleet::NodeView>| {
+/// The nodes that have `ip`, or ports of it; and the others, of which each may have had it once.
+fn who_may_know(view: &FleetView, ip: IpAddr) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
+    let has = |node: &&Arc<NodeView>| {
         node.public_ips().contains(&ip) || node.grants.iter().any(|grant| grant.public_ip == ip)
     };
-    let having: BTreeSet<_> = view
-        .nodes
-        .iter()
-        .filter(has)
-        .map(|it| it.id.clone())
-        .collect();
-    if having.is_empty() {
-        return view.nodes.iter().map(|node| node.id.clone()).collect();
-    }
-    having
+    let (having, others): (Vec<_>, Vec<_>) = view.nodes.iter().partition(has);
+    let ids = |nodes: Vec<&Arc<NodeView>>| nodes.into_iter().map(|node| node.id.clone()).collect();
+    (ids(having), ids(others))
 }
 
 /// Why no controller that answered could ask `node`.

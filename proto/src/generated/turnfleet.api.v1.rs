@@ -57,7 +57,7 @@ pub struct Trace {
     /// Unix seconds.
     #[prost(uint64, tag = "9")]
     pub opened: u64,
-    /// live, closed, died or unseen
+    /// live, closed, died, unseen or unread
     #[prost(string, tag = "10")]
     pub ending: ::prost::alloc::string::String,
     /// Unix seconds; zero for one that lives.
@@ -77,7 +77,7 @@ pub struct TraceGap {
     pub from: u64,
     #[prost(uint64, tag = "3")]
     pub to: u64,
-    /// before_journal, stopped, died, silent, lost or damaged
+    /// before_journal, stopped, died, silent, lost, damaged or unread
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }
@@ -548,10 +548,10 @@ pub mod operator_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct OperatorClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -590,13 +590,14 @@ pub mod operator_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             OperatorClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -635,12 +636,22 @@ pub mod operator_client {
         pub async fn list_nodes(
             &mut self,
             request: impl tonic::IntoRequest<super::ListNodesRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListNodesResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListNodesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ListNodes");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListNodes",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListNodes"));
@@ -651,11 +662,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::NodeRequest>,
         ) -> std::result::Result<tonic::Response<super::Node>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ShowNode");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowNode",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowNode"));
@@ -666,11 +684,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::DrainNodeRequest>,
         ) -> std::result::Result<tonic::Response<super::NodeChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/DrainNode");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/DrainNode",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "DrainNode"));
@@ -681,12 +706,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::NodeRequest>,
         ) -> std::result::Result<tonic::Response<super::NodeChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/UndrainNode");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/UndrainNode",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "UndrainNode"));
@@ -697,12 +728,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::NodeRequest>,
         ) -> std::result::Result<tonic::Response<super::NodeChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ForgetNode");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ForgetNode",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ForgetNode"));
@@ -713,11 +750,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::NodeRequest>,
         ) -> std::result::Result<tonic::Response<super::NodeChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/KillNode");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/KillNode",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "KillNode"));
@@ -728,11 +772,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::ExplainRequest>,
         ) -> std::result::Result<tonic::Response<super::Explanation>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/Explain");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/Explain",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "Explain"));
@@ -743,12 +794,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::ShowRolloutRequest>,
         ) -> std::result::Result<tonic::Response<super::Rollout>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ShowRollout");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowRollout",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowRollout"));
@@ -758,14 +815,22 @@ pub mod operator_client {
         pub async fn force_rollout(
             &mut self,
             request: impl tonic::IntoRequest<super::ForceRolloutRequest>,
-        ) -> std::result::Result<tonic::Response<super::ForceRolloutResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ForceRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ForceRollout");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ForceRollout",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ForceRollout"));
@@ -775,33 +840,47 @@ pub mod operator_client {
         pub async fn confirm_restore(
             &mut self,
             request: impl tonic::IntoRequest<super::ConfirmRestoreRequest>,
-        ) -> std::result::Result<tonic::Response<super::ConfirmRestoreResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmRestoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ConfirmRestore");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ConfirmRestore",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.api.v1.Operator",
-                "ConfirmRestore",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ConfirmRestore"));
             self.inner.unary(req, path, codec).await
         }
         /// viewer: the shared secrets, without themselves.
         pub async fn list_secrets(
             &mut self,
             request: impl tonic::IntoRequest<super::ListSecretsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListSecretsResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListSecretsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ListSecrets");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListSecrets",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListSecrets"));
@@ -812,12 +891,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::RotateSecretRequest>,
         ) -> std::result::Result<tonic::Response<super::SecretChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/RotateSecret");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/RotateSecret",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "RotateSecret"));
@@ -828,11 +913,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::PinSecretRequest>,
         ) -> std::result::Result<tonic::Response<super::SecretChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/PinSecret");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/PinSecret",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "PinSecret"));
@@ -843,12 +935,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::SecretRequest>,
         ) -> std::result::Result<tonic::Response<super::SecretChanged>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/UnpinSecret");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/UnpinSecret",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "UnpinSecret"));
@@ -858,14 +956,22 @@ pub mod operator_client {
         pub async fn revoke_secret(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeSecretRequest>,
-        ) -> std::result::Result<tonic::Response<super::RevokeSecretResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSecretResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/RevokeSecret");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/RevokeSecret",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "RevokeSecret"));
@@ -875,57 +981,75 @@ pub mod operator_client {
         pub async fn list_join_tokens(
             &mut self,
             request: impl tonic::IntoRequest<super::ListJoinTokensRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListJoinTokensResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListJoinTokensResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ListJoinTokens");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListJoinTokens",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.api.v1.Operator",
-                "ListJoinTokens",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListJoinTokens"));
             self.inner.unary(req, path, codec).await
         }
         /// admin
         pub async fn create_join_token(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateJoinTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::CreateJoinTokenResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::CreateJoinTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/CreateJoinToken");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/CreateJoinToken",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.api.v1.Operator",
-                "CreateJoinToken",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "CreateJoinToken"));
             self.inner.unary(req, path, codec).await
         }
         /// admin: it enrols nobody from then on; its relays stay members.
         pub async fn revoke_join_token(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeJoinTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::RevokeJoinTokenResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeJoinTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/RevokeJoinToken");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/RevokeJoinToken",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.api.v1.Operator",
-                "RevokeJoinToken",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "RevokeJoinToken"));
             self.inner.unary(req, path, codec).await
         }
         /// viewer
@@ -933,12 +1057,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::CapacityRequest>,
         ) -> std::result::Result<tonic::Response<super::Capacity>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ShowCapacity");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowCapacity",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowCapacity"));
@@ -952,31 +1082,43 @@ pub mod operator_client {
             tonic::Response<tonic::codec::Streaming<super::Capacity>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/WatchCapacity");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/WatchCapacity",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.api.v1.Operator",
-                "WatchCapacity",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "WatchCapacity"));
             self.inner.server_streaming(req, path, codec).await
         }
         /// admin
         pub async fn list_tokens(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTokensRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListTokensResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ListTokens");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListTokens",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListTokens"));
@@ -986,14 +1128,22 @@ pub mod operator_client {
         pub async fn create_token(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::CreateTokenResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/CreateToken");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/CreateToken",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "CreateToken"));
@@ -1003,14 +1153,22 @@ pub mod operator_client {
         pub async fn revoke_token(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::RevokeTokenResponse>, tonic::Status>
-        {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/RevokeToken");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/RevokeToken",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "RevokeToken"));
@@ -1020,12 +1178,22 @@ pub mod operator_client {
         pub async fn list_audit(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAuditRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListAuditResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/ListAudit");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ListAudit",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ListAudit"));
@@ -1036,11 +1204,18 @@ pub mod operator_client {
             &mut self,
             request: impl tonic::IntoRequest<super::TraceRequest>,
         ) -> std::result::Result<tonic::Response<super::TraceResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/turnfleet.api.v1.Operator/Trace");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/Trace",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "Trace"));
@@ -1055,7 +1230,7 @@ pub mod operator_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with OperatorServer.
@@ -1065,7 +1240,10 @@ pub mod operator_server {
         async fn list_nodes(
             &self,
             request: tonic::Request<super::ListNodesRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListNodesResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListNodesResponse>,
+            tonic::Status,
+        >;
         /// viewer
         async fn show_node(
             &self,
@@ -1105,17 +1283,26 @@ pub mod operator_server {
         async fn force_rollout(
             &self,
             request: tonic::Request<super::ForceRolloutRequest>,
-        ) -> std::result::Result<tonic::Response<super::ForceRolloutResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ForceRolloutResponse>,
+            tonic::Status,
+        >;
         /// operator: follows a store that was restored from an older backup.
         async fn confirm_restore(
             &self,
             request: tonic::Request<super::ConfirmRestoreRequest>,
-        ) -> std::result::Result<tonic::Response<super::ConfirmRestoreResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmRestoreResponse>,
+            tonic::Status,
+        >;
         /// viewer: the shared secrets, without themselves.
         async fn list_secrets(
             &self,
             request: tonic::Request<super::ListSecretsRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListSecretsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListSecretsResponse>,
+            tonic::Status,
+        >;
         /// admin: credentials are minted with the secret once every relay of the lists accepts it.
         async fn rotate_secret(
             &self,
@@ -1135,22 +1322,34 @@ pub mod operator_server {
         async fn revoke_secret(
             &self,
             request: tonic::Request<super::RevokeSecretRequest>,
-        ) -> std::result::Result<tonic::Response<super::RevokeSecretResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSecretResponse>,
+            tonic::Status,
+        >;
         /// admin: what lets relays into the fleet.
         async fn list_join_tokens(
             &self,
             request: tonic::Request<super::ListJoinTokensRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListJoinTokensResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListJoinTokensResponse>,
+            tonic::Status,
+        >;
         /// admin
         async fn create_join_token(
             &self,
             request: tonic::Request<super::CreateJoinTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::CreateJoinTokenResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::CreateJoinTokenResponse>,
+            tonic::Status,
+        >;
         /// admin: it enrols nobody from then on; its relays stay members.
         async fn revoke_join_token(
             &self,
             request: tonic::Request<super::RevokeJoinTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::RevokeJoinTokenResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeJoinTokenResponse>,
+            tonic::Status,
+        >;
         /// viewer
         async fn show_capacity(
             &self,
@@ -1159,33 +1358,49 @@ pub mod operator_server {
         /// Server streaming response type for the WatchCapacity method.
         type WatchCapacityStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::Capacity, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// viewer: the capacity at once, and whenever it has changed, at most once a second.
         async fn watch_capacity(
             &self,
             request: tonic::Request<super::CapacityRequest>,
-        ) -> std::result::Result<tonic::Response<Self::WatchCapacityStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchCapacityStream>,
+            tonic::Status,
+        >;
         /// admin
         async fn list_tokens(
             &self,
             request: tonic::Request<super::ListTokensRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListTokensResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListTokensResponse>,
+            tonic::Status,
+        >;
         /// admin
         async fn create_token(
             &self,
             request: tonic::Request<super::CreateTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::CreateTokenResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTokenResponse>,
+            tonic::Status,
+        >;
         /// admin
         async fn revoke_token(
             &self,
             request: tonic::Request<super::RevokeTokenRequest>,
-        ) -> std::result::Result<tonic::Response<super::RevokeTokenResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeTokenResponse>,
+            tonic::Status,
+        >;
         /// admin
         async fn list_audit(
             &self,
             request: tonic::Request<super::ListAuditRequest>,
-        ) -> std::result::Result<tonic::Response<super::ListAuditResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditResponse>,
+            tonic::Status,
+        >;
         /// operator: who had a relayed transport address, by the journals of the relay nodes. Written to the audit log.
         async fn trace(
             &self,
@@ -1213,7 +1428,10 @@ pub mod operator_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -1268,16 +1486,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ListNodes" => {
                     #[allow(non_camel_case_types)]
                     struct ListNodesSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ListNodesRequest> for ListNodesSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListNodesRequest>
+                    for ListNodesSvc<T> {
                         type Response = super::ListNodesResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListNodesRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::list_nodes(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::list_nodes(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1306,16 +1531,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ShowNode" => {
                     #[allow(non_camel_case_types)]
                     struct ShowNodeSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest> for ShowNodeSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest>
+                    for ShowNodeSvc<T> {
                         type Response = super::Node;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::NodeRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::show_node(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::show_node(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1344,16 +1574,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/DrainNode" => {
                     #[allow(non_camel_case_types)]
                     struct DrainNodeSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::DrainNodeRequest> for DrainNodeSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::DrainNodeRequest>
+                    for DrainNodeSvc<T> {
                         type Response = super::NodeChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::DrainNodeRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::drain_node(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::drain_node(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1382,16 +1619,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/UndrainNode" => {
                     #[allow(non_camel_case_types)]
                     struct UndrainNodeSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest> for UndrainNodeSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest>
+                    for UndrainNodeSvc<T> {
                         type Response = super::NodeChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::NodeRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::undrain_node(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::undrain_node(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1420,16 +1662,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ForgetNode" => {
                     #[allow(non_camel_case_types)]
                     struct ForgetNodeSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest> for ForgetNodeSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest>
+                    for ForgetNodeSvc<T> {
                         type Response = super::NodeChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::NodeRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::forget_node(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::forget_node(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1458,16 +1705,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/KillNode" => {
                     #[allow(non_camel_case_types)]
                     struct KillNodeSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest> for KillNodeSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::NodeRequest>
+                    for KillNodeSvc<T> {
                         type Response = super::NodeChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::NodeRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::kill_node(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::kill_node(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1496,16 +1748,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/Explain" => {
                     #[allow(non_camel_case_types)]
                     struct ExplainSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ExplainRequest> for ExplainSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
                         type Response = super::Explanation;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ExplainRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::explain(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::explain(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1534,16 +1791,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ShowRollout" => {
                     #[allow(non_camel_case_types)]
                     struct ShowRolloutSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ShowRolloutRequest> for ShowRolloutSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ShowRolloutRequest>
+                    for ShowRolloutSvc<T> {
                         type Response = super::Rollout;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ShowRolloutRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::show_rollout(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::show_rollout(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1572,9 +1836,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ForceRollout" => {
                     #[allow(non_camel_case_types)]
                     struct ForceRolloutSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ForceRolloutRequest> for ForceRolloutSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ForceRolloutRequest>
+                    for ForceRolloutSvc<T> {
                         type Response = super::ForceRolloutResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ForceRolloutRequest>,
@@ -1611,11 +1881,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ConfirmRestore" => {
                     #[allow(non_camel_case_types)]
                     struct ConfirmRestoreSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ConfirmRestoreRequest>
-                        for ConfirmRestoreSvc<T>
-                    {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ConfirmRestoreRequest>
+                    for ConfirmRestoreSvc<T> {
                         type Response = super::ConfirmRestoreResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ConfirmRestoreRequest>,
@@ -1652,16 +1926,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ListSecrets" => {
                     #[allow(non_camel_case_types)]
                     struct ListSecretsSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ListSecretsRequest> for ListSecretsSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListSecretsRequest>
+                    for ListSecretsSvc<T> {
                         type Response = super::ListSecretsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListSecretsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::list_secrets(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::list_secrets(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1690,9 +1971,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/RotateSecret" => {
                     #[allow(non_camel_case_types)]
                     struct RotateSecretSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::RotateSecretRequest> for RotateSecretSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RotateSecretRequest>
+                    for RotateSecretSvc<T> {
                         type Response = super::SecretChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::RotateSecretRequest>,
@@ -1729,16 +2016,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/PinSecret" => {
                     #[allow(non_camel_case_types)]
                     struct PinSecretSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::PinSecretRequest> for PinSecretSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::PinSecretRequest>
+                    for PinSecretSvc<T> {
                         type Response = super::SecretChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::PinSecretRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::pin_secret(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::pin_secret(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1767,16 +2061,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/UnpinSecret" => {
                     #[allow(non_camel_case_types)]
                     struct UnpinSecretSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::SecretRequest> for UnpinSecretSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::SecretRequest>
+                    for UnpinSecretSvc<T> {
                         type Response = super::SecretChanged;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::SecretRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::unpin_secret(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::unpin_secret(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1805,9 +2104,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/RevokeSecret" => {
                     #[allow(non_camel_case_types)]
                     struct RevokeSecretSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::RevokeSecretRequest> for RevokeSecretSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RevokeSecretRequest>
+                    for RevokeSecretSvc<T> {
                         type Response = super::RevokeSecretResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::RevokeSecretRequest>,
@@ -1844,11 +2149,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ListJoinTokens" => {
                     #[allow(non_camel_case_types)]
                     struct ListJoinTokensSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ListJoinTokensRequest>
-                        for ListJoinTokensSvc<T>
-                    {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListJoinTokensRequest>
+                    for ListJoinTokensSvc<T> {
                         type Response = super::ListJoinTokensResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListJoinTokensRequest>,
@@ -1885,11 +2194,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/CreateJoinToken" => {
                     #[allow(non_camel_case_types)]
                     struct CreateJoinTokenSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::CreateJoinTokenRequest>
-                        for CreateJoinTokenSvc<T>
-                    {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::CreateJoinTokenRequest>
+                    for CreateJoinTokenSvc<T> {
                         type Response = super::CreateJoinTokenResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CreateJoinTokenRequest>,
@@ -1926,11 +2239,15 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/RevokeJoinToken" => {
                     #[allow(non_camel_case_types)]
                     struct RevokeJoinTokenSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::RevokeJoinTokenRequest>
-                        for RevokeJoinTokenSvc<T>
-                    {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RevokeJoinTokenRequest>
+                    for RevokeJoinTokenSvc<T> {
                         type Response = super::RevokeJoinTokenResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::RevokeJoinTokenRequest>,
@@ -1967,9 +2284,13 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ShowCapacity" => {
                     #[allow(non_camel_case_types)]
                     struct ShowCapacitySvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::CapacityRequest> for ShowCapacitySvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::CapacityRequest>
+                    for ShowCapacitySvc<T> {
                         type Response = super::Capacity;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CapacityRequest>,
@@ -2006,13 +2327,16 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/WatchCapacity" => {
                     #[allow(non_camel_case_types)]
                     struct WatchCapacitySvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::ServerStreamingService<super::CapacityRequest>
-                        for WatchCapacitySvc<T>
-                    {
+                    impl<
+                        T: Operator,
+                    > tonic::server::ServerStreamingService<super::CapacityRequest>
+                    for WatchCapacitySvc<T> {
                         type Response = super::Capacity;
                         type ResponseStream = T::WatchCapacityStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CapacityRequest>,
@@ -2049,16 +2373,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ListTokens" => {
                     #[allow(non_camel_case_types)]
                     struct ListTokensSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ListTokensRequest> for ListTokensSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListTokensRequest>
+                    for ListTokensSvc<T> {
                         type Response = super::ListTokensResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListTokensRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::list_tokens(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::list_tokens(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -2087,16 +2418,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/CreateToken" => {
                     #[allow(non_camel_case_types)]
                     struct CreateTokenSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::CreateTokenRequest> for CreateTokenSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::CreateTokenRequest>
+                    for CreateTokenSvc<T> {
                         type Response = super::CreateTokenResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CreateTokenRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::create_token(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::create_token(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -2125,16 +2463,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/RevokeToken" => {
                     #[allow(non_camel_case_types)]
                     struct RevokeTokenSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::RevokeTokenRequest> for RevokeTokenSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RevokeTokenRequest>
+                    for RevokeTokenSvc<T> {
                         type Response = super::RevokeTokenResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::RevokeTokenRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::revoke_token(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::revoke_token(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -2163,16 +2508,23 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/ListAudit" => {
                     #[allow(non_camel_case_types)]
                     struct ListAuditSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::ListAuditRequest> for ListAuditSvc<T> {
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListAuditRequest>
+                    for ListAuditSvc<T> {
                         type Response = super::ListAuditResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ListAuditRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as Operator>::list_audit(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::list_audit(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -2201,15 +2553,21 @@ pub mod operator_server {
                 "/turnfleet.api.v1.Operator/Trace" => {
                     #[allow(non_camel_case_types)]
                     struct TraceSvc<T: Operator>(pub Arc<T>);
-                    impl<T: Operator> tonic::server::UnaryService<super::TraceRequest> for TraceSvc<T> {
+                    impl<T: Operator> tonic::server::UnaryService<super::TraceRequest>
+                    for TraceSvc<T> {
                         type Response = super::TraceResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::TraceRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Operator>::trace(&inner, request).await };
+                            let fut = async move {
+                                <T as Operator>::trace(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -2235,19 +2593,25 @@ pub mod operator_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }

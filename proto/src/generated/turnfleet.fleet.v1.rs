@@ -89,7 +89,17 @@ pub struct Listener {
 }
 /// Nested message and enum types in `Listener`.
 pub mod listener {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Transport {
         Unspecified = 0,
@@ -356,7 +366,17 @@ pub struct TracedAllocation {
 }
 /// Nested message and enum types in `TracedAllocation`.
 pub mod traced_allocation {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Ending {
         /// It lives.
@@ -367,6 +387,8 @@ pub mod traced_allocation {
         Died = 2,
         /// Its end was not written; the address was another's at `ended`.
         Unseen = 3,
+        /// It lived at `ended`; the search ended before it came to the end.
+        Unread = 4,
     }
     impl Ending {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -379,6 +401,7 @@ pub mod traced_allocation {
                 Self::Closed => "ENDING_CLOSED",
                 Self::Died => "ENDING_DIED",
                 Self::Unseen => "ENDING_UNSEEN",
+                Self::Unread => "ENDING_UNREAD",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -388,12 +411,13 @@ pub mod traced_allocation {
                 "ENDING_CLOSED" => Some(Self::Closed),
                 "ENDING_DIED" => Some(Self::Died),
                 "ENDING_UNSEEN" => Some(Self::Unseen),
+                "ENDING_UNREAD" => Some(Self::Unread),
                 _ => None,
             }
         }
     }
 }
-/// A time of which the journal does not know all, within the time that was asked for.
+/// A time of which the journal does not know all: within the time that was asked for, or before, where that casts doubt on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JournalGap {
     /// Unix seconds.
@@ -406,7 +430,17 @@ pub struct JournalGap {
 }
 /// Nested message and enum types in `JournalGap`.
 pub mod journal_gap {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Reason {
         Unspecified = 0,
@@ -422,6 +456,8 @@ pub mod journal_gap {
         Lost = 5,
         /// Something there cannot be read.
         Damaged = 6,
+        /// There was more to read than a search may take time for.
+        Unread = 7,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -437,6 +473,7 @@ pub mod journal_gap {
                 Self::Silent => "REASON_SILENT",
                 Self::Lost => "REASON_LOST",
                 Self::Damaged => "REASON_DAMAGED",
+                Self::Unread => "REASON_UNREAD",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -449,6 +486,7 @@ pub mod journal_gap {
                 "REASON_SILENT" => Some(Self::Silent),
                 "REASON_LOST" => Some(Self::Lost),
                 "REASON_DAMAGED" => Some(Self::Damaged),
+                "REASON_UNREAD" => Some(Self::Unread),
                 _ => None,
             }
         }
@@ -482,7 +520,17 @@ pub struct Section {
 }
 /// Nested message and enum types in `Section`.
 pub mod section {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Number {
         Unspecified = 0,
@@ -612,7 +660,17 @@ pub struct SecretGeneration {
 /// Nested message and enum types in `SecretGeneration`.
 pub mod secret_generation {
     /// The order in which a node tries them. The unspecified one stands for any, in the order of the list.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum State {
         Unspecified = 0,
@@ -772,10 +830,10 @@ pub mod relay_control_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct RelayControlClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -814,13 +872,14 @@ pub mod relay_control_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             RelayControlClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -861,12 +920,18 @@ pub mod relay_control_client {
             &mut self,
             request: impl tonic::IntoRequest<super::EnrollRequest>,
         ) -> std::result::Result<tonic::Response<super::EnrollResponse>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.RelayControl/Enroll");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.RelayControl/Enroll",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("turnfleet.fleet.v1.RelayControl", "Enroll"));
@@ -881,17 +946,21 @@ pub mod relay_control_client {
             tonic::Response<tonic::codec::Streaming<super::ControllerMessage>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.RelayControl/Session");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.RelayControl/Session",
+            );
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.fleet.v1.RelayControl",
-                "Session",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.fleet.v1.RelayControl", "Session"));
             self.inner.streaming(req, path, codec).await
         }
     }
@@ -903,7 +972,7 @@ pub mod relay_control_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with RelayControlServer.
@@ -918,7 +987,8 @@ pub mod relay_control_server {
         /// Server streaming response type for the Session method.
         type SessionStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ControllerMessage, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// The control session. The first message of the node is Hello; the controller answers with a Snapshot. The metadata
         /// key `authorization` carries `Bearer <node credential>`.
@@ -948,7 +1018,10 @@ pub mod relay_control_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -1003,16 +1076,23 @@ pub mod relay_control_server {
                 "/turnfleet.fleet.v1.RelayControl/Enroll" => {
                     #[allow(non_camel_case_types)]
                     struct EnrollSvc<T: RelayControl>(pub Arc<T>);
-                    impl<T: RelayControl> tonic::server::UnaryService<super::EnrollRequest> for EnrollSvc<T> {
+                    impl<
+                        T: RelayControl,
+                    > tonic::server::UnaryService<super::EnrollRequest>
+                    for EnrollSvc<T> {
                         type Response = super::EnrollResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::EnrollRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as RelayControl>::enroll(&inner, request).await };
+                            let fut = async move {
+                                <T as RelayControl>::enroll(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1041,18 +1121,24 @@ pub mod relay_control_server {
                 "/turnfleet.fleet.v1.RelayControl/Session" => {
                     #[allow(non_camel_case_types)]
                     struct SessionSvc<T: RelayControl>(pub Arc<T>);
-                    impl<T: RelayControl> tonic::server::StreamingService<super::NodeMessage> for SessionSvc<T> {
+                    impl<
+                        T: RelayControl,
+                    > tonic::server::StreamingService<super::NodeMessage>
+                    for SessionSvc<T> {
                         type Response = super::ControllerMessage;
                         type ResponseStream = T::SessionStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<tonic::Streaming<super::NodeMessage>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as RelayControl>::session(&inner, request).await };
+                            let fut = async move {
+                                <T as RelayControl>::session(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1078,19 +1164,25 @@ pub mod relay_control_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
@@ -1186,7 +1278,17 @@ pub struct Sighting {
 }
 /// Nested message and enum types in `Sighting`.
 pub mod sighting {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
     #[repr(i32)]
     pub enum Session {
         /// None since the controller started.
@@ -1243,10 +1345,10 @@ pub mod controller_peer_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct ControllerPeerClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1285,13 +1387,14 @@ pub mod controller_peer_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             ControllerPeerClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -1336,17 +1439,21 @@ pub mod controller_peer_client {
             tonic::Response<tonic::codec::Streaming<super::Sightings>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.ControllerPeer/Follow");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.ControllerPeer/Follow",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.fleet.v1.ControllerPeer",
-                "Follow",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Follow"));
             self.inner.server_streaming(req, path, codec).await
         }
         /// Asks the journals of the nodes that have their sessions with the asked controller, and passes the question on to nobody. The
@@ -1354,18 +1461,25 @@ pub mod controller_peer_client {
         pub async fn trace(
             &mut self,
             request: impl tonic::IntoRequest<super::PeerTraceRequest>,
-        ) -> std::result::Result<tonic::Response<super::PeerTraceAnswer>, tonic::Status> {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+        ) -> std::result::Result<
+            tonic::Response<super::PeerTraceAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/turnfleet.fleet.v1.ControllerPeer/Trace");
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.ControllerPeer/Trace",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new(
-                "turnfleet.fleet.v1.ControllerPeer",
-                "Trace",
-            ));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Trace"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -1377,7 +1491,7 @@ pub mod controller_peer_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with ControllerPeerServer.
@@ -1386,7 +1500,8 @@ pub mod controller_peer_server {
         /// Server streaming response type for the Follow method.
         type FollowStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::Sightings, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// What the asked controller sees by itself, never what others have told it: all of it once a second, the same work whether
         /// nothing or everything has changed, and at once when a session begins or ends, or a node takes a snapshot. The metadata key `authorization` carries
@@ -1423,7 +1538,10 @@ pub mod controller_peer_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -1478,21 +1596,24 @@ pub mod controller_peer_server {
                 "/turnfleet.fleet.v1.ControllerPeer/Follow" => {
                     #[allow(non_camel_case_types)]
                     struct FollowSvc<T: ControllerPeer>(pub Arc<T>);
-                    impl<T: ControllerPeer>
-                        tonic::server::ServerStreamingService<super::FollowRequest>
-                        for FollowSvc<T>
-                    {
+                    impl<
+                        T: ControllerPeer,
+                    > tonic::server::ServerStreamingService<super::FollowRequest>
+                    for FollowSvc<T> {
                         type Response = super::Sightings;
                         type ResponseStream = T::FollowStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::FollowRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as ControllerPeer>::follow(&inner, request).await };
+                            let fut = async move {
+                                <T as ControllerPeer>::follow(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1521,16 +1642,23 @@ pub mod controller_peer_server {
                 "/turnfleet.fleet.v1.ControllerPeer/Trace" => {
                     #[allow(non_camel_case_types)]
                     struct TraceSvc<T: ControllerPeer>(pub Arc<T>);
-                    impl<T: ControllerPeer> tonic::server::UnaryService<super::PeerTraceRequest> for TraceSvc<T> {
+                    impl<
+                        T: ControllerPeer,
+                    > tonic::server::UnaryService<super::PeerTraceRequest>
+                    for TraceSvc<T> {
                         type Response = super::PeerTraceAnswer;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::PeerTraceRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as ControllerPeer>::trace(&inner, request).await };
+                            let fut = async move {
+                                <T as ControllerPeer>::trace(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1556,19 +1684,25 @@ pub mod controller_peer_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }

@@ -77,7 +77,7 @@ impl Traces {
             _ if self.running.len() >= SEARCHES => "two searches run already",
             None => "not an address, a port and a time of a day at most",
             Some(question) => {
-                tracing::info!(?question, "the controller searches the journal");
+                tracing::debug!(?question, "the controller searches the journal");
                 let journal = Arc::clone(&self.journal);
                 self.running
                     .spawn_blocking(move || search(&journal, &question, id));
@@ -103,7 +103,7 @@ fn question(query: &fleet::TraceQuery) -> Option<Question> {
     let port = u16::try_from(query.relayed_port).ok()?;
     let seconds = query.to.checked_sub(query.from)?;
     (seconds <= MAX_SECONDS).then(|| Question {
-        relayed: SocketAddr::new(ip, port),
+        relayed: SocketAddr::new(ip.to_canonical(), port),
         from: query.from,
         to: query.to,
     })
@@ -137,6 +137,7 @@ fn traced(found: Found) -> fleet::TracedAllocation {
         Some(Ending::Closed { at, reason }) => (WireEnding::Closed, at, reason),
         Some(Ending::Died { after }) => (WireEnding::Died, after, None),
         Some(Ending::Unseen { before }) => (WireEnding::Unseen, before, None),
+        Some(Ending::Unread { after }) => (WireEnding::Unread, after, None),
     };
     fleet::TracedAllocation {
         client: opened.client.to_string(),
@@ -162,6 +163,7 @@ fn gap(gap: Gap) -> fleet::JournalGap {
         GapReason::Silent => Reason::Silent,
         GapReason::Lost => Reason::Lost,
         GapReason::Damaged => Reason::Damaged,
+        GapReason::Unread => Reason::Unread,
     };
     fleet::JournalGap {
         from: gap.from,

@@ -1,25 +1,33 @@
 //! The journal as it is written: segments in one folder, bounded in size and age.
 //!
-//! Every segment begins with the allocations that lived when it was made, so that each tells by itself who had which
-//! address while it was written, and the oldest can be dropped without a word lost about later times. They are found by
+//! Every segment begins with the allocations that lived when it was made ([`Held`]), so that each tells by itself who had
+//! which address while it was written, and the oldest can be dropped without a word lost about later times. They are found by
 //! reading the segment before it, so nothing of the journal stays in memory.
+//!
+//! The wall clock may be wrong. Where it is set back another segment begins, so that within one it goes forward; and where it
+//! is set, nothing is dropped for its age until the time has been the same for an hour.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use turnfleet_turn::Transport;
-
 use super::Bounds;
-use super::record::{Key, Next, Opened, Record};
+use super::held::Held;
+use super::record::Record;
 use super::segment::{self, Segment};
 
 /// The total is cut into so many segments, of which the oldest goes when another one is begun.
 const SEGMENTS_BY_SIZE: u64 = 16;
+/// No segment takes more than this: one is read at once when the next is begun.
+const MAX_SEGMENT: u64 = 32 << 20;
 /// A segment is written to for this part of the retention, so that little is kept for longer.
 const SEGMENTS_BY_AGE: u64 = 28;
+/// Seconds: a wall clock that is set back by less goes on in the same segment.
+const STEP_BACK: u64 = 60;
+/// Seconds: a wall clock that goes so far within two looks was set, or the machine slept.
+const STEP_FORWARD: u64 = 3600;
+/// Seconds: what a clock says for so long after it was set is believed.
+const TRIAL: u64 = 3600;
 
 /// The journal of one process.
 #[derive(Debug)]
@@ -37,6 +45,10 @@ pub(super) struct Log {
     dirty: bool,
     /// Segments that were dropped before their age, for want of room.
     dropped_early: u64,
+    /// Unix seconds of the last look at the clock.
+    looked: u64,
+    /// Unix seconds from which on age counts.
+    believed_from: u64,
 }
 
 #[derive(Debug)]
@@ -70,6 +82,8 @@ impl Log {
             file,
             dirty: false,
             dropped_early: 0,
+            looked: now,
+            believed_from: now,
         };
         log.carried = log.current().bytes;
         log.drop_old(now);
@@ -100,13 +114,18 @@ impl Log {
         if std::mem::take(&mut self.dirty) {
             self.file.sync_data()?;
         }
+        let looked = std::mem::replace(&mut self.looked, now);
+        let is_back = now.saturating_add(STEP_BACK) < looked;
+        if is_back || now > looked.saturating_add(STEP_FORWARD) {
+            self.believed_from = now.saturating_add(TRIAL);
+        }
         let written = self.current().bytes.saturating_sub(self.carried);
+        let is_full = written >= MAX_SEGMENT.min(self.bounds.bytes / SEGMENTS_BY_SIZE);
         let begun = self.segments.last().and_then(|last| last.begun);
         let age = now.saturating_sub(begun.unwrap_or(now));
-        let is_full = written >= self.bounds.bytes / SEGMENTS_BY_SIZE;
         let is_old = age >= (self.bounds.retention / SEGMENTS_BY_AGE).max(1);
         // Somebody may have cleared the folder.
-        if is_full || is_old || !self.current().path.exists() {
+        if is_full || is_old || is_back || !self.current().path.exists() {
             self.roll(now)?;
         }
         self.drop_old(now);
@@ -118,8 +137,8 @@ impl Log {
     /// # Errors
     /// When the disk fails or is full; this segment is still the last one then.
     pub(super) fn roll(&mut self, now: u64) -> io::Result<()> {
-        let mut held: Vec<_> = Held::of(&self.file)?.allocations.into_values().collect();
-        held.sort_by_key(|opened| (opened.at, opened.key));
+        let horizon = now.saturating_sub(self.bounds.retention);
+        let held = Held::of(&self.file, now).into_records(horizon);
         segment::make_folder(&self.folder)?;
         let number = self.next_number;
         self.next_number += 1;
@@ -134,10 +153,13 @@ impl Log {
 
     /// Drops segments that nothing needs any more, and the oldest ones beyond the bound. The last one stays.
     fn drop_old(&mut self, now: u64) {
-        let end_of_age = now.saturating_sub(self.bounds.retention);
-        while let [oldest, next, ..] = &*self.segments {
-            // A segment ends where the next one begins.
-            let is_old = next.begun.is_some_and(|ended| ended < end_of_age);
+        let horizon = now.saturating_sub(self.bounds.retention);
+        while let [oldest, later @ ..] = &*self.segments
+            && !later.is_empty()
+        {
+            // A segment ended before any later one began; what a later one says is nearer to a clock that has been set right.
+            let ended = later.iter().filter_map(|it| it.begun).min();
+            let is_old = now >= self.believed_from && ended.is_some_and(|ended| ended < horizon);
             let is_surplus = self.bytes() > self.bounds.bytes;
             if !is_old && !is_surplus {
                 return;
@@ -159,7 +181,7 @@ impl Log {
 
     /// Unix seconds of the earliest moment that the journal tells of.
     pub(super) fn covers_since(&self) -> Option<u64> {
-        self.segments.iter().find_map(|kept| kept.begun)
+        self.segments.iter().filter_map(|kept| kept.begun).min()
     }
 
     pub(super) fn dropped_early(&self) -> u64 {
@@ -177,19 +199,17 @@ impl Log {
     }
 }
 
-/// Makes a segment that begins with the allocations of `held`; leaves none behind where that fails.
+/// Makes a segment that begins with `held`; leaves none behind where that fails.
 fn begin_segment(
     folder: &Path,
     number: u64,
     incarnation: [u8; 16],
     at: u64,
-    held: &[Opened],
+    held: &[Record],
 ) -> io::Result<(Kept, File)> {
     let mut records = Vec::new();
     Record::Begin { at, incarnation }.encode(&mut records);
-    for opened in held {
-        Record::Opened(opened.clone()).encode(&mut records);
-    }
+    held.iter().for_each(|record| record.encode(&mut records));
     let (mut segment, mut file) = segment::create(folder, number)?;
     let written = file.write_all(&records).and_then(|()| file.sync_data());
     if let Err(error) = written {
@@ -207,58 +227,6 @@ impl Kept {
         Self {
             begun: segment::beginning(&segment).map(|(at, _)| at),
             segment,
-        }
-    }
-}
-
-/// The allocations that live at the end of a segment.
-#[derive(Debug, Default)]
-struct Held {
-    allocations: HashMap<Key, Opened>,
-    /// Who has an address: the end of an earlier allocation there was not written.
-    by_address: HashMap<(SocketAddr, Transport), Key>,
-}
-
-impl Held {
-    /// As far as `file` can be read.
-    fn of(file: &File) -> io::Result<Self> {
-        let mut held = Self::default();
-        let mut records = segment::reader(file);
-        while let Next::Record(record) = Record::read(&mut records)? {
-            held.follow(record);
-        }
-        Ok(held)
-    }
-
-    fn follow(&mut self, record: Record) {
-        match record {
-            Record::Opened(opened) => {
-                for address in &opened.relayed {
-                    let place = (*address, opened.relayed_transport);
-                    if let Some(earlier) = self.by_address.insert(place, opened.key)
-                        && earlier != opened.key
-                    {
-                        self.allocations.remove(&earlier);
-                    }
-                }
-                self.allocations.insert(opened.key, opened);
-            }
-            Record::Named { key, user } => {
-                if let Some(opened) = self.allocations.get_mut(&key) {
-                    opened.user = Some(user);
-                }
-            }
-            Record::Closed { key, .. } => {
-                if let Some(opened) = self.allocations.remove(&key) {
-                    for address in opened.relayed {
-                        self.by_address.remove(&(address, opened.relayed_transport));
-                    }
-                }
-            }
-            Record::Begin { .. }
-            | Record::Mark { .. }
-            | Record::Lost { .. }
-            | Record::End { .. } => {}
         }
     }
 }

@@ -7,6 +7,9 @@
 //! ([`Recorder`]) and never wait; a thread ([`writer`]) writes them at once and syncs them within a second. What was not
 //! written, and when nobody wrote, shows as a gap in what a search finds.
 
+mod crc32;
+mod fields;
+mod held;
 mod log;
 mod record;
 mod search;
@@ -21,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use turnfleet_proto::user_hash::UserKey;
 use turnfleet_turn::{CloseReason, Event, ShardId};
@@ -28,6 +32,7 @@ use turnfleet_turn::{CloseReason, Event, ShardId};
 use crate::config::JournalConfig;
 use crate::driver::clock::ToldTime;
 use record::{Key, Opened};
+use search::Reader;
 use writer::Writer;
 
 pub(crate) use search::{Ending, Findings, Found, Gap, GapReason, Question};
@@ -96,6 +101,7 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Journal {
     folder: PathBuf,
+    incarnation: [u8; 16],
     shared: Arc<Shared>,
     time: Arc<ToldTime>,
     /// `None` where no journal is kept.
@@ -162,6 +168,7 @@ impl Journal {
         };
         Ok(Self {
             folder,
+            incarnation,
             shared,
             time,
             running,
@@ -202,12 +209,17 @@ impl Journal {
         }
     }
 
-    /// Reads what the journal has to say. Blocks for as long as the disk takes.
+    /// Reads what the journal has to say. Blocks for some seconds at the most, as far as the disk lets it.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the folder cannot be read.
     pub(crate) fn search(&self, question: &Question) -> io::Result<Findings> {
-        search::search(&self.folder, question, self.time.now().unix)
+        let reader = Reader {
+            incarnation: self.incarnation,
+            now: self.time.now().unix,
+            by: Instant::now() + search::PATIENCE,
+        };
+        search::search(&self.folder, question, reader)
     }
 
     /// Writes what waits, and the end. The shards have stopped before.

@@ -8,10 +8,16 @@
 //! first one that is not was torn by the end of the process or damaged by the disk.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use turnfleet_proto::user_hash::UserHash;
 use turnfleet_turn::{CloseReason, Transport};
+
+use super::crc32::crc32;
+use super::fields::{
+    Fields, Short, put_address, put_key, put_u64, reason_code, reason_of, transport_code,
+};
+use super::held::Loss;
 
 /// The most bytes of a body: a longer one was never written.
 const MAX_BODY: usize = 512;
@@ -70,12 +76,8 @@ pub(super) enum Record {
     Mark {
         at: u64,
     },
-    /// So many events were not written.
-    Lost {
-        since: u64,
-        until: u64,
-        count: u64,
-    },
+    /// At the beginning of a segment, too, for those that still cast doubt.
+    Lost(Loss),
     /// The process has ended in good order.
     End {
         at: u64,
@@ -126,14 +128,10 @@ impl Record {
                 out.push(4);
                 put_u64(out, *at);
             }
-            Self::Lost {
-                since,
-                until,
-                count,
-            } => {
+            Self::Lost(loss) => {
                 out.push(5);
-                for value in [since, until, count] {
-                    put_u64(out, *value);
+                for value in [loss.since, loss.until, loss.count] {
+                    put_u64(out, value);
                 }
             }
             Self::End { at } => {
@@ -193,11 +191,11 @@ impl Record {
                 reason: reason_of(body.byte()?),
             },
             4 => Self::Mark { at: body.u64()? },
-            5 => Self::Lost {
+            5 => Self::Lost(Loss {
                 since: body.u64()?,
                 until: body.u64()?,
                 count: body.u64()?,
-            },
+            }),
             6 => Self::End { at: body.u64()? },
             7 => Self::Named {
                 key: body.key()?,
@@ -207,16 +205,15 @@ impl Record {
         }))
     }
 
-    /// When it happened; `None` for what names another record.
+    /// When it was written; `None` for what does not say.
     pub(super) fn at(&self) -> Option<u64> {
         match self {
             Self::Begin { at, .. }
             | Self::Closed { at, .. }
             | Self::Mark { at }
             | Self::End { at } => Some(*at),
-            Self::Lost { until, .. } => Some(*until),
-            // One that was carried over from an earlier segment is older than what stands before it.
-            Self::Opened(_) | Self::Named { .. } => None,
+            // What was carried over from an earlier segment is older than what stands before it.
+            Self::Lost(_) | Self::Opened(_) | Self::Named { .. } => None,
         }
     }
 }
@@ -230,10 +227,10 @@ impl Opened {
         out.push(transport_code(self.relayed_transport));
         // An allocation has two at most (RFC 8656 §7.2).
         let relayed = self.relayed.get(..2).unwrap_or(&self.relayed);
-        out.push(if relayed.len() == 2 { 2 } else { 1 });
-        for address in relayed {
-            put_address(out, *address);
-        }
+        out.push(u8::try_from(relayed.len()).expect("two at most"));
+        relayed
+            .iter()
+            .for_each(|address| put_address(out, *address));
         let cut = (0..=MAX_TENANT)
             .rev()
             .find(|cut| self.tenant.is_char_boundary(*cut));
@@ -277,108 +274,6 @@ impl Opened {
     }
 }
 
-/// A body that ends early, or holds what it cannot.
-#[derive(Debug)]
-struct Short;
-
-/// What is left of a body.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Short> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Short)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
-        self.take(N)?.try_into().map_err(|_| Short)
-    }
-
-    fn byte(&mut self) -> Result<u8, Short> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn u64(&mut self) -> Result<u64, Short> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn key(&mut self) -> Result<Key, Short> {
-        Ok(Key {
-            shard: self.byte()?,
-            number: self.u64()?,
-        })
-    }
-
-    fn transport(&mut self) -> Result<Transport, Short> {
-        match self.byte()? {
-            1 => Ok(Transport::Udp),
-            2 => Ok(Transport::Tcp),
-            3 => Ok(Transport::Tls),
-            _ => Err(Short),
-        }
-    }
-
-    fn address(&mut self) -> Result<SocketAddr, Short> {
-        let ip = match self.byte()? {
-            4 => IpAddr::from(self.array::<4>()?),
-            6 => IpAddr::from(self.array::<16>()?),
-            _ => return Err(Short),
-        };
-        let port = u16::from_le_bytes(self.array()?);
-        Ok(SocketAddr::new(ip, port))
-    }
-}
-
-fn put_u64(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-fn put_key(out: &mut Vec<u8>, key: Key) {
-    out.push(key.shard);
-    put_u64(out, key.number);
-}
-
-fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
-    match address.ip() {
-        IpAddr::V4(ip) => {
-            out.push(4);
-            out.extend_from_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out.push(6);
-            out.extend_from_slice(&ip.octets());
-        }
-    }
-    out.extend_from_slice(&address.port().to_le_bytes());
-}
-
-fn transport_code(transport: Transport) -> u8 {
-    match transport {
-        Transport::Udp => 1,
-        Transport::Tcp => 2,
-        Transport::Tls => 3,
-    }
-}
-
-/// Kept on disks: a code is never given to another reason.
-fn reason_code(reason: CloseReason) -> u8 {
-    match reason {
-        CloseReason::Refreshed => 1,
-        CloseReason::Expired => 2,
-        CloseReason::ClientGone => 3,
-        CloseReason::SocketFailed => 4,
-        CloseReason::Shutdown => 5,
-        CloseReason::Revoked => 6,
-    }
-}
-
-fn reason_of(code: u8) -> Option<CloseReason> {
-    CloseReason::ALL
-        .into_iter()
-        .find(|reason| reason_code(*reason) == code)
-}
-
 /// Reads until `bytes` is full or nothing more comes, and gives how much came.
 fn fill(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -391,36 +286,6 @@ fn fill(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// CRC-32 of IEEE 802.3, which zlib has too.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = crc_table();
-    let step = |sum: u32, byte: &u8| {
-        let [low, ..] = sum.to_le_bytes();
-        TABLE[usize::from(low ^ byte)] ^ (sum >> 8)
-    };
-    !bytes.iter().fold(u32::MAX, step)
-}
-
-const fn crc_table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let (mut place, mut value) = (0, 0_u32);
-    while place < table.len() {
-        let (mut sum, mut bit) = (value, 0);
-        while bit < 8 {
-            sum = if sum & 1 == 1 {
-                0xEDB8_8320 ^ (sum >> 1)
-            } else {
-                sum >> 1
-            };
-            bit += 1;
-        }
-        table[place] = sum;
-        place += 1;
-        value += 1;
-    }
-    table
 }
 
 #[cfg(test)]
@@ -449,7 +314,7 @@ mod tests {
             relayed: vec!["192.0.2.1:49152".parse().unwrap()],
             tenant: "".into(),
             user: None,
-            ..opened.clone()
+            ..opened
         };
         vec![
             Record::Begin {
@@ -468,11 +333,11 @@ mod tests {
                 reason: Some(CloseReason::Expired),
             },
             Record::Mark { at: 3 },
-            Record::Lost {
+            Record::Lost(Loss {
                 since: 4,
                 until: 5,
                 count: 6,
-            },
+            }),
             Record::End { at: 7 },
         ]
     }
@@ -482,7 +347,7 @@ mod tests {
         loop {
             match Record::read(&mut bytes).unwrap() {
                 Next::Record(record) => read.push(record),
-                end => return (read, end),
+                end @ (Next::End | Next::Torn) => return (read, end),
             }
         }
     }
@@ -494,7 +359,6 @@ mod tests {
             .iter()
             .for_each(|record| record.encode(&mut bytes));
         assert_eq!(read_all(&bytes), (records(), Next::End));
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use turnfleet_turn::CloseReason;
 
+use super::held::Loss;
 use super::record::{Key, Next, Opened, Record};
 use super::segment::{self, Segment};
 
@@ -14,8 +17,12 @@ use super::segment::{self, Segment};
 pub(super) const MARK_SECONDS: u64 = 10;
 /// Silence of so many seconds is a gap: three marks.
 const SILENCE: u64 = 3 * MARK_SECONDS;
-/// A wall clock may have been set back by so many seconds while segments were written.
+/// Seconds: a wall clock is trusted this far.
 const CLOCK_SLACK: u64 = 3600;
+/// How long a search may take: all of the default size is read in less.
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// Records between two looks at the time.
+const STRIDE: u32 = 1024;
 /// The most allocations of an answer. One address has few in the minutes that are asked for.
 const MAX_FOUND: usize = 100;
 /// The most gaps of an answer.
@@ -34,7 +41,8 @@ pub(crate) struct Question {
 pub(crate) struct Findings {
     /// In the order of the journal.
     pub(crate) found: Vec<Found>,
-    /// Where the journal cannot say who had the address; within the time that was asked for.
+    /// Where the journal cannot say who had the address: within the time that was asked for, or before, where that casts
+    /// doubt on it.
     pub(crate) gaps: Vec<Gap>,
     /// Unix seconds of the earliest moment that the journal tells of; `None` for an empty one.
     pub(crate) covers_since: Option<u64>,
@@ -62,6 +70,8 @@ pub(crate) enum Ending {
     Died { after: u64 },
     /// Its end was not written; the address was another's at this time.
     Unseen { before: u64 },
+    /// It lived at this time; the search ended before it came to the end.
+    Unread { after: u64 },
 }
 
 impl Ending {
@@ -71,6 +81,7 @@ impl Ending {
             Self::Closed { at, .. } => at,
             Self::Died { after } => after.saturating_add(SILENCE),
             Self::Unseen { before } => before,
+            Self::Unread { .. } => u64::MAX,
         }
     }
 }
@@ -98,51 +109,83 @@ pub(crate) enum GapReason {
     Lost,
     /// Something there cannot be read.
     Damaged,
+    /// There was too much to read.
+    Unread,
 }
 
-/// Answers `question` from the files of `folder`, at second `now`.
+/// The process that reads, which writes the journal, too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader {
+    pub(super) incarnation: [u8; 16],
+    /// Unix seconds.
+    pub(super) now: u64,
+    /// When it gives up.
+    pub(super) by: Instant,
+}
+
+/// Answers `question` from the files of `folder`.
 ///
 /// # Errors
-/// When the disk fails.
-pub(super) fn search(folder: &Path, question: &Question, now: u64) -> io::Result<Findings> {
+/// When the folder cannot be read. A file that cannot is a gap.
+pub(super) fn search(folder: &Path, question: &Question, reader: Reader) -> io::Result<Findings> {
     let segments = segment::list(folder)?;
     let begun: Vec<_> = segments.iter().map(segment::beginning).collect();
-    let covers_since = begun.iter().flatten().map(|(at, _)| *at).next();
-    let mut search = Search::new(*question);
-    search.gap(
-        0,
-        covers_since.unwrap_or(now.max(question.to)),
-        GapReason::BeforeJournal,
-    );
-    // Each segment tells by itself who had an address while it was written.
-    let early = question.from.saturating_sub(CLOCK_SLACK);
-    let first = begun
-        .iter()
-        .rposition(|begun| begun.is_some_and(|(at, _)| at <= early));
-    let late = question.to.saturating_add(CLOCK_SLACK);
-    for (segment, begun) in segments.iter().zip(&begun).skip(first.unwrap_or(0)) {
-        if let Some((at, incarnation)) = *begun
-            && at > late
+    let times: Vec<_> = begun.iter().map(|it| it.map(|(at, _)| at)).collect();
+    let covers_since = times.iter().flatten().min().copied();
+    let mut search = Search::new(*question, reader);
+    search.findings.covers_since = covers_since;
+    let beginning = covers_since.unwrap_or_else(|| reader.now.max(question.to));
+    search.gap(0, beginning, GapReason::BeforeJournal);
+    let Some(telling) = telling(&times, question) else {
+        return Ok(search.findings);
+    };
+    let (first, last) = telling.into_inner();
+    for (place, segment) in segments.iter().enumerate().skip(first) {
+        if place > last
             && search.is_settled()
+            && let Some((at, incarnation)) = begun[place]
         {
             // It ends the time of the one before.
             search.begin(at, incarnation);
             search.is_over = true;
             break;
         }
-        search.read(segment)?;
+        search.read(segment);
+        if search.gave_up {
+            break;
+        }
     }
-    search.end(now);
-    search.findings.covers_since = covers_since;
+    search.end();
     Ok(search.findings)
+}
+
+/// The places of the segments that tell of the time that was asked for, by when each began.
+fn telling(begun: &[Option<u64>], question: &Question) -> Option<RangeInclusive<usize>> {
+    let early = question.from.saturating_sub(CLOCK_SLACK);
+    let late = question.to.saturating_add(CLOCK_SLACK);
+    let tells = |place: &usize| {
+        let Some(began) = begun[*place] else {
+            return false;
+        };
+        // A segment ends where the next one begins, unless the clock was set back in between.
+        let next = begun[place + 1..].iter().flatten().next();
+        let ended = next.filter(|next| **next >= began);
+        began <= late && ended.is_none_or(|ended| *ended >= early)
+    };
+    let first = (0..begun.len()).find(tells)?;
+    let last = (0..begun.len()).rfind(tells)?;
+    Some(first..=last)
 }
 
 /// The state of one search, from the first segment that matters on.
 struct Search {
     question: Question,
+    reader: Reader,
     findings: Findings,
     /// Those of the incarnation that is read: who had the address, and how it ended.
     seen: Vec<Found>,
+    /// What was not written of this incarnation, since when and until when.
+    losses: Vec<(u64, u64)>,
     incarnation: Option<[u8; 16]>,
     /// Unix seconds of the latest word of the incarnation.
     last: Option<u64>,
@@ -152,19 +195,24 @@ struct Search {
     torn: bool,
     /// Whether later segments were left unread.
     is_over: bool,
+    /// Whether it took too long.
+    gave_up: bool,
 }
 
 impl Search {
-    fn new(question: Question) -> Self {
+    fn new(question: Question, reader: Reader) -> Self {
         Self {
             question,
+            reader,
             findings: Findings::default(),
             seen: Vec::new(),
+            losses: Vec::new(),
             incarnation: None,
             last: None,
             ended: false,
             torn: false,
             is_over: false,
+            gave_up: false,
         }
     }
 
@@ -173,21 +221,31 @@ impl Search {
         self.seen.iter().all(|found| found.ending.is_some())
     }
 
-    fn read(&mut self, segment: &Segment) -> io::Result<()> {
+    fn read(&mut self, segment: &Segment) {
         let file = match File::open(&segment.path) {
+            Ok(file) => file,
             // It was dropped meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(_) => {
+                self.torn = true;
+                return;
+            }
         };
         let mut records = segment::reader(&file);
+        let mut count = 0_u32;
         loop {
-            match Record::read(&mut records)? {
-                Next::Record(record) => self.follow(record),
-                Next::End => return Ok(()),
-                Next::Torn => {
+            match Record::read(&mut records) {
+                Ok(Next::Record(record)) => self.follow(record),
+                Ok(Next::End) => return,
+                Ok(Next::Torn) | Err(_) => {
                     self.torn = true;
-                    return Ok(());
+                    return;
                 }
+            }
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(STRIDE) && Instant::now() >= self.reader.by {
+                self.gave_up = true;
+                return;
             }
         }
     }
@@ -210,9 +268,7 @@ impl Search {
                     found.ending = Some(Ending::Closed { at, reason });
                 }
             }
-            Record::Lost { since, until, .. } => {
-                self.gap(since, until.max(since.saturating_add(1)), GapReason::Lost);
-            }
+            Record::Lost(loss) => self.lost(loss),
             Record::End { .. } => self.ended = true,
             Record::Begin { .. } | Record::Mark { .. } => {}
         }
@@ -228,14 +284,7 @@ impl Search {
             self.hear(at);
             return;
         }
-        if let Some(last) = self.last {
-            let reason = match self.ended {
-                true => GapReason::Stopped,
-                false => GapReason::Died,
-            };
-            self.gap(last, at, reason);
-        }
-        self.close_incarnation();
+        self.close_incarnation(at);
         self.incarnation = Some(incarnation);
         self.ended = false;
         self.last = Some(at);
@@ -249,6 +298,14 @@ impl Search {
             self.gap(last, at, GapReason::Silent);
         }
         self.last = Some(self.last.map_or(at, |last| last.max(at)));
+    }
+
+    fn lost(&mut self, loss: Loss) {
+        // It is told again at the beginning of each segment.
+        let loss = (loss.since, loss.until.max(loss.since.saturating_add(1)));
+        if !self.losses.contains(&loss) && self.losses.len() < MAX_GAPS {
+            self.losses.push(loss);
+        }
     }
 
     fn opened(&mut self, opened: Opened) {
@@ -283,31 +340,61 @@ impl Search {
         self.seen.iter_mut().find(|found| found.opened.key == key)
     }
 
-    /// The process that wrote so far has ended.
-    fn close_incarnation(&mut self) {
-        let after = self.last.unwrap_or(0);
-        for found in &mut self.seen {
-            found.ending.get_or_insert(Ending::Died { after });
-        }
-        self.take_seen();
+    /// The process that wrote so far has ended, at `at` at the latest.
+    fn close_incarnation(&mut self, at: u64) {
+        let Some(last) = self.last else { return };
+        let reason = match self.ended {
+            true => GapReason::Stopped,
+            false => GapReason::Died,
+        };
+        self.gap(last, at.max(last.saturating_add(1)), reason);
+        self.end_all(Ending::Died { after: last });
+        self.take_seen(at);
     }
 
-    /// Nothing more is to be read. The last incarnation is this process, unless it was not come to.
-    fn end(&mut self, now: u64) {
-        if let Some(last) = self.last.filter(|_| !self.is_over) {
-            let reason = match self.ended {
-                true => GapReason::Stopped,
-                false => GapReason::Silent,
-            };
-            if self.ended || now.saturating_sub(last) > SILENCE {
-                self.gap(last, now, reason);
+    /// Nothing more is to be read.
+    fn end(&mut self) {
+        let Reader {
+            incarnation, now, ..
+        } = self.reader;
+        match self.last {
+            Some(last) if self.gave_up => {
+                self.gap(last, u64::MAX, GapReason::Unread);
+                self.end_all(Ending::Unread { after: last });
+            }
+            // Later segments tell of no time that was asked for.
+            _ if self.is_over => {}
+            // This process has not come to write.
+            Some(_) if self.incarnation != Some(incarnation) => self.close_incarnation(now),
+            Some(last) if now.saturating_sub(last) > SILENCE => {
+                self.gap(last, now, GapReason::Silent);
+            }
+            Some(_) | None => {}
+        }
+        self.take_seen(u64::MAX);
+        self.findings.gaps.sort_by_key(|gap| (gap.from, gap.to));
+    }
+
+    /// So ended whatever has no end.
+    fn end_all(&mut self, ending: Ending) {
+        for found in &mut self.seen {
+            found.ending.get_or_insert(ending);
+        }
+    }
+
+    /// Keeps what concerns the question, of an incarnation that ended at `at` at the latest.
+    fn take_seen(&mut self, at: u64) {
+        let Question { from, to, .. } = self.question;
+        for (since, until) in std::mem::take(&mut self.losses) {
+            // What was lost then may have begun or ended until now.
+            if since <= to && at >= from && self.findings.gaps.len() < MAX_GAPS {
+                self.findings.gaps.push(Gap {
+                    from: since,
+                    to: until,
+                    reason: GapReason::Lost,
+                });
             }
         }
-        self.take_seen();
-    }
-
-    fn take_seen(&mut self) {
-        let Question { from, to, .. } = self.question;
         for found in std::mem::take(&mut self.seen) {
             let lived =
                 found.opened.at <= to && found.ending.is_none_or(|ending| ending.latest() >= from);

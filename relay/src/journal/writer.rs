@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use turnfleet_proto::user_hash::UserKey;
 
+use super::held::Loss;
 use super::log::Log;
 use super::record::{Key, Record};
 use super::search::MARK_SECONDS;
@@ -184,11 +185,11 @@ impl Writer {
         let lost = self.shared.counts.lost.load(Ordering::Relaxed);
         let (told, since) = (std::mem::replace(&mut self.told, lost), self.whole_until);
         if lost > told {
-            self.write(&Record::Lost {
+            self.write(&Record::Lost(Loss {
                 since,
                 until: now,
                 count: lost - told,
-            });
+            }));
         }
         if let Some(key) = self.key.clone() {
             for (allocation, username) in std::mem::take(&mut self.unnamed) {
