@@ -198,6 +198,8 @@ fn split(snapshot: wire::Snapshot) -> Vec<wire::Section> {
         peer_policy,
         limits,
         tenant,
+        tenants: _,
+        bans: _,
     } = snapshot;
     let mut rules = peer_policy.unwrap_or_default();
     let fleet = wire::PeerPolicy {

@@ -112,6 +112,8 @@ impl Fleet {
             tenant: Some(wire::TenantRules {
                 tcp_relaying: policy.tcp_relaying,
             }),
+            tenants: Vec::new(),
+            bans: Vec::new(),
         })
     }
 

@@ -16,7 +16,8 @@ use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::LongTermKey;
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
-    KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, TenantId,
+    Transport,
 };
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -40,6 +41,7 @@ impl KeySource for Keys {
             out.push(Candidate {
                 key: LongTermKey::derive(username, &self.realm, &password),
                 user: user.clone(),
+                tenant: TenantId::DEFAULT,
                 expires_at: Some(parsed.expires_at),
                 key_id: 0,
             });

@@ -543,6 +543,11 @@ pub mod section {
         FleetPorts = 6,
         Limits = 7,
         Tenant = 8,
+        /// Tenants and bans are spread over several sections each, by what names them, so that a change of one is a small delta.
+        TenantsFirst = 100,
+        TenantsLast = 131,
+        BansFirst = 200,
+        BansLast = 263,
         /// What is the node's own comes last.
         PortGrants = 1000,
     }
@@ -562,6 +567,10 @@ pub mod section {
                 Self::FleetPorts => "NUMBER_FLEET_PORTS",
                 Self::Limits => "NUMBER_LIMITS",
                 Self::Tenant => "NUMBER_TENANT",
+                Self::TenantsFirst => "NUMBER_TENANTS_FIRST",
+                Self::TenantsLast => "NUMBER_TENANTS_LAST",
+                Self::BansFirst => "NUMBER_BANS_FIRST",
+                Self::BansLast => "NUMBER_BANS_LAST",
                 Self::PortGrants => "NUMBER_PORT_GRANTS",
             }
         }
@@ -577,6 +586,10 @@ pub mod section {
                 "NUMBER_FLEET_PORTS" => Some(Self::FleetPorts),
                 "NUMBER_LIMITS" => Some(Self::Limits),
                 "NUMBER_TENANT" => Some(Self::Tenant),
+                "NUMBER_TENANTS_FIRST" => Some(Self::TenantsFirst),
+                "NUMBER_TENANTS_LAST" => Some(Self::TenantsLast),
+                "NUMBER_BANS_FIRST" => Some(Self::BansFirst),
+                "NUMBER_BANS_LAST" => Some(Self::BansLast),
                 "NUMBER_PORT_GRANTS" => Some(Self::PortGrants),
                 _ => None,
             }
@@ -643,6 +656,77 @@ pub struct Snapshot {
     /// Generations of the shared secret that were revoked: `secrets` holds none of them.
     #[prost(message, repeated, tag = "20")]
     pub revoked_secrets: ::prost::alloc::vec::Vec<RevokedSecret>,
+    /// Everybody but the default one.
+    #[prost(message, repeated, tag = "30")]
+    pub tenants: ::prost::alloc::vec::Vec<Tenant>,
+    #[prost(message, repeated, tag = "31")]
+    pub bans: ::prost::alloc::vec::Vec<Ban>,
+}
+/// Whoever has users of their own. They are told by a username `<expiry>:<name>/<user>`, by the name that a TLS client asks
+/// for, or by the realm that a request names.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tenant {
+    /// Above zero, never used again.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// What its TLS clients are challenged with; empty for the fleet's.
+    #[prost(string, tag = "3")]
+    pub realm: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub tls_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Accepted for its users alone.
+    #[prost(message, repeated, tag = "5")]
+    pub secrets: ::prost::alloc::vec::Vec<SecretGeneration>,
+    /// In addition to the fleet's own; of two rules about a peer the tenant's goes first.
+    #[prost(string, repeated, tag = "6")]
+    pub allow_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "7")]
+    pub deny_peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "8")]
+    pub rules: ::core::option::Option<TenantRules>,
+    /// Allocations of one of its users on one relay; zero for the fleet's own limit.
+    #[prost(uint64, tag = "9")]
+    pub allocations_per_user: u64,
+    /// Whether its users are let in at all.
+    #[prost(bool, tag = "10")]
+    pub suspended: bool,
+}
+/// Nobody is let in who is banned, their allocations end, and nothing goes to or comes from a banned peer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ban {
+    /// Unix seconds at which it ends; zero means without an end.
+    #[prost(uint64, tag = "5")]
+    pub until: u64,
+    #[prost(oneof = "ban::Whom", tags = "1, 2, 3, 4")]
+    pub whom: ::core::option::Option<ban::Whom>,
+}
+/// Nested message and enum types in `Ban`.
+pub mod ban {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Whom {
+        #[prost(message, tag = "1")]
+        User(super::BannedUser),
+        /// The id of a tenant.
+        #[prost(uint32, tag = "2")]
+        Tenant(u32),
+        /// Clients, a CIDR.
+        #[prost(string, tag = "3")]
+        Source(::prost::alloc::string::String),
+        /// A CIDR.
+        #[prost(string, tag = "4")]
+        Peer(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BannedUser {
+    /// The id of the tenant; zero for the default one.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// What counts against the limit per user: a username without its time and tenant.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
 }
 /// Every generation of the list is accepted. Ids are unique in the fleet, whatever the scope.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

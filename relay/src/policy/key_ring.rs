@@ -10,7 +10,7 @@ use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::secret_generation::State;
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidate, Candidates, KeySource, Now};
+use turnfleet_turn::{Candidate, Candidates, KeySource, Now, TenantId};
 
 use super::{SnapshotError, bounded};
 
@@ -119,6 +119,7 @@ impl KeySource for KeyRing {
             out.push(Candidate {
                 key,
                 user: Some(0..username.len()),
+                tenant: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });
@@ -140,6 +141,7 @@ impl KeySource for KeyRing {
             out.push(Candidate {
                 key: LongTermKey::derive_with(algorithm, username, &self.realm, &password),
                 user: user.clone(),
+                tenant: TenantId::DEFAULT,
                 expires_at: Some(parsed.expires_at),
                 key_id: generation.id,
             });

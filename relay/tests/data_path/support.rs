@@ -28,7 +28,7 @@ use turnfleet_turn::policy::{Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
     AddressFamily, Candidate, Candidates, ClientHeader, Instant, KeySource, Now, PeerAddr, Span,
-    Transport,
+    TenantId, Transport,
 };
 
 pub(crate) const REALM: &str = "turnfleet.local";
@@ -46,6 +46,7 @@ impl KeySource for OneUser {
             out.push(Candidate {
                 key: LongTermKey::derive(USERNAME, REALM, PASSWORD),
                 user: None,
+                tenant: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });

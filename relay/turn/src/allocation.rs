@@ -12,6 +12,7 @@ use crate::command::RelayedId;
 use crate::counters::Flow;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
+use crate::tenant::TenantId;
 use crate::time::Instant;
 use crate::wire::{ErrorCode, IntegrityKind, LongTermKey, ReservationToken, TransactionId};
 
@@ -60,10 +61,9 @@ pub(crate) struct Owner {
     pub(crate) username: Box<str>,
     /// The part of the username that counts against the limit per user.
     pub(crate) user: Option<Range<u16>>,
+    pub(crate) tenant: TenantId,
     /// Read by requests only, never by data.
     pub(crate) key: Box<OwnerKey>,
-    /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
-    pub(crate) expires_at: u64,
 }
 
 /// The key that an allocation keeps.
@@ -72,6 +72,8 @@ pub(crate) struct OwnerKey {
     pub(crate) key: LongTermKey,
     /// What the key was made from; zero for what is never asked for.
     pub(crate) id: u32,
+    /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
+    pub(crate) expires_at: u64,
 }
 
 /// One relayed transport address.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::tenant::TenantId;
 use crate::time::Now;
 use crate::wire::{LongTermKey, PasswordAlgorithm};
 
@@ -31,6 +32,8 @@ pub struct Candidate {
     pub key: LongTermKey,
     /// The part of the username that names the user for limits; `None` where the credential names nobody.
     pub user: Option<Range<usize>>,
+    /// Whose user it is.
+    pub tenant: TenantId,
     /// Seconds since the Unix epoch at which the credential ends; `None` for static users.
     pub expires_at: Option<u64>,
     /// Names what the key was made from, for [`KeySource::used`] and [`crate::policy::Policy::revoked_keys`]; zero for what
@@ -78,6 +81,7 @@ impl Candidates {
         self.push(Candidate {
             key: LongTermKey::derive_with(self.algorithm, username, realm, password),
             user: Some(0..username.len()),
+            tenant: TenantId::DEFAULT,
             expires_at: None,
             key_id: 0,
         })

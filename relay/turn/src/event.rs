@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::addr::{FiveTuple, Transport};
 use crate::peer_filter::PeerDenied;
+use crate::tenant::TenantId;
 
 /// One line of an allocation's story.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Event {
         client: FiveTuple,
         /// The USERNAME.
         username: Box<str>,
+        /// Whose user it is.
+        tenant: TenantId,
         /// UDP, or TCP (RFC 6062).
         relayed_transport: Transport,
         /// The relayed transport addresses as the client was told them, one or two.
@@ -30,6 +33,8 @@ pub enum Event {
         client: FiveTuple,
         /// The USERNAME.
         username: Box<str>,
+        /// Whose user it is.
+        tenant: TenantId,
         /// Why.
         reason: CloseReason,
         /// How long it lived.
@@ -56,6 +61,8 @@ pub enum Event {
         client: FiveTuple,
         /// The USERNAME.
         username: Box<str>,
+        /// Whose user it is.
+        tenant: TenantId,
         /// The peer.
         peer: SocketAddr,
         /// Who has opened it.
@@ -69,6 +76,8 @@ pub enum Event {
         client: FiveTuple,
         /// The USERNAME.
         username: Box<str>,
+        /// Whose user it is.
+        tenant: TenantId,
         /// The peer's address.
         peer: IpAddr,
         /// What refuses it, and what would let it through.

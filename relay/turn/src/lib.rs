@@ -41,6 +41,7 @@ mod reject;
 mod request_method;
 pub mod server;
 mod table;
+mod tenant;
 mod time;
 pub mod wire;
 
@@ -55,4 +56,5 @@ pub use ledger::Ledger;
 pub use reject::Reject;
 pub use request_method::RequestMethod;
 pub use server::Server;
+pub use tenant::TenantId;
 pub use time::{Instant, Now};

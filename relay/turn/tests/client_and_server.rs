@@ -13,7 +13,7 @@ use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{ChannelNumber, Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
-    KeySource, Now, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    KeySource, Now, PeerAddr, RelayedId, Server, ShardId, Span, TenantId, Transport,
 };
 
 const REALM: &str = "example.org";
@@ -30,6 +30,7 @@ impl KeySource for OneUser {
             out.push(Candidate {
                 key: LongTermKey::derive_with(out.algorithm(), "user", REALM, "pass"),
                 user: None,
+                tenant: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });

@@ -84,11 +84,12 @@ impl Server {
         let owner = Owner {
             username: credential.username.into(),
             user: credential.user.clone(),
+            tenant: credential.tenant,
             key: Box::new(OwnerKey {
                 key: credential.key.clone(),
                 id: credential.key_id,
+                expires_at: credential.expires_at,
             }),
-            expires_at: credential.expires_at,
         };
         // (10) The quota is the user's; (11) what the relay lacks another may have.
         self.admit(request, &owner, asked)?;

@@ -9,6 +9,7 @@ use crate::addr::Transport;
 use crate::context::{Candidate, Context};
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
+use crate::tenant::TenantId;
 use crate::wire::{
     AttributeError, AttributeType, LongTermKey, Message, PasswordAlgorithm,
     announces_password_algorithms,
@@ -29,6 +30,7 @@ pub(super) struct Credential<'a> {
     pub(super) username: &'a str,
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<u16>>,
+    pub(super) tenant: TenantId,
     pub(super) key: LongTermKey,
     /// Unix seconds at which it ends; `u64::MAX` for a static user's.
     pub(super) expires_at: u64,
@@ -98,7 +100,7 @@ impl Server {
         let ended = |at: u64| request.now.unix >= at.saturating_add(CREDENTIAL_GRACE);
         let strict = self.policy.limits.strict_expiry;
         if let Some(owner) = owner.filter(|owner| *owner.username == *username)
-            && !(strict && ended(owner.expires_at))
+            && !(strict && ended(owner.key.expires_at))
             && owner.key().algorithm() == algorithm
             && message.verify_integrity(owner.key())
         {
@@ -106,8 +108,9 @@ impl Server {
             return Some(Credential {
                 username,
                 user: owner.user.clone(),
+                tenant: owner.tenant,
                 key: owner.key().clone(),
-                expires_at: owner.expires_at,
+                expires_at: owner.key.expires_at,
                 key_id: owner.key.id,
             });
         }
@@ -136,6 +139,7 @@ impl Server {
                 .user
                 .as_ref()
                 .and_then(|range| user_range(range, username)),
+            tenant: candidate.tenant,
             key: candidate.key.clone(),
             expires_at,
             key_id: candidate.key_id,

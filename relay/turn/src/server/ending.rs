@@ -150,6 +150,7 @@ fn closed(allocation: Allocation, now: Instant, reason: CloseReason) -> Event {
         allocation: allocation.number,
         client: allocation.client,
         username: allocation.owner.username,
+        tenant: allocation.owner.tenant,
         reason,
         duration: now.since(allocation.opened_at),
         bytes_to_peers: allocation.to_peers.bytes,

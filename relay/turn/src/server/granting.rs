@@ -142,6 +142,7 @@ impl Server {
                 allocation: allocation.number,
                 client,
                 username: allocation.owner.username.clone(),
+                tenant: allocation.owner.tenant,
                 relayed_transport: allocation.relayed_transport(),
                 relayed: relayed.map(|relayed| relayed.address).collect(),
             };

@@ -339,6 +339,7 @@ impl Server {
                 allocation: allocation.number,
                 client: allocation.client,
                 username: allocation.owner.username.clone(),
+                tenant: allocation.owner.tenant,
                 peer,
                 opened_by,
             };

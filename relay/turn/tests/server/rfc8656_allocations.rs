@@ -1,7 +1,7 @@
 //! What RFC 8656 says of allocations: whose they are, how long they live, and what is told of them (§3, §5, §6).
 
 use turnfleet_turn::wire::Class;
-use turnfleet_turn::{CloseReason, DropReason, Event, Transport};
+use turnfleet_turn::{CloseReason, DropReason, Event, TenantId, Transport};
 
 use crate::support::{
     ALICE, ALICE_AGAIN, BOB, Caller, Net, Outcome, PEER, REALM, allocated, dual, reserve,
@@ -208,6 +208,7 @@ fn an_allocation_is_reported_when_it_opens_closes_or_is_refused() {
             allocation: 0,
             client,
             username: "alice".into(),
+            tenant: TenantId::DEFAULT,
             relayed_transport: Transport::Udp,
             relayed: vec![relayed],
         },
@@ -215,6 +216,7 @@ fn an_allocation_is_reported_when_it_opens_closes_or_is_refused() {
             allocation: 0,
             client,
             username: "alice".into(),
+            tenant: TenantId::DEFAULT,
             reason: CloseReason::Refreshed,
             duration: std::time::Duration::from_secs(10),
             bytes_to_peers: 4,

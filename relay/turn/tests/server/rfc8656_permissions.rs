@@ -3,7 +3,7 @@
 use turnfleet_turn::peer_filter::PeerDenied;
 use turnfleet_turn::policy::Limits;
 use turnfleet_turn::wire::{AttributeType, Method};
-use turnfleet_turn::{DropReason, Event, Limit, PeerAddr};
+use turnfleet_turn::{DropReason, Event, Limit, PeerAddr, TenantId};
 
 use crate::support::{
     ALICE, ALICE_AGAIN, Caller, Net, Outcome, PEER, PEER6, addr, allocated, dual, limited,
@@ -262,6 +262,7 @@ fn a_forbidden_peer_is_reported_with_the_rule_that_refuses_it() {
         allocation: 0,
         client: caller.five_tuple,
         username: "alice".into(),
+        tenant: TenantId::DEFAULT,
         peer: peer.parse().unwrap(),
         rule,
     };

@@ -14,7 +14,7 @@ use turnfleet_turn::wire::{
 };
 use turnfleet_turn::{
     Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
-    Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, Transport,
+    Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, TenantId, Transport,
 };
 
 use super::Bytes;
@@ -85,6 +85,7 @@ impl KeySource for Accounts {
             out.push(Candidate {
                 key: LongTermKey::derive_with(out.algorithm(), user, REALM, password),
                 user: Some(0..user.len()),
+                tenant: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use turnfleet_turn::policy::{Limits, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidate, Candidates, KeySource, Ledger, Now};
+use turnfleet_turn::{Candidate, Candidates, KeySource, Ledger, Now, TenantId};
 
 pub(crate) const REALM: &str = "turnfleet.local";
 
@@ -54,6 +54,7 @@ impl KeySource for Keys {
             out.push(Candidate {
                 key: LongTermKey::derive_with(out.algorithm(), username, REALM, password),
                 user: Some(user.clone()),
+                tenant: TenantId::DEFAULT,
                 expires_at,
                 key_id,
             });
