@@ -5,26 +5,11 @@
 mod cluster;
 mod stage;
 
-use std::path::Path;
-
 use cluster::Cluster;
 use stage::{Stage, any_hello};
 use tokio::runtime::Runtime;
-use turnfleet_controller::config::{ProbeMode, RawEtcd};
 use turnfleet_controller::fleet::Health;
 use turnfleet_proto::NodeId;
-
-fn controller(cluster: &Cluster, dir: &Path, name: &str) -> Stage {
-    Stage::with(|raw| {
-        raw.id = Some(name.to_owned());
-        raw.probe.mode = ProbeMode::Off;
-        raw.store.key_file = Some(dir.join("store.key"));
-        raw.store.etcd = Some(RawEtcd {
-            endpoints: cluster.endpoints().to_vec(),
-            ..RawEtcd::default()
-        });
-    })
-}
 
 fn leaders(stages: &[&Stage]) -> usize {
     let leads = |stage: &&&Stage| stage.controller().view().leads;
@@ -38,9 +23,9 @@ fn controllers_share_their_nodes_and_outlive_each_other() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let mut first = controller(&cluster, dir.path(), "first");
-    let second = controller(&cluster, dir.path(), "second");
-    let third = controller(&cluster, dir.path(), "third");
+    let mut first = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
+    let second = Stage::of_cluster(cluster.endpoints(), dir.path(), "second");
+    let third = Stage::of_cluster(cluster.endpoints(), dir.path(), "third");
     let all = [&first, &second, &third];
     second.within("one of three leads", || leaders(&all) == 1);
 

@@ -5,7 +5,6 @@
 mod cluster;
 mod stage;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -14,7 +13,6 @@ use serde_json::{Value, json};
 use stage::calls::ask;
 use stage::{Node, Stage, any_hello};
 use tokio::runtime::Runtime;
-use turnfleet_controller::config::{ProbeMode, RawEtcd};
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::journal_gap::Reason;
 use turnfleet_proto::fleet::listener::Transport;
@@ -32,6 +30,15 @@ fn hello(id: &str) -> Hello {
     Hello {
         journal: true,
         ..any_hello(id)
+    }
+}
+
+/// The same at another address.
+fn hello_from(id: &str, address: &str) -> Hello {
+    let transports = [Transport::Udp, Transport::Tcp];
+    Hello {
+        journal: true,
+        ..stage::hello(id, &transports, address.parse().unwrap())
     }
 }
 
@@ -64,7 +71,7 @@ fn answer(query: &TraceQuery, key: &UserKey) -> TraceAnswer {
             transport: Transport::Tls.into(),
             relayed: vec!["192.0.2.1:50000".into()],
             relayed_transport: Transport::Udp.into(),
-            tenant: String::new(),
+            tenant: 0,
             user_hash: key.hash("1800000600:ann").as_bytes().to_vec(),
             opened: AT - 5,
             ending: Ending::Closed.into(),
@@ -95,10 +102,14 @@ fn an_operator_hears_who_had_the_address_where_nobody_knows_and_who_was_not_hear
     let stage = Stage::new();
     let asked = answering(&stage, stage.node(hello("relay-0")));
     // One of an earlier version, and one that is gone.
-    let _old = stage.node(any_hello("relay-1"));
-    drop(stage.node(hello("relay-2")));
+    let _old = stage.node(Hello {
+        journal: false,
+        ..hello_from("relay-1", "192.0.2.2:3478")
+    });
+    drop(stage.node(hello_from("relay-2", "192.0.2.3:3478")));
     stage.wait_for("relay-2", |node| !node.connected);
-    let body = json!({"ip": "192.0.2.1", "port": 50000, "at": AT, "user": "ann"});
+    // None of them has it today: all are asked.
+    let body = json!({"ip": "198.18.0.1", "port": 50000, "at": AT, "user": "ann"});
     let answer = trace(&stage, &body);
     let found = &answer["traces"][0];
     assert_eq!(found["node"], "relay-0");
@@ -146,9 +157,7 @@ fn an_operator_hears_who_had_the_address_where_nobody_knows_and_who_was_not_hear
 
 #[test]
 fn a_viewer_may_not_look_and_nonsense_is_refused() {
-    let stage = Stage::with(|raw| {
-        raw.probe.mode = ProbeMode::Off;
-    });
+    let stage = Stage::new();
     let admin = stage.admin();
     let make = json!({"name": "viewer", "scopes": ["viewer"]}).to_string();
     let made = ask(
@@ -183,16 +192,30 @@ fn a_viewer_may_not_look_and_nonsense_is_refused() {
     }
 }
 
-fn controller(cluster: &Cluster, dir: &Path, name: &str) -> Stage {
-    Stage::with(|raw| {
-        raw.id = Some(name.to_owned());
-        raw.probe.mode = ProbeMode::Off;
-        raw.store.key_file = Some(dir.join("store.key"));
-        raw.store.etcd = Some(RawEtcd {
-            endpoints: cluster.endpoints().to_vec(),
-            ..RawEtcd::default()
-        });
-    })
+#[test]
+fn an_address_that_another_node_has_today_is_asked_for_everywhere() {
+    let stage = Stage::new();
+    let asked = answering(&stage, stage.node(hello("relay-0")));
+    let body = json!({"ip": "::ffff:198.18.0.1", "port": 50000, "at": AT, "user": "ann"});
+    let answer = trace(&stage, &body);
+    assert_eq!(answer["traces"][0]["node"], "relay-0", "{answer}");
+    assert_eq!(asked.lock().unwrap().remove(0).relayed_ip, "198.18.0.1");
+}
+
+#[test]
+fn searches_are_let_through_at_a_rate() {
+    let stage = Stage::new();
+    let headers = [("authorization", &*stage.admin())];
+    let body = json!({"ip": "192.0.2.1", "port": 50000, "at": AT}).to_string();
+    let refused = (0..200)
+        .map(|_| ask(&stage, "POST", "/v1/trace", &headers, &body))
+        .find(|answer| answer.status != 200)
+        .unwrap();
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    let audit = ask(&stage, "GET", "/v1/audit?limit=200", &headers, "").json();
+    let entries = audit["entries"].as_array().unwrap();
+    let looks = entries.iter().filter(|it| it["action"] == "trace").count();
+    assert!((8..50).contains(&looks), "{looks} looks");
 }
 
 #[test]
@@ -202,8 +225,8 @@ fn a_node_is_asked_by_the_controller_that_has_its_session() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let first = controller(&cluster, dir.path(), "first");
-    let second = controller(&cluster, dir.path(), "second");
+    let first = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
+    let second = Stage::of_cluster(cluster.endpoints(), dir.path(), "second");
     let asked = answering(&first, first.node(hello("relay-0")));
     second.wait_for("relay-0", |node| node.connected);
     let body = json!({"ip": "192.0.2.1", "port": 50000, "at": AT, "user": "ann"});

@@ -78,7 +78,7 @@ struct Trace {
     relayed: Vec<String>,
     /// `udp` or `tcp`.
     relayed_transport: &'static str,
-    /// `null` for the default one.
+    /// The tenant of the node, or `#` and the number of the user's tenant; `null` for the default one.
     tenant: Option<String>,
     /// 32 hexadecimal digits: HMAC-SHA-256 under a key of the fleet, cut in half. `null` where it is not known.
     user_hash: Option<String>,
@@ -208,9 +208,9 @@ impl Trace {
             Ending::Unseen => ("unseen", false),
             Ending::Unread => ("unread", false),
         };
-        let tenant = match told.tenant.is_empty() {
-            true => of_node.to_owned(),
-            false => told.tenant,
+        let tenant = match told.tenant {
+            0 => of_node.to_owned(),
+            number => format!("#{number}"),
         };
         let hash = UserHash::from_bytes(&told.user_hash);
         Self {

@@ -346,9 +346,9 @@ pub struct TracedAllocation {
     /// UDP or TCP (RFC 6062).
     #[prost(enumeration = "listener::Transport", tag = "4")]
     pub relayed_transport: i32,
-    /// Empty for the default one.
-    #[prost(string, tag = "5")]
-    pub tenant: ::prost::alloc::string::String,
+    /// By its number; zero for the default one.
+    #[prost(uint32, tag = "5")]
+    pub tenant: u32,
     /// The first half of HMAC-SHA-256 over the user under the JournalKey; empty where the node had no key.
     #[prost(bytes = "vec", tag = "6")]
     pub user_hash: ::prost::alloc::vec::Vec<u8>,

@@ -241,8 +241,8 @@ impl Default for RawStream {
 pub struct RawJournal {
     /// For how many days it is kept, at most 366. 0: none is kept, and what an earlier run kept is deleted.
     pub retention_days: u32,
-    /// The most megabytes (2^20 bytes) of its files, 16 to 1048576; the oldest go first. An allocation takes some 85 bytes, and
-    /// 125 where it has IPv6: the default holds seven days of ten allocations a second.
+    /// The most megabytes (2^20 bytes) of its files, 16 to 1048576; the oldest go first. An allocation takes some 90 bytes, and
+    /// 115 where it has IPv6: the default holds seven days of ten allocations a second.
     pub max_megabytes: u32,
 }
 

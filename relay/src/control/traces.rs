@@ -144,7 +144,7 @@ fn traced(found: Found) -> fleet::TracedAllocation {
         transport: transport(opened.transport).into(),
         relayed: opened.relayed.iter().map(ToString::to_string).collect(),
         relayed_transport: transport(opened.relayed_transport).into(),
-        tenant: opened.tenant.into(),
+        tenant: opened.tenant.0,
         user_hash: opened
             .user
             .map_or_else(Vec::new, |user| user.as_bytes().to_vec()),

@@ -7,7 +7,6 @@
 //! ([`Recorder`]) and never wait; a thread ([`writer`]) writes them at once and syncs them within a second. What was not
 //! written, and when nobody wrote, shows as a gap in what a search finds.
 
-mod crc32;
 mod fields;
 mod held;
 mod log;
@@ -37,7 +36,7 @@ use writer::Writer;
 
 pub(crate) use search::{Ending, Findings, Found, Gap, GapReason, Question};
 
-/// Events that wait for the writer: a fifth of a second of the most that a relay of two cores opens and closes.
+/// Events that wait for the writer: some tenths of a second of the most that a relay of two cores opens and closes.
 const QUEUE: usize = 8192;
 
 /// What the journal may keep.
@@ -249,6 +248,7 @@ impl Recorder {
                 allocation,
                 client,
                 username,
+                tenant,
                 relayed_transport,
                 relayed,
             } => {
@@ -259,7 +259,7 @@ impl Recorder {
                     transport: client.transport,
                     relayed: relayed.clone(),
                     relayed_transport: *relayed_transport,
-                    tenant: Box::default(),
+                    tenant: *tenant,
                     user: None,
                 };
                 Item::Opened(Box::new((opened, username.clone())))

@@ -11,20 +11,18 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use turnfleet_proto::user_hash::UserHash;
-use turnfleet_turn::{CloseReason, Transport};
+use turnfleet_turn::wire::crc32;
+use turnfleet_turn::{CloseReason, TenantId, Transport};
 
-use super::crc32::crc32;
 use super::fields::{
     Fields, Short, put_address, put_key, put_u64, reason_code, reason_of, transport_code,
 };
 use super::held::Loss;
 
 /// The most bytes of a body: a longer one was never written.
-const MAX_BODY: usize = 512;
+const MAX_BODY: usize = 128;
 /// Bytes before a body.
 const HEAD: usize = 6;
-/// The longest name of a tenant.
-const MAX_TENANT: usize = 255;
 
 /// Names an allocation among those of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,8 +43,7 @@ pub(crate) struct Opened {
     /// One or two, as peers see them.
     pub(crate) relayed: Vec<SocketAddr>,
     pub(crate) relayed_transport: Transport,
-    /// Empty for the default one.
-    pub(crate) tenant: Box<str>,
+    pub(crate) tenant: TenantId,
     /// `None` where no controller had given the key yet.
     pub(crate) user: Option<UserHash>,
 }
@@ -231,12 +228,7 @@ impl Opened {
         relayed
             .iter()
             .for_each(|address| put_address(out, *address));
-        let cut = (0..=MAX_TENANT)
-            .rev()
-            .find(|cut| self.tenant.is_char_boundary(*cut));
-        let tenant = self.tenant.get(..cut.unwrap_or(0)).unwrap_or_default();
-        out.push(u8::try_from(tenant.len()).expect("it was cut to 255 bytes"));
-        out.extend_from_slice(tenant.as_bytes());
+        out.extend_from_slice(&self.tenant.0.to_le_bytes());
         match &self.user {
             Some(user) => {
                 out.push(1);
@@ -255,8 +247,7 @@ impl Opened {
         let count = body.byte()?;
         let relayed = (0..count).map(|_| body.address());
         let relayed = relayed.collect::<Result<_, _>>()?;
-        let length = usize::from(body.byte()?);
-        let tenant = std::str::from_utf8(body.take(length)?).map_err(|_| Short)?;
+        let tenant = TenantId(u32::from_le_bytes(body.array()?));
         let user = match body.byte()? {
             0 => None,
             _ => Some(UserHash(body.array()?)),
@@ -268,7 +259,7 @@ impl Opened {
             transport,
             relayed,
             relayed_transport,
-            tenant: tenant.into(),
+            tenant,
             user,
         })
     }
@@ -306,13 +297,13 @@ mod tests {
                 .map(|it| it.parse().unwrap())
                 .to_vec(),
             relayed_transport: Transport::Udp,
-            tenant: "acme".into(),
+            tenant: TenantId(7),
             user: Some(UserHash([7; 16])),
         };
         let plain = Opened {
             client: "198.51.100.9:40000".parse().unwrap(),
             relayed: vec!["192.0.2.1:49152".parse().unwrap()],
-            tenant: "".into(),
+            tenant: TenantId::DEFAULT,
             user: None,
             ..opened
         };

@@ -1,7 +1,7 @@
 //! The thread that writes the journal.
 //!
-//! What comes is written as soon as the queue is empty or a batch is full, so that the end of the process loses next to
-//! nothing; it is synced within a second, for the end of the machine. A disk that refuses is tried again each second, and
+//! What comes is written within milliseconds, so that the end of the process loses next to nothing; it is synced within a
+//! second, for the end of the machine. A disk that refuses is tried again each second, and
 //! what came meanwhile is counted and told in the journal as lost.
 
 use std::io;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use turnfleet_proto::user_hash::UserKey;
@@ -17,13 +18,13 @@ use super::held::Loss;
 use super::log::Log;
 use super::record::{Key, Record};
 use super::search::MARK_SECONDS;
-use super::{Bounds, Item, Shared};
+use super::{Bounds, Item, QUEUE, Shared};
 use crate::driver::clock::ToldTime;
 
 /// How often what was written is made to last.
 const SYNC: Duration = Duration::from_secs(1);
-/// Events that are written at once.
-const BATCH: usize = 512;
+/// How long the first event waits for others: while the writer sleeps no shard has to wake it.
+const GATHERING: Duration = Duration::from_millis(5);
 /// Users who wait for the key of the hash, which comes with the first control session.
 const MAX_UNNAMED: usize = 4096;
 
@@ -79,8 +80,9 @@ impl Writer {
             let wait = due.saturating_duration_since(Instant::now());
             match items.recv_timeout(wait) {
                 Ok(first) => {
+                    thread::sleep(GATHERING);
                     self.key = self.shared.key();
-                    let batch = std::iter::once(first).chain(items.try_iter().take(BATCH));
+                    let batch = std::iter::once(first).chain(items.try_iter().take(QUEUE));
                     let mut stops = false;
                     for item in batch {
                         stops |= !self.take(item);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use turnfleet_proto::user_hash::UserHash;
-use turnfleet_turn::{CloseReason, Transport};
+use turnfleet_turn::{CloseReason, TenantId, Transport};
 
 use super::log::Log;
 use super::record::{Key, Opened, Record};
@@ -39,7 +39,7 @@ fn opened(number: u64, at: u64, port: u16) -> Opened {
         transport: Transport::Udp,
         relayed: vec![relayed(port)],
         relayed_transport: Transport::Udp,
-        tenant: "acme".into(),
+        tenant: TenantId(7),
         user: Some(UserHash([1; 16])),
     }
 }

@@ -25,6 +25,7 @@ fn event(number: u64, port: u16) -> Event {
             server: SocketAddr::from(([192, 0, 2, 1], 3478)),
         },
         username: "1800000600:ann".into(),
+        tenant: TenantId::DEFAULT,
         relayed_transport: Transport::Udp,
         relayed: vec![relayed(port)],
     }
