@@ -22,6 +22,7 @@ mod metrics;
 mod peers;
 mod probe;
 pub mod reconcile;
+mod roots;
 pub mod store;
 mod traces;
 mod wall_clock;

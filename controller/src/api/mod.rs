@@ -14,11 +14,13 @@ mod credentials;
 mod dashboard;
 mod explain;
 mod fleet_service;
+mod forwarded;
 mod front;
 mod gate;
 mod http;
 mod ice_servers;
 mod join_tokens;
+mod matrix;
 mod node_actions;
 mod nodes;
 mod openapi;
@@ -60,8 +62,10 @@ use crate::traces::{Journals, Tracer};
 use client_ca::ClientCa;
 use fleet_service::FleetService;
 pub(crate) use fleet_service::bearer;
+use forwarded::Proxies;
 use front::Front;
 use gate::Gate;
+use matrix::Matrix;
 pub(crate) use rate::TokenBucket;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
@@ -143,11 +147,15 @@ impl Api {
         let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
         let peer_token = peers.token.clone();
         let tracer = Tracer::new(handle.clone(), journals.clone(), peers);
+        let matrix = config.matrix.as_ref();
+        let matrix = matrix.map(|it| Matrix::new(it, Arc::clone(&metrics)));
         let app = Arc::new(app::Parts {
             handle: handle.clone(),
             tracer: tracer.clone(),
             metrics: Arc::clone(&metrics),
             guard: Arc::clone(&guard),
+            matrix: matrix.transpose()?,
+            proxies: Proxies::new(config.trusted_proxies.clone()),
             default_ttl: config.credential_ttl.as_secs(),
             open_metrics: http_address.ip().is_loopback(),
         });
@@ -231,16 +239,18 @@ fn secure(
         .transpose()
 }
 
-/// The files of the listeners that cannot be used.
+/// The files of the API that cannot be used.
 pub(crate) fn check(config: &Config) -> Vec<StartError> {
     let listeners = [(&config.http, "http.tls"), (&config.grpc, "grpc.tls")];
     let files = listeners
         .into_iter()
         .filter_map(|(listener, key)| Some((listener.tls.as_ref()?, key)));
     let client_ca = config.relay_certificates.ca.as_deref();
+    let matrix = config.matrix.as_ref();
     files
         .filter_map(|(files, key)| tls::load(files, key).err())
         .chain(client_ca.and_then(|ca| ClientCa::load(ca).err()))
+        .chain(matrix.and_then(|matrix| Matrix::check(matrix).err()))
         .collect()
 }
 

@@ -7,7 +7,8 @@ use turnfleet_proto::fleet::controller_peer_client::ControllerPeerClient;
 use turnfleet_proto::fleet::{PeerTraceAnswer, PeerTraceRequest};
 
 use super::PeerSettings;
-use super::follow::{MAX_MESSAGE, chain, endpoint, shown_by};
+use super::follow::{MAX_MESSAGE, endpoint, shown_by};
+use crate::error::chain;
 use crate::fleet::ControllerView;
 
 /// From the connection to the answer: a little more than a node may take.
