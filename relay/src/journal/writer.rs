@@ -80,7 +80,7 @@ impl Writer {
             let wait = due.saturating_duration_since(Instant::now());
             match items.recv_timeout(wait) {
                 Ok(first) => {
-                    thread::sleep(GATHERING);
+                    thread::park_timeout(GATHERING);
                     self.key = self.shared.key();
                     let batch = std::iter::once(first).chain(items.try_iter().take(QUEUE));
                     let mut stops = false;
