@@ -661,6 +661,9 @@ pub struct Snapshot {
     pub tenants: ::prost::alloc::vec::Vec<Tenant>,
     #[prost(message, repeated, tag = "31")]
     pub bans: ::prost::alloc::vec::Vec<Ban>,
+    /// The id of the tenant that the node is bound to: whoever comes is its user. Zero for a node of all tenants.
+    #[prost(uint32, tag = "32")]
+    pub own_tenant: u32,
 }
 /// Whoever has users of their own. They are told by a username `<expiry>:<name>/<user>`, by the name that a TLS client asks
 /// for, or by the realm that a request names.

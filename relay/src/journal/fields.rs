@@ -99,6 +99,7 @@ pub(super) fn reason_code(reason: CloseReason) -> u8 {
         CloseReason::SocketFailed => 4,
         CloseReason::Shutdown => 5,
         CloseReason::Revoked => 6,
+        CloseReason::Banned => 7,
     }
 }
 

@@ -14,6 +14,7 @@ use ring::rand::SystemRandom;
 use turnfleet_turn::{Event, ShardId};
 
 use crate::journal::Recorder;
+use crate::policy::TenantNames;
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
 const REFUSALS_A_SECOND: u32 = 50;
@@ -86,7 +87,7 @@ impl ShardEventLog {
     }
 
     /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many.
-    pub(super) fn write(&mut self, event: &Event, unix: u64) -> bool {
+    pub(super) fn write(&mut self, event: &Event, unix: u64, tenants: &TenantNames) -> bool {
         if let Some(journal) = &self.log.journal {
             journal.record(self.shard, event, unix);
         }
@@ -104,11 +105,12 @@ impl ShardEventLog {
         if !admitted {
             return false;
         }
-        self.write_line(event);
+        self.write_line(event, tenants);
         true
     }
 
-    fn write_line(&self, event: &Event) {
+    fn write_line(&self, event: &Event, tenants: &TenantNames) {
+        let tenant = event.tenant().and_then(|tenant| tenants.of(tenant));
         /// What every line tells, and the fields of this one.
         macro_rules! line {
             ($message:literal, $($field:tt)*) => {
@@ -120,6 +122,7 @@ impl ShardEventLog {
                     client = self.log.shown(event.client().client),
                     server = %event.client().server,
                     username = event.username().map(|name| self.log.shown(name)),
+                    tenant,
                     $($field)*
                     $message
                 )

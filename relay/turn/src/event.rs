@@ -110,6 +110,18 @@ impl Event {
         }
     }
 
+    /// Whose user it is, where that is known.
+    #[must_use]
+    pub fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Opened { tenant, .. }
+            | Self::Closed { tenant, .. }
+            | Self::PeerConnected { tenant, .. }
+            | Self::PeerDenied { tenant, .. } => Some(*tenant),
+            Self::Refused { .. } => None,
+        }
+    }
+
     /// The USERNAME, where the request had one.
     #[must_use]
     pub fn username(&self) -> Option<&str> {
@@ -158,17 +170,20 @@ pub enum CloseReason {
     Shutdown,
     /// The secret that its credential was made with was revoked.
     Revoked,
+    /// Its user, its tenant or its client's network was banned, or its tenant suspended.
+    Banned,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Refreshed,
         Self::Expired,
         Self::ClientGone,
         Self::SocketFailed,
         Self::Shutdown,
         Self::Revoked,
+        Self::Banned,
     ];
 
     /// The metric label.
@@ -181,6 +196,7 @@ impl CloseReason {
             Self::SocketFailed => "socket_failed",
             Self::Shutdown => "shutdown",
             Self::Revoked => "revoked",
+            Self::Banned => "banned",
         }
     }
 }
