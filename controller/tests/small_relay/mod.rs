@@ -15,9 +15,9 @@ use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::LongTermKey;
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
-    KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, TenantId,
-    Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Identity, Instant,
+    IpMeta, KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span,
+    TenantId, Transport,
 };
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -29,7 +29,8 @@ struct Keys {
 }
 
 impl KeySource for Keys {
-    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
+    fn candidates(&self, identity: Identity<'_>, _now: Now, out: &mut Candidates) {
+        let username = identity.username;
         let Some(parsed) = EphemeralUsername::parse(username) else {
             return;
         };
@@ -42,6 +43,7 @@ impl KeySource for Keys {
                 key: LongTermKey::derive(username, &self.realm, &password),
                 user: user.clone(),
                 tenant: TenantId::DEFAULT,
+                home: TenantId::DEFAULT,
                 expires_at: Some(parsed.expires_at),
                 key_id: 0,
             });
@@ -177,7 +179,7 @@ impl Relay {
 
     fn decide(&mut self, from: FiveTuple, packet: &[u8], reply: &mut Vec<u8>) -> Decision {
         let now = self.now();
-        let context = Context { keys: &self.keys };
+        let context = Context::new(&self.keys);
         self.server
             .handle_client(now, from, IpMeta::default(), packet, &context, reply)
     }
