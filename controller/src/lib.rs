@@ -28,6 +28,7 @@ pub mod reconcile;
 mod roots;
 mod seats;
 pub mod store;
+mod traces;
 mod wall_clock;
 
 use std::net::SocketAddr;
@@ -52,6 +53,7 @@ use peers::{PeerSettings, PeerToken, Peers};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EtcdStore, Store, StoreError, open};
+use traces::Journals;
 
 pub use error::{FleetError, ReloadError, StartError};
 
@@ -92,7 +94,8 @@ impl Controller {
         let wishes = wishes(&config);
         let metrics = Arc::new(Metrics::new());
         let entrance = Entrance::open(&config, Arc::clone(&metrics)).await?;
-        let (store, peer_token, reconciler, handle) = open_fleet(&config, &wishes).await?;
+        let (store, (peer_token, journals), reconciler, handle) =
+            open_fleet(&config, &wishes).await?;
         let kept = |setting| {
             reconciler
                 .fleet()
@@ -107,15 +110,16 @@ impl Controller {
         hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
-        let api = Api::start(&config, entrance, handle.clone(), peer_token.clone()).await?;
-        let responder = |dns| Responder::start(dns, handle.changes(), &metrics);
-        let dns = config.dns.as_ref().map(responder).transpose()?;
-        let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = PeerSettings {
             own: config.controller.id.as_str().into(),
             token: peer_token,
             ca: config.controller.peer_ca.clone(),
         };
+        let journals = (peers.clone(), journals);
+        let api = Api::start(&config, entrance, handle.clone(), journals).await?;
+        let responder = |dns| Responder::start(dns, handle.changes(), &metrics);
+        let dns = config.dns.as_ref().map(responder).transpose()?;
+        let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = Peers::start(peers, handle.clone(), Arc::clone(&metrics));
         let (reconciler, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
@@ -269,20 +273,24 @@ impl Controller {
     }
 }
 
+/// What is made of the key that seals the store.
+type Derived = (PeerToken, Journals);
+
 /// Opens the store and reads the fleet from it, as often as it takes for an etcd that comes and goes.
 async fn open_fleet(
     config: &Config,
     wishes: &Wishes,
-) -> Result<(Arc<dyn Store>, PeerToken, Reconciler, Handle), StartError> {
+) -> Result<(Arc<dyn Store>, Derived, Reconciler, Handle), StartError> {
     let settings = settings(config);
     let mut failures = 0;
     loop {
         let opened = open::open(config).await;
         let opened = opened.map_err(|source| store_error(config, source))?;
-        let (store, peer_token) = (opened.store, PeerToken::of(&opened.sealer));
+        let derived = (PeerToken::of(&opened.sealer), Journals::of(&opened.sealer));
+        let store = opened.store;
         let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
         match fleet.await {
-            Ok((reconciler, handle)) => return Ok((store, peer_token, reconciler, handle)),
+            Ok((reconciler, handle)) => return Ok((store, derived, reconciler, handle)),
             Err(FleetError::Store(error))
                 if config.store.etcd.is_some() && error.is_worth_waiting() =>
             {

@@ -5,28 +5,13 @@
 mod cluster;
 mod stage;
 
-use std::path::Path;
-
 use cluster::Cluster;
 use stage::{Stage, any_hello};
 use tokio::runtime::Runtime;
-use turnfleet_controller::config::{ProbeMode, RawEtcd};
 use turnfleet_controller::fleet::Health;
 use turnfleet_controller::fleet::record::{Ban, Terms, Whom};
 use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::Hello;
-
-fn controller(cluster: &Cluster, dir: &Path, name: &str) -> Stage {
-    Stage::with(|raw| {
-        raw.id = Some(name.to_owned());
-        raw.probe.mode = ProbeMode::Off;
-        raw.store.key_file = Some(dir.join("store.key"));
-        raw.store.etcd = Some(RawEtcd {
-            endpoints: cluster.endpoints().to_vec(),
-            ..RawEtcd::default()
-        });
-    })
-}
 
 fn leaders(stages: &[&Stage]) -> usize {
     let leads = |stage: &&&Stage| stage.controller().view().leads;
@@ -40,9 +25,9 @@ fn controllers_share_their_nodes_and_outlive_each_other() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let mut first = controller(&cluster, dir.path(), "first");
-    let second = controller(&cluster, dir.path(), "second");
-    let third = controller(&cluster, dir.path(), "third");
+    let mut first = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
+    let second = Stage::of_cluster(cluster.endpoints(), dir.path(), "second");
+    let third = Stage::of_cluster(cluster.endpoints(), dir.path(), "third");
     let all = [&first, &second, &third];
     second.within("one of three leads", || leaders(&all) == 1);
 
@@ -92,8 +77,8 @@ fn what_one_controller_is_told_of_tenants_and_bans_holds_for_all_and_outlives_th
         automatic: false,
     };
     {
-        let first = controller(&cluster, dir.path(), "first");
-        let second = controller(&cluster, dir.path(), "second");
+        let first = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
+        let second = Stage::of_cluster(cluster.endpoints(), dir.path(), "second");
         let node = second.node(any_hello("relay-0"));
         let before = node.snapshot.as_ref().unwrap();
         assert_eq!((before.tenants.len(), before.bans.len()), (0, 0));
@@ -117,7 +102,7 @@ fn what_one_controller_is_told_of_tenants_and_bans_holds_for_all_and_outlives_th
         let again = second.node(other).snapshot.unwrap();
         assert_eq!((again.tenants.len(), again.bans.len()), (1, 1));
     }
-    let third = controller(&cluster, dir.path(), "third");
+    let third = Stage::of_cluster(cluster.endpoints(), dir.path(), "third");
     let view = third.controller().view();
     assert_eq!(view.tenants.id("acme"), Some(1));
     assert_eq!(**view.bans.of(&source).unwrap(), ban);

@@ -14,7 +14,6 @@ use paused_link::PausedLink;
 use stage::calls::ask;
 use stage::{Node, Stage, any_hello, hello};
 use tokio::runtime::Runtime;
-use turnfleet_controller::config::{ProbeMode, RawEtcd};
 use turnfleet_controller::fleet::record::SecretScope;
 use turnfleet_controller::store::{Put, Store as _, StoreError, Txn};
 use turnfleet_proto::NodeId;
@@ -26,18 +25,6 @@ use turnfleet_proto::fleet::node_message::Message as Up;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For how long etcd is gone or slow: the minute of the promise, scaled.
 const OUTAGE: Duration = Duration::from_secs(10);
-
-fn controller(endpoints: &[String], dir: &Path, name: &str) -> Stage {
-    Stage::with(|raw| {
-        raw.id = Some(name.to_owned());
-        raw.probe.mode = ProbeMode::Off;
-        raw.store.key_file = Some(dir.join("store.key"));
-        raw.store.etcd = Some(RawEtcd {
-            endpoints: endpoints.to_vec(),
-            ..RawEtcd::default()
-        });
-    })
-}
 
 fn relay(id: &str) -> NodeId {
     id.parse().unwrap()
@@ -103,7 +90,7 @@ fn an_etcd_that_is_gone_costs_no_session_no_credential_and_no_list() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let stage = controller(cluster.endpoints(), dir.path(), "first");
+    let stage = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
     let node = stage.node(any_hello("relay-0"));
     stage.wait_for("relay-0", |node| node.listed);
     cluster.kill_all();
@@ -167,7 +154,7 @@ fn an_etcd_with_a_slow_disk_kills_nobody_and_slows_no_list() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let stage = controller(cluster.endpoints(), dir.path(), "first");
+    let stage = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
     let node = stage.node(any_hello("relay-0"));
     stage.wait_for("relay-0", |node| node.listed);
     let before = serves(&stage, &node, Duration::from_secs(2));
@@ -196,7 +183,7 @@ fn a_full_etcd_is_called_so_and_everything_known_is_served() {
     };
     runtime.block_on(cluster.ready(&cluster.config()));
     let dir = tempfile::tempdir().unwrap();
-    let stage = controller(cluster.endpoints(), dir.path(), "first");
+    let stage = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
     let node = stage.node(any_hello("relay-0"));
     stage.wait_for("relay-0", |node| node.listed);
     let store = cluster.store();
@@ -239,9 +226,9 @@ fn a_controller_that_history_left_behind_misses_no_change() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let first = controller(cluster.endpoints(), dir.path(), "first");
+    let first = Stage::of_cluster(cluster.endpoints(), dir.path(), "first");
     let link = runtime.block_on(PausedLink::to(&cluster.endpoints()[0]));
-    let second = controller(&[link.endpoint()], dir.path(), "second");
+    let second = Stage::of_cluster(&[link.endpoint()], dir.path(), "second");
     let _nodes = ["relay-0", "relay-1", "relay-2"].map(|id| {
         let address = format!("192.0.2.{}:3478", id.len() + usize::from(id.as_bytes()[6]));
         first.node(hello(id, &[Transport::Udp], address.parse().unwrap()))

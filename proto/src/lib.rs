@@ -13,6 +13,7 @@ mod node_id;
 mod port_range;
 pub mod private_file;
 mod turn_uri;
+pub mod user_hash;
 
 /// Messages and services of `turnfleet.fleet.v1`: the control session between relay node and controller.
 #[allow(

@@ -13,6 +13,7 @@ mod control;
 mod controllers;
 mod driver;
 mod grants;
+mod journal;
 mod listeners;
 mod machine;
 pub mod metrics;

@@ -25,15 +25,19 @@ use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Sections, Session, SnapshotCache,
     StateDir, StateDirError,
 };
+use crate::journal::Journal;
 use crate::machine::Machine;
 use crate::metrics::{self, Observed};
 use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
+    BindError, Bound, EventLog, Listener, ShardSet, ShardSettings, StreamLimits,
+    raise_descriptor_limit,
 };
 
+/// The folder of the journal, in the state folder.
+const JOURNAL: &str = "journal";
 /// How often a drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 
@@ -46,6 +50,7 @@ pub struct Node {
     descriptor_limit: u64,
     serving: Arc<Serving>,
     status: Arc<ControlStatus>,
+    journal: Arc<Journal>,
     certificate: Option<Arc<Certificate>>,
     _certificate_watcher: Option<FileWatcher>,
     reloads: Reloads,
@@ -160,10 +165,8 @@ impl Node {
         let local = local_policy(&config, &addressing, budget);
         let shown = certificate.clone();
         let introduction = introduction(&config, &listeners, &local, share, shown);
-        let events = match config.log.privacy {
-            true => EventLog::private().map_err(|_| no_random_bytes())?,
-            false => EventLog::open(),
-        };
+        let journal = open_journal(&config, &dir, &identity, &bound)?;
+        let events = event_log(&config, &journal)?;
         let ledger = Ledger::new(seed()?);
         let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
         let serving = Arc::new(serving);
@@ -185,6 +188,7 @@ impl Node {
             cache: Arc::new(cache),
             serving: Arc::clone(&serving),
             status: Arc::clone(&status),
+            journal: Arc::clone(&journal),
             sections,
             listeners: introduced.subscribe(),
             was_open: false,
@@ -196,6 +200,7 @@ impl Node {
             descriptor_limit,
             serving,
             status,
+            journal,
             reloads,
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
@@ -257,6 +262,7 @@ impl Node {
                 self.reloads.good.load(Ordering::Relaxed),
                 self.reloads.refused.load(Ordering::Relaxed),
             ),
+            journal: self.journal.figures(),
             process: ProcessUsage::read(),
             descriptor_limit: self.descriptor_limit,
         })
@@ -307,8 +313,12 @@ impl Node {
         self.stop.send_replace(true);
         // A session that panicked has nothing left to say.
         let _ = (&mut self.session).await;
-        let serving = Arc::clone(&self.serving);
-        let _ = tokio::task::spawn_blocking(move || serving.stop()).await;
+        let (serving, journal) = (Arc::clone(&self.serving), Arc::clone(&self.journal));
+        let ended = move || {
+            serving.stop();
+            journal.stop();
+        };
+        let _ = tokio::task::spawn_blocking(ended).await;
     }
 }
 
@@ -435,6 +445,7 @@ fn introduction(
         allocations: local.allocation_limit(),
         file_descriptors,
         memory_bytes: process::memory_limit() / config.nodes_in_process,
+        journal: config.journal.is_some(),
         shown,
     }
 }
@@ -466,6 +477,26 @@ fn serve_from_cache(
             None
         }
     }
+}
+
+fn open_journal(
+    config: &Config,
+    dir: &StateDir,
+    identity: &Identity,
+    bound: &Bound,
+) -> Result<Arc<Journal>, NodeError> {
+    let folder = dir.path_of(JOURNAL);
+    let time = bound.told_time();
+    let journal = Journal::start(folder, config.journal, identity.incarnation, time);
+    journal.map(Arc::new).map_err(NodeError::System)
+}
+
+fn event_log(config: &Config, journal: &Journal) -> Result<EventLog, NodeError> {
+    let log = match config.log.privacy {
+        true => EventLog::private().map_err(|_| no_random_bytes())?,
+        false => EventLog::open(),
+    };
+    Ok(log.with_journal(journal.recorder()))
 }
 
 fn seed() -> Result<[u8; 32], NodeError> {

@@ -17,6 +17,7 @@ mod secrets;
 mod table;
 mod tenants;
 mod tokens;
+mod trace;
 
 use clap::{Args, Subcommand};
 use turnfleet_proto::NodeId;
@@ -47,6 +48,8 @@ enum Action {
     Explain(explain::Explain),
     /// Who changed what, the latest first
     Audit(audit::Audit),
+    /// Who had a relayed address at a time: client, tenant and the hash of the user, by the journals of the relay nodes
+    Trace(trace::Trace),
     /// The API tokens: who may use the controller
     #[command(subcommand)]
     Tokens(tokens::Action),
@@ -102,6 +105,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Ports(ports) => ports.run(&console),
         Action::Explain(explain) => explain.run(&console),
         Action::Audit(audit) => audit.run(&console),
+        Action::Trace(trace) => trace.run(&console),
         Action::Tokens(action) => action.run(&console),
         Action::JoinTokens(action) => action.run(&console),
         Action::Secrets(secrets) => secrets.run(&console),

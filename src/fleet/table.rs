@@ -106,9 +106,72 @@ fn moment(unix: u64) -> String {
     format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// The Unix seconds of a moment in UTC (RFC 3339, without fractions), or of a number that says them itself.
+///
+/// # Errors
+/// With what would have been right.
+pub(super) fn parse_moment(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected UTC such as 2026-11-22T05:43:24Z, or Unix seconds";
+    if let Ok(unix) = text.parse() {
+        return Ok(unix);
+    }
+    let parts = |text: &str, separator| {
+        let parts = text.split(separator).map(|part| part.parse::<u64>().ok());
+        parts
+            .collect::<Option<Vec<_>>>()
+            .and_then(|parts| <[u64; 3]>::try_from(parts).ok())
+    };
+    let (date, clock) = text
+        .strip_suffix('Z')
+        .and_then(|text| text.split_once('T'))
+        .ok_or(EXPECTED)?;
+    let ([year, month, day], [hour, minute, second]) =
+        parts(date, '-').zip(parts(clock, ':')).ok_or(EXPECTED)?;
+    let is_date = (1970..10_000).contains(&year) && (1..=12).contains(&month);
+    if !is_date || !(1..=31).contains(&day) || hour.max(minute).max(second) > 59 {
+        return Err(EXPECTED);
+    }
+    // As in `moment`: years begin in March.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let (era, year) = (year / 400, year % 400);
+    let days = era * 146_097 + year * 365 + year / 4 - year / 100 + (153 * month + 2) / 5 + day - 1;
+    let clock = hour * 3600 + minute * 60 + second;
+    let unix = (days - 719_468) * 86_400 + clock;
+    // There is no such day or hour where it is told as another one.
+    if moment(unix) == text {
+        Ok(unix)
+    } else {
+        Err(EXPECTED)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_it_is_told() {
+        for unix in [0, 951_782_399, 951_782_400, 1_709_251_200, 4_102_444_799] {
+            assert_eq!(parse_moment(&moment(unix)), Ok(unix));
+            assert_eq!(parse_moment(&unix.to_string()), Ok(unix));
+        }
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-02-29T00:00:00Z",
+            "2026-02-28T24:00:00Z",
+            "2026-02-28T00:00:00",
+            "2026-02-28 00:00:00Z",
+            "1969-12-31T00:00:00Z",
+            "99999999999999999999-01-01T00:00:00Z",
+        ] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_moment_is_told_in_utc() {

@@ -18,3 +18,4 @@ mod processes;
 mod ready;
 mod refusals;
 mod secrets;
+mod traces;

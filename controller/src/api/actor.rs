@@ -18,6 +18,22 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
+    /// Writes down that this actor looks at something that not everybody may see.
+    ///
+    /// # Errors
+    /// When the store fails: nothing may be looked at then.
+    pub(crate) async fn looks(
+        &self,
+        handle: &Handle,
+        action: &str,
+        target: &str,
+        detail: String,
+    ) -> Result<(), FleetError> {
+        tracing::info!(by = self.name, action, "a look was asked for");
+        let entry = self.entry(action, target, detail)?;
+        Ok(handle.audit().add(&entry).await?)
+    }
+
     /// A handle whose changes are written down as this actor's. `detail` says with what, and holds no secret.
     ///
     /// # Errors
@@ -29,9 +45,13 @@ impl Actor {
         target: &str,
         detail: String,
     ) -> Result<Handle, FleetError> {
-        let at = since_epoch().as_millis();
         tracing::info!(by = self.name, from = ?self.from, action, target, detail, "a change was asked for");
-        Ok(handle.asked_by(AuditEntry {
+        Ok(handle.asked_by(self.entry(action, target, detail)?))
+    }
+
+    fn entry(&self, action: &str, target: &str, detail: String) -> Result<AuditEntry, FleetError> {
+        let at = since_epoch().as_millis();
+        Ok(AuditEntry {
             at_milliseconds: u64::try_from(at).unwrap_or(u64::MAX),
             id: random_bytes(&SystemRandom::new())?,
             by: self.name.clone(),
@@ -39,6 +59,6 @@ impl Actor {
             action: action.to_owned(),
             target: target.to_owned(),
             detail,
-        }))
+        })
     }
 }

@@ -19,6 +19,7 @@ use super::serve::Caller;
 use super::status::ApiError;
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
+use crate::traces::Tracer;
 
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -33,6 +34,7 @@ pub(crate) type App = Arc<Parts>;
 /// The controller's parts, as the handlers need them.
 pub(crate) struct Parts {
     pub(crate) handle: Handle,
+    pub(crate) tracer: Tracer,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: Arc<Guard>,
     /// The homeserver whose users are answered, where there is one.

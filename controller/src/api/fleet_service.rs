@@ -32,6 +32,7 @@ use crate::config::RelayCertificates;
 use crate::fleet::{Admission, Certified, Ended};
 use crate::metrics::Metrics;
 use crate::reconcile::{Handle, Order, Session};
+use crate::traces::{Desk, Journals};
 
 /// The largest message of a node.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -56,6 +57,7 @@ const CERTIFICATE_REQUIRED: &str = "the relay shows no certificate, and this con
 pub(crate) struct FleetService {
     handle: Handle,
     metrics: Arc<Metrics>,
+    journals: Journals,
     /// Whether a relay has to show a certificate.
     certificate_required: bool,
 }
@@ -65,11 +67,13 @@ impl FleetService {
     pub(crate) fn server(
         handle: Handle,
         metrics: Arc<Metrics>,
+        journals: Journals,
         certificates: &RelayCertificates,
     ) -> RelayControlServer<Self> {
         let service = Self {
             handle,
             metrics,
+            journals,
             certificate_required: certificates.required,
         };
         RelayControlServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -151,7 +155,7 @@ impl RelayControl for FleetService {
         };
         // The answer begins before the Hello is read, or a node that waits for it would wait for ever.
         let (handle, metrics) = (self.handle.clone(), Arc::clone(&self.metrics));
-        tokio::spawn(run(link, handle, metrics, shown));
+        tokio::spawn(run(link, handle, metrics, self.journals.clone(), shown));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -186,12 +190,22 @@ struct Link {
 }
 
 /// One session from its Hello to its end.
-async fn run(mut link: Link, handle: Handle, metrics: Arc<Metrics>, shown: Papers) {
+async fn run(
+    mut link: Link,
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    journals: Journals,
+    shown: Papers,
+) {
+    let mut keeps_journal = false;
     let opened = match link.hello().await {
-        Ok(hello) => handle
-            .open_session_as(&shown.credential, shown.certified, hello)
-            .await
-            .map_err(|error| grpc_status(&error)),
+        Ok(hello) => {
+            keeps_journal = hello.journal;
+            handle
+                .open_session_as(&shown.credential, shown.certified, hello)
+                .await
+                .map_err(|error| grpc_status(&error))
+        }
         Err(status) => Err(status),
     };
     let mut session = match opened {
@@ -206,7 +220,9 @@ async fn run(mut link: Link, handle: Handle, metrics: Arc<Metrics>, shown: Paper
     let key = session.key.clone();
     tracing::info!(node = %key.node, session = key.number, "session opened");
     let open = Open::count(&metrics.sessions);
-    let end = link.converse(&handle, &mut session).await;
+    let mut desk = keeps_journal.then(|| journals.open(&key.node));
+    let end = link.converse(&handle, &mut session, &mut desk).await;
+    drop(desk);
     let how = end.how();
     handle.session_ended(key.clone(), how).await;
     drop(open);
@@ -259,14 +275,20 @@ impl Link {
                 }
                 Ok(hello)
             }
-            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_)) | None => Err(
-                Status::invalid_argument("the first message of a session must be Hello"),
-            ),
+            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::TraceAnswer(_))
+            | None => Err(Status::invalid_argument(
+                "the first message of a session must be Hello",
+            )),
         }
     }
 
     /// Carries messages both ways until one side ends it.
-    async fn converse(&mut self, handle: &Handle, session: &mut Session) -> End {
+    async fn converse(
+        &mut self,
+        handle: &Handle,
+        session: &mut Session,
+        desk: &mut Option<Desk>,
+    ) -> End {
         let bucket = TokenBucket::new(MESSAGES_A_SECOND, MESSAGE_BURST, Instant::now());
         // A node has its first snapshot before anything else.
         let mut talk = PolicyTalk::new(session);
@@ -283,7 +305,13 @@ impl Link {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
                     Ok(Some(message)) if bucket.take(Instant::now()).is_ok() => {
-                        self.heard(message, handle, session, &mut talk).await
+                        match (message.message, desk.as_mut()) {
+                            (Some(Up::TraceAnswer(answer)), Some(desk)) => {
+                                desk.answered(answer);
+                                Ok(())
+                            }
+                            (message, _) => self.heard(message, handle, session, &mut talk).await,
+                        }
                     }
                     Ok(Some(_)) => {
                         let text = "more than twenty messages a second";
@@ -302,6 +330,7 @@ impl Link {
                     let text = "no word on the policy";
                     Err(End::Refused(Status::deadline_exceeded(text)))
                 }
+                question = next_of(desk) => self.tell(question).await,
                 order = session.orders.next(), if session.takes_deltas => {
                     self.tell(message_of(order)).await
                 }
@@ -324,12 +353,12 @@ impl Link {
     /// Passes on what the node says, and answers what it asks.
     async fn heard(
         &self,
-        message: NodeMessage,
+        message: Option<Up>,
         handle: &Handle,
         session: &Session,
         talk: &mut PolicyTalk,
     ) -> Result<(), End> {
-        match message.message {
+        match message {
             Some(Up::Heartbeat(heartbeat)) => handle
                 .heartbeat(&session.key, heartbeat)
                 .await
@@ -354,8 +383,8 @@ impl Link {
                 let text = "a session has one Hello";
                 Err(End::Refused(Status::invalid_argument(text)))
             }
-            // A later version of the protocol may say more.
-            None => Ok(()),
+            // Taken before; and a later version of the protocol may say more.
+            Some(Up::TraceAnswer(_)) | None => Ok(()),
         }
     }
 
@@ -382,6 +411,14 @@ fn message_of(order: Order) -> Down {
         }),
         Order::Redirect(endpoint) => Down::Redirect(Redirect { endpoint }),
         Order::Time(unix_seconds) => Down::Time(Time { unix_seconds }),
+    }
+}
+
+/// What the node's journal is to be told or asked next, where it keeps one.
+async fn next_of(desk: &mut Option<Desk>) -> Down {
+    match desk {
+        Some(desk) => desk.next().await,
+        None => std::future::pending().await,
     }
 }
 

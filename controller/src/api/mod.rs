@@ -39,6 +39,7 @@ mod status;
 mod tenants;
 mod tls;
 mod tokens;
+mod trace;
 mod turn_rest;
 mod values;
 
@@ -56,8 +57,9 @@ pub use openapi::document as openapi_document;
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
 use crate::metrics::Metrics;
-use crate::peers::{PeerService, PeerToken};
+use crate::peers::{PeerService, PeerSettings, PeerToken};
 use crate::reconcile::Handle;
+use crate::traces::{Journals, Tracer};
 use client_ca::ClientCa;
 use fleet_service::FleetService;
 pub(crate) use fleet_service::bearer;
@@ -65,6 +67,7 @@ use forwarded::Proxies;
 use front::Front;
 use gate::Gate;
 use matrix::Matrix;
+pub(crate) use rate::TokenBucket;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
 
@@ -128,7 +131,7 @@ impl Api {
         config: &Config,
         entrance: Entrance,
         handle: Handle,
-        peer_token: PeerToken,
+        (peers, journals): (PeerSettings, Journals),
     ) -> Result<Self, StartError> {
         let metrics = entrance.metrics;
         let http_address = entrance.address;
@@ -143,10 +146,13 @@ impl Api {
             client_ca.as_ref(),
         )?;
         let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
+        let peer_token = peers.token.clone();
+        let tracer = Tracer::new(handle.clone(), journals.clone(), peers);
         let matrix = config.matrix.as_ref();
         let matrix = matrix.map(|it| Matrix::new(it, Arc::clone(&metrics)));
         let app = Arc::new(app::Parts {
             handle: handle.clone(),
+            tracer: tracer.clone(),
             metrics: Arc::clone(&metrics),
             guard: Arc::clone(&guard),
             matrix: matrix.transpose()?,
@@ -160,6 +166,7 @@ impl Api {
         let nodes = FleetService::server(
             handle.clone(),
             Arc::clone(&metrics),
+            journals,
             &config.relay_certificates,
         );
         let grpc = Endpoint {
@@ -167,7 +174,7 @@ impl Api {
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             client_ca,
             protocols: Protocols::Grpc,
-            service: grpc_router(handle, guard, peer_token, nodes),
+            service: grpc_router((handle, tracer), guard, peer_token, nodes),
             metrics,
         };
         let stop = entrance.stop;
@@ -207,13 +214,13 @@ impl Api {
 
 /// What relay nodes, other controllers and operators' programs speak to.
 fn grpc_router(
-    handle: Handle,
+    (handle, tracer): (Handle, Tracer),
     guard: Arc<auth::Guard>,
     peer_token: PeerToken,
     nodes: RelayControlServer<FleetService>,
 ) -> axum::Router {
-    let operators = operator::OperatorService::server(handle.clone(), guard);
-    let peers = PeerService::server(handle, peer_token);
+    let peers = PeerService::server(handle.clone(), peer_token, tracer.journals().clone());
+    let operators = operator::OperatorService::server(handle, tracer, guard);
     tonic::service::Routes::new(nodes)
         .add_service(peers)
         .add_service(operators)

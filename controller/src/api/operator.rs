@@ -23,9 +23,11 @@ use super::status::{ApiError, excerpt};
 use super::values::Values;
 use super::{
     audit, bans, explain, join_tokens, node_actions, policy_actions, secrets, tenants, tokens,
+    trace,
 };
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
+use crate::traces::Tracer;
 use shown::{capacity, node};
 
 /// The largest request.
@@ -36,12 +38,22 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The service of `turnfleet.api.v1`.
 pub(crate) struct OperatorService {
     handle: Handle,
+    tracer: Tracer,
     guard: Arc<Guard>,
 }
 
 impl OperatorService {
-    pub(crate) fn server(handle: Handle, guard: Arc<Guard>) -> OperatorServer<Self> {
-        OperatorServer::new(Self { handle, guard }).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub(crate) fn server(
+        handle: Handle,
+        tracer: Tracer,
+        guard: Arc<Guard>,
+    ) -> OperatorServer<Self> {
+        let service = Self {
+            handle,
+            tracer,
+            guard,
+        };
+        OperatorServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Who asks, where the token opens `scope` and is bound to no tenant.
@@ -386,6 +398,24 @@ impl Operator for OperatorService {
         let actor = self.admit(&request, Scope::Admin)?;
         tokens::unmake(&self.handle, &actor, &request.get_ref().name).await?;
         Ok(Response::new(wire::RevokeTokenResponse {}))
+    }
+
+    async fn trace(
+        &self,
+        request: Request<wire::TraceRequest>,
+    ) -> Result<Response<wire::TraceResponse>, Status> {
+        let actor = self.admit(&request, Scope::Operator)?;
+        let asked = request.into_inner();
+        let asked = json!({
+            "ip": asked.ip,
+            "port": asked.port,
+            "at": asked.at,
+            "within_seconds": asked.within_seconds,
+            "user": given(asked.user),
+        });
+        let asked = Values::of_json(trace::TRACE, &asked)?;
+        let answer = trace::search(&self.handle, &self.tracer, &actor, &asked).await?;
+        Ok(Response::new(answer.into()))
     }
 
     async fn list_audit(

@@ -6,7 +6,7 @@ use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
     audit, bans, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix,
-    node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, turn_rest,
+    node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, trace, turn_rest,
 };
 use crate::fleet::record::Scope;
 
@@ -208,6 +208,11 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+        Draft::new(Method::POST, "/v1/trace", "trace", OPERATOR)
+            .body(trace::TRACE)
+            .calls(trace::trace)
+            .answers::<trace::Answer>()
+            .says("Who had a relayed address at a time", "By the journals of the relay nodes that have it, wherever their sessions are. What no journal knows is a gap, and a node that did not answer is named. Written to the audit log."),
     ]
 }
 

@@ -311,6 +311,18 @@ impl ApiError {
         Self::new(status, "unavailable", "controller", what, expected).retry_after(1)
     }
 
+    /// 429 while the journals are searched as much as they may be.
+    pub(crate) fn searches_run(wait: std::time::Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "path",
+            "the journals of the relays are searched as often as they may be: once a second, and eight times at once after a rest",
+            "another try after the seconds in the Retry-After header",
+        )
+        .retry_after(wait.as_secs().saturating_add(1))
+    }
+
     /// 503 while the controller starts.
     pub(crate) fn starting() -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,10 +1,11 @@
 //! The other controllers of the fleet: each is followed, and what it sees is folded into this one's fleet; and each may follow
-//! this one.
+//! this one. A question to the journals of nodes goes to the controller that has their sessions.
 //!
 //! Who they are stands in the store, and so in the view; that they speak for the fleet they prove by a token that only holders
 //! of the store's key can make. A controller that cannot be reached costs nothing but its sight: its relays fall silent here
 //! unless they come here.
 
+mod ask;
 mod follow;
 mod service;
 mod token;
@@ -20,6 +21,7 @@ use crate::fleet::{ControllerId, FleetView};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
 
+pub(crate) use ask::trace;
 pub(crate) use service::PeerService;
 pub(crate) use token::PeerToken;
 

@@ -1,31 +1,52 @@
-//! gRPC `ControllerPeer`: tells other controllers what this one sees.
+//! gRPC `ControllerPeer`: tells other controllers what this one sees, and what the journals of its nodes say.
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use turnfleet_proto::fleet::controller_peer_server::{ControllerPeer, ControllerPeerServer};
-use turnfleet_proto::fleet::{FollowRequest, Sightings};
+use turnfleet_proto::fleet::{
+    FollowRequest, NodeTrace, PeerTraceAnswer, PeerTraceRequest, Sightings, TraceAnswer,
+};
 
 use super::PeerToken;
 use crate::api::bearer;
 use crate::reconcile::Handle;
+use crate::traces::{self, Journals};
 
 /// A follower that does not read is given up as soon as something fresher waits behind this.
 const QUEUE: usize = 1;
-/// The largest request.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+/// The largest request: one that names ten thousand nodes.
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// The service that other controllers follow this one by.
 pub(crate) struct PeerService {
     handle: Handle,
     token: PeerToken,
+    journals: Journals,
 }
 
 impl PeerService {
-    pub(crate) fn server(handle: Handle, token: PeerToken) -> ControllerPeerServer<Self> {
-        ControllerPeerServer::new(Self { handle, token })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    pub(crate) fn server(
+        handle: Handle,
+        token: PeerToken,
+        journals: Journals,
+    ) -> ControllerPeerServer<Self> {
+        let service = Self {
+            handle,
+            token,
+            journals,
+        };
+        ControllerPeerServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Lets controllers of this fleet in alone.
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        if self.token.is(&bearer(request)?) {
+            return Ok(());
+        }
+        let text = "the token is not that of a controller of this fleet: it comes from the key that seals the store";
+        Err(Status::unauthenticated(text))
     }
 }
 
@@ -37,10 +58,7 @@ impl ControllerPeer for PeerService {
         &self,
         request: Request<FollowRequest>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        if !self.token.is(&bearer(&request)?) {
-            let text = "the token is not that of a controller of this fleet: it comes from the key that seals the store";
-            return Err(Status::unauthenticated(text));
-        }
+        self.admit(&request)?;
         let controller = request.into_inner().controller_id;
         tracing::debug!(?controller, "another controller follows this one");
         let (down, stream) = mpsc::channel(QUEUE);
@@ -60,5 +78,26 @@ impl ControllerPeer for PeerService {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn trace(
+        &self,
+        request: Request<PeerTraceRequest>,
+    ) -> Result<Response<PeerTraceAnswer>, Status> {
+        self.admit(&request)?;
+        let PeerTraceRequest { query, node_ids } = request.into_inner();
+        let query = query.ok_or_else(|| Status::invalid_argument("there is no query"))?;
+        let nodes = node_ids.iter().filter_map(|node| node.parse().ok());
+        let here = nodes.filter(|node| self.journals.has(node)).collect();
+        let answers = traces::ask_all(&self.journals, here, query).await;
+        let nodes = answers.into_iter().map(|(node, answer)| NodeTrace {
+            node_id: node.to_string(),
+            answer: Some(answer.unwrap_or_else(|reason| TraceAnswer {
+                refusal: reason.to_owned(),
+                ..TraceAnswer::default()
+            })),
+        });
+        let nodes = nodes.collect();
+        Ok(Response::new(PeerTraceAnswer { nodes }))
     }
 }

@@ -81,6 +81,19 @@ impl AuditLog {
         Ok(before.take(limit).collect())
     }
 
+    /// Keeps `entry` by itself, for what changes nothing else.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn add(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let txn = Txn {
+            puts: vec![encode(entry)],
+            ..Txn::default()
+        };
+        self.store.commit(txn).await?;
+        Ok(())
+    }
+
     /// Deletes what is too old or too much.
     ///
     /// # Errors

@@ -13,10 +13,10 @@ use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_relay::agreement::{LocalPolicy, Running, SnapshotError, Verdict, consider};
 use turnfleet_relay::config::NodeLimits;
 use turnfleet_relay::{GrantedRange, RelayPolicy};
-use turnfleet_turn::ledger::GrantedPorts;
+use turnfleet_turn::ledger::{GrantedPorts, Holder};
 use turnfleet_turn::ports::PortRequest;
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidates, Ledger, Now};
+use turnfleet_turn::{Candidates, Identity, Ledger, Now};
 
 use crate::chance::Chance;
 use crate::process::Process;
@@ -324,7 +324,11 @@ impl Relay {
         if run.draining {
             return Answer::TryAlternate;
         }
-        if run.ledger.admit(None, &policy.server.limits).is_err() {
+        if run
+            .ledger
+            .admit(Holder::default(), &policy.server.limits)
+            .is_err()
+        {
             return Answer::Full;
         }
         run.open_ports(now.unix);
@@ -332,7 +336,7 @@ impl Relay {
             .ledger
             .draw(self.public_ip, PortRequest::Any, now.instant);
         let Some(port) = drawn else {
-            run.ledger.leave(None);
+            run.ledger.leave(Holder::default());
             return Answer::Full;
         };
         let ends = Instant::now() + state.chance.millis(1_000, 40_000);
@@ -372,7 +376,7 @@ impl Relay {
         for port in ended {
             run.allocations.remove(&port);
             run.ledger.release((self.public_ip, port).into(), now);
-            run.ledger.leave(None);
+            run.ledger.leave(Holder::default());
             world.ports.borrow_mut().remove(&(self.public_ip, port));
         }
     }
@@ -391,8 +395,13 @@ impl Relay {
 fn accepts(policy: &RelayPolicy, credential: &EphemeralCredential, now: Now) -> bool {
     let (username, password) = (&credential.username, &credential.password);
     let mut candidates = Candidates::of(PasswordAlgorithm::Md5);
-    policy.keys.candidates(username, now, &mut candidates);
     let realm = &policy.server.realm;
+    let identity = Identity {
+        username,
+        realm,
+        server_name: None,
+    };
+    policy.keys.candidates(identity, now, &mut candidates);
     let shown = LongTermKey::derive_with(PasswordAlgorithm::Md5, username, realm, password);
     let good = |until: Option<u64>| until.is_none_or(|until| now.unix <= until);
     (candidates.iter()).any(|candidate| candidate.key == shown && good(candidate.expires_at))

@@ -323,7 +323,7 @@ async fn converse(
                         handle.policy_status(&session.key, status).await
                     }
                     Ok(FromNode::Goodbye(_)) => return Ended::Goodbye,
-                    Ok(FromNode::Hello(_)) | Err(_) => return Ended::Reset,
+                    Ok(FromNode::Hello(_) | FromNode::TraceAnswer(_)) | Err(_) => return Ended::Reset,
                 };
                 if outcome.is_err() {
                     return Ended::Reset;

@@ -5,6 +5,7 @@
 pub(crate) mod calls;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use turnfleet_controller::Controller;
-use turnfleet_controller::config::{Config, ProbeMode, RawConfig};
+use turnfleet_controller::config::{Config, ProbeMode, RawConfig, RawEtcd};
 use turnfleet_controller::fleet::NodeView;
 use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::controller_message::Message as Down;
@@ -62,6 +63,19 @@ impl Stage {
             raw,
             _state: state,
         }
+    }
+
+    /// One of several controllers on the etcd at `endpoints`, without a probe. Their key is in `dir`.
+    pub(crate) fn of_cluster(endpoints: &[String], dir: &Path, name: &str) -> Self {
+        Self::with(|raw| {
+            raw.id = Some(name.to_owned());
+            raw.probe.mode = ProbeMode::Off;
+            raw.store.key_file = Some(dir.join("store.key"));
+            raw.store.etcd = Some(RawEtcd {
+                endpoints: endpoints.to_vec(),
+                ..RawEtcd::default()
+            });
+        })
     }
 
     /// The controller ends, and another begins with the same state.

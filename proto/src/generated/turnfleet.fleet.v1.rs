@@ -14,7 +14,7 @@ pub struct EnrollResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 20")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -29,6 +29,8 @@ pub mod node_message {
         PolicyStatus(super::PolicyStatus),
         #[prost(message, tag = "4")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "20")]
+        TraceAnswer(super::TraceAnswer),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -69,6 +71,9 @@ pub struct Hello {
     /// What the node understands: 0 (absent) Snapshot, Drain and Alternates; 1 also Delta, Hold, Kill, Redirect and Credential.
     #[prost(uint32, tag = "22")]
     pub protocol: u32,
+    /// The node keeps a journal of its allocations: it takes a JournalKey, and answers TraceQuery.
+    #[prost(bool, tag = "23")]
+    pub journal: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -253,7 +258,7 @@ pub struct Goodbye {
 pub struct ControllerMessage {
     #[prost(
         oneof = "controller_message::Message",
-        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25"
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
@@ -279,6 +284,212 @@ pub mod controller_message {
         Credential(super::Credential),
         #[prost(message, tag = "25")]
         Time(super::Time),
+        #[prost(message, tag = "26")]
+        JournalKey(super::JournalKey),
+        #[prost(message, tag = "27")]
+        TraceQuery(super::TraceQuery),
+    }
+}
+/// What the node hashes the users of its journal with: the same at every node of the fleet. The node keeps it in memory only.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalKey {
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+}
+/// Who had a relayed transport address between two moments, by the node's journal? Two are answered at a time, more are refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TraceQuery {
+    /// Chosen by the controller; the answer carries it.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub relayed_ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub relayed_port: u32,
+    /// Unix seconds, both included.
+    #[prost(uint64, tag = "4")]
+    pub from: u64,
+    #[prost(uint64, tag = "5")]
+    pub to: u64,
+}
+/// At most a hundred allocations and a hundred gaps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TraceAnswer {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub allocations: ::prost::alloc::vec::Vec<TracedAllocation>,
+    #[prost(message, repeated, tag = "3")]
+    pub gaps: ::prost::alloc::vec::Vec<JournalGap>,
+    /// Unix seconds of the earliest moment that the journal tells of; zero for an empty journal.
+    #[prost(uint64, tag = "4")]
+    pub covers_since: u64,
+    /// There was more than an answer holds.
+    #[prost(bool, tag = "5")]
+    pub has_more: bool,
+    /// Why there is no answer; empty where there is one.
+    #[prost(string, tag = "6")]
+    pub refusal: ::prost::alloc::string::String,
+}
+/// An allocation that had the address.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TracedAllocation {
+    /// The client's address, `ip:port` or `\[ip\]:port`.
+    #[prost(string, tag = "1")]
+    pub client: ::prost::alloc::string::String,
+    #[prost(enumeration = "listener::Transport", tag = "2")]
+    pub transport: i32,
+    /// One or two.
+    #[prost(string, repeated, tag = "3")]
+    pub relayed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// UDP or TCP (RFC 6062).
+    #[prost(enumeration = "listener::Transport", tag = "4")]
+    pub relayed_transport: i32,
+    /// By its number; zero for the default one.
+    #[prost(uint32, tag = "5")]
+    pub tenant: u32,
+    /// The first half of HMAC-SHA-256 over the user under the JournalKey; empty where the node had no key.
+    #[prost(bytes = "vec", tag = "6")]
+    pub user_hash: ::prost::alloc::vec::Vec<u8>,
+    /// Unix seconds.
+    #[prost(uint64, tag = "7")]
+    pub opened: u64,
+    #[prost(enumeration = "traced_allocation::Ending", tag = "8")]
+    pub ending: i32,
+    /// Unix seconds; zero for one that lives.
+    #[prost(uint64, tag = "9")]
+    pub ended: u64,
+    /// Empty where it is not known.
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `TracedAllocation`.
+pub mod traced_allocation {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Ending {
+        /// It lives.
+        Unspecified = 0,
+        /// At `ended`, for `reason`.
+        Closed = 1,
+        /// Its process ended at some time after `ended`, without a word.
+        Died = 2,
+        /// Its end was not written; the address was another's at `ended`.
+        Unseen = 3,
+        /// It lived at `ended`; the search ended before it came to the end.
+        Unread = 4,
+    }
+    impl Ending {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ENDING_UNSPECIFIED",
+                Self::Closed => "ENDING_CLOSED",
+                Self::Died => "ENDING_DIED",
+                Self::Unseen => "ENDING_UNSEEN",
+                Self::Unread => "ENDING_UNREAD",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ENDING_UNSPECIFIED" => Some(Self::Unspecified),
+                "ENDING_CLOSED" => Some(Self::Closed),
+                "ENDING_DIED" => Some(Self::Died),
+                "ENDING_UNSEEN" => Some(Self::Unseen),
+                "ENDING_UNREAD" => Some(Self::Unread),
+                _ => None,
+            }
+        }
+    }
+}
+/// A time of which the journal does not know all: within the time that was asked for, or before, where that casts doubt on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalGap {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(enumeration = "journal_gap::Reason", tag = "3")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `JournalGap`.
+pub mod journal_gap {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        Unspecified = 0,
+        /// The journal begins later: what was before has been dropped, or its disk was lost.
+        BeforeJournal = 1,
+        /// The process had ended in good order; nothing was relayed.
+        Stopped = 2,
+        /// The process ended without a word, at some time in between.
+        Died = 3,
+        /// Nothing was written though the process lived, or its clock was set forward.
+        Silent = 4,
+        /// Events came faster than they could be written, or the disk refused.
+        Lost = 5,
+        /// Something there cannot be read.
+        Damaged = 6,
+        /// There was more to read than a search may take time for.
+        Unread = 7,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::BeforeJournal => "REASON_BEFORE_JOURNAL",
+                Self::Stopped => "REASON_STOPPED",
+                Self::Died => "REASON_DIED",
+                Self::Silent => "REASON_SILENT",
+                Self::Lost => "REASON_LOST",
+                Self::Damaged => "REASON_DAMAGED",
+                Self::Unread => "REASON_UNREAD",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_BEFORE_JOURNAL" => Some(Self::BeforeJournal),
+                "REASON_STOPPED" => Some(Self::Stopped),
+                "REASON_DIED" => Some(Self::Died),
+                "REASON_SILENT" => Some(Self::Silent),
+                "REASON_LOST" => Some(Self::Lost),
+                "REASON_DAMAGED" => Some(Self::Damaged),
+                "REASON_UNREAD" => Some(Self::Unread),
+                _ => None,
+            }
+        }
     }
 }
 /// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
@@ -1081,6 +1292,28 @@ pub mod relay_control_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerTraceRequest {
+    /// Its id means nothing.
+    #[prost(message, optional, tag = "1")]
+    pub query: ::core::option::Option<TraceQuery>,
+    /// The nodes to ask; what has no session here is passed over.
+    #[prost(string, repeated, tag = "2")]
+    pub node_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerTraceAnswer {
+    /// One for each node that was asked.
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeTrace>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeTrace {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub answer: ::core::option::Option<TraceAnswer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FollowRequest {
     /// Who asks.
     #[prost(string, tag = "1")]
@@ -1310,6 +1543,32 @@ pub mod controller_peer_client {
                 .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Follow"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Asks the journals of the nodes that have their sessions with the asked controller, and passes the question on to nobody. The
+        /// same metadata.
+        pub async fn trace(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerTraceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PeerTraceAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.ControllerPeer/Trace",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Trace"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1338,6 +1597,12 @@ pub mod controller_peer_server {
             &self,
             request: tonic::Request<super::FollowRequest>,
         ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
+        /// Asks the journals of the nodes that have their sessions with the asked controller, and passes the question on to nobody. The
+        /// same metadata.
+        async fn trace(
+            &self,
+            request: tonic::Request<super::PeerTraceRequest>,
+        ) -> std::result::Result<tonic::Response<super::PeerTraceAnswer>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControllerPeerServer<T> {
@@ -1457,6 +1722,51 @@ pub mod controller_peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.fleet.v1.ControllerPeer/Trace" => {
+                    #[allow(non_camel_case_types)]
+                    struct TraceSvc<T: ControllerPeer>(pub Arc<T>);
+                    impl<
+                        T: ControllerPeer,
+                    > tonic::server::UnaryService<super::PeerTraceRequest>
+                    for TraceSvc<T> {
+                        type Response = super::PeerTraceAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerTraceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControllerPeer>::trace(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TraceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -38,6 +38,7 @@ impl Fixed {
                 "drain_deadline_seconds",
                 format!("{:?}", config.drain_deadline),
             ),
+            ("journal", format!("{:?}", config.journal)),
             ("metrics.address", format!("{:?}", config.metrics_address)),
             ("log.format", format!("{:?}", config.log.format)),
             ("log.privacy", config.log.privacy.to_string()),

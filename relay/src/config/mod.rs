@@ -22,7 +22,7 @@ pub use crate::listeners::{Front, Listener};
 pub(crate) use findings::Findings;
 pub(crate) use fixed::Fixed;
 pub use raw::{
-    RawConfig, RawController, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
+    RawConfig, RawController, RawJournal, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
     RawTcpRelaying, RawTls, Secret,
 };
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
@@ -68,6 +68,8 @@ pub struct Config {
     pub nonce_lifetime: Duration,
     /// How long a drain lasts; `None` for no end.
     pub drain_deadline: Option<Duration>,
+    /// What the journal of allocations may keep; `None` where none is kept.
+    pub journal: Option<JournalConfig>,
     /// Where the process shell serves metrics and health.
     pub metrics_address: Option<SocketAddr>,
     /// What the process shell logs, and how.
@@ -153,6 +155,15 @@ pub struct StreamConfig {
     pub write_queue_bytes: usize,
     /// Connections that are passed on to HTTPS servers at a time, over the whole node.
     pub https_connections: usize,
+}
+
+/// What the journal of allocations may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// For how long.
+    pub retention: Duration,
+    /// The most bytes of its files.
+    pub bytes: u64,
 }
 
 /// What the process shell logs, and how.

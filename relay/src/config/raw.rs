@@ -53,6 +53,8 @@ pub struct RawConfig {
     pub nonce_lifetime_seconds: u32,
     /// How long allocations may live on after the first SIGTERM, in seconds. 0: until the last one ends by itself.
     pub drain_deadline_seconds: u64,
+    /// The journal of allocations, which `turnfleet fleet trace` searches.
+    pub journal: RawJournal,
     /// The listener of `/metrics`, `/livez` and `/readyz`.
     pub metrics: RawMetrics,
     /// What is logged, and how.
@@ -90,6 +92,7 @@ impl Default for RawConfig {
             stream: RawStream::default(),
             nonce_lifetime_seconds: 3600,
             drain_deadline_seconds: 3600,
+            journal: RawJournal::default(),
             metrics: RawMetrics::default(),
             log: RawLog::default(),
         }
@@ -227,6 +230,27 @@ impl Default for RawStream {
             unauthenticated_connections_per_source: 1024,
             write_queue_bytes: 262_144,
             https_connections: 1024,
+        }
+    }
+}
+
+/// The journal of allocations, in the folder `journal` of `state_dir`: who had which relayed address when. It holds the
+/// client's address, the tenant and a keyed hash of the user, and neither peers nor payloads.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawJournal {
+    /// For how many days it is kept, at most 366. 0: none is kept, and what an earlier run kept is deleted.
+    pub retention_days: u32,
+    /// The most megabytes (2^20 bytes) of its files, 16 to 1048576; the oldest go first. An allocation takes some 90 bytes, and
+    /// 115 where it has IPv6: the default holds seven days of ten allocations a second.
+    pub max_megabytes: u32,
+}
+
+impl Default for RawJournal {
+    fn default() -> Self {
+        Self {
+            retention_days: 7,
+            max_megabytes: 512,
         }
     }
 }

@@ -11,9 +11,9 @@ use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
 
 use super::{
-    Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, Listener,
-    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawLimits, RawLog,
-    RawStream, RawTls, StreamConfig, TlsConfig, listeners,
+    Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, JournalConfig,
+    Listener, LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawJournal,
+    RawLimits, RawLog, RawStream, RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -53,6 +53,7 @@ impl TryFrom<RawConfig> for Config {
             "" => None,
             text => f.parse("metrics.address", text, "ip:port or nothing"),
         };
+        let journal = journal(&raw.journal, f);
         let log = log(raw.log, f);
         let warnings = findings.finish()?;
         Ok(Self {
@@ -77,6 +78,7 @@ impl TryFrom<RawConfig> for Config {
             drain_deadline: Some(raw.drain_deadline_seconds)
                 .filter(|seconds| *seconds > 0)
                 .map(Duration::from_secs),
+            journal,
             metrics_address,
             log,
             warnings,
@@ -386,6 +388,17 @@ fn stream(raw: &RawStream, f: &mut Findings) -> StreamConfig {
         write_queue_bytes: to_usize(raw.write_queue_bytes),
         https_connections: to_usize(raw.https_connections),
     }
+}
+
+fn journal(raw: &RawJournal, f: &mut Findings) -> Option<JournalConfig> {
+    f.within("journal.retention_days", raw.retention_days, 0, 366);
+    let megabytes = raw.max_megabytes;
+    f.within("journal.max_megabytes", megabytes, 16, 1 << 20);
+    let seconds = u64::from(raw.retention_days) * 86_400;
+    (seconds > 0).then(|| JournalConfig {
+        retention: Duration::from_secs(seconds),
+        bytes: u64::from(megabytes) << 20,
+    })
 }
 
 fn log(raw: RawLog, f: &mut Findings) -> LogConfig {

@@ -29,6 +29,8 @@ pub(crate) struct Introduction {
     pub(crate) allocations: u32,
     pub(crate) file_descriptors: u64,
     pub(crate) memory_bytes: u64,
+    /// Whether a journal of allocations is kept.
+    pub(crate) journal: bool,
     /// The certificate as TLS listeners show it.
     pub(crate) shown: Option<Arc<Certificate>>,
 }
@@ -69,6 +71,7 @@ impl Introduction {
             applied_epoch: applied.epoch,
             applied_sha256: applied.sha256,
             protocol: PROTOCOL,
+            journal: self.journal,
             allocations,
         }
     }
@@ -130,6 +133,7 @@ mod tests {
             allocations: 1,
             file_descriptors: 2,
             memory_bytes: 3,
+            journal: false,
             shown: None,
         };
         let expected = Some("relay.example.org".to_owned());

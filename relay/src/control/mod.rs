@@ -12,6 +12,7 @@ mod session;
 mod snapshot_cache;
 mod state_dir;
 mod status;
+mod traces;
 
 pub(crate) use identity::Identity;
 pub(crate) use introduction::Introduction;

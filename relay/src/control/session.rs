@@ -28,7 +28,9 @@ use super::sections::{DeltaError, Sections};
 use super::snapshot_cache::SnapshotCache;
 use super::state_dir::StateDir;
 use super::status::{ControlState, ControlStatus};
+use super::traces::Traces;
 use crate::config::{ControllerConfig, JoinToken};
+use crate::journal::Journal;
 use crate::node::BoundListener;
 use crate::policy::SnapshotError;
 use crate::serving::{Applied, Serving};
@@ -56,6 +58,7 @@ pub(crate) struct Session {
     pub(crate) cache: Arc<SnapshotCache>,
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<ControlStatus>,
+    pub(crate) journal: Arc<Journal>,
     /// The running policy as it came.
     pub(crate) sections: Option<Sections>,
     /// Where clients may come to by themselves.
@@ -240,6 +243,7 @@ impl Session {
         tokio::pin!(first_snapshot);
         let mut settled = false;
         let mut uses = BTreeMap::new();
+        let mut traces = Traces::new(Arc::clone(&self.journal));
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -251,6 +255,7 @@ impl Session {
                     }
                     // Another one is a message of a later version of the protocol.
                     let Some(message) = message.message else { continue };
+                    let Some(message) = traces.take(message) else { continue };
                     match self.follow(message, credential, uri).await? {
                         Followed::Order => continue,
                         Followed::Policy(None) => {}
@@ -262,6 +267,7 @@ impl Session {
                         self.status.connected(&uri.to_string());
                     }
                 }
+                answer = traces.next() => say(&outgoing, FromNode::TraceAnswer(answer))?,
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
                 Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
@@ -299,6 +305,8 @@ impl Session {
             FromController::Drain(drain) => self.serving.drain_by_controller(drain),
             FromController::Alternates(list) => self.take_alternates(&list),
             FromController::Time(time) => self.take_time(time.unix_seconds),
+            // Taken before.
+            FromController::JournalKey(_) | FromController::TraceQuery(_) => {}
             FromController::Kill(kill) => self.serving.kill(kill.reason),
             FromController::Credential(next) => self.renew(credential, &next.node_credential),
             FromController::Redirect(redirect) => {

@@ -54,6 +54,11 @@ impl StateDir {
         })
     }
 
+    /// The path of a file or folder there.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// The contents of a file; `None` where it is missing.
     pub(crate) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         match fs::read(self.path.join(name)) {

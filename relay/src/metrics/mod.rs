@@ -11,6 +11,7 @@ use turnfleet_turn::Counters;
 use turnfleet_turn::ledger::Usage;
 
 use crate::control::{ControlCounts, ControlState};
+use crate::journal;
 use crate::process::ProcessUsage;
 use crate::shard::DriverCounters;
 
@@ -69,6 +70,7 @@ pub(crate) struct Observed {
     pub(crate) certificate: Option<CertificateCounts>,
     /// Configurations that were taken over, and refused ones.
     pub(crate) reloads: (u64, u64),
+    pub(crate) journal: journal::Figures,
     pub(crate) process: ProcessUsage,
     pub(crate) descriptor_limit: u64,
 }
@@ -206,6 +208,7 @@ mod tests {
             control_counts: ControlCounts::default(),
             certificate: None,
             reloads: (1, 2),
+            journal: journal::Figures::default(),
             process: ProcessUsage::default(),
             descriptor_limit: 1024,
         })

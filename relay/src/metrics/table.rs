@@ -412,6 +412,36 @@ pub(super) const METRICS: &[Metric] = &[
         "Control sessions that ended unasked, and attempts that came to nothing.",
         |now, out| out.plain(now.control_counts.failures),
     ),
+    gauge(
+        "turnfleet_relay_journal_bytes",
+        &[],
+        "Size of the journal of allocations.",
+        |now, out| out.plain(now.journal.bytes),
+    ),
+    gauge(
+        "turnfleet_relay_journal_covers_since_seconds",
+        &[],
+        "The earliest moment that the journal of allocations tells of, in seconds since 1970; 0 where there is none.",
+        |now, out| out.plain(now.journal.covers_since),
+    ),
+    counter(
+        "turnfleet_relay_journal_segments_dropped_total",
+        &[],
+        "Files of the journal that were dropped before their age, because it had reached its size (journal.max_megabytes).",
+        |now, out| out.plain(now.journal.dropped),
+    ),
+    counter(
+        "turnfleet_relay_journal_events_lost_total",
+        &[],
+        "Beginnings and ends of allocations that are not in the journal, because they came too fast or the disk refused.",
+        |now, out| out.plain(now.journal.lost),
+    ),
+    counter(
+        "turnfleet_relay_journal_failures_total",
+        &[],
+        "Times that the disk refused to take a part of the journal.",
+        |now, out| out.plain(now.journal.failures),
+    ),
     // The process; relays that share one each show the whole.
     gauge(
         "turnfleet_relay_file_descriptors_used",

@@ -2,7 +2,8 @@
 //! was, with target `turnfleet::event`.
 //!
 //! With privacy, addresses and usernames are replaced by keyed hashes: lines about the same client can still be put
-//! together while the process lives, and nobody can tell who it was.
+//! together while the process lives, and nobody can tell who it was. What begins and ends goes to the journal, too,
+//! whatever is logged.
 
 use std::fmt::{self, Display, Write as _};
 use std::io;
@@ -12,6 +13,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use turnfleet_turn::{Event, ShardId};
 
+use crate::journal::Recorder;
 use crate::policy::TenantNames;
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
@@ -25,20 +27,32 @@ const HASH_LEN: usize = 8;
 #[derive(Clone, Debug)]
 pub struct EventLog {
     key: Option<hmac::Key>,
+    journal: Option<Recorder>,
 }
 
 impl EventLog {
     /// Writes addresses and usernames as they are.
     #[must_use]
     pub fn open() -> Self {
-        Self { key: None }
+        Self {
+            key: None,
+            journal: None,
+        }
     }
 
     /// Writes keyed hashes in place of addresses and usernames; the key is drawn here and never leaves the process.
     pub fn private() -> io::Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| io::Error::other("the system gave no randomness"))?;
-        Ok(Self { key: Some(key) })
+        Ok(Self {
+            key: Some(key),
+            ..Self::open()
+        })
+    }
+
+    /// Tells `journal` what begins and ends, too.
+    pub(crate) fn with_journal(self, journal: Option<Recorder>) -> Self {
+        Self { journal, ..self }
     }
 
     /// `value`, or its hash.
@@ -57,7 +71,7 @@ impl EventLog {
 /// The event log of one shard.
 pub(super) struct ShardEventLog {
     log: EventLog,
-    shard: u8,
+    shard: ShardId,
     refusals: Rate,
     others: Rate,
 }
@@ -66,7 +80,7 @@ impl ShardEventLog {
     pub(super) fn new(log: EventLog, shard: ShardId) -> Self {
         Self {
             log,
-            shard: shard.0,
+            shard,
             refusals: Rate::default(),
             others: Rate::default(),
         }
@@ -74,6 +88,9 @@ impl ShardEventLog {
 
     /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many.
     pub(super) fn write(&mut self, event: &Event, unix: u64, tenants: &TenantNames) -> bool {
+        if let Some(journal) = &self.log.journal {
+            journal.record(self.shard, event, unix);
+        }
         if !tracing::enabled!(target: "turnfleet::event", tracing::Level::INFO) {
             return true;
         }
@@ -99,7 +116,7 @@ impl ShardEventLog {
             ($message:literal, $($field:tt)*) => {
                 tracing::info!(
                     target: "turnfleet::event",
-                    shard = self.shard,
+                    shard = self.shard.0,
                     allocation = event.allocation(),
                     transport = event.client().transport.name(),
                     client = self.log.shown(event.client().client),

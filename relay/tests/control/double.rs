@@ -20,6 +20,7 @@ use turnfleet_proto::fleet::node_message::Message as FromNode;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
     ControllerMessage, EnrollRequest, EnrollResponse, Heartbeat, Hello, NodeMessage, PolicyStatus,
+    TraceAnswer,
 };
 
 /// Longer than the longest pause between two attempts.
@@ -160,6 +161,16 @@ impl Double {
                 return None;
             };
             Some(status)
+        })
+        .await
+    }
+
+    pub(crate) async fn hear_trace(&mut self) -> TraceAnswer {
+        self.hear_said(|message| {
+            let FromNode::TraceAnswer(answer) = message else {
+                return None;
+            };
+            Some(answer)
         })
         .await
     }

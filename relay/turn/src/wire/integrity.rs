@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::crc32::crc32;
 use super::message::Message;
 use super::{HEADER_LEN, LongTermKey, read_u16};
 
@@ -128,34 +129,6 @@ fn mac<M: Mac + KeyInit>(bytes: &[u8], key: &[u8], value_len: usize) -> M {
     mac
 }
 
-/// CRC-32 as in ISO 3309 and Ethernet.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        let [low, ..] = crc.to_le_bytes();
-        (crc >> 8) ^ CRC_TABLE[usize::from(low ^ byte)]
-    })
-}
-
-static CRC_TABLE: [u32; 256] = crc_table();
-
-const fn crc_table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut crc = 0;
-    let mut index = 0;
-    while index < table.len() {
-        let mut value: u32 = crc;
-        let mut bit = 0;
-        while bit < 8 {
-            value = (value >> 1) ^ if value & 1 == 1 { 0xEDB8_8320 } else { 0 };
-            bit += 1;
-        }
-        table[index] = value;
-        index += 1;
-        crc += 1;
-    }
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,11 +177,5 @@ mod tests {
         let len = INTEGRITY_SHA256_LEN + HEADER_LEN;
         let mac: Hmac<Sha256> = mac(&up_to_integrity, key.as_bytes(), len);
         assert!(mac.verify_slice(&expected).is_ok());
-    }
-
-    /// The check value that is published with the CRC's parameters.
-    #[test]
-    fn crc32_fits_its_check_value() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     }
 }
