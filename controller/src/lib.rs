@@ -28,6 +28,7 @@ pub mod reconcile;
 mod roots;
 mod seats;
 pub mod store;
+pub mod usage;
 mod wall_clock;
 
 use std::net::SocketAddr;
@@ -52,6 +53,7 @@ use peers::{PeerSettings, PeerToken, Peers};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EtcdStore, Store, StoreError, open};
+use usage::keeper::Keeper;
 
 pub use error::{FleetError, ReloadError, StartError};
 
@@ -67,6 +69,7 @@ pub struct Controller {
     dns: Option<Responder>,
     prober: Prober,
     peers: Peers,
+    keeper: Keeper,
     handle: Handle,
     metrics: Arc<Metrics>,
     started_with: Config,
@@ -117,21 +120,23 @@ impl Controller {
             ca: config.controller.peer_ca.clone(),
         };
         let peers = Peers::start(peers, handle.clone(), Arc::clone(&metrics));
-        let (reconciler, election) = if config.store.etcd.is_some() {
+        let (leadership, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
             let me = controller_record(&config, &api);
             let election = leader::stand(store, me, term, stopped.clone());
-            let reconciler = reconciler.with_leadership(Leadership::Elected(told));
-            (reconciler, Some(tokio::spawn(election)))
+            (Leadership::Elected(told), Some(tokio::spawn(election)))
         } else {
-            (reconciler, None)
+            (Leadership::Sole, None)
         };
+        let keeper = Keeper::start(&handle, leadership.clone());
+        let reconciler = reconciler.with_leadership(leadership);
         let reconciler = tokio::spawn(reconciler.run(stopped));
         Ok(Self {
             api,
             dns,
             prober,
             peers,
+            keeper,
             handle,
             metrics,
             stop,
@@ -259,6 +264,7 @@ impl Controller {
         if let Some(dns) = self.dns {
             dns.stop().await;
         }
+        self.keeper.stop();
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.

@@ -259,9 +259,11 @@ impl Link {
                 }
                 Ok(hello)
             }
-            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_)) | None => Err(
-                Status::invalid_argument("the first message of a session must be Hello"),
-            ),
+            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::Usage(_)) | None => {
+                Err(Status::invalid_argument(
+                    "the first message of a session must be Hello",
+                ))
+            }
         }
     }
 
@@ -348,6 +350,10 @@ impl Link {
                     Some(answer) => self.tell(answer).await,
                     None => Ok(()),
                 }
+            }
+            Some(Up::Usage(usage)) => {
+                handle.usage().report(&session.key.node, usage);
+                Ok(())
             }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
             Some(Up::Hello(_)) => {

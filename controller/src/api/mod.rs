@@ -38,6 +38,7 @@ mod status;
 mod tls;
 mod tokens;
 mod turn_rest;
+mod usage;
 mod values;
 
 use std::net::SocketAddr;
@@ -65,6 +66,7 @@ use gate::Gate;
 use matrix::Matrix;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
+pub(crate) use usage::tenant_name;
 
 /// The running listeners.
 #[derive(Debug)]

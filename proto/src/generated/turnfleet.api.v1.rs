@@ -441,6 +441,170 @@ pub struct AuditEntry {
     #[prost(string, tag = "6")]
     pub detail: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRequest {
+    /// `fleet`, `tenant`, `region`, `zone` or `node`; the whole fleet where it is empty.
+    #[prost(string, tag = "1")]
+    pub by: ::prost::alloc::string::String,
+    /// These alone, where they are not empty.
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Usage {
+    #[prost(message, repeated, tag = "1")]
+    pub sums: ::prost::alloc::vec::Vec<UsageSum>,
+}
+/// What it is of is what it was asked by; the rest is empty.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageSum {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub totals: ::core::option::Option<UsageTotals>,
+    /// Allocations that live.
+    #[prost(uint64, tag = "6")]
+    pub open: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub legs: ::prost::alloc::vec::Vec<UsageLeg>,
+}
+/// Application data, without the headers around it, and allocations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageTotals {
+    #[prost(uint64, tag = "1")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_clients: u64,
+    #[prost(uint64, tag = "5")]
+    pub opened: u64,
+    #[prost(uint64, tag = "6")]
+    pub refused: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageLeg {
+    /// `udp`, `tcp`, `tls` or `dtls`.
+    #[prost(string, tag = "1")]
+    pub transport: ::prost::alloc::string::String,
+    /// `ipv4` or `ipv6`.
+    #[prost(string, tag = "2")]
+    pub family: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_to_clients: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageHistoryRequest {
+    /// `minute` or `hour`; minutes where it is empty.
+    #[prost(string, tag = "1")]
+    pub resolution: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Not together with a tenant.
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    /// Unix seconds; zero means the last hour, or day for hours.
+    #[prost(uint64, tag = "4")]
+    pub from: u64,
+    /// Unix seconds; zero means now.
+    #[prost(uint64, tag = "5")]
+    pub to: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageHistory {
+    #[prost(message, repeated, tag = "1")]
+    pub spans: ::prost::alloc::vec::Vec<UsageSpan>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageSpan {
+    /// Unix seconds. One that begins before its own minute or hour also tells of the time in which no controller could write.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(message, optional, tag = "3")]
+    pub totals: ::core::option::Option<UsageTotals>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopRequest {
+    /// `users`, `sources`, `peers` or `strangers`; users where it is empty.
+    #[prost(string, tag = "1")]
+    pub of: ::prost::alloc::string::String,
+    /// `minute` or `hour`; the last minute where it is empty.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// At most 200; zero means 20.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Top {
+    #[prost(message, repeated, tag = "1")]
+    pub talkers: ::prost::alloc::vec::Vec<Talker>,
+}
+/// A user or a network.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Talker {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub network: ::prost::alloc::string::String,
+    /// Relays that watch it.
+    #[prost(uint32, tag = "4")]
+    pub nodes: u32,
+    /// Application bytes.
+    #[prost(message, optional, tag = "5")]
+    pub last_minute: ::core::option::Option<UsageVolume>,
+    #[prost(message, optional, tag = "6")]
+    pub last_hour: ::core::option::Option<UsageVolume>,
+    #[prost(message, optional, tag = "7")]
+    pub watched: ::core::option::Option<UsageVolume>,
+    #[prost(uint64, tag = "8")]
+    pub bits_per_second: u64,
+    /// Of a user, about, within the last five to ten minutes: addresses that allocations were made from, peers, and peers with ports.
+    #[prost(uint32, tag = "9")]
+    pub addresses: u32,
+    #[prost(uint32, tag = "10")]
+    pub peers: u32,
+    #[prost(uint32, tag = "11")]
+    pub peer_ports: u32,
+    /// Within the last minute.
+    #[prost(uint64, tag = "12")]
+    pub permissions: u64,
+    #[prost(uint64, tag = "13")]
+    pub failures: u64,
+    #[prost(uint64, tag = "14")]
+    pub challenges: u64,
+    #[prost(uint64, tag = "15")]
+    pub unanswered: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageVolume {
+    #[prost(uint64, tag = "1")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes_to_clients: u64,
+}
 /// Generated client implementations.
 pub mod operator_client {
     #![allow(
@@ -999,6 +1163,74 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "WatchCapacity"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// viewer: what the fleet has carried since counting began.
+        pub async fn show_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::Usage>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowUsage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// viewer: the same within each minute of a day, or each hour of a month.
+        pub async fn show_usage_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UsageHistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageHistory>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowUsageHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("turnfleet.api.v1.Operator", "ShowUsageHistory"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// viewer: the largest users and networks.
+        pub async fn show_top(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TopRequest>,
+        ) -> std::result::Result<tonic::Response<super::Top>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowTop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowTop"));
+            self.inner.unary(req, path, codec).await
+        }
         /// admin
         pub async fn list_tokens(
             &mut self,
@@ -1247,6 +1479,21 @@ pub mod operator_server {
             tonic::Response<Self::WatchCapacityStream>,
             tonic::Status,
         >;
+        /// viewer: what the fleet has carried since counting began.
+        async fn show_usage(
+            &self,
+            request: tonic::Request<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::Usage>, tonic::Status>;
+        /// viewer: the same within each minute of a day, or each hour of a month.
+        async fn show_usage_history(
+            &self,
+            request: tonic::Request<super::UsageHistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageHistory>, tonic::Status>;
+        /// viewer: the largest users and networks.
+        async fn show_top(
+            &self,
+            request: tonic::Request<super::TopRequest>,
+        ) -> std::result::Result<tonic::Response<super::Top>, tonic::Status>;
         /// admin
         async fn list_tokens(
             &self,
@@ -2239,6 +2486,137 @@ pub mod operator_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowUsage" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowUsageSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::UsageRequest>
+                    for ShowUsageSvc<T> {
+                        type Response = super::Usage;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowUsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowUsageHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowUsageHistorySvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::UsageHistoryRequest>
+                    for ShowUsageHistorySvc<T> {
+                        type Response = super::UsageHistory;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UsageHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_usage_history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowUsageHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowTop" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowTopSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::TopRequest>
+                    for ShowTopSvc<T> {
+                        type Response = super::Top;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TopRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_top(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowTopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -14,7 +14,7 @@ pub struct EnrollResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 40")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -29,6 +29,8 @@ pub mod node_message {
         PolicyStatus(super::PolicyStatus),
         #[prost(message, tag = "4")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "40")]
+        Usage(super::Usage),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -69,6 +71,124 @@ pub struct Hello {
     /// What the node understands: 0 (absent) Snapshot, Drain and Alternates; 1 also Delta, Hold, Kill, Redirect and Credential.
     #[prost(uint32, tag = "22")]
     pub protocol: u32,
+}
+/// Who used the node, and how much. Sent every five seconds, when a session begins, and before Goodbye. Counters never go back
+/// within an epoch, so a lost, repeated or late report does no harm.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Usage {
+    /// 16 random bytes: what is counted goes on over a restart of the node, and begins anew, with another epoch, where what it had
+    /// kept is lost.
+    #[prost(bytes = "vec", tag = "1")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
+    /// Milliseconds since the Unix epoch at which it began, by the node's clock. Orders the epochs of a node.
+    #[prost(uint64, tag = "2")]
+    pub begun_millis: u64,
+    /// Rises with each report of the epoch.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    /// Those whose counters have changed since the session told of them, and once a minute all others too. At most 128 in one
+    /// message; where there are more, others follow.
+    #[prost(message, repeated, tag = "4")]
+    pub tenants: ::prost::alloc::vec::Vec<TenantUsage>,
+    /// Whether this message has nothing but tenants, and the lists stay as they were told before.
+    #[prost(bool, tag = "9")]
+    pub tenants_only: bool,
+    /// Each list replaces that of the report before. At most 56 of each, the largest first.
+    #[prost(message, repeated, tag = "5")]
+    pub users: ::prost::alloc::vec::Vec<UserUsage>,
+    #[prost(message, repeated, tag = "6")]
+    pub sources: ::prost::alloc::vec::Vec<NetworkUsage>,
+    #[prost(message, repeated, tag = "7")]
+    pub peers: ::prost::alloc::vec::Vec<NetworkUsage>,
+    #[prost(message, repeated, tag = "8")]
+    pub strangers: ::prost::alloc::vec::Vec<StrangerUsage>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TenantUsage {
+    /// Zero for the default tenant.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Those that are not zero.
+    #[prost(message, repeated, tag = "2")]
+    pub legs: ::prost::alloc::vec::Vec<LegUsage>,
+    #[prost(uint64, tag = "3")]
+    pub opened: u64,
+    #[prost(uint64, tag = "4")]
+    pub refused: u64,
+    /// Allocations that live.
+    #[prost(uint64, tag = "5")]
+    pub open: u64,
+}
+/// Application data of the clients that come by one transport and one address family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LegUsage {
+    #[prost(enumeration = "listener::Transport", tag = "1")]
+    pub transport: i32,
+    #[prost(bool, tag = "2")]
+    pub ipv6: bool,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_to_clients: u64,
+}
+/// Application data of one user or network: what was seen since it is among those that are watched, at most.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Volume {
+    #[prost(uint64, tag = "1")]
+    pub to_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_clients: u64,
+    #[prost(uint64, tag = "3")]
+    pub minute_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub minute_to_clients: u64,
+    #[prost(uint64, tag = "5")]
+    pub hour_to_peers: u64,
+    #[prost(uint64, tag = "6")]
+    pub hour_to_clients: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserUsage {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub volume: ::core::option::Option<Volume>,
+    /// What it did within the last five to ten minutes; each of 64 bytes, of which every set bit stands for something different.
+    #[prost(bytes = "vec", tag = "4")]
+    pub addresses: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub peers: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub endpoints: ::prost::alloc::vec::Vec<u8>,
+    /// Permissions for peers that the allocation had none for, within the last minute.
+    #[prost(uint64, tag = "7")]
+    pub permissions: u64,
+}
+/// An IPv4 /24 or an IPv6 /48.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkUsage {
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub volume: ::core::option::Option<Volume>,
+}
+/// What those of a network did who have proved nothing, within the last minute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StrangerUsage {
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub failures: u64,
+    #[prost(uint64, tag = "3")]
+    pub challenges: u64,
+    #[prost(uint64, tag = "4")]
+    pub unanswered: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -1091,6 +1211,17 @@ pub struct FollowRequest {
 pub struct Sightings {
     #[prost(message, repeated, tag = "1")]
     pub nodes: ::prost::alloc::vec::Vec<Sighting>,
+    /// What the controller has heard of the use of nodes since it spoke to this follower last, from the nodes themselves.
+    #[prost(message, repeated, tag = "2")]
+    pub usage: ::prost::alloc::vec::Vec<NodeUsage>,
+}
+/// The use of one node.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeUsage {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub usage: ::core::option::Option<Usage>,
 }
 /// One node, as one controller sees it.
 #[derive(Clone, PartialEq, ::prost::Message)]

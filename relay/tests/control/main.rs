@@ -7,6 +7,7 @@ mod deltas;
 mod double;
 mod listeners;
 mod orders;
+mod usage;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU64;
