@@ -29,6 +29,7 @@ mod roots;
 mod seats;
 pub mod store;
 mod traces;
+pub mod usage;
 mod wall_clock;
 
 use std::net::SocketAddr;
@@ -54,6 +55,7 @@ use probe::Prober;
 use reconcile::{Handle, Reconciler};
 use store::{EtcdStore, Store, StoreError, open};
 use traces::Journals;
+use usage::keeper::Keeper;
 
 pub use error::{FleetError, ReloadError, StartError};
 
@@ -69,6 +71,7 @@ pub struct Controller {
     dns: Option<Responder>,
     prober: Prober,
     peers: Peers,
+    keeper: Keeper,
     handle: Handle,
     metrics: Arc<Metrics>,
     started_with: Config,
@@ -121,21 +124,23 @@ impl Controller {
         let dns = config.dns.as_ref().map(responder).transpose()?;
         let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = Peers::start(peers, handle.clone(), Arc::clone(&metrics));
-        let (reconciler, election) = if config.store.etcd.is_some() {
+        let (leadership, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
             let me = controller_record(&config, &api);
             let election = leader::stand(store, me, term, stopped.clone());
-            let reconciler = reconciler.with_leadership(Leadership::Elected(told));
-            (reconciler, Some(tokio::spawn(election)))
+            (Leadership::Elected(told), Some(tokio::spawn(election)))
         } else {
-            (reconciler, None)
+            (Leadership::Sole, None)
         };
+        let keeper = Keeper::start(&handle, leadership.clone());
+        let reconciler = reconciler.with_leadership(leadership);
         let reconciler = tokio::spawn(reconciler.run(stopped));
         Ok(Self {
             api,
             dns,
             prober,
             peers,
+            keeper,
             handle,
             metrics,
             stop,
@@ -263,6 +268,7 @@ impl Controller {
         if let Some(dns) = self.dns {
             dns.stop().await;
         }
+        self.keeper.stop();
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.

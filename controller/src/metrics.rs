@@ -1,7 +1,9 @@
 //! What the controller counts, as `turnfleet_controller_*` in Prometheus text.
 //!
-//! Labels come from closed enums, or name a region: never an address, a user, a node or a token. What can be read off the fleet's view is
-//! read off it when somebody asks, and not kept twice.
+//! Labels come from closed enums, or name a region or one of the largest tenants: never an address, a user, a node or a
+//! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
+
+mod usage;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use crate::fleet::record::Stage;
 use crate::fleet::{
     CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
 };
+use crate::usage::UsageDesk;
+use usage::UsageCounters;
 
 /// One metric, as the reference shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub(crate) struct Metrics {
     pub(crate) probes: IntCounterVec,
     pub(crate) probe_seconds: Histogram,
     pub(crate) dns: DnsCounters,
+    usage: UsageCounters,
     fleet: FleetGauges,
 }
 
@@ -186,6 +191,7 @@ impl Metrics {
                 &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
             ),
             dns: DnsCounters::new(make),
+            usage: UsageCounters::new(make),
             fleet: FleetGauges::new(make),
             registry: make.registry.clone(),
         }
@@ -207,9 +213,10 @@ impl Metrics {
         }
     }
 
-    /// Everything, with the fleet as `view` has it.
-    pub(crate) fn render(&self, view: &FleetView) -> String {
+    /// Everything, with the fleet as `view` has it, and what each tenant used.
+    pub(crate) fn render(&self, view: &FleetView, usage: &UsageDesk) -> String {
         self.fleet.set(view);
+        self.usage.set(view, usage);
         let mut text = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut text)

@@ -25,6 +25,7 @@ use crate::fleet::{
     Plan, ProbeOutcome, Sighting, Wishes,
 };
 use crate::store::audit::AuditLog;
+use crate::usage::UsageDesk;
 
 pub use orders::{Order, Orders};
 pub use surroundings::{Clock, Random, Surroundings};
@@ -38,6 +39,7 @@ pub struct Handle {
     view: watch::Receiver<Arc<FleetView>>,
     sightings: watch::Receiver<Arc<wire::Sightings>>,
     audit: AuditLog,
+    usage: UsageDesk,
     /// Who asks for the changes that go through this handle, where somebody does.
     asked_by: Option<AuditEntry>,
 }
@@ -471,6 +473,12 @@ impl Handle {
     #[must_use]
     pub fn audit(&self) -> &AuditLog {
         &self.audit
+    }
+
+    /// Who uses the fleet, and how much.
+    #[must_use]
+    pub fn usage(&self) -> &UsageDesk {
+        &self.usage
     }
 
     /// Keeps an API token that an operator has made, known by its hash.

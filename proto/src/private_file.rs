@@ -11,6 +11,27 @@ use std::path::Path;
 /// # Errors
 /// When the folder cannot be written.
 pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+    replace(path, contents, File::sync_all)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// As [`write`], without waiting for the disk: after a crash of the machine, not of the process, the file may be as it was
+/// before, or gone.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write_unsynced(path: &Path, contents: &[u8]) -> io::Result<()> {
+    replace(path, contents, |_| Ok(()))
+}
+
+fn replace(
+    path: &Path,
+    contents: &[u8],
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -21,12 +42,8 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&draft)?;
     file.write_all(contents)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    sync(&file)?;
+    fs::rename(&draft, path)
 }
 
 /// The secret in the file at `path`: its text without the space around it, which editors and `echo` leave there. Every

@@ -22,6 +22,7 @@ mod policy;
 mod process;
 mod serving;
 pub mod shard;
+mod usage;
 
 /// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
 pub mod datagram {

@@ -23,7 +23,7 @@ use crate::budget::DescriptorBudget;
 use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
     ControlState, ControlStatus, Identity, Introduction, Sections, Session, SnapshotCache,
-    StateDir, StateDirError,
+    StateDir, StateDirError, unix_millis,
 };
 use crate::journal::Journal;
 use crate::machine::Machine;
@@ -35,6 +35,7 @@ use crate::shard::{
     BindError, Bound, EventLog, Listener, ShardSet, ShardSettings, StreamLimits,
     raise_descriptor_limit,
 };
+use crate::usage::UsageBook;
 
 /// The folder of the journal, in the state folder.
 const JOURNAL: &str = "journal";
@@ -58,6 +59,9 @@ pub struct Node {
     session: JoinHandle<()>,
     /// Keeps what ends by the clock, whether the session lives or not.
     deadlines: JoinHandle<()>,
+    usage: Arc<UsageBook>,
+    /// Keeps what is counted.
+    keeping: JoinHandle<()>,
 }
 
 /// A listener that clients can reach.
@@ -159,7 +163,7 @@ impl Node {
         let share = descriptor_limit / config.nodes_in_process;
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
-        let bound = ShardSet::bind(settings)?;
+        let (bound, usage) = bind(settings, &dir)?;
         let listeners = bound_listeners(bound.addresses(), &addressing);
         let introduced = watch::Sender::new(direct(&listeners));
         let local = local_policy(&config, &addressing, budget);
@@ -189,6 +193,7 @@ impl Node {
             serving: Arc::clone(&serving),
             status: Arc::clone(&status),
             journal: Arc::clone(&journal),
+            usage: Arc::clone(&usage),
             sections,
             listeners: introduced.subscribe(),
             was_open: false,
@@ -206,6 +211,8 @@ impl Node {
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
             deadlines: tokio::spawn(async move { deadlines.keep_deadlines().await }),
+            keeping: tokio::spawn(Arc::clone(&usage).keep(stop.subscribe())),
+            usage,
             stop,
         })
     }
@@ -244,6 +251,7 @@ impl Node {
             core,
             drivers,
             usage: self.serving.usage(),
+            usage_unnamed: self.usage.unnamed(),
             allocations: self.serving.allocations(),
             generation: self.serving.generation(),
             ready: self.serving.is_ready(),
@@ -313,9 +321,12 @@ impl Node {
         self.stop.send_replace(true);
         // A session that panicked has nothing left to say.
         let _ = (&mut self.session).await;
+        let _ = (&mut self.keeping).await;
         let (serving, journal) = (Arc::clone(&self.serving), Arc::clone(&self.journal));
+        let usage = Arc::clone(&self.usage);
         let ended = move || {
             serving.stop();
+            usage.keep_now(true);
             journal.stop();
         };
         let _ = tokio::task::spawn_blocking(ended).await;
@@ -326,6 +337,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.session.abort();
         self.deadlines.abort();
+        self.keeping.abort();
     }
 }
 
@@ -336,6 +348,25 @@ impl std::fmt::Debug for Node {
             .field("listeners", &self.listeners())
             .finish_non_exhaustive()
     }
+}
+
+fn event_log(privacy: bool) -> Result<EventLog, NodeError> {
+    match privacy {
+        true => EventLog::private().map_err(|_| no_random_bytes()),
+        false => Ok(EventLog::open()),
+    }
+}
+
+/// Opens the listeners, and the book that their shards will count into.
+fn bind(
+    settings: ShardSettings,
+    dir: &Arc<StateDir>,
+) -> Result<(Bound, Arc<UsageBook>), NodeError> {
+    let usage = UsageBook::open(Arc::clone(dir), unix_millis()).map_err(NodeError::System)?;
+    let usage = Arc::new(usage);
+    let mut bound = ShardSet::bind(settings)?;
+    bound.count_into(&usage);
+    Ok((bound, usage))
 }
 
 /// A node that is no member yet and cannot become one would try for ever.

@@ -18,6 +18,7 @@ mod table;
 mod tenants;
 mod tokens;
 mod trace;
+mod usage;
 
 use clap::{Args, Subcommand};
 use turnfleet_proto::NodeId;
@@ -44,6 +45,10 @@ enum Action {
     Capacity,
     /// Who holds which ports of which public address
     Ports(ports::Ports),
+    /// What the fleet has carried, for whom and where
+    Usage(usage::Usage),
+    /// The largest users and networks of the last minute or hour
+    Top(usage::Top),
     /// Why relay nodes are, or are not, in somebody's list
     Explain(explain::Explain),
     /// Who changed what, the latest first
@@ -103,6 +108,8 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
         Action::Ports(ports) => ports.run(&console),
+        Action::Usage(usage) => usage.run(&console),
+        Action::Top(top) => top.run(&console),
         Action::Explain(explain) => explain.run(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Trace(trace) => trace.run(&console),

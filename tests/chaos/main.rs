@@ -35,3 +35,4 @@ mod stores_die;
 #[path = "../interop/tools.rs"]
 mod tools;
 mod upgrades;
+mod usage;

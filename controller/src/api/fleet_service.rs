@@ -275,7 +275,13 @@ impl Link {
                 }
                 Ok(hello)
             }
-            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::TraceAnswer(_))
+            Some(
+                Up::Heartbeat(_)
+                | Up::PolicyStatus(_)
+                | Up::Goodbye(_)
+                | Up::TraceAnswer(_)
+                | Up::Usage(_),
+            )
             | None => Err(Status::invalid_argument(
                 "the first message of a session must be Hello",
             )),
@@ -377,6 +383,10 @@ impl Link {
                     Some(answer) => self.tell(answer).await,
                     None => Ok(()),
                 }
+            }
+            Some(Up::Usage(usage)) => {
+                handle.usage().report(&session.key.node, usage);
+                Ok(())
             }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
             Some(Up::Hello(_)) => {

@@ -65,7 +65,11 @@ pub(super) async fn metrics(
         app.guard.admit_to_fleet(&view, token, Scope::Viewer)?;
     }
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    Ok(([(CONTENT_TYPE, kind)], app.metrics.render(&view)).into_response())
+    Ok((
+        [(CONTENT_TYPE, kind)],
+        app.metrics.render(&view, app.handle.usage()),
+    )
+        .into_response())
 }
 
 /// The answer of `/livez`.

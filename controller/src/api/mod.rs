@@ -41,6 +41,7 @@ mod tls;
 mod tokens;
 mod trace;
 mod turn_rest;
+mod usage;
 mod values;
 
 use std::net::SocketAddr;
@@ -70,6 +71,7 @@ use matrix::Matrix;
 pub(crate) use rate::TokenBucket;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
+pub(crate) use usage::tenant_name;
 
 /// The running listeners.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod asked;
 mod shown;
+mod usage_shown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::status::{ApiError, excerpt};
 use super::values::Values;
 use super::{
     audit, bans, explain, join_tokens, node_actions, policy_actions, secrets, tenants, tokens,
-    trace,
+    trace, usage,
 };
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
@@ -355,6 +356,42 @@ impl Operator for OperatorService {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn show_usage(
+        &self,
+        request: Request<wire::UsageRequest>,
+    ) -> Result<Response<wire::Usage>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let asked = usage_shown::totals_asked(request.into_inner());
+        let asked = Values::of_json(usage::TOTALS, &asked)?;
+        let sums = usage::sums(&self.handle, &self.handle.view(), &asked)?;
+        let sums = sums.into_iter().map(wire::UsageSum::from).collect();
+        Ok(Response::new(wire::Usage { sums }))
+    }
+
+    async fn show_usage_history(
+        &self,
+        request: Request<wire::UsageHistoryRequest>,
+    ) -> Result<Response<wire::UsageHistory>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let asked = usage_shown::history_asked(request.into_inner());
+        let asked = Values::of_json(usage::HISTORY, &asked)?;
+        let past = usage::past(&self.handle, &self.handle.view(), &asked).await?;
+        let spans = past.spans.into_iter().map(wire::UsageSpan::from).collect();
+        Ok(Response::new(wire::UsageHistory { spans }))
+    }
+
+    async fn show_top(
+        &self,
+        request: Request<wire::TopRequest>,
+    ) -> Result<Response<wire::Top>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let asked = usage_shown::top_asked(request.into_inner());
+        let asked = Values::of_json(usage::TOP, &asked)?;
+        let talkers = usage::largest(&self.handle, &self.handle.view(), &asked);
+        let talkers = talkers.into_iter().map(wire::Talker::from).collect();
+        Ok(Response::new(wire::Top { talkers }))
     }
 
     async fn list_tokens(

@@ -6,7 +6,7 @@ use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
     audit, bans, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix,
-    node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, trace, turn_rest,
+    node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, trace, turn_rest, usage,
 };
 use crate::fleet::record::Scope;
 
@@ -88,6 +88,7 @@ pub(super) fn routes() -> Vec<Route> {
         minting(),
         homeserver(),
         fleet(),
+        traffic(),
         ports(),
         secrets(),
         tokens(),
@@ -213,6 +214,26 @@ fn fleet() -> Vec<Route> {
             .calls(trace::trace)
             .answers::<trace::Answer>()
             .says("Who had a relayed address at a time", "By the journals of the relay nodes that have it, wherever their sessions are. What no journal knows is a gap, and a node that did not answer is named. Written to the audit log."),
+    ]
+}
+
+fn traffic() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/usage", "usage", VIEWER)
+            .query(usage::TOTALS)
+            .calls(usage::totals)
+            .answers::<usage::Answer>()
+            .says("What the fleet has carried, for whom and where", "Sums since counting began, over restarts of relays and controllers, with what forgotten nodes carried."),
+        Draft::new(Method::GET, "/v1/usage/history", "usage_history", VIEWER)
+            .query(usage::HISTORY)
+            .calls(usage::history)
+            .answers::<usage::Past>()
+            .says("The same within each minute of a day, or each hour of a month", "Every byte is told in one span. What was counted while no controller could write is told by the first span after it."),
+        Draft::new(Method::GET, "/v1/usage/top", "usage_top", VIEWER)
+            .query(usage::TOP)
+            .calls(usage::top)
+            .answers::<usage::Largest>()
+            .says("The largest users and networks", "Over all relays, as of their last reports, which come every five seconds."),
     ]
 }
 

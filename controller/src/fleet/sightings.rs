@@ -154,6 +154,7 @@ impl Fleet {
                     Some(sighting)
                 })
                 .collect(),
+            usage: Vec::new(),
         }
     }
 

@@ -67,6 +67,7 @@ async fn attempt(
                 if !std::mem::replace(heard, true) {
                     tracing::info!(controller = %other.id, address = %other.grpc, "following another controller");
                 }
+                handle.usage().told(message.usage);
                 let read = message.nodes.into_iter().filter_map(Sighting::read);
                 handle.report_sightings(&other.id, read.collect()).await;
             }

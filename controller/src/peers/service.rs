@@ -64,6 +64,8 @@ impl ControllerPeer for PeerService {
         let (down, stream) = mpsc::channel(QUEUE);
         let mut sightings = self.handle.sightings();
         sightings.mark_changed();
+        let usage = self.handle.usage().clone();
+        let mut known = 0;
         tokio::spawn(async move {
             // Waits for the follower before the freshest is taken, so that nothing stale is queued.
             while let Ok(place) = down.reserve().await {
@@ -73,7 +75,8 @@ impl ControllerPeer for PeerService {
                     },
                     () = down.closed() => return,
                 }
-                let seen = sightings.borrow_and_update().as_ref().clone();
+                let mut seen = sightings.borrow_and_update().as_ref().clone();
+                (seen.usage, known) = usage.told_since(known);
                 place.send(Ok(seen));
             }
         });

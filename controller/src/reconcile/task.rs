@@ -32,6 +32,8 @@ use crate::fleet::{
 use crate::leader::Leadership;
 use crate::store::audit::AuditLog;
 use crate::store::{SealError, Sealer, Store, StoreError};
+use crate::usage::UsageDesk;
+use crate::usage::history::History;
 
 /// How often time passes for the fleet, and the view follows load.
 const TICK: Duration = Duration::from_millis(100);
@@ -136,6 +138,7 @@ impl Reconciler {
         let now = clock.now();
         let epoch = random_bytes(&*random)?;
         let audit = AuditLog::new(Arc::clone(&store));
+        let usage = UsageDesk::new(History::new(Arc::clone(&store)));
         let mut mirror = Mirror::open(store, sealer, settings, epoch, now).await?;
         let fresh = Fresh::draw(&*random)?;
         let plan = |fleet: &Fleet| Ok(fleet.plan_start(wishes, fresh.clone(), now));
@@ -170,6 +173,7 @@ impl Reconciler {
                 view: published,
                 sightings: told,
                 audit,
+                usage,
                 asked_by: None,
             },
         ))

@@ -323,6 +323,10 @@ async fn converse(
                         handle.policy_status(&session.key, status).await
                     }
                     Ok(FromNode::Goodbye(_)) => return Ended::Goodbye,
+                    Ok(FromNode::Usage(usage)) => {
+                        handle.usage().report(&session.key.node, usage);
+                        Ok(())
+                    }
                     Ok(FromNode::Hello(_) | FromNode::TraceAnswer(_)) | Err(_) => return Ended::Reset,
                 };
                 if outcome.is_err() {

@@ -17,7 +17,7 @@ mod traces;
 pub(crate) use identity::Identity;
 pub(crate) use introduction::Introduction;
 pub(crate) use sections::Sections;
-pub(crate) use session::Session;
+pub(crate) use session::{Session, unix_millis};
 pub(crate) use snapshot_cache::SnapshotCache;
 pub(crate) use state_dir::{StateDir, StateDirError};
 pub(crate) use status::{ControlCounts, ControlState, ControlStatus};

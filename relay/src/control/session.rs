@@ -34,9 +34,12 @@ use crate::journal::Journal;
 use crate::node::BoundListener;
 use crate::policy::SnapshotError;
 use crate::serving::{Applied, Serving};
+use crate::usage::{Told, UsageBook};
 
 /// How often the node reports.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How often the node reports who uses it.
+const USAGE: Duration = Duration::from_secs(5);
 /// How long a controller may leave a node without its first snapshot.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
 /// How long a Goodbye may take.
@@ -46,8 +49,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const PAUSE_MILLIS: Range<u64> = 100..5000;
 /// The least pause, however long the attempt took.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
-/// Messages on their way to the controller: a few heartbeats. More means that it does not read.
-const QUEUE: usize = 8;
+/// Messages on their way to the controller: a few heartbeats, and a report on usage. More means that it does not read.
+const QUEUE: usize = 16;
 
 /// Everything that the session needs; [`Session::run`] is its task.
 pub(crate) struct Session {
@@ -59,6 +62,7 @@ pub(crate) struct Session {
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<ControlStatus>,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) usage: Arc<UsageBook>,
     /// The running policy as it came.
     pub(crate) sections: Option<Sections>,
     /// Where clients may come to by themselves.
@@ -239,6 +243,9 @@ impl Session {
         let mut draining = self.serving.drain_changes();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut usage = interval(USAGE);
+        usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = Told::default();
         let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
         tokio::pin!(first_snapshot);
         let mut settled = false;
@@ -269,10 +276,16 @@ impl Session {
                 }
                 answer = traces.next() => say(&outgoing, FromNode::TraceAnswer(answer))?,
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
+                _ = usage.tick() => self.tell_usage(&outgoing, &mut told)?,
                 Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
+                    let book = Arc::clone(&self.usage);
+                    let kept = tokio::task::spawn_blocking(move || book.keep_now(false)).await;
+                    if kept.is_ok() {
+                        self.tell_usage(&outgoing, &mut told)?;
+                    }
                     farewell(outgoing, incoming).await;
                     return Ok(Stopped);
                 }
@@ -474,6 +487,19 @@ impl Session {
         }
     }
 
+    /// Tells who uses the node; `told` is what the session has told already.
+    fn tell_usage(
+        &self,
+        outgoing: &mpsc::Sender<fleet::NodeMessage>,
+        told: &mut Told,
+    ) -> Result<(), SessionError> {
+        let now = std::time::Instant::now();
+        let messages = told.next(&self.usage.latest(), now);
+        messages
+            .into_iter()
+            .try_for_each(|message| say(outgoing, FromNode::Usage(message)))
+    }
+
     /// The report; `uses` is what the session has heard of the secrets' uses.
     fn heartbeat(&self, uses: &mut BTreeMap<u32, u64>) -> FromNode {
         FromNode::Heartbeat(fleet::Heartbeat {
@@ -486,7 +512,7 @@ impl Session {
 }
 
 /// Milliseconds since the Unix epoch; zero where the clock is before it.
-fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }

@@ -72,6 +72,16 @@ impl StateDir {
     pub(crate) fn write(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         private_file::write(&self.path.join(name), contents)
     }
+
+    /// As [`Self::write`], but the contents outlive the process only, not the machine: what is written often.
+    pub(crate) fn write_unsynced(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+        private_file::write_unsynced(&self.path.join(name), contents)
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
 }
 
 #[cfg(test)]

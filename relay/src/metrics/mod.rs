@@ -68,6 +68,8 @@ pub(crate) struct Observed {
     pub(crate) control: ControlState,
     pub(crate) control_counts: ControlCounts,
     pub(crate) certificate: Option<CertificateCounts>,
+    /// Names that were not kept, because there were too many.
+    pub(crate) usage_unnamed: u64,
     /// Configurations that were taken over, and refused ones.
     pub(crate) reloads: (u64, u64),
     pub(crate) journal: journal::Figures,
@@ -203,6 +205,7 @@ mod tests {
             generation: 7,
             ready: true,
             draining: false,
+            usage_unnamed: 0,
             alternates: 0,
             control: ControlState::Connected,
             control_counts: ControlCounts::default(),

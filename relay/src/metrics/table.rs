@@ -351,6 +351,12 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     counter(
+        "turnfleet_relay_usage_unnamed_total",
+        &[],
+        "Users and networks that were counted without their names, because a shard had seen too many within a second.",
+        |now, out| out.plain(now.usage_unnamed),
+    ),
+    counter(
         "turnfleet_relay_events_not_logged_total",
         &[],
         "Refused allocations and peers without a log line, because there were too many in one second.",

@@ -14,6 +14,7 @@ mod published;
 mod relaying;
 mod short_cut;
 mod splicing;
+mod tallying;
 pub(crate) mod token;
 mod turns;
 mod worker;
@@ -44,6 +45,7 @@ use crate::driver::directory::Directory;
 use crate::driver::ip_options;
 use crate::driver::tls::TlsSettings;
 use crate::listeners::{self, ShardListeners};
+use crate::usage::UsageBook;
 use crossings::Crossings;
 use links::Links;
 use listening::{Change, Listening};
@@ -79,9 +81,15 @@ pub struct Bound {
     addresses: Vec<Listener>,
     shards: Vec<(Poll, Arc<Waker>, ShardListeners)>,
     told_time: Arc<ToldTime>,
+    usage: Option<Arc<UsageBook>>,
 }
 
 impl Bound {
+    /// What the shards count goes there.
+    pub(crate) fn count_into(&mut self, usage: &Arc<UsageBook>) {
+        self.usage = Some(Arc::clone(usage));
+    }
+
     /// What the shards will know of the time.
     pub(crate) fn told_time(&self) -> Arc<ToldTime> {
         Arc::clone(&self.told_time)
@@ -149,6 +157,7 @@ impl Bound {
                 crossings: ways.1,
                 directory: Arc::clone(&directory),
                 published: Arc::clone(&published),
+                usage: self.usage.clone(),
             };
             let thread = thread::Builder::new()
                 .name(format!("shard-{index}"))
@@ -196,6 +205,7 @@ impl ShardSet {
                 .collect::<io::Result<_>>()
                 .map_err(BindError::EventQueue)?,
             told_time: Arc::default(),
+            usage: None,
         })
     }
 

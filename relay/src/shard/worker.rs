@@ -38,6 +38,7 @@ use crate::driver::stream::{StreamLimits, Streams, UNREAD_LEN};
 use crate::driver::tls::TlsSettings;
 use crate::driver::udp::{BATCH, UdpListeners};
 use crate::listeners::ShardListeners;
+use crate::usage::UsageBook;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -63,6 +64,8 @@ pub(super) struct ShardParts {
     pub(super) crossings: Crossings,
     pub(super) directory: Arc<Directory>,
     pub(super) published: Arc<Published>,
+    /// Where what the shard counts goes; nowhere where nobody asks.
+    pub(super) usage: Option<Arc<UsageBook>>,
 }
 
 /// One thread's world.
@@ -100,6 +103,9 @@ pub(super) struct Shard {
     control: Arc<Control>,
     event_log: ShardEventLog,
     published: Arc<Published>,
+    pub(super) usage: Option<Arc<UsageBook>>,
+    /// A sweep over the allocations is not at its end.
+    pub(super) sweeping: bool,
     draining: bool,
     alternates: Arc<Alternates>,
     evictions: u32,
@@ -147,6 +153,8 @@ impl Shard {
             control: parts.control,
             event_log,
             published: parts.published,
+            usage: parts.usage,
+            sweeping: false,
             draining: false,
             alternates: Arc::default(),
             evictions: 0,
@@ -180,6 +188,7 @@ impl Shard {
             std::mem::swap(&mut turns, &mut self.ready);
             self.serve(&mut turns);
             self.publish();
+            self.tally();
         }
         self.close();
     }
@@ -206,7 +215,7 @@ impl Shard {
     /// How long to wait for events: not at all while sources are ready or another shard has brought something, without end
     /// while nothing is due.
     fn sleep(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.crossings.may_sleep() {
+        if self.sweeping || !self.ready.is_empty() || !self.crossings.may_sleep() {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -553,6 +562,7 @@ impl Shard {
             Some(due) if due <= now => {
                 self.published
                     .publish(self.server.counters(), &self.counters);
+                self.sweeping = true;
                 self.publish_at = None;
             }
             Some(_) => {}
@@ -568,5 +578,6 @@ impl Shard {
         self.finish();
         self.published
             .publish(self.server.counters(), &self.counters);
+        self.bring_tally();
     }
 }

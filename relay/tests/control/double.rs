@@ -20,7 +20,7 @@ use turnfleet_proto::fleet::node_message::Message as FromNode;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
     ControllerMessage, EnrollRequest, EnrollResponse, Heartbeat, Hello, NodeMessage, PolicyStatus,
-    TraceAnswer,
+    TraceAnswer, Usage,
 };
 
 /// Longer than the longest pause between two attempts.
@@ -178,6 +178,16 @@ impl Double {
     pub(crate) async fn hear_goodbye(&mut self) {
         self.hear_said(|message| matches!(message, FromNode::Goodbye(_)).then_some(()))
             .await;
+    }
+
+    pub(crate) async fn hear_usage(&mut self, wanted: impl Fn(&Usage) -> bool) -> Usage {
+        self.hear_said(|message| {
+            let FromNode::Usage(usage) = message else {
+                return None;
+            };
+            Some(usage).filter(&wanted)
+        })
+        .await
     }
 
     pub(crate) async fn hear_heartbeat(

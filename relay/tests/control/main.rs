@@ -8,6 +8,7 @@ mod double;
 mod listeners;
 mod orders;
 mod traces;
+mod usage;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU64;

@@ -15,6 +15,7 @@ use crate::permissions::Permissions;
 use crate::ports::PortRequest;
 use crate::tenant::TenantId;
 use crate::time::Instant;
+use crate::usage::Traffic;
 use crate::wire::{ErrorCode, IntegrityKind, LongTermKey, ReservationToken, TransactionId};
 
 /// Every permission lasts this long unless refreshed (RFC 8656 §9).
@@ -52,6 +53,8 @@ pub(crate) struct Allocation {
     pub(crate) opened_at: Instant,
     pub(crate) to_peers: Flow,
     pub(crate) to_client: Flow,
+    /// What of both is in the tally already.
+    pub(crate) tallied: Traffic,
     /// Present until the relayed sockets are open and the Allocate request is answered.
     pub(crate) pending: Option<Box<Pending>>,
 }
@@ -196,6 +199,19 @@ impl Allocation {
             .filter(|relayed| relayed.expires_at > now)
     }
 
+    /// What went over it since the last call.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        let now = Traffic {
+            to_peers: self.to_peers,
+            to_clients: self.to_client,
+        };
+        let before = std::mem::replace(&mut self.tallied, now);
+        Traffic {
+            to_peers: now.to_peers.since(before.to_peers),
+            to_clients: now.to_clients.since(before.to_clients),
+        }
+    }
+
     /// When something of this allocation ends next.
     pub(crate) fn next_expiry(&self) -> Instant {
         let relayed = self
@@ -231,7 +247,7 @@ mod tests {
     #[test]
     fn an_allocation_is_small() {
         assert!(
-            size_of::<Allocation>() <= 512,
+            size_of::<Allocation>() <= 592,
             "{}",
             size_of::<Allocation>()
         );

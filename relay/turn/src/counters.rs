@@ -25,7 +25,15 @@ impl Flow {
         self.bytes += bytes as u64;
     }
 
-    fn add(&mut self, other: Self) {
+    /// What was counted after `earlier`, which was a value of the same counter.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            packets: self.packets - earlier.packets,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
     }

@@ -44,6 +44,7 @@ pub mod server;
 mod table;
 mod tenant;
 mod time;
+pub mod usage;
 pub mod wire;
 
 pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use crate::random::KeyedHash;
 use crate::time::Instant;
+use crate::usage::Bytes;
 
 /// How many permissions stand in the allocation itself.
 const IN_PLACE: usize = 3;
@@ -22,8 +23,25 @@ pub(crate) struct Permissions {
 
 #[derive(Debug)]
 enum Store {
-    InPlace([Option<(IpAddr, Instant)>; IN_PLACE]),
-    Spilled(HashMap<IpAddr, Instant, KeyedHash>),
+    InPlace([Option<(IpAddr, Permission)>; IN_PLACE]),
+    Spilled(HashMap<IpAddr, Permission, KeyedHash>),
+}
+
+/// One permission. What went through it is counted here because the path of packets looks it up anyway.
+#[derive(Clone, Copy, Debug)]
+struct Permission {
+    expires_at: Instant,
+    /// Since it was taken last.
+    moved: Bytes,
+}
+
+impl Permission {
+    fn new(expires_at: Instant) -> Self {
+        Self {
+            expires_at,
+            moved: Bytes::default(),
+        }
+    }
 }
 
 impl Permissions {
@@ -37,6 +55,36 @@ impl Permissions {
     /// Whether a live permission for `ip` exists.
     pub(crate) fn allow(&self, ip: IpAddr, now: Instant) -> bool {
         self.expiry(ip).is_some_and(|expires_at| expires_at > now)
+    }
+
+    /// What goes through the live permission for `ip` is counted here; `None` where there is none.
+    pub(crate) fn live(&mut self, ip: IpAddr, now: Instant) -> Option<&mut Bytes> {
+        let permission = match &mut self.store {
+            Store::InPlace(list) => {
+                let known = list.iter_mut().flatten().find(|(known, _)| *known == ip);
+                known.map(|(_, permission)| permission)
+            }
+            Store::Spilled(map) => map.get_mut(&ip),
+        };
+        permission
+            .filter(|permission| permission.expires_at > now)
+            .map(|permission| &mut permission.moved)
+    }
+
+    /// What went through each permission since the last call.
+    pub(crate) fn take_moved(&mut self, mut taken: impl FnMut(IpAddr, Bytes)) {
+        match &mut self.store {
+            Store::InPlace(list) => {
+                for (ip, permission) in list.iter_mut().flatten() {
+                    taken(*ip, std::mem::take(&mut permission.moved));
+                }
+            }
+            Store::Spilled(map) => {
+                for (ip, permission) in map.iter_mut() {
+                    taken(*ip, std::mem::take(&mut permission.moved));
+                }
+            }
+        }
     }
 
     /// Whether `ip` has a permission, live or not swept yet.
@@ -64,16 +112,16 @@ impl Permissions {
             return self.install_spilled(ip, expires_at);
         };
         if let Some(known) = list.iter_mut().flatten().find(|(known, _)| *known == ip) {
-            known.1 = expires_at;
+            known.1.expires_at = expires_at;
             return false;
         }
         if let Some(free) = list.iter_mut().find(|place| place.is_none()) {
-            *free = Some((ip, expires_at));
+            *free = Some((ip, Permission::new(expires_at)));
             return true;
         }
         let mut map = HashMap::with_capacity_and_hasher(2 * IN_PLACE, hash.clone());
         map.extend(list.iter().flatten().copied());
-        map.insert(ip, expires_at);
+        map.insert(ip, Permission::new(expires_at));
         self.store = Store::Spilled(map);
         true
     }
@@ -87,10 +135,10 @@ impl Permissions {
         match &mut self.store {
             Store::InPlace(list) => {
                 for place in list.iter_mut() {
-                    place.take_if(|(_, expires_at)| *expires_at <= now);
+                    place.take_if(|(_, permission)| permission.expires_at <= now);
                 }
             }
-            Store::Spilled(map) => map.retain(|_, expires_at| *expires_at > now),
+            Store::Spilled(map) => map.retain(|_, permission| permission.expires_at > now),
         }
         self.settle(before)
     }
@@ -114,23 +162,29 @@ impl Permissions {
             Store::InPlace(list) => list
                 .iter()
                 .flatten()
-                .find_map(|(known, expires_at)| (*known == ip).then_some(*expires_at)),
-            Store::Spilled(map) => map.get(&ip).copied(),
+                .find_map(|(known, permission)| (*known == ip).then_some(permission.expires_at)),
+            Store::Spilled(map) => map.get(&ip).map(|permission| permission.expires_at),
         }
     }
 
     fn install_spilled(&mut self, ip: IpAddr, expires_at: Instant) -> bool {
         match &mut self.store {
             Store::InPlace(_) => false,
-            Store::Spilled(map) => map.insert(ip, expires_at).is_none(),
+            Store::Spilled(map) => match map.get_mut(&ip) {
+                Some(known) => {
+                    known.expires_at = expires_at;
+                    false
+                }
+                None => map.insert(ip, Permission::new(expires_at)).is_none(),
+            },
         }
     }
 
     /// Recomputes `earliest` after a removal, and returns how many of `before` are gone.
     fn settle(&mut self, before: usize) -> usize {
         let earliest = match &self.store {
-            Store::InPlace(list) => list.iter().flatten().map(|(_, end)| *end).min(),
-            Store::Spilled(map) => map.values().copied().min(),
+            Store::InPlace(list) => list.iter().flatten().map(|(_, it)| it.expires_at).min(),
+            Store::Spilled(map) => map.values().map(|it| it.expires_at).min(),
         };
         self.earliest = earliest.unwrap_or(Instant(u64::MAX));
         before - self.len()

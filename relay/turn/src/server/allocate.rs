@@ -22,6 +22,7 @@ use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
 use crate::tenant::TenantId;
 use crate::time::Instant;
+use crate::usage::Traffic;
 use crate::wire::{AttributeError, AttributeType, Message, ReservationToken};
 
 /// REQUESTED-TRANSPORT, RFC 8656 §18.8.
@@ -110,6 +111,7 @@ impl Server {
             opened_at: request.now.instant,
             to_peers: Flow::default(),
             to_client: Flow::default(),
+            tallied: Traffic::default(),
             pending: Some(Box::new(Pending {
                 closing,
                 attempts: Pending::ATTEMPTS,

@@ -189,6 +189,7 @@ impl Server {
     /// An authentic request has come from its address, which pays back what its answers cost.
     pub(super) fn pay_back(&mut self, request: &Request<'_>) {
         if request.from.transport == Transport::Udp {
+            self.note_proven(request);
             self.reflection
                 .authenticated(request.now.instant, request.from.client);
         }

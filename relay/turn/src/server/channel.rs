@@ -71,7 +71,8 @@ impl Server {
             self.counters.count_limit(Limit::Channels);
             return Err(Reject::InsufficientCapacity);
         }
-        self.install_permissions(id, &[peer.ip()], now)?;
+        let installed = self.install_permissions(id, &[peer.ip()], now)?;
+        self.note_peers(id, &[peer], installed);
         let allocation = self
             .table
             .allocation_mut(id)

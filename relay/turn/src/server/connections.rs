@@ -10,6 +10,7 @@ use super::request::Answer;
 use crate::random::KeyedHash;
 use crate::table::AllocationId;
 use crate::time::Instant;
+use crate::usage::Bytes;
 use crate::wire::ConnectionId;
 
 /// How long a peer may take to accept a connection, and a client to claim one (RFC 6062 §5.2, §5.3).
@@ -32,6 +33,8 @@ pub(super) struct Connection {
     /// As the client knows it.
     pub(super) peer: SocketAddr,
     stage: Stage,
+    /// What went over it and is not in the tally yet.
+    pub(super) moved: Bytes,
     /// When it ends; the end of time once it is spliced.
     until: Instant,
 }
@@ -58,6 +61,19 @@ impl Connections {
 
     pub(super) fn find(&self, id: ConnectionId) -> Option<&Connection> {
         self.by_id.get(&id)
+    }
+
+    /// Counts what went over a spliced connection, and gives its allocation.
+    pub(super) fn count(&mut self, id: ConnectionId, moved: Bytes) -> Option<AllocationId> {
+        let connection = self.by_id.get_mut(&id)?;
+        connection.moved.add(moved);
+        Some(connection.allocation)
+    }
+
+    /// The peer of a connection, and what went over it since the last call.
+    pub(super) fn take_moved(&mut self, id: ConnectionId) -> Option<(SocketAddr, Bytes)> {
+        let connection = self.by_id.get_mut(&id)?;
+        Some((connection.peer, std::mem::take(&mut connection.moved)))
     }
 
     /// The connections of an allocation, the oldest first.
@@ -91,6 +107,7 @@ impl Connections {
             allocation,
             peer,
             stage,
+            moved: Bytes::default(),
             until,
         };
         self.by_id.insert(id, connection);

@@ -13,6 +13,7 @@ use crate::time::Instant;
 impl Server {
     /// Ends an allocation with all that belongs to it. One that was never granted leaves no trace in the log.
     pub(super) fn end(&mut self, now: Instant, id: AllocationId, reason: CloseReason) {
+        self.count_usage(id);
         self.close_connections(id, None);
         let Some(mut allocation) = self.table.remove(id) else {
             return;
@@ -36,6 +37,7 @@ impl Server {
                     self.commands.push_back(Command::ReleaseStream { client });
                 }
                 self.counters.count_closed(reason);
+                self.usage.tenant(allocation.owner.tenant).closed += 1;
                 self.push_event(closed(allocation, now, reason));
             }
         }
@@ -43,6 +45,7 @@ impl Server {
 
     /// RFC 8656 §8.1: ends one relayed address with its permissions and channels, and leaves the other family alone.
     pub(super) fn end_family(&mut self, now: Instant, id: AllocationId, family: AddressFamily) {
+        self.count_usage(id);
         self.close_connections(id, Some(family));
         let Some(allocation) = self.table.allocation_mut(id) else {
             return;
@@ -69,6 +72,10 @@ impl Server {
             self.end(now, id, CloseReason::Expired);
             return;
         }
+        self.count_usage(id);
+        let Some(allocation) = self.table.allocation_mut(id) else {
+            return;
+        };
         self.counters.permissions -= allocation.permissions.sweep(now) as u64;
         self.counters.channels -= allocation.channels.sweep(now) as u64;
         for family in [AddressFamily::V4, AddressFamily::V6] {

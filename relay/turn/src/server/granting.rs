@@ -116,6 +116,7 @@ impl Server {
                 }
             },
         );
+        self.note_refused(allocation.owner.tenant);
         self.counters.count_reject(RequestMethod::Allocate, reject);
         if reject == Reject::TryAlternate {
             self.count_redirect();
@@ -131,6 +132,7 @@ impl Server {
     /// Counts and reports an allocation whose sockets are open.
     fn granted(&mut self, id: AllocationId) {
         self.counters.opened += 1;
+        self.note_opened(id);
         self.arm(id);
         if let Some(allocation) = self.table.allocation(id) {
             let client = allocation.client;

@@ -23,6 +23,7 @@ mod relaying;
 mod request;
 mod reservation;
 mod tcp;
+mod usage;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -52,6 +53,7 @@ use crate::reject::Reject;
 use crate::request_method::RequestMethod;
 use crate::table::{AllocationId, Table};
 use crate::time::{Instant, Now};
+use crate::usage::Tally;
 use crate::wire::{Class, ConnectionId, Fingerprint, Icmp, Message, Method, ReservationToken};
 
 /// Events that wait for the driver; beyond them they are dropped and counted.
@@ -86,6 +88,10 @@ pub struct Server {
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
     counters: Counters,
+    /// What was counted since the driver took it last.
+    usage: Tally,
+    /// The place of the allocation that the sweep of usage looks at next.
+    swept: u32,
     next_number: u64,
     draining: bool,
     alternates: Arc<Alternates>,
@@ -138,6 +144,8 @@ impl Server {
             commands: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            usage: Tally::default(),
+            swept: 0,
             next_number: 0,
             draining: false,
             alternates: Arc::default(),
@@ -464,11 +472,19 @@ impl Server {
         self.pay_back(request);
         if let Some(kind) = self.ban_of(request, &credential) {
             self.counters.count_ban(kind);
+            if request.method == RequestMethod::Allocate {
+                self.note_refused(credential.tenant);
+            }
             return self.refuse(request, Reject::Forbidden, Some(&credential.key), reply);
         }
         match self.handle_authentic(request, &credential, reply) {
             Ok(decision) => decision,
-            Err(reject) => self.refuse(request, reject, Some(&credential.key), reply),
+            Err(reject) => {
+                if request.method == RequestMethod::Allocate {
+                    self.note_refused(credential.tenant);
+                }
+                self.refuse(request, reject, Some(&credential.key), reply)
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! CreatePermission (RFC 8656 §10): lets peers of some IP addresses reach the client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Server;
 use super::request::Request;
@@ -34,11 +34,13 @@ impl Server {
         // At least one XOR-PEER-ADDRESS, and all of them valid: otherwise 400.
         let mut peers = Vec::with_capacity(8);
         for peer in request.message.xor_peer_addresses() {
-            peers.push(peer.map_err(|_| Reject::BadRequest)?.0.ip());
+            peers.push(peer.map_err(|_| Reject::BadRequest)?.0);
         }
         if peers.is_empty() {
             return Err(Reject::BadRequest);
         }
+        let asked = peers;
+        let mut peers: Vec<IpAddr> = asked.iter().map(SocketAddr::ip).collect();
         peers.sort_unstable();
         peers.dedup();
         // A family without a relayed address gets 443.
@@ -54,7 +56,8 @@ impl Server {
             let checked = self.policy.check_peer_ip(tenant, *ip, unix);
             checked.map_err(|rule| self.forbid(id, *ip, rule))?;
         }
-        self.install_permissions(id, &peers, now)?;
+        let installed = self.install_permissions(id, &peers, now)?;
+        self.note_peers(id, &asked, installed);
 
         let answer = request.answer();
         let writer = answer.success(reply);
@@ -81,13 +84,14 @@ impl Server {
         Reject::Forbidden
     }
 
-    /// Installs or refreshes the permissions of distinct `peers`; 508 and none of them where that would be too many.
+    /// Installs or refreshes the permissions of distinct `peers`, and gives the number of the former; 508 and none of them where
+    /// that would be too many.
     pub(super) fn install_permissions(
         &mut self,
         id: AllocationId,
         peers: &[IpAddr],
         now: Instant,
-    ) -> Result<(), Reject> {
+    ) -> Result<u64, Reject> {
         let allocation = self
             .table
             .allocation_mut(id)
@@ -100,12 +104,13 @@ impl Server {
             self.counters.count_limit(Limit::Permissions);
             return Err(Reject::InsufficientCapacity);
         }
+        let mut installed = 0;
         for ip in peers {
             let expires_at = now.after(PERMISSION_LIFETIME);
-            let installed = permissions.install(*ip, expires_at, &self.hash);
-            self.counters.permissions += u64::from(installed);
+            installed += u64::from(permissions.install(*ip, expires_at, &self.hash));
         }
+        self.counters.permissions += installed;
         self.arm(id);
-        Ok(())
+        Ok(installed)
     }
 }

@@ -19,7 +19,11 @@ impl Server {
         reply: &mut Vec<u8>,
     ) -> Decision {
         self.counters.count_reject(request.method, reject);
-        if key.is_none() && !self.may_challenge(request) {
+        let answered = key.is_some() || self.may_challenge(request);
+        if key.is_none() {
+            self.note_stranger(request, reject, answered);
+        }
+        if !answered {
             return Decision::Drop(DropReason::ReflectionBudget);
         }
         if request.is_notable(key.is_some()) {

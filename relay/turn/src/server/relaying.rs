@@ -129,13 +129,14 @@ impl Server {
             return Decision::Drop(DropReason::NoAllocation);
         };
         let via = relayed.id;
-        if !allocation.permissions.allow(peer.ip(), now) {
+        let Some(moved) = allocation.permissions.live(peer.ip(), now) else {
             return Decision::Drop(DropReason::NoPermission);
-        }
+        };
         let (from, to) = (client_leg(&allocation.client), Leg::Datagrams(family));
         let Some(ip) = data.ip.relayed(from, to, data.dont_fragment) else {
             return Decision::Drop(DropReason::TtlExpired);
         };
+        moved.to_peers += payload.len as u64;
         allocation.to_peers.count(payload.len);
         let transport = allocation.client.transport;
         self.counters.count_to_peer(transport, payload.len);
@@ -162,9 +163,9 @@ impl Server {
             return Decision::Drop(DropReason::NotAllocated);
         };
         // §9: the permission is the peer's IP address, whatever its port.
-        if !allocation.permissions.allow(peer.ip(), now) {
+        let Some(moved) = allocation.permissions.live(peer.ip(), now) else {
             return Decision::Drop(DropReason::NoPermission);
-        }
+        };
         if len + MAX_FRAMING > MAX_DATAGRAM {
             return Decision::Drop(DropReason::TooLong);
         }
@@ -191,6 +192,7 @@ impl Server {
         let Some(ip) = ip.relayed(Leg::Datagrams(family), client_leg(&to), false) else {
             return Decision::Drop(DropReason::TtlExpired);
         };
+        moved.to_clients += len as u64;
         allocation.to_client.count(len);
         self.counters.count_to_client(to.transport, len);
         Decision::ToClient { to, header, ip }

@@ -9,6 +9,7 @@ use super::Server;
 use super::auth::Credential;
 use super::connections::Stage;
 use super::request::Request;
+use super::usage::count_peer;
 use crate::addr::{AddressFamily, PeerAddr};
 use crate::allocation::Allocation;
 use crate::command::{Command, ConnectError, RelayedId, ShardId};
@@ -23,6 +24,7 @@ use crate::request_method::RequestMethod;
 use crate::table::{AllocationId, RelayedUse};
 use crate::tenant::TenantId;
 use crate::time::{Instant, Now};
+use crate::usage::Bytes;
 use crate::wire::{Class, ConnectionId, MessageWriter, Method, TransactionId};
 
 /// Ports below this one belong to services that were not made for strangers (RFC 6335 §6).
@@ -68,6 +70,7 @@ impl Server {
         let checked = self.check_tcp_peer(tenant, peer, request.now.unix);
         checked.map_err(|rule| self.forbid(id, peer.ip(), rule))?;
         self.admit_connection(id)?;
+        self.note_peers(id, &[peer], 0);
         let stage = Stage::Connecting(request.answer());
         let connection = self.add_connection(now, id, peer, stage);
         self.commands.push_back(Command::ConnectPeer {
@@ -226,8 +229,11 @@ impl Server {
 
     /// Counts what went over a spliced connection.
     pub(super) fn count_spliced(&mut self, id: ConnectionId, to_peer: usize, to_client: usize) {
-        let connection = self.connections.find(id);
-        let allocation = connection.map(|connection| connection.allocation);
+        let moved = Bytes {
+            to_peers: to_peer as u64,
+            to_clients: to_client as u64,
+        };
+        let allocation = self.connections.count(id, moved);
         let Some(allocation) = allocation.and_then(|id| self.table.allocation_mut(id)) else {
             return;
         };
@@ -248,6 +254,7 @@ impl Server {
             return;
         };
         self.counters.connections -= 1;
+        count_peer(&mut self.usage, connection.peer.ip(), connection.moved);
         let allocation = self.table.allocation(connection.allocation);
         let holder = allocation.map(|allocation| allocation.owner.holder());
         self.ledger.leave_connection(holder.unwrap_or_default());

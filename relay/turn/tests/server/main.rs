@@ -35,3 +35,4 @@ mod sessions;
 mod simulation;
 mod support;
 mod tenants;
+mod usage;
