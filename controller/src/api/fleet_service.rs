@@ -259,9 +259,10 @@ impl Link {
                 }
                 Ok(hello)
             }
-            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_)) | None => Err(
-                Status::invalid_argument("the first message of a session must be Hello"),
-            ),
+            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::Demand(_))
+            | None => Err(Status::invalid_argument(
+                "the first message of a session must be Hello",
+            )),
         }
     }
 
@@ -279,6 +280,7 @@ impl Link {
             session.drain.mark_changed();
         }
         session.alternates.mark_changed();
+        session.shares.mark_changed();
         loop {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
@@ -313,6 +315,10 @@ impl Link {
                     let alternates = newest(&mut session.alternates);
                     self.tell(Down::Alternates(alternates)).await
                 }
+                Ok(()) = session.shares.changed() => match newest(&mut session.shares) {
+                    Some(shares) => self.tell(Down::Shares(shares)).await,
+                    None => Ok(()),
+                },
                 () = self.down.closed() => Err(End::Reset),
             };
             if let Err(end) = outcome {
@@ -348,6 +354,10 @@ impl Link {
                     Some(answer) => self.tell(answer).await,
                     None => Ok(()),
                 }
+            }
+            Some(Up::Demand(demand)) => {
+                let taken = handle.demand(&session.key, demand).await;
+                taken.map_err(End::from)
             }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
             Some(Up::Hello(_)) => {

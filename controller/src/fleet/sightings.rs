@@ -154,6 +154,7 @@ impl Fleet {
                     Some(sighting)
                 })
                 .collect(),
+            ..wire::Sightings::default()
         }
     }
 

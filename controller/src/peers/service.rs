@@ -41,11 +41,16 @@ impl ControllerPeer for PeerService {
             let text = "the token is not that of a controller of this fleet: it comes from the key that seals the store";
             return Err(Status::unauthenticated(text));
         }
-        let controller = request.into_inner().controller_id;
+        let FollowRequest {
+            controller_id: controller,
+            takes_quotas,
+        } = request.into_inner();
         tracing::debug!(?controller, "another controller follows this one");
         let (down, stream) = mpsc::channel(QUEUE);
         let mut sightings = self.handle.sightings();
+        let mut quotas = self.handle.quota_words();
         sightings.mark_changed();
+        quotas.mark_changed();
         tokio::spawn(async move {
             // Waits for the follower before the freshest is taken, so that nothing stale is queued.
             while let Ok(place) = down.reserve().await {
@@ -53,6 +58,14 @@ impl ControllerPeer for PeerService {
                     changed = sightings.changed() => if changed.is_err() {
                         return;
                     },
+                    Ok(()) = quotas.changed(), if takes_quotas => {
+                        place.send(Ok(Sightings {
+                            quotas: Some(quotas.borrow_and_update().as_ref().clone()),
+                            quotas_only: true,
+                            ..Sightings::default()
+                        }));
+                        continue;
+                    }
                     () = down.closed() => return,
                 }
                 let seen = sightings.borrow_and_update().as_ref().clone();

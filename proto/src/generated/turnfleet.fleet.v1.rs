@@ -14,7 +14,7 @@ pub struct EnrollResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 42")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -29,6 +29,8 @@ pub mod node_message {
         PolicyStatus(super::PolicyStatus),
         #[prost(message, tag = "4")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "42")]
+        Demand(super::Demand),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -243,6 +245,44 @@ pub struct PolicyStatus {
     #[prost(bool, tag = "20")]
     pub needs_whole: bool,
 }
+/// What limited tenants and users take on the node, and what it holds for them. Sent at the beginning of a session, when the node has
+/// taken Shares, each second when something has changed, and at once when less than a quarter of a share is left.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Demand {
+    /// Of the Shares that the node holds; zero where it was never told any.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// Every tenant that is limited or has a share; users that have one, or take much.
+    #[prost(message, repeated, tag = "3")]
+    pub uses: ::prost::alloc::vec::Vec<ShareUse>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareUse {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Empty for all users of the tenant together.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// What is held: the share, or what is used where that is more. Zero for what has no share.
+    #[prost(uint64, tag = "3")]
+    pub held_allocations: u64,
+    #[prost(uint64, tag = "4")]
+    pub held_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub held_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub allocations: u64,
+    /// Bits of application data a second that somebody wants to send, what is dropped included.
+    #[prost(uint64, tag = "7")]
+    pub to_peers: u64,
+    #[prost(uint64, tag = "8")]
+    pub to_clients: u64,
+    /// Whether an allocation was refused for want of a share in the last seconds.
+    #[prost(bool, tag = "9")]
+    pub refused: bool,
+}
 /// The node leaves on purpose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {
@@ -253,7 +293,7 @@ pub struct Goodbye {
 pub struct ControllerMessage {
     #[prost(
         oneof = "controller_message::Message",
-        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25"
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 41"
     )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
@@ -279,6 +319,8 @@ pub mod controller_message {
         Credential(super::Credential),
         #[prost(message, tag = "25")]
         Time(super::Time),
+        #[prost(message, tag = "41")]
+        Shares(super::Shares),
     }
 }
 /// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
@@ -410,6 +452,37 @@ pub struct Redirect {
 pub struct Time {
     #[prost(uint64, tag = "1")]
     pub unix_seconds: u64,
+}
+/// What tenants and users may have on this node, of what they may have in the fleet. Replaces what was told before, unless it is of a
+/// lower term, or of a lower number in the same. Who is not in it is not limited. No part of the policy: it has no generation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Shares {
+    /// Rises with each leader.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Empty for all users of the tenant together.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Absent for no limit.
+    #[prost(uint64, optional, tag = "3")]
+    pub allocations: ::core::option::Option<u64>,
+    /// Bits of application data a second.
+    #[prost(uint64, optional, tag = "4")]
+    pub to_peers: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    pub to_clients: ::core::option::Option<u64>,
+    /// The bytes of the day are used up: no further allocation, and 100 kbit/s for each user.
+    #[prost(bool, tag = "6")]
+    pub exhausted: bool,
 }
 /// The node's credential from its next session on. The one before it is good until this one has been used.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -671,6 +744,21 @@ pub struct TenantRules {
     /// TCP relayed transport addresses (RFC 6062).
     #[prost(bool, tag = "1")]
     pub tcp_relaying: bool,
+    #[prost(message, optional, tag = "20")]
+    pub quotas: ::core::option::Option<Quotas>,
+}
+/// What users may take of the whole fleet; zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quotas {
+    #[prost(uint64, tag = "1")]
+    pub allocations: u64,
+    /// In each direction.
+    #[prost(uint64, tag = "2")]
+    pub bits_per_second: u64,
+    #[prost(uint64, tag = "3")]
+    pub allocations_per_user: u64,
+    #[prost(uint64, tag = "4")]
+    pub user_bits_per_second: u64,
 }
 /// No new allocations from now on; live ones go on until the deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1085,12 +1173,49 @@ pub struct FollowRequest {
     /// Who asks.
     #[prost(string, tag = "1")]
     pub controller_id: ::prost::alloc::string::String,
+    /// Whether Sightings may come with quotas alone.
+    #[prost(bool, tag = "20")]
+    pub takes_quotas: bool,
 }
 /// Replaces what the same controller said before.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sightings {
     #[prost(message, repeated, tag = "1")]
     pub nodes: ::prost::alloc::vec::Vec<Sighting>,
+    #[prost(message, optional, tag = "20")]
+    pub quotas: ::core::option::Option<QuotaWord>,
+    /// There is nothing but `quotas` here: nodes are as they were told before.
+    #[prost(bool, tag = "21")]
+    pub quotas_only: bool,
+}
+/// What tenants and users take, as one controller hears of it, and what they may have, by the word of the leader.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QuotaWord {
+    /// Of the nodes that have their session with this controller.
+    #[prost(message, repeated, tag = "1")]
+    pub demands: ::prost::alloc::vec::Vec<NodeDemand>,
+    /// Where this controller leads: its term, and every node's shares.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<NodeShares>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeDemand {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Of the process that said it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub incarnation: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub demand: ::core::option::Option<Demand>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeShares {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub shares: ::core::option::Option<Shares>,
 }
 /// One node, as one controller sees it.
 #[derive(Clone, PartialEq, ::prost::Message)]

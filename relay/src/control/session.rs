@@ -31,6 +31,7 @@ use super::status::{ControlState, ControlStatus};
 use crate::config::{ControllerConfig, JoinToken};
 use crate::node::BoundListener;
 use crate::policy::SnapshotError;
+use crate::quota;
 use crate::serving::{Applied, Serving};
 
 /// How often the node reports.
@@ -105,6 +106,8 @@ impl SessionError {
 enum Followed {
     /// A word on the policy, with what to answer.
     Policy(Option<fleet::PolicyStatus>),
+    /// Shares, which are confirmed.
+    Shares,
     Order,
 }
 
@@ -236,6 +239,9 @@ impl Session {
         let mut draining = self.serving.drain_changes();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(quota::LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        say_demand(&outgoing, self.serving.demand(true))?;
         let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
         tokio::pin!(first_snapshot);
         let mut settled = false;
@@ -253,6 +259,10 @@ impl Session {
                     let Some(message) = message.message else { continue };
                     match self.follow(message, credential, uri).await? {
                         Followed::Order => continue,
+                        Followed::Shares => {
+                            say_demand(&outgoing, self.serving.demand(false))?;
+                            continue;
+                        }
                         Followed::Policy(None) => {}
                         Followed::Policy(Some(status)) => {
                             say(&outgoing, FromNode::PolicyStatus(status))?;
@@ -263,6 +273,7 @@ impl Session {
                     }
                 }
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
+                _ = look.tick() => say_demand(&outgoing, self.serving.demand(false))?,
                 Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
@@ -298,6 +309,10 @@ impl Session {
             }
             FromController::Drain(drain) => self.serving.drain_by_controller(drain),
             FromController::Alternates(list) => self.take_alternates(&list),
+            FromController::Shares(shares) => {
+                self.serving.take_shares(shares);
+                return Ok(Followed::Shares);
+            }
             FromController::Time(time) => self.take_time(time.unix_seconds),
             FromController::Kill(kill) => self.serving.kill(kill.reason),
             FromController::Credential(next) => self.renew(credential, &next.node_credential),
@@ -498,6 +513,13 @@ fn say(outgoing: &mpsc::Sender<fleet::NodeMessage>, message: FromNode) -> Result
         mpsc::error::TrySendError::Full(_) => SessionError::Stalled,
         mpsc::error::TrySendError::Closed(_) => SessionError::Closed,
     })
+}
+
+fn say_demand(
+    outgoing: &mpsc::Sender<fleet::NodeMessage>,
+    demand: Option<fleet::Demand>,
+) -> Result<(), SessionError> {
+    demand.map_or(Ok(()), |demand| say(outgoing, FromNode::Demand(demand)))
 }
 
 /// Says Goodbye and waits until the controller has heard it.

@@ -13,6 +13,7 @@ mod peer_errors;
 mod published;
 mod relaying;
 mod short_cut;
+mod slowed;
 mod splicing;
 pub(crate) mod token;
 mod turns;
@@ -221,6 +222,11 @@ impl ShardSet {
         }
         self.wake();
         Ok(listening.addresses())
+    }
+
+    /// Makes every shard give its allocations the shapers that the ledger has for them.
+    pub fn notify_quotas(&self) {
+        self.wake();
     }
 
     /// Refuses allocations from here on, or takes them again. Live ones go on.
