@@ -38,6 +38,7 @@ pub struct Handle {
     mailbox: mpsc::Sender<Request>,
     view: watch::Receiver<Arc<FleetView>>,
     sightings: watch::Receiver<Arc<wire::Sightings>>,
+    quota_words: watch::Receiver<Arc<wire::QuotaWord>>,
     audit: AuditLog,
     usage: UsageDesk,
     /// Who asks for the changes that go through this handle, where somebody does.
@@ -62,6 +63,8 @@ pub struct Session {
     pub drain: watch::Receiver<wire::Drain>,
     /// Where the node's clients go while it takes none. Sent on at the start.
     pub alternates: watch::Receiver<wire::Alternates>,
+    /// What tenants and users may have on the node, once that is known. Sent on at the start.
+    pub shares: watch::Receiver<Option<wire::Shares>>,
 }
 
 impl Session {
@@ -134,6 +137,7 @@ enum Request {
         status: wire::PolicyStatus,
         answer: Answer<()>,
     },
+    Quotas(QuotasSaid),
     SessionEnded {
         session: SessionKey,
         ended: Ended,
@@ -156,6 +160,18 @@ enum Request {
         extent: Extent,
         answer: Answer<()>,
     },
+}
+
+/// What is said of quotas.
+enum QuotasSaid {
+    /// By a node.
+    Demand {
+        session: SessionKey,
+        demand: wire::Demand,
+        answer: Answer<()>,
+    },
+    /// By another controller.
+    Word(wire::QuotaWord),
 }
 
 /// How a change may be written.
@@ -260,6 +276,40 @@ impl Handle {
             answer,
         })
         .await
+    }
+
+    /// Passes on what the node says of quotas.
+    ///
+    /// # Errors
+    /// As [`Self::heartbeat`].
+    pub async fn demand(
+        &self,
+        session: &SessionKey,
+        demand: wire::Demand,
+    ) -> Result<(), FleetError> {
+        let session = session.clone();
+        self.ask(|answer| {
+            Request::Quotas(QuotasSaid::Demand {
+                session,
+                demand,
+                answer,
+            })
+        })
+        .await
+    }
+
+    /// Passes on what another controller knows of quotas.
+    pub async fn report_quotas(&self, word: wire::QuotaWord) {
+        let _ = self
+            .mailbox
+            .send(Request::Quotas(QuotasSaid::Word(word)))
+            .await;
+    }
+
+    /// What this controller knows of quotas by itself, for the others. Closed when the controller stops.
+    #[must_use]
+    pub fn quota_words(&self) -> watch::Receiver<Arc<wire::QuotaWord>> {
+        self.quota_words.clone()
     }
 
     /// Says that a session is over. The end of one that has been replaced changes nothing.

@@ -20,6 +20,7 @@ pub mod metrics;
 mod node;
 mod policy;
 mod process;
+mod quota;
 mod serving;
 pub mod shard;
 mod usage;

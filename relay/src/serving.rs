@@ -25,6 +25,7 @@ use crate::driver::clock::ToldTime;
 use crate::grants::Grants;
 use crate::policy::{LocalPolicy, RelayPolicy, SnapshotError, compile};
 use crate::process;
+use crate::quota::NodeQuotas;
 use crate::shard::{BindError, Bound, DriverCounters, EventLog, Listener, ShardSet};
 
 /// How often grants are compared with the clock: well within the margin that their end has.
@@ -39,6 +40,7 @@ pub(crate) struct Serving {
     nodes_in_process: NonZeroU64,
     ledger: Arc<Ledger>,
     grants: Grants,
+    quotas: NodeQuotas,
     /// The generation of the snapshot that a restart would begin with.
     kept_generation: AtomicU64,
     events: EventLog,
@@ -113,6 +115,7 @@ impl Serving {
             running: Mutex::default(),
             nodes_in_process,
             grants: Grants::new(Arc::clone(&ledger)),
+            quotas: NodeQuotas::new(Arc::clone(&ledger)),
             kept_generation: AtomicU64::new(0),
             ledger,
             events,
@@ -160,6 +163,7 @@ impl Serving {
         // First the ports: requests may wait in the listeners' queues.
         self.grants
             .replace(&compiled.granted, self.told_time.now().unix);
+        self.quotas.limit(snapshot);
         self.run_by(compiled.policy)?;
         self.applied.send_replace(AppliedPolicy {
             generation: compiled.generation,
@@ -266,6 +270,23 @@ impl Serving {
             port_uses: self.grants.uses(),
             ..fleet::Heartbeat::default()
         }
+    }
+
+    /// What limited tenants and users may have here, by the word of a controller. Kept when it is gone.
+    pub(crate) fn take_shares(&self, shares: fleet::Shares) {
+        if self.quotas.take(shares)
+            && let Shards::Running { set, .. } = &*self.shards()
+        {
+            set.notify_quotas();
+        }
+    }
+
+    /// What a controller should hear of quotas now, if there is anything; `anew` where it has heard nothing yet.
+    pub(crate) fn demand(&self, anew: bool) -> Option<fleet::Demand> {
+        if anew {
+            self.quotas.begin_session();
+        }
+        self.quotas.look(Instant::now())
     }
 
     /// Keeps what ends by the clock, whether the session lives or not. Never returns.

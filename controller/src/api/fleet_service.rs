@@ -280,7 +280,8 @@ impl Link {
                 | Up::PolicyStatus(_)
                 | Up::Goodbye(_)
                 | Up::TraceAnswer(_)
-                | Up::Usage(_),
+                | Up::Usage(_)
+                | Up::Demand(_),
             )
             | None => Err(Status::invalid_argument(
                 "the first message of a session must be Hello",
@@ -307,6 +308,7 @@ impl Link {
             session.drain.mark_changed();
         }
         session.alternates.mark_changed();
+        session.shares.mark_changed();
         loop {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
@@ -348,6 +350,10 @@ impl Link {
                     let alternates = newest(&mut session.alternates);
                     self.tell(Down::Alternates(alternates)).await
                 }
+                Ok(()) = session.shares.changed() => match newest(&mut session.shares) {
+                    Some(shares) => self.tell(Down::Shares(shares)).await,
+                    None => Ok(()),
+                },
                 () = self.down.closed() => Err(End::Reset),
             };
             if let Err(end) = outcome {
@@ -387,6 +393,10 @@ impl Link {
             Some(Up::Usage(usage)) => {
                 handle.usage().report(&session.key.node, usage);
                 Ok(())
+            }
+            Some(Up::Demand(demand)) => {
+                let taken = handle.demand(&session.key, demand).await;
+                taken.map_err(End::from)
             }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
             Some(Up::Hello(_)) => {

@@ -27,6 +27,7 @@ mod placement;
 mod plan;
 mod port_grants;
 mod ports;
+pub mod quota;
 mod rates;
 mod reason;
 pub mod record;

@@ -154,7 +154,7 @@ impl Fleet {
                     Some(sighting)
                 })
                 .collect(),
-            usage: Vec::new(),
+            ..wire::Sightings::default()
         }
     }
 

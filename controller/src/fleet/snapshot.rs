@@ -116,6 +116,7 @@ impl Fleet {
             }),
             tenant: Some(wire::TenantRules {
                 tcp_relaying: policy.tcp_relaying,
+                quotas: None,
             }),
             tenants: Vec::new(),
             bans: Vec::new(),

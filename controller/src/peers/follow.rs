@@ -67,6 +67,12 @@ async fn attempt(
                 if !std::mem::replace(heard, true) {
                     tracing::info!(controller = %other.id, address = %other.grpc, "following another controller");
                 }
+                if let Some(word) = message.quotas {
+                    handle.report_quotas(word).await;
+                }
+                if message.quotas_only {
+                    continue;
+                }
                 handle.usage().told(message.usage);
                 let read = message.nodes.into_iter().filter_map(Sighting::read);
                 handle.report_sightings(&other.id, read.collect()).await;
@@ -89,6 +95,7 @@ async fn open(
     let mut client = ControllerPeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let request = FollowRequest {
         controller_id: settings.own.to_string(),
+        takes_quotas: true,
     };
     let answer = client.follow(shown_by(settings, request)).await;
     answer

@@ -59,11 +59,16 @@ impl ControllerPeer for PeerService {
         request: Request<FollowRequest>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         self.admit(&request)?;
-        let controller = request.into_inner().controller_id;
+        let FollowRequest {
+            controller_id: controller,
+            takes_quotas,
+        } = request.into_inner();
         tracing::debug!(?controller, "another controller follows this one");
         let (down, stream) = mpsc::channel(QUEUE);
         let mut sightings = self.handle.sightings();
+        let mut quotas = self.handle.quota_words();
         sightings.mark_changed();
+        quotas.mark_changed();
         let usage = self.handle.usage().clone();
         let mut known = 0;
         tokio::spawn(async move {
@@ -73,6 +78,14 @@ impl ControllerPeer for PeerService {
                     changed = sightings.changed() => if changed.is_err() {
                         return;
                     },
+                    Ok(()) = quotas.changed(), if takes_quotas => {
+                        place.send(Ok(Sightings {
+                            quotas: Some(quotas.borrow_and_update().as_ref().clone()),
+                            quotas_only: true,
+                            ..Sightings::default()
+                        }));
+                        continue;
+                    }
                     () = down.closed() => return,
                 }
                 let mut seen = sightings.borrow_and_update().as_ref().clone();

@@ -16,6 +16,8 @@ mod members;
 mod offers;
 mod ports;
 mod publishing;
+mod quotas;
+mod reports;
 
 use self::publishing::view_of;
 use super::mirror::Mirror;
@@ -24,6 +26,7 @@ use super::surroundings::{Clock, Random, Surroundings};
 use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
 use crate::fleet::node::port_report;
+use crate::fleet::quota::Quotas;
 use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
     Admission, AlternatePool, Certified, Ended, Event, Fleet, FleetView, Fresh, Health,
@@ -60,6 +63,10 @@ pub struct Reconciler {
     mailbox: mpsc::Receiver<Request>,
     view: watch::Sender<Arc<FleetView>>,
     sightings: watch::Sender<Arc<wire::Sightings>>,
+    quotas: Quotas,
+    quota_words: watch::Sender<Arc<wire::QuotaWord>>,
+    /// There is something to tell other controllers of quotas.
+    quota_news: bool,
     /// A session began or ended, or a node took a snapshot, since the sightings were told.
     sessions_changed: bool,
     sessions: BTreeMap<NodeId, Channels>,
@@ -94,6 +101,7 @@ struct Channels {
     desired: Desired,
     drain: watch::Sender<wire::Drain>,
     alternates: watch::Sender<wire::Alternates>,
+    shares: watch::Sender<Option<wire::Shares>>,
 }
 
 /// What the task wakes for.
@@ -146,12 +154,16 @@ impl Reconciler {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
+        let (quota_words, quotas_told) = watch::channel(Arc::default());
         let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
             mirror,
             mailbox,
             view,
             sightings,
+            quotas: Quotas::default(),
+            quota_words,
+            quota_news: false,
             sessions_changed: false,
             sessions: BTreeMap::new(),
             last_session: 0,
@@ -172,6 +184,7 @@ impl Reconciler {
                 mailbox: sender,
                 view: published,
                 sightings: told,
+                quota_words: quotas_told,
                 audit,
                 usage,
                 asked_by: None,
@@ -280,6 +293,7 @@ impl Reconciler {
             } => {
                 drop(answer.send(self.policy_status(&session, status)));
             }
+            Request::Quotas(said) => self.quotas_said(said),
             Request::SessionEnded { session, ended } => self.session_ended(&session, ended),
             Request::Probed { node, outcome } => self.probed(node, outcome),
             Request::Redirect {
@@ -370,6 +384,7 @@ impl Reconciler {
         let desired = fleet.desired(&node);
         let (orderer, orders) = Orderer::new(desired.kill == Some(incarnation));
         let (alternates, alternate_updates) = watch::channel(alternates);
+        let (shares, share_updates) = watch::channel(self.quotas.shares(&node));
         let channels = Channels {
             incarnation,
             takes_deltas: running.takes_deltas,
@@ -379,6 +394,7 @@ impl Reconciler {
             desired,
             drain,
             alternates,
+            shares,
         };
         self.sessions_changed = true;
         // A session that this one replaces ends with its channels.
@@ -395,6 +411,7 @@ impl Reconciler {
             orders,
             drain: drain_updates,
             alternates: alternate_updates,
+            shares: share_updates,
         })
     }
 
@@ -429,52 +446,6 @@ impl Reconciler {
         );
         self.urgent |= self.standing(&node) != before;
         self.tell_time(&node, now);
-        Ok(())
-    }
-
-    /// Tells a node with a clock that is behind what time it is; and once more when it no longer is, for whichever clock was
-    /// set right.
-    fn tell_time(&mut self, node: &NodeId, now: Now) {
-        let Some(is_behind) = self.mirror.fleet().is_behind(node) else {
-            return;
-        };
-        if let Some(session) = self.sessions.get_mut(node)
-            && (std::mem::replace(&mut session.is_behind, is_behind) || is_behind)
-        {
-            session.orderer.time(now.unix);
-        }
-    }
-
-    fn policy_status(
-        &mut self,
-        session: &SessionKey,
-        status: wire::PolicyStatus,
-    ) -> Result<(), FleetError> {
-        let session = self.current(session)?;
-        let refusal = (!status.applied).then(|| -> Box<str> {
-            status
-                .error
-                .chars()
-                .take(MAX_REFUSAL)
-                .collect::<String>()
-                .into()
-        });
-        let running = if status.applied {
-            status.generation
-        } else {
-            status.running_generation
-        };
-        // Other controllers wait for the same word.
-        (self.urgent, self.sessions_changed) = (true, true);
-        self.mirror.apply(
-            self.clock.now(),
-            Event::PolicyStatus {
-                session,
-                generation: status.generation,
-                running,
-                refusal,
-            },
-        );
         Ok(())
     }
 
@@ -538,6 +509,7 @@ impl Reconciler {
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
+        self.look_after_quotas(now);
         if tick.is_multiple_of(PORTS_TICKS) {
             self.look_after_ports(now).await;
         }

@@ -322,6 +322,7 @@ async fn converse(
                     Ok(FromNode::PolicyStatus(status)) => {
                         handle.policy_status(&session.key, status).await
                     }
+                    Ok(FromNode::Demand(demand)) => handle.demand(&session.key, demand).await,
                     Ok(FromNode::Goodbye(_)) => return Ended::Goodbye,
                     Ok(FromNode::Usage(usage)) => {
                         handle.usage().report(&session.key.node, usage);

@@ -33,6 +33,7 @@ use crate::config::{ControllerConfig, JoinToken};
 use crate::journal::Journal;
 use crate::node::BoundListener;
 use crate::policy::SnapshotError;
+use crate::quota;
 use crate::serving::{Applied, Serving};
 use crate::usage::{Told, UsageBook};
 
@@ -112,6 +113,8 @@ impl SessionError {
 enum Followed {
     /// A word on the policy, with what to answer.
     Policy(Option<fleet::PolicyStatus>),
+    /// Shares, which are confirmed.
+    Shares,
     Order,
 }
 
@@ -246,6 +249,9 @@ impl Session {
         let mut usage = interval(USAGE);
         usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = Told::default();
+        let mut look = interval(quota::LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        say_demand(&outgoing, self.serving.demand(true))?;
         let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
         tokio::pin!(first_snapshot);
         let mut settled = false;
@@ -265,6 +271,10 @@ impl Session {
                     let Some(message) = traces.take(message) else { continue };
                     match self.follow(message, credential, uri).await? {
                         Followed::Order => continue,
+                        Followed::Shares => {
+                            say_demand(&outgoing, self.serving.demand(false))?;
+                            continue;
+                        }
                         Followed::Policy(None) => {}
                         Followed::Policy(Some(status)) => {
                             say(&outgoing, FromNode::PolicyStatus(status))?;
@@ -277,6 +287,7 @@ impl Session {
                 answer = traces.next() => say(&outgoing, FromNode::TraceAnswer(answer))?,
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
                 _ = usage.tick() => self.tell_usage(&outgoing, &mut told)?,
+                _ = look.tick() => say_demand(&outgoing, self.serving.demand(false))?,
                 Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
@@ -317,6 +328,10 @@ impl Session {
             }
             FromController::Drain(drain) => self.serving.drain_by_controller(drain),
             FromController::Alternates(list) => self.take_alternates(&list),
+            FromController::Shares(shares) => {
+                self.serving.take_shares(shares);
+                return Ok(Followed::Shares);
+            }
             FromController::Time(time) => self.take_time(time.unix_seconds),
             // Taken before.
             FromController::JournalKey(_) | FromController::TraceQuery(_) => {}
@@ -532,6 +547,13 @@ fn say(outgoing: &mpsc::Sender<fleet::NodeMessage>, message: FromNode) -> Result
         mpsc::error::TrySendError::Full(_) => SessionError::Stalled,
         mpsc::error::TrySendError::Closed(_) => SessionError::Closed,
     })
+}
+
+fn say_demand(
+    outgoing: &mpsc::Sender<fleet::NodeMessage>,
+    demand: Option<fleet::Demand>,
+) -> Result<(), SessionError> {
+    demand.map_or(Ok(()), |demand| say(outgoing, FromNode::Demand(demand)))
 }
 
 /// Says Goodbye and waits until the controller has heard it.

@@ -8,6 +8,7 @@ use std::io;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry};
+use turnfleet_turn::server::Room;
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::{ConnectError, Instant};
 
@@ -164,8 +165,14 @@ impl PeerConnections {
         }
     }
 
-    /// Moves what can be moved at `index`.
-    pub(crate) fn turn(&mut self, index: usize, now: Instant) -> Turn {
+    /// The connection at `index`, where bytes go by on it.
+    pub(crate) fn spliced(&mut self, index: usize) -> Option<ConnectionId> {
+        let connection = self.places.at_mut(index)?;
+        connection.splice.as_ref().map(|_| connection.id)
+    }
+
+    /// Moves what can be moved at `index`, as far as there is `room`.
+    pub(crate) fn turn(&mut self, index: usize, now: Instant, room: Room) -> Turn {
         let Some(connection) = self.places.at_mut(index) else {
             return Turn::Nothing;
         };
@@ -187,7 +194,7 @@ impl PeerConnections {
                 next: Next::Closed,
             };
         };
-        let carried = splice.carry(&mut connection.socket, &mut self.buffers);
+        let carried = splice.carry(&mut connection.socket, &mut self.buffers, room);
         let next = if connection.failed {
             Next::Closed
         } else {
@@ -273,13 +280,13 @@ mod tests {
             .splice(registry, id, client(near_client), b"")
             .unwrap();
         let start = Instant(1);
-        connections.turn(index, start);
+        connections.turn(index, start, Room::FREE);
         assert_eq!(connections.poll_timeout(), None);
 
         drop(far_client);
         let begun = std::time::Instant::now();
         while connections.poll_timeout().is_none() {
-            connections.turn(index, start);
+            connections.turn(index, start, Room::FREE);
             assert!(begun.elapsed() < Duration::from_secs(10), "no end is seen");
         }
         assert_eq!(connections.poll_timeout(), Some(start.after(HALF_OPEN)));
@@ -287,7 +294,7 @@ mod tests {
         assert_eq!(connections.poll_due(before), None);
         assert_eq!(connections.poll_due(start.after(HALF_OPEN)), Some(id));
         assert_eq!(connections.poll_timeout(), None);
-        let later = connections.turn(index, start);
+        let later = connections.turn(index, start, Room::FREE);
         assert_eq!(later, Turn::Nothing);
     }
 }

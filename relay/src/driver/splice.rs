@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 use turnfleet_turn::Instant;
+use turnfleet_turn::server::Room;
 
 use super::stream::{BufferPool, Connection, Outgoing, StreamEnd, read_some};
 
@@ -70,6 +71,8 @@ pub(crate) enum Next {
     Wait,
     /// There may be more at once.
     Again,
+    /// There may be more, which has to wait until there is room for it.
+    Later,
     /// It is over: both sides are to be closed.
     Closed,
 }
@@ -91,16 +94,22 @@ impl Splice {
         }
     }
 
-    /// Moves what can be moved between the client and `far`.
-    pub(crate) fn carry(&mut self, far: &mut TcpStream, buffers: &mut Buffers) -> Carried {
+    /// Moves what can be moved between the client and `far`, and reads about as much as there is `room` for.
+    pub(crate) fn carry(
+        &mut self,
+        far: &mut TcpStream,
+        buffers: &mut Buffers,
+        room: Room,
+    ) -> Carried {
         let (mut outward, mut inward) = (0, 0);
-        let forth = self.move_outward(far, buffers, &mut outward);
-        let back = self.move_inward(far, buffers, &mut inward);
+        let forth = self.move_outward(far, buffers, room.to_peer, &mut outward);
+        let back = self.move_inward(far, buffers, room.to_client, &mut inward);
         let next = match (forth, back) {
             (Err(_), _) | (_, Err(_)) => Next::Closed,
             _ if self.far_told && self.client_told => Next::Closed,
-            (Ok(false), Ok(false)) => Next::Wait,
-            (Ok(_), Ok(_)) => Next::Again,
+            (Ok(Next::Again), Ok(_)) | (Ok(_), Ok(Next::Again)) => Next::Again,
+            (Ok(Next::Later), Ok(_)) | (Ok(_), Ok(Next::Later)) => Next::Later,
+            (Ok(_), Ok(_)) => Next::Wait,
         };
         Carried {
             outward,
@@ -121,13 +130,15 @@ impl Splice {
         (is_half_open && (has_moved || deadline.is_none())).then(|| now.after(HALF_OPEN))
     }
 
-    /// Passes on what the client sends; `true` where there may be more at once.
+    /// Passes on what the client sends, and says whether there may be more.
     fn move_outward(
         &mut self,
         far: &mut TcpStream,
         buffers: &mut Buffers,
+        room: usize,
         moved: &mut usize,
-    ) -> Result<bool, StreamEnd> {
+    ) -> Result<Next, StreamEnd> {
+        let mut read = 0;
         let Buffers {
             plain,
             ciphertext,
@@ -137,7 +148,7 @@ impl Splice {
             while !self.outward.is_empty() {
                 let written = write_some(far, self.outward.waiting())?;
                 if written == 0 {
-                    return Ok(false);
+                    return Ok(Next::Wait);
                 }
                 *moved += written;
                 self.outward.advance(written, pool);
@@ -148,10 +159,14 @@ impl Splice {
                     // A far side that is gone already needs no word.
                     let _ = far.shutdown(Shutdown::Write);
                 }
-                return Ok(false);
+                return Ok(Next::Wait);
+            }
+            if read >= room {
+                return Ok(Next::Later);
             }
             match self.client.read(plain, ciphertext) {
                 Ok(arrived) => {
+                    read += arrived.len;
                     let mut rest = &plain[..arrived.len];
                     while !rest.is_empty() {
                         let written = write_some(far, rest)?;
@@ -163,37 +178,43 @@ impl Splice {
                         rest = &rest[written..];
                     }
                     if !arrived.more {
-                        return Ok(false);
+                        return Ok(Next::Wait);
                     }
                 }
                 Err(StreamEnd::Closed) => self.client_ended = true,
                 Err(StreamEnd::Tls) => return Err(StreamEnd::Tls),
             }
         }
-        Ok(true)
+        Ok(Next::Again)
     }
 
-    /// Passes on what the far side sends; `true` where there may be more at once.
+    /// Passes on what the far side sends, and says whether there may be more.
     fn move_inward(
         &mut self,
         far: &mut TcpStream,
         buffers: &mut Buffers,
+        room: usize,
         moved: &mut usize,
-    ) -> Result<bool, StreamEnd> {
+    ) -> Result<Next, StreamEnd> {
         let Buffers { plain, pool, .. } = buffers;
         for _ in 0..READS_AT_ONCE {
             self.client.flush(pool)?;
             if self.client.has_output() {
-                return Ok(false);
+                return Ok(Next::Wait);
             }
             if self.far_ended {
                 if !self.client_told {
                     self.client_told = self.client.end_output();
                 }
-                return Ok(false);
+                return Ok(Next::Wait);
             }
-            match read_some(far, plain) {
-                Ok(0) => return Ok(false),
+            let left = room.saturating_sub(*moved);
+            if left == 0 {
+                return Ok(Next::Later);
+            }
+            let len = plain.len().min(left);
+            match read_some(far, &mut plain[..len]) {
+                Ok(0) => return Ok(Next::Wait),
                 Ok(count) => {
                     *moved += count;
                     self.client.outgoing.push(&plain[..count], count, pool);
@@ -201,7 +222,7 @@ impl Splice {
                 Err(_) => self.far_ended = true,
             }
         }
-        Ok(true)
+        Ok(Next::Again)
     }
 }
 

@@ -277,7 +277,12 @@ fn tcp_is_relayed_where_the_controller_says_so_and_to_low_ports_where_the_node_d
             .server
             .tcp_relaying
     };
-    let rules = |tcp_relaying| Some(fleet::TenantRules { tcp_relaying });
+    let rules = |tcp_relaying| {
+        Some(fleet::TenantRules {
+            tcp_relaying,
+            quotas: None,
+        })
+    };
     assert_eq!(compiled(None, true), TcpRelaying::Off);
     assert_eq!(compiled(rules(false), true), TcpRelaying::Off);
     assert_eq!(compiled(rules(true), false), TcpRelaying::On);

@@ -13,6 +13,7 @@ mod peer_errors;
 mod published;
 mod relaying;
 mod short_cut;
+mod slowed;
 mod splicing;
 mod tallying;
 pub(crate) mod token;
@@ -231,6 +232,11 @@ impl ShardSet {
         }
         self.wake();
         Ok(listening.addresses())
+    }
+
+    /// Makes every shard give its allocations the shapers that the ledger has for them.
+    pub fn notify_quotas(&self) {
+        self.wake();
     }
 
     /// Refuses allocations from here on, or takes them again. Live ones go on.

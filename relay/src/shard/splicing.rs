@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use turnfleet_turn::server::Room;
 use turnfleet_turn::wire::ConnectionId;
 use turnfleet_turn::{ConnectError, PeerAddr, RelayedId, ShardId};
 
@@ -62,7 +63,9 @@ impl Shard {
 
     /// Gives one connection a turn.
     pub(super) fn serve_connection(&mut self, index: usize) {
-        match self.peer_connections.turn(index, self.now.instant) {
+        let spliced = self.peer_connections.spliced(index);
+        let room = spliced.map_or(Room::FREE, |id| self.server.room_of(self.now.instant, id));
+        match self.peer_connections.turn(index, self.now.instant, room) {
             Turn::Nothing => {}
             Turn::Connected(id, result) => {
                 if result.is_err() {
@@ -76,10 +79,12 @@ impl Shard {
                 to_client,
                 next,
             } => {
-                self.server.handle_spliced_data(id, to_peer, to_client);
+                self.server
+                    .handle_spliced_data(self.now, id, to_peer, to_client);
                 match next {
                     Next::Wait => {}
                     Next::Again => self.enqueue(Source::PeerConnection(index)),
+                    Next::Later => self.slowed.push(index, self.now.instant),
                     Next::Closed => self.server.handle_connection_closed(id),
                 }
             }

@@ -25,6 +25,7 @@ use super::event_log::{EventLog, ShardEventLog};
 use super::links::{Letter, Links, Reserved};
 use super::listening::Departures;
 use super::published::Published;
+use super::slowed::Slowed;
 use super::token::Source;
 use super::turns::take_turns;
 use super::{Control, RelayPolicy};
@@ -100,6 +101,9 @@ pub(super) struct Shard {
     ready: Vec<Source>,
     pub(super) links: Links,
     pub(super) crossings: Crossings,
+    pub(super) slowed: Slowed,
+    /// Some allocations have yet to be given their shapers.
+    is_renewing: bool,
     control: Arc<Control>,
     event_log: ShardEventLog,
     published: Arc<Published>,
@@ -150,6 +154,8 @@ impl Shard {
             ready: Vec::new(),
             links: parts.links,
             crossings: parts.crossings,
+            slowed: Slowed::default(),
+            is_renewing: false,
             control: parts.control,
             event_log,
             published: parts.published,
@@ -215,7 +221,8 @@ impl Shard {
     /// How long to wait for events: not at all while sources are ready or another shard has brought something, without end
     /// while nothing is due.
     fn sleep(&self) -> Option<Duration> {
-        if self.sweeping || !self.ready.is_empty() || !self.crossings.may_sleep() {
+        let busy = self.sweeping || self.is_renewing || !self.ready.is_empty();
+        if busy || !self.crossings.may_sleep() {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -224,6 +231,7 @@ impl Shard {
             self.relayed_listeners.poll_timeout(),
             self.peer_connections.poll_timeout(),
             self.departures.poll_timeout(),
+            self.slowed.poll_timeout(),
             self.publish_at,
         ];
         let next = due.into_iter().flatten().min()?;
@@ -370,6 +378,12 @@ impl Shard {
             let (server, listeners) = (&self.server, &mut self.listeners);
             self.departures.look(self.now, server, listeners);
         }
+        if self.is_renewing {
+            self.is_renewing = self.server.renew_shapers();
+        }
+        for index in self.slowed.take_due(now) {
+            self.enqueue(Source::PeerConnection(index));
+        }
         while let Some(id) = self.peer_connections.poll_due(now) {
             self.server.handle_connection_closed(id);
         }
@@ -392,6 +406,7 @@ impl Shard {
             self.server.apply_policy(Arc::clone(&self.policy.server));
         }
         drop(current);
+        self.is_renewing = self.server.renew_shapers();
         let alternates = self.control.alternates.load();
         if !Arc::ptr_eq(&alternates, &self.alternates) {
             self.alternates = Arc::clone(&alternates);

@@ -13,6 +13,7 @@ use crate::counters::Flow;
 use crate::ledger::Holder;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
+use crate::shaper::Shapers;
 use crate::tenant::TenantId;
 use crate::time::Instant;
 use crate::usage::Traffic;
@@ -38,12 +39,7 @@ pub(crate) struct Allocation {
     pub(crate) client: FiveTuple,
     /// Who made it, and with which key: 441 compares the one, rotation of secrets cannot refuse the other.
     pub(crate) owner: Owner,
-    /// Of the Allocate request, which tells its retransmission from another one.
-    pub(crate) transaction_id: TransactionId,
-    /// What the Allocate response names, and its retransmission names again.
-    pub(crate) lifetime: Duration,
-    pub(crate) token: Option<ReservationToken>,
-    pub(crate) refused_family: Option<(AddressFamily, ErrorCode)>,
+    pub(crate) answered: Box<Answered>,
     /// At most one of each family: the IPv4 one first.
     pub(crate) relayed: [Option<Relayed>; 2],
     pub(crate) permissions: Permissions,
@@ -55,8 +51,21 @@ pub(crate) struct Allocation {
     pub(crate) to_client: Flow,
     /// What of both is in the tally already.
     pub(crate) tallied: Traffic,
+    /// Present where its tenant or its user has a rate.
+    pub(crate) shapers: Option<Box<Shapers>>,
     /// Present until the relayed sockets are open and the Allocate request is answered.
     pub(crate) pending: Option<Box<Pending>>,
+}
+
+/// What the Allocate request asked for, and what its answer says again when it is retransmitted. Read by requests only, never
+/// by data.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// Of the request, which tells its retransmission from another one.
+    pub(crate) transaction_id: TransactionId,
+    pub(crate) lifetime: Duration,
+    pub(crate) token: Option<ReservationToken>,
+    pub(crate) refused_family: Option<(AddressFamily, ErrorCode)>,
 }
 
 /// The credential that made an allocation.

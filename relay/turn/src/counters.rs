@@ -64,11 +64,13 @@ pub enum Limit {
     Reservations,
     /// The queue of events; the event was dropped.
     Events,
+    /// The relay's share of what a tenant may have in the fleet.
+    TenantAllocations,
 }
 
 impl Limit {
     /// Every limit, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AllocationsPerUser,
         Self::Allocations,
         Self::Ports,
@@ -80,6 +82,7 @@ impl Limit {
         Self::ConnectionsTotal,
         Self::Reservations,
         Self::Events,
+        Self::TenantAllocations,
     ];
 
     /// The metric label.
@@ -97,6 +100,7 @@ impl Limit {
             Self::ConnectionsTotal => "connections_total",
             Self::Reservations => "reservations",
             Self::Events => "events",
+            Self::TenantAllocations => "tenant_allocations",
         }
     }
 }

@@ -124,11 +124,13 @@ pub enum DropReason {
     IcmpType,
     /// An ICMP message beyond those that a client is told of in a time.
     IcmpRate,
+    /// Data beyond what its tenant or user may send or receive.
+    OverBandwidth,
 }
 
 impl DropReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::BadFingerprint,
         Self::Unexpected,
@@ -147,6 +149,7 @@ impl DropReason {
         Self::TtlExpired,
         Self::IcmpType,
         Self::IcmpRate,
+        Self::OverBandwidth,
     ];
 
     /// The metric label.
@@ -171,6 +174,7 @@ impl DropReason {
             Self::TtlExpired => "ttl_expired",
             Self::IcmpType => "icmp_type",
             Self::IcmpRate => "icmp_rate",
+            Self::OverBandwidth => "over_bandwidth",
         }
     }
 }

@@ -4,13 +4,19 @@
 //! Ports are granted for public addresses, so the ledger knows those only: wherever it asks for an address, it is the
 //! relayed transport address as clients and peers see it.
 
+mod shares;
+
+pub use shares::UserUse;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::peer_filter::FleetRange;
 use crate::policy::Limits;
 use crate::ports::{PortPool, PortRequest};
+use crate::quota::{Exceeded, QuotaBooks};
 use crate::random::Random;
 use crate::tenant::TenantId;
 use crate::time::Instant;
@@ -19,6 +25,8 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub struct Ledger {
     books: Mutex<Books>,
+    /// Changes with who has a shaper.
+    shapers_version: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -29,6 +37,7 @@ struct Books {
     held: Held,
     /// Tenants with at least one allocation: never more than there are allocations.
     accounts: BTreeMap<TenantId, Account>,
+    quotas: QuotaBooks,
     refused_user_quota: u64,
     refused_total: u64,
     refused_ports: u64,
@@ -86,8 +95,19 @@ impl From<FleetRange> for GrantedPorts {
 pub enum Refused {
     /// The user's own: 486 (RFC 8656 §7.2).
     UserQuota,
+    /// The relay's share of what the user's tenant may have in the fleet: 486.
+    TenantQuota,
     /// The relay's: 508.
     Total,
+}
+
+impl From<Exceeded> for Refused {
+    fn from(exceeded: Exceeded) -> Self {
+        match exceeded {
+            Exceeded::Tenant => Self::TenantQuota,
+            Exceeded::User => Self::UserQuota,
+        }
+    }
 }
 
 /// What a ledger holds and has refused, for metrics and reports.
@@ -138,10 +158,12 @@ impl Ledger {
                 pools: BTreeMap::new(),
                 held: Held::default(),
                 accounts: BTreeMap::new(),
+                quotas: QuotaBooks::default(),
                 refused_user_quota: 0,
                 refused_total: 0,
                 refused_ports: 0,
             }),
+            shapers_version: AtomicU64::new(0),
         }
     }
 
@@ -172,6 +194,11 @@ impl Ledger {
             books.refused_total += 1;
             return Err(Refused::Total);
         }
+        let of_tenant = books.accounts.get(&holder.tenant);
+        let of_tenant = of_tenant.map_or(0, |account| account.allocations);
+        let user = holder.user.map(|user| (user, count));
+        let within = books.quotas.check((holder.tenant, of_tenant), user);
+        within.map_err(Refused::from)?;
         books.held.allocations += 1;
         let account = books.accounts.entry(holder.tenant).or_default();
         account.allocations += 1;
@@ -193,6 +220,7 @@ impl Ledger {
     /// Counts one allocation less. Its connections have left before.
     pub fn leave(&self, holder: Holder<'_>) {
         let mut books = self.lock();
+        let books = &mut *books;
         books.held.allocations = books.held.allocations.saturating_sub(1);
         let Some(account) = books.accounts.get_mut(&holder.tenant) else {
             return;
@@ -204,6 +232,7 @@ impl Ledger {
             held.allocations -= 1;
             if held.allocations == 0 {
                 account.users.remove(user);
+                books.quotas.left(holder.tenant, user);
             }
         }
         if account.allocations == 0 {

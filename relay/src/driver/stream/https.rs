@@ -12,6 +12,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use socket2::{SockRef, TcpKeepalive};
 use turnfleet_turn::Instant;
+use turnfleet_turn::server::Room;
 
 use super::connection::Connection;
 use crate::driver::counters::DriverCounters;
@@ -122,7 +123,9 @@ impl Forwards {
         // Both ends have one token, so that an event may be either's, and the end of what a client sends is not told apart.
         forward.splice.client.blocked = false;
         forward.splice.client.hung_up = true;
-        let carried = forward.splice.carry(&mut forward.server, &mut self.buffers);
+        let carried = forward
+            .splice
+            .carry(&mut forward.server, &mut self.buffers, Room::FREE);
         if forward.failed || carried.next == Next::Closed {
             self.close(index);
             return false;

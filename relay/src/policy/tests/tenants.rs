@@ -19,7 +19,10 @@ fn with_tenants() -> fleet::Snapshot {
         secrets: vec![secret(11, "east", 0), secret(12, "west", 1000)],
         allow_peers: vec!["10.0.0.0/8".into()],
         deny_peers: vec!["10.9.0.0/16".into()],
-        rules: Some(fleet::TenantRules { tcp_relaying: true }),
+        rules: Some(fleet::TenantRules {
+            tcp_relaying: true,
+            ..fleet::TenantRules::default()
+        }),
         allocations_per_user: 5,
         ..tenant(ACME, "acme")
     };

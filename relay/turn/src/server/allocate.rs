@@ -8,7 +8,7 @@ use super::auth::Credential;
 use super::granting::write_success;
 use super::request::Request;
 use crate::addr::AddressFamily;
-use crate::allocation::{Allocation, DEFAULT_LIFETIME, Owner, OwnerKey, Pending};
+use crate::allocation::{Allocation, Answered, DEFAULT_LIFETIME, Owner, OwnerKey, Pending};
 use crate::channels::Channels;
 use crate::counters::{Flow, Limit};
 use crate::decision::{Decision, DropReason};
@@ -96,14 +96,17 @@ impl Server {
         };
         // (10) The quota is the user's; (11) what the relay lacks another may have.
         self.admit(request, &owner, asked)?;
+        let shapers = self.ledger.shapers(owner.tenant, owner.user());
         let allocation = Allocation {
             number: self.next_number,
             client: request.from,
             owner,
-            transaction_id: request.message.transaction_id(),
-            lifetime,
-            token: None,
-            refused_family: None,
+            answered: Box::new(Answered {
+                transaction_id: request.message.transaction_id(),
+                lifetime,
+                token: None,
+                refused_family: None,
+            }),
             relayed: [None; 2],
             permissions: Permissions::new(),
             channels: Channels::new(),
@@ -112,6 +115,7 @@ impl Server {
             to_peers: Flow::default(),
             to_client: Flow::default(),
             tallied: Traffic::default(),
+            shapers,
             pending: Some(Box::new(Pending {
                 closing,
                 attempts: Pending::ATTEMPTS,
@@ -134,7 +138,7 @@ impl Server {
             .table
             .allocation(id)
             .ok_or(Reject::AllocationMismatch)?;
-        let same = allocation.transaction_id == request.message.transaction_id()
+        let same = allocation.answered.transaction_id == request.message.transaction_id()
             && credential.owns(&allocation.owner);
         if !same {
             return Err(Reject::AllocationMismatch);
@@ -204,6 +208,10 @@ impl Server {
             .map_err(|refused| match refused {
                 Refused::UserQuota => {
                     self.counters.count_limit(Limit::AllocationsPerUser);
+                    Reject::AllocationQuotaReached
+                }
+                Refused::TenantQuota => {
+                    self.counters.count_limit(Limit::TenantAllocations);
                     Reject::AllocationQuotaReached
                 }
                 Refused::Total => {

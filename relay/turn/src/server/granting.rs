@@ -65,7 +65,7 @@ impl Server {
             allocation.relayed[AddressFamily::of(address.ip()) as usize] = Some(Relayed {
                 id: socket,
                 address,
-                expires_at: now.after(allocation.lifetime),
+                expires_at: now.after(allocation.answered.lifetime),
             });
         }
     }
@@ -78,7 +78,7 @@ impl Server {
         let holder = user.map(|user| (allocation.owner.tenant, user.into()));
         let token = self.reserve(now, socket, holder);
         if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.token = Some(token);
+            allocation.answered.token = Some(token);
         }
     }
 
@@ -102,7 +102,7 @@ impl Server {
         };
         let answer = Answer {
             method: RequestMethod::Allocate,
-            transaction_id: allocation.transaction_id,
+            transaction_id: allocation.answered.transaction_id,
             closing: pending.closing,
         };
         let mut message = Vec::with_capacity(96);
@@ -157,18 +157,18 @@ impl Server {
 pub(super) fn write_success(allocation: &Allocation, closing: Closing, out: &mut Vec<u8>) {
     let answer = Answer {
         method: RequestMethod::Allocate,
-        transaction_id: allocation.transaction_id,
+        transaction_id: allocation.answered.transaction_id,
         closing,
     };
     let mut writer = answer.success(out);
     for relayed in allocation.relayed.iter().flatten() {
         writer.xor_relayed_address(relayed.address);
     }
-    writer.lifetime(seconds(allocation.lifetime));
-    if let Some(token) = allocation.token {
+    writer.lifetime(seconds(allocation.answered.lifetime));
+    if let Some(token) = allocation.answered.token {
         writer.reservation_token(token);
     }
-    if let Some((family, code)) = allocation.refused_family {
+    if let Some((family, code)) = allocation.answered.refused_family {
         writer.address_error_code(family, code);
     }
     writer.xor_mapped_address(allocation.client.client);

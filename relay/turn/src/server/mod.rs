@@ -22,6 +22,7 @@ mod refusing;
 mod relaying;
 mod request;
 mod reservation;
+mod shaping;
 mod tcp;
 mod usage;
 
@@ -36,6 +37,8 @@ use self::nonce::NonceKeys;
 use self::reflection::ReflectionBudget;
 use self::request::Request;
 use self::reservation::Reservations;
+use self::shaping::Renewal;
+pub use self::shaping::Room;
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::alternates::Alternates;
 use crate::bans::BanKind;
@@ -99,6 +102,7 @@ pub struct Server {
     speaks_tcp: bool,
     /// How far what lives has been compared with the policy.
     review: Review,
+    renewal: Renewal,
 }
 
 impl fmt::Debug for Server {
@@ -151,6 +155,7 @@ impl Server {
             alternates: Arc::default(),
             speaks_tcp: policy.relays_tcp(),
             review: Review::default(),
+            renewal: Renewal::default(),
             config,
             policy,
             ledger,
@@ -270,11 +275,12 @@ impl Server {
     /// So many bytes went over a spliced connection since the last call.
     pub fn handle_spliced_data(
         &mut self,
+        now: Now,
         connection: ConnectionId,
         to_peer: usize,
         to_client: usize,
     ) {
-        self.count_spliced(connection, to_peer, to_client);
+        self.count_spliced(now.instant, connection, to_peer, to_client);
     }
 
     /// Both sides of a spliced connection are closed, or one of them failed.

@@ -68,11 +68,12 @@ impl Server {
                     (Ok(first), None) => vec![first],
                     (Ok(first), Some(Ok(second))) => vec![first, second],
                     (Ok(first), Some(Err(reject))) => {
-                        allocation.refused_family = Some((AddressFamily::V6, reject.error_code()));
+                        allocation.answered.refused_family =
+                            Some((AddressFamily::V6, reject.error_code()));
                         vec![first]
                     }
                     (Err(reject), Some(Ok(second))) => {
-                        allocation.refused_family = Some((family, reject.error_code()));
+                        allocation.answered.refused_family = Some((family, reject.error_code()));
                         vec![second]
                     }
                     (Err(reject), None | Some(Err(_))) => {
@@ -271,7 +272,7 @@ impl Server {
             self.counters.count_limit(Limit::Sockets);
         }
         if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.refused_family =
+            allocation.answered.refused_family =
                 Some((want.family, Reject::InsufficientCapacity.error_code()));
         }
         match self.pending_mut(id, |pending| {

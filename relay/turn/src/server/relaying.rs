@@ -11,6 +11,7 @@ use crate::addr::{AddressFamily, FiveTuple, PeerAddr};
 use crate::command::RelayedId;
 use crate::decision::{ClientHeader, Decision, DropReason, Span};
 use crate::ip::{IpMeta, Leg};
+use crate::shaper::Direction;
 use crate::table::AllocationId;
 use crate::time::{Instant, Now};
 use crate::wire::{AttributeType, ChannelData, Message, TransactionId};
@@ -136,6 +137,11 @@ impl Server {
         let Some(ip) = data.ip.relayed(from, to, data.dont_fragment) else {
             return Decision::Drop(DropReason::TtlExpired);
         };
+        if let Some(shapers) = &allocation.shapers
+            && !shapers.admit(Direction::ToPeers, now, payload.len)
+        {
+            return Decision::Drop(DropReason::OverBandwidth);
+        }
         moved.to_peers += payload.len as u64;
         allocation.to_peers.count(payload.len);
         let transport = allocation.client.transport;
@@ -192,6 +198,11 @@ impl Server {
         let Some(ip) = ip.relayed(Leg::Datagrams(family), client_leg(&to), false) else {
             return Decision::Drop(DropReason::TtlExpired);
         };
+        if let Some(shapers) = &allocation.shapers
+            && !shapers.admit(Direction::ToClient, now, len)
+        {
+            return Decision::Drop(DropReason::OverBandwidth);
+        }
         moved.to_clients += len as u64;
         allocation.to_client.count(len);
         self.counters.count_to_client(to.transport, len);

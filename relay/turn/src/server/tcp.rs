@@ -21,6 +21,7 @@ use crate::peer_filter::PeerDenied;
 use crate::policy::TcpRelaying;
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
+use crate::shaper::Direction;
 use crate::table::{AllocationId, RelayedUse};
 use crate::tenant::TenantId;
 use crate::time::{Instant, Now};
@@ -228,7 +229,13 @@ impl Server {
     }
 
     /// Counts what went over a spliced connection.
-    pub(super) fn count_spliced(&mut self, id: ConnectionId, to_peer: usize, to_client: usize) {
+    pub(super) fn count_spliced(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        to_peer: usize,
+        to_client: usize,
+    ) {
         let moved = Bytes {
             to_peers: to_peer as u64,
             to_clients: to_client as u64,
@@ -238,6 +245,10 @@ impl Server {
             return;
         };
         let transport = allocation.client.transport;
+        if let Some(shapers) = &allocation.shapers {
+            shapers.charge(Direction::ToPeers, now, to_peer);
+            shapers.charge(Direction::ToClient, now, to_client);
+        }
         if to_peer > 0 {
             allocation.to_peers.count(to_peer);
             self.counters.count_to_peer(transport, to_peer);
@@ -327,7 +338,9 @@ impl Server {
         let holder = allocation.owner.holder();
         let (limit, reject) = match self.ledger.admit_connection(holder, limits) {
             Ok(()) => return Ok(()),
-            Err(Refused::UserQuota) => (Limit::ConnectionsPerUser, Reject::AllocationQuotaReached),
+            Err(Refused::UserQuota | Refused::TenantQuota) => {
+                (Limit::ConnectionsPerUser, Reject::AllocationQuotaReached)
+            }
             Err(Refused::Total) => (Limit::ConnectionsTotal, Reject::InsufficientCapacity),
         };
         self.counters.count_limit(limit);

@@ -161,8 +161,8 @@ fn a_spliced_connection_lives_as_long_as_its_allocation() {
     assert_eq!(caller.refresh(&mut net, None).code(), 200);
     net.advance_seconds(599);
     assert!(net.closed_connections.is_empty());
-    net.server.handle_spliced_data(id, 300, 0);
-    net.server.handle_spliced_data(id, 0, 7);
+    net.server.handle_spliced_data(net.now, id, 300, 0);
+    net.server.handle_spliced_data(net.now, id, 0, 7);
     assert_eq!(net.server.counters().to_peers(Transport::Tcp).bytes, 300);
     net.advance_seconds(1);
     assert_eq!(net.closed_connections, [id]);

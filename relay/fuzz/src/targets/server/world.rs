@@ -220,7 +220,9 @@ impl World {
     ) -> Decision {
         let from = self.clients[usize::from(client) % CLIENTS.len()];
         if let Some(connection) = self.spliced_with(client) {
-            self.server.handle_spliced_data(connection, packet.len(), 0);
+            let len = packet.len();
+            self.server
+                .handle_spliced_data(self.now, connection, len, 0);
             return Decision::Pending;
         }
         let context = Context::new(&Accounts);

@@ -119,7 +119,8 @@ impl World {
     pub(in super::super) fn pass_bytes(&mut self, choice: u8, len: usize) {
         let connection = self.connection(choice);
         if self.connections.spliced.contains(&Some(connection)) {
-            self.server.handle_spliced_data(connection, len, len);
+            self.server
+                .handle_spliced_data(self.now, connection, len, len);
         }
     }
 
