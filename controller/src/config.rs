@@ -78,6 +78,9 @@ pub struct RawConfig {
     pub join_token_file: Option<PathBuf>,
     /// Who may use the HTTP API, beside the bearer of the token that the controller makes.
     pub api_tokens: Vec<RawApiToken>,
+    /// Shows hashes in the place of the names of users and the addresses of clients: in events, by whichever way, and in lists
+    /// of users. Set it at every controller. The same user has the same hash everywhere.
+    pub privacy: bool,
     /// What is logged.
     pub log: RawLog,
 }
@@ -107,6 +110,7 @@ impl Default for RawConfig {
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),
+            privacy: false,
             log: RawLog::default(),
         }
     }

@@ -15,6 +15,7 @@
 mod api;
 pub mod config;
 mod error;
+pub mod events;
 pub mod fleet;
 pub mod leader;
 pub mod maintenance;
@@ -37,6 +38,7 @@ use turnfleet_proto::private_file;
 pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
+use events::{EventBus, Privacy};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
 use leader::Leadership;
@@ -66,6 +68,7 @@ pub struct Controller {
     stop: watch::Sender<bool>,
     reconciler: JoinHandle<()>,
     election: Option<JoinHandle<()>>,
+    announcer: JoinHandle<()>,
     api_token: String,
     join_token: String,
 }
@@ -118,6 +121,7 @@ impl Controller {
             (reconciler, None)
         };
         let reconciler = tokio::spawn(reconciler.run(stopped));
+        let announcer = events::announce(handle.clone(), handle.events().clone());
         Ok(Self {
             api,
             prober,
@@ -127,6 +131,7 @@ impl Controller {
             stop,
             reconciler,
             election,
+            announcer: tokio::spawn(announcer),
             api_token,
             join_token,
             started_with: config,
@@ -240,6 +245,7 @@ impl Controller {
     pub async fn stop(self) {
         self.prober.stop();
         self.peers.stop();
+        self.announcer.abort();
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.
@@ -261,9 +267,14 @@ async fn open_fleet(
         let opened = open::open(config).await;
         let opened = opened.map_err(|source| store_error(config, source))?;
         let (store, peer_token) = (opened.store, PeerToken::of(&opened.sealer));
+        let privacy = config.privacy.then(|| Privacy::of(&opened.sealer));
         let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
         match fleet.await {
-            Ok((reconciler, handle)) => return Ok((store, peer_token, reconciler, handle)),
+            Ok((reconciler, handle)) => {
+                let events = EventBus::new(config.controller.id.as_str(), privacy);
+                let handle = handle.with_events(events);
+                return Ok((store, peer_token, reconciler, handle));
+            }
             Err(FleetError::Store(error))
                 if config.store.etcd.is_some() && error.is_worth_waiting() =>
             {

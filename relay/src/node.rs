@@ -11,7 +11,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use turnfleet_proto::certificate::{Certificate, CertificateError};
 use turnfleet_proto::file_watch::FileWatcher;
 use turnfleet_proto::{GrantedRange, NodeId};
@@ -22,7 +22,7 @@ use crate::addressing::Addressing;
 use crate::budget::DescriptorBudget;
 use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
-    ControlState, ControlStatus, Identity, Introduction, Sections, Session, SnapshotCache,
+    ControlState, ControlStatus, Identity, Introduction, Outbox, Sections, Session, SnapshotCache,
     StateDir, StateDirError,
 };
 use crate::machine::Machine;
@@ -31,11 +31,16 @@ use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, raise_descriptor_limit,
+    BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, Teller,
+    raise_descriptor_limit,
 };
 
 /// How often a drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
+/// How long the end of allocations may keep a node from leaving.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+/// How often it looks meanwhile whether they have ended.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// A running relay node. Dropping it ends it at once, without a Goodbye.
 pub struct Node {
@@ -46,6 +51,7 @@ pub struct Node {
     descriptor_limit: u64,
     serving: Arc<Serving>,
     status: Arc<ControlStatus>,
+    events: Arc<Outbox>,
     certificate: Option<Arc<Certificate>>,
     _certificate_watcher: Option<FileWatcher>,
     reloads: Reloads,
@@ -164,6 +170,9 @@ impl Node {
             true => EventLog::private().map_err(|_| no_random_bytes())?,
             false => EventLog::open(),
         };
+        let (teller, heard) = Teller::new();
+        let outbox = Arc::new(Outbox::new(&heard));
+        let events = events.with_teller(teller);
         let ledger = Ledger::new(seed()?);
         let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
         let serving = Arc::new(serving);
@@ -176,7 +185,7 @@ impl Node {
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
         let reloads = Reloads::of(&config, addressing.hosts);
         let stop = watch::Sender::new(false);
-        let deadlines = Arc::clone(&serving);
+        let (deadlines, collector) = (Arc::clone(&serving), Arc::clone(&outbox));
         let session = Session {
             controller: config.controller,
             introduction,
@@ -185,6 +194,7 @@ impl Node {
             cache: Arc::new(cache),
             serving: Arc::clone(&serving),
             status: Arc::clone(&status),
+            events: Arc::clone(&outbox),
             sections,
             listeners: introduced.subscribe(),
             was_open: false,
@@ -196,11 +206,15 @@ impl Node {
             descriptor_limit,
             serving,
             status,
+            events: outbox,
             reloads,
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            deadlines: tokio::spawn(async move { deadlines.keep_deadlines().await }),
+            deadlines: tokio::spawn(async move {
+                let collected = collector.collect(heard, deadlines.told_time());
+                tokio::join!(deadlines.keep_deadlines(), collected);
+            }),
             stop,
         })
     }
@@ -246,6 +260,7 @@ impl Node {
             alternates: self.serving.alternates(),
             control: self.status.state(),
             control_counts: self.status.counts(),
+            events: self.events.counts(),
             certificate: self
                 .certificate
                 .as_ref()
@@ -302,8 +317,25 @@ impl Node {
         self.serving.killed().await
     }
 
+    /// Ends every allocation while the controller can still be told of it.
+    async fn end_in_sight(&self) {
+        if self.status.state() != ControlState::Connected {
+            return;
+        }
+        self.serving.end_allocations();
+        let ended = async {
+            while self.serving.allocations() > 0 {
+                sleep(LAST_LOOK).await;
+            }
+            self.events.settled().await;
+        };
+        // What is not told by then is told by nobody.
+        let _ = timeout(LAST_WORDS, ended).await;
+    }
+
     /// Takes leave of the controller, ends every allocation, and returns when all threads have ended.
     pub async fn stop(mut self) {
+        self.end_in_sight().await;
         self.stop.send_replace(true);
         // A session that panicked has nothing left to say.
         let _ = (&mut self.session).await;

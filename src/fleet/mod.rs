@@ -7,6 +7,7 @@ mod audit;
 pub(crate) mod call;
 mod capacity;
 mod console;
+mod events;
 mod explain;
 mod join_tokens;
 mod nodes;
@@ -43,6 +44,8 @@ enum Action {
     Ports(ports::Ports),
     /// Why relay nodes are, or are not, in somebody's list
     Explain(explain::Explain),
+    /// What happens in the fleet: allocations, nodes, secrets, quotas, abuse, bans
+    Events(events::Events),
     /// Who changed what, the latest first
     Audit(audit::Audit),
     /// The API tokens: who may use the controller
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Capacity => capacity::show(&console),
         Action::Ports(ports) => ports.run(&console),
         Action::Explain(explain) => explain.run(&console),
+        Action::Events(events) => events.run(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Tokens(action) => action.run(&console),
         Action::JoinTokens(action) => action.run(&console),

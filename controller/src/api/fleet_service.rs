@@ -18,8 +18,8 @@ use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
-    ControllerMessage, Credential, EnrollRequest, EnrollResponse, Hello, Kill, NodeMessage,
-    Redirect, Time,
+    ControllerMessage, Credential, EnrollRequest, EnrollResponse, EventsTaken, Hello, Kill,
+    NodeMessage, Redirect, Time,
 };
 
 use super::client_ca::Shown;
@@ -29,6 +29,7 @@ use super::serve::Caller;
 use super::status::grpc_status;
 use crate::FleetError;
 use crate::config::RelayCertificates;
+use crate::events::{Intake, Taken};
 use crate::fleet::{Admission, Certified, Ended};
 use crate::metrics::Metrics;
 use crate::reconcile::{Handle, Order, Session};
@@ -259,9 +260,10 @@ impl Link {
                 }
                 Ok(hello)
             }
-            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_)) | None => Err(
-                Status::invalid_argument("the first message of a session must be Hello"),
-            ),
+            Some(Up::Heartbeat(_) | Up::PolicyStatus(_) | Up::Goodbye(_) | Up::Events(_))
+            | None => Err(Status::invalid_argument(
+                "the first message of a session must be Hello",
+            )),
         }
     }
 
@@ -279,11 +281,13 @@ impl Link {
             session.drain.mark_changed();
         }
         session.alternates.mark_changed();
+        let bus = handle.events().clone();
+        let mut intake = Intake::new(bus, &session.key);
         loop {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
                     Ok(Some(message)) if bucket.take(Instant::now()).is_ok() => {
-                        self.heard(message, handle, session, &mut talk).await
+                        self.heard(message, handle, session, (&mut talk, &mut intake)).await
                     }
                     Ok(Some(_)) => {
                         let text = "more than twenty messages a second";
@@ -301,6 +305,9 @@ impl Link {
                 () = due(talk.due()) => {
                     let text = "no word on the policy";
                     Err(End::Refused(Status::deadline_exceeded(text)))
+                }
+                Taken(number) = intake.settled(), if session.tells_events => {
+                    self.tell(Down::EventsTaken(EventsTaken { number })).await
                 }
                 order = session.orders.next(), if session.takes_deltas => {
                     self.tell(message_of(order)).await
@@ -327,7 +334,7 @@ impl Link {
         message: NodeMessage,
         handle: &Handle,
         session: &Session,
-        talk: &mut PolicyTalk,
+        (talk, intake): (&mut PolicyTalk, &mut Intake),
     ) -> Result<(), End> {
         match message.message {
             Some(Up::Heartbeat(heartbeat)) => handle
@@ -349,6 +356,13 @@ impl Link {
                     None => Ok(()),
                 }
             }
+            Some(Up::Events(told)) => {
+                let view = handle.view();
+                let bound = view.node(&session.key.node);
+                let bound = bound.and_then(|node| node.tenant.as_deref());
+                intake.take(told.events, |tenant| tenant_name(bound, tenant));
+                Ok(())
+            }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
             Some(Up::Hello(_)) => {
                 let text = "a session has one Hello";
@@ -367,6 +381,15 @@ impl Link {
             Ok(()) => Ok(()),
             Err(_) => Err(End::Reset),
         }
+    }
+}
+
+/// Whose users a node speaks of by that number, `bound` being whose relay it is.
+fn tenant_name(bound: Option<&str>, tenant: u32) -> Option<Arc<str>> {
+    match (bound, tenant) {
+        (Some(bound), _) => Some(bound.into()),
+        (None, 0) => None,
+        (None, tenant) => Some(format!("#{tenant}").into()),
     }
 }
 

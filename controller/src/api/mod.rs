@@ -12,6 +12,7 @@ mod client_ca;
 mod cors;
 mod credentials;
 mod dashboard;
+mod events;
 mod explain;
 mod fleet_service;
 mod front;

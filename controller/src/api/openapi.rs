@@ -71,7 +71,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 fn security(access: Access) -> Value {
     match access {
         Access::Open => json!([]),
-        Access::Scope(scope) => json!([{ "bearer": [scope.name()] }]),
+        Access::Scope(scope) | Access::Own(scope) => json!([{ "bearer": [scope.name()] }]),
         Access::Minting => json!([{ "bearer": ["mint"] }]),
         Access::Metrics => json!([{}, { "bearer": ["viewer"] }]),
     }
@@ -131,7 +131,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
 fn refusals(route: &Route) -> Vec<u16> {
     let mut statuses = Vec::new();
     let has_parts = route.path.contains('{');
-    let is_checked = matches!(route.access, Access::Scope(_) | Access::Minting);
+    let is_checked = matches!(
+        route.access,
+        Access::Scope(_) | Access::Own(_) | Access::Minting
+    );
     if is_checked || has_parts || !route.query.is_empty() {
         statuses.push(400);
     }

@@ -20,7 +20,7 @@ use super::fleet_service::bearer;
 use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
-use super::{audit, explain, join_tokens, node_actions, policy_actions, secrets, tokens};
+use super::{audit, events, explain, join_tokens, node_actions, policy_actions, secrets, tokens};
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
 use shown::{capacity, node};
@@ -71,6 +71,7 @@ fn changed(node: &NodeId) -> Response<wire::NodeChanged> {
 
 #[async_trait]
 impl Operator for OperatorService {
+    type WatchEventsStream = ReceiverStream<Result<wire::Event, Status>>;
     type WatchCapacityStream = ReceiverStream<Result<wire::Capacity, Status>>;
 
     async fn list_nodes(
@@ -340,6 +341,19 @@ impl Operator for OperatorService {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<wire::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let token = bearer(&request)?;
+        let bearer = self
+            .guard
+            .admit(&self.handle.view(), Some(&token), Scope::Viewer)?;
+        let (bus, tenant) = (self.handle.events(), bearer.tenant.as_deref());
+        let stream = events::watch(bus, request.into_inner(), tenant)?;
+        Ok(Response::new(stream))
     }
 
     async fn list_tokens(

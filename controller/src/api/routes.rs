@@ -5,13 +5,14 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, capacity, dashboard, explain, http, ice_servers, join_tokens, node_actions, nodes,
-    policy_actions, ports, secrets, tokens, turn_rest,
+    audit, capacity, dashboard, events, explain, http, ice_servers, join_tokens, node_actions,
+    nodes, policy_actions, ports, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
 const VIEWER: Access = Access::Scope(Scope::Viewer);
 const OPERATOR: Access = Access::Scope(Scope::Operator);
+const OWN: Access = Access::Own(Scope::Viewer);
 const ADMIN: Access = Access::Scope(Scope::Admin);
 
 /// What a request for a credential may say, by either path.
@@ -191,6 +192,11 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+        Draft::new(Method::GET, "/v1/events", "events", OWN)
+            .query(events::QUERY)
+            .calls(events::stream)
+            .answers_text("text/event-stream")
+            .says("What happens in the fleet, as Server-Sent Events", "The data of each is an object with `id`, `at_milliseconds`, `kind`, `node`, `tenant` and `fields`. A token that is bound to a tenant sees what concerns that tenant."),
     ]
 }
 

@@ -67,6 +67,8 @@ pub struct Config {
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
     pub api_tokens: Vec<ApiTokenConfig>,
+    /// Whether users and the addresses of clients are hidden.
+    pub privacy: bool,
     /// What the process shell logs.
     pub log: LogConfig,
 }
@@ -250,6 +252,7 @@ impl Check {
             },
             join_token,
             api_tokens,
+            privacy: raw.privacy,
             log,
         })
     }

@@ -30,6 +30,7 @@ impl Config {
                 "secrets.rotate_every_seconds",
                 self.rotate_secrets_every == other.rotate_secrets_every,
             ),
+            ("privacy", self.privacy == other.privacy),
             ("log.format", self.log.format == other.log.format),
         ];
         let differing = keys.into_iter().filter(|(_, same)| !same);

@@ -17,13 +17,13 @@ use crate::metrics::Metrics;
 use crate::reconcile::Handle;
 
 /// For a connection, and for the beginning of an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// One that says nothing for so long is connected to anew: it speaks once a second.
 const SILENCE: Duration = Duration::from_secs(4);
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// Ten thousand nodes at some two hundred bytes each.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(super) const MAX_MESSAGE: usize = 16 << 20;
 
 /// Follows `other` until the task is aborted.
 pub(super) async fn follow(
@@ -85,21 +85,27 @@ async fn open(
     let endpoint = endpoint(&other.grpc, settings.ca.as_deref()).await?;
     let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
     let mut client = ControllerPeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let mut request = Request::new(FollowRequest {
+    let request = FollowRequest {
         controller_id: settings.own.to_string(),
-    });
-    let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", settings.token.as_str())
-        .parse()
-        .expect("a token has visible ASCII characters only");
-    bearer.set_sensitive(true);
-    request.metadata_mut().insert("authorization", bearer);
-    let answer = client.follow(request).await;
+    };
+    let answer = client.follow(shown_by(settings, request)).await;
     answer
         .map(tonic::Response::into_inner)
         .map_err(|status| status.message().to_owned())
 }
 
-async fn endpoint(address: &str, ca: Option<&Path>) -> Result<Endpoint, String> {
+/// A request with what proves that this controller is one of the fleet's.
+pub(super) fn shown_by<T>(settings: &PeerSettings, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", settings.token.as_str())
+        .parse()
+        .expect("a token has visible ASCII characters only");
+    bearer.set_sensitive(true);
+    request.metadata_mut().insert("authorization", bearer);
+    request
+}
+
+pub(super) async fn endpoint(address: &str, ca: Option<&Path>) -> Result<Endpoint, String> {
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| chain(&error))?;
     let endpoint = endpoint.connect_timeout(PATIENCE).tcp_nodelay(true);
     if !address.starts_with("https:") {
@@ -116,7 +122,7 @@ async fn endpoint(address: &str, ca: Option<&Path>) -> Result<Endpoint, String> 
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -14,7 +14,7 @@ pub struct EnrollResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 41")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -29,6 +29,8 @@ pub mod node_message {
         PolicyStatus(super::PolicyStatus),
         #[prost(message, tag = "4")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "41")]
+        Events(super::Events),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -69,6 +71,9 @@ pub struct Hello {
     /// What the node understands: 0 (absent) Snapshot, Drain and Alternates; 1 also Delta, Hold, Kill, Redirect and Credential.
     #[prost(uint32, tag = "22")]
     pub protocol: u32,
+    /// The node tells what happens to allocations, from the controller's first EventsTaken of the session on.
+    #[prost(bool, tag = "40")]
+    pub events: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -249,11 +254,159 @@ pub struct Goodbye {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
+/// What happened at a node, in order. Several may be under way. What has not been taken is said again in the next session, to
+/// whichever controller that is with.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Events {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    /// Rises by one with each event of the incarnation, from one; EventsLost has the last of the numbers that are missing, where it
+    /// stands for events that had numbers.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub unix_millis: u64,
+    /// Absent where the event concerns no client.
+    #[prost(message, optional, tag = "3")]
+    pub client: ::core::option::Option<EventClient>,
+    #[prost(oneof = "event::What", tags = "10, 11, 12, 13, 14")]
+    pub what: ::core::option::Option<event::What>,
+}
+/// Nested message and enum types in `Event`.
+pub mod event {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "10")]
+        Opened(super::AllocationOpened),
+        #[prost(message, tag = "11")]
+        Closed(super::AllocationClosed),
+        #[prost(message, tag = "12")]
+        Evicting(super::AllocationEvicting),
+        #[prost(message, tag = "13")]
+        Refused(super::AllocationRefused),
+        #[prost(message, tag = "14")]
+        Lost(super::EventsLost),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventClient {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// Unique in the shard while the process lives; absent where there is none.
+    #[prost(uint64, optional, tag = "2")]
+    pub allocation: ::core::option::Option<u64>,
+    #[prost(enumeration = "listener::Transport", tag = "3")]
+    pub transport: i32,
+    /// `ip:port` or `\[ip\]:port`, as the address of the server.
+    #[prost(string, tag = "4")]
+    pub client: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub server: ::prost::alloc::string::String,
+    /// Empty where a request had none.
+    #[prost(string, tag = "6")]
+    pub username: ::prost::alloc::string::String,
+    /// Zero for the default one, and where it is not known.
+    #[prost(uint32, tag = "7")]
+    pub tenant: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationOpened {
+    /// UDP or TCP (RFC 6062).
+    #[prost(enumeration = "listener::Transport", tag = "1")]
+    pub relayed_transport: i32,
+    /// One or two.
+    #[prost(string, repeated, tag = "2")]
+    pub relayed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationClosed {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub seconds: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_client: u64,
+}
+/// It lives, and ends at the deadline: its application has until then to restart ICE.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationEvicting {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub deadline: u64,
+}
+/// An Allocate request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationRefused {
+    /// The STUN error code.
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+}
+/// Events that nobody will hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsLost {
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    #[prost(enumeration = "events_lost::Reason", tag = "2")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `EventsLost`.
+pub mod events_lost {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        Unspecified = 0,
+        /// They waited for a controller longer than there was room for.
+        Room = 1,
+        /// They came faster than they could be taken down.
+        Speed = 2,
+        /// Refusals beyond the rate at which they are told.
+        Rate = 3,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::Room => "REASON_ROOM",
+                Self::Speed => "REASON_SPEED",
+                Self::Rate => "REASON_RATE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_ROOM" => Some(Self::Room),
+                "REASON_SPEED" => Some(Self::Speed),
+                "REASON_RATE" => Some(Self::Rate),
+                _ => None,
+            }
+        }
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
     #[prost(
         oneof = "controller_message::Message",
-        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25"
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 40"
     )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
@@ -279,7 +432,16 @@ pub mod controller_message {
         Credential(super::Credential),
         #[prost(message, tag = "25")]
         Time(super::Time),
+        #[prost(message, tag = "40")]
+        EventsTaken(super::EventsTaken),
     }
+}
+/// The events of this incarnation up to that number need not be said again. Said at the beginning of a session, too, to a node
+/// that tells events: zero where the controller knows of none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsTaken {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 /// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1189,6 +1351,78 @@ pub struct ProbeWord {
     #[prost(uint32, tag = "4")]
     pub age_ms: u32,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerEventsRequest {
+    /// Who asks.
+    #[prost(string, tag = "1")]
+    pub controller_id: ::prost::alloc::string::String,
+    /// The run and the place of the last PeerEvents; empty and zero at the beginning.
+    #[prost(bytes = "vec", tag = "2")]
+    pub run: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub after: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerEvents {
+    /// Of the asked controller's process: places of another run mean nothing.
+    #[prost(bytes = "vec", tag = "1")]
+    pub run: ::prost::alloc::vec::Vec<u8>,
+    /// The place of the last event here.
+    #[prost(uint64, tag = "2")]
+    pub place: u64,
+    /// Events before these that are gone.
+    #[prost(uint64, tag = "3")]
+    pub missed: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub events: ::prost::alloc::vec::Vec<FleetEvent>,
+}
+/// Something that happened in the fleet, as every controller tells it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FleetEvent {
+    /// Where it was numbered, and the number there.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(uint64, tag = "3")]
+    pub unix_millis: u64,
+    #[prost(string, tag = "4")]
+    pub kind: ::prost::alloc::string::String,
+    /// Empty for none.
+    #[prost(string, tag = "5")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Empty for the default one.
+    #[prost(string, tag = "6")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "7")]
+    pub fields: ::prost::alloc::vec::Vec<FleetEventField>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetEventField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "fleet_event_field::Value", tags = "2, 3, 4, 5")]
+    pub value: ::core::option::Option<fleet_event_field::Value>,
+}
+/// Nested message and enum types in `FleetEventField`.
+pub mod fleet_event_field {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        #[prost(uint64, tag = "3")]
+        Number(u64),
+        #[prost(bool, tag = "4")]
+        Flag(bool),
+        #[prost(message, tag = "5")]
+        Texts(super::FleetEventTexts),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetEventTexts {
+    #[prost(string, repeated, tag = "1")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Generated client implementations.
 pub mod controller_peer_client {
     #![allow(
@@ -1307,6 +1541,32 @@ pub mod controller_peer_client {
                 .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Follow"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What happens where the asked controller hears of it by itself: what it still has of the time after `after`, and then
+        /// everything. The same metadata.
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PeerEvents>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.ControllerPeer/Events",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Events"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1335,6 +1595,18 @@ pub mod controller_peer_server {
             &self,
             request: tonic::Request<super::FollowRequest>,
         ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
+        /// Server streaming response type for the Events method.
+        type EventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PeerEvents, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What happens where the asked controller hears of it by itself: what it still has of the time after `after`, and then
+        /// everything. The same metadata.
+        async fn events(
+            &self,
+            request: tonic::Request<super::PeerEventsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControllerPeerServer<T> {
@@ -1443,6 +1715,52 @@ pub mod controller_peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FollowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.fleet.v1.ControllerPeer/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: ControllerPeer>(pub Arc<T>);
+                    impl<
+                        T: ControllerPeer,
+                    > tonic::server::ServerStreamingService<super::PeerEventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::PeerEvents;
+                        type ResponseStream = T::EventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControllerPeer>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

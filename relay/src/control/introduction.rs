@@ -69,6 +69,7 @@ impl Introduction {
             applied_epoch: applied.epoch,
             applied_sha256: applied.sha256,
             protocol: PROTOCOL,
+            events: true,
             allocations,
         }
     }

@@ -5,6 +5,7 @@
 
 mod alternates;
 mod client;
+mod events;
 mod identity;
 mod introduction;
 mod sections;
@@ -13,6 +14,7 @@ mod snapshot_cache;
 mod state_dir;
 mod status;
 
+pub(crate) use events::{EventCounts, Outbox};
 pub(crate) use identity::Identity;
 pub(crate) use introduction::Introduction;
 pub(crate) use sections::Sections;

@@ -22,6 +22,7 @@ use turnfleet_proto::private_file;
 
 use super::alternates;
 use super::client::{Client, ClientError};
+use super::events::{Outbox, Telling};
 use super::identity::{Identity, NodeCredential};
 use super::introduction::{Applied as AppliedPolicy, Introduction};
 use super::sections::{DeltaError, Sections};
@@ -56,6 +57,7 @@ pub(crate) struct Session {
     pub(crate) cache: Arc<SnapshotCache>,
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<ControlStatus>,
+    pub(crate) events: Arc<Outbox>,
     /// The running policy as it came.
     pub(crate) sections: Option<Sections>,
     /// Where clients may come to by themselves.
@@ -240,6 +242,7 @@ impl Session {
         tokio::pin!(first_snapshot);
         let mut settled = false;
         let mut uses = BTreeMap::new();
+        let mut events = Telling::new(Arc::clone(&self.events));
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -251,6 +254,10 @@ impl Session {
                     }
                     // Another one is a message of a later version of the protocol.
                     let Some(message) = message.message else { continue };
+                    if let FromController::EventsTaken(taken) = message {
+                        events.taken(taken.number);
+                        continue;
+                    }
                     match self.follow(message, credential, uri).await? {
                         Followed::Order => continue,
                         Followed::Policy(None) => {}
@@ -262,11 +269,15 @@ impl Session {
                         self.status.connected(&uri.to_string());
                     }
                 }
+                batch = events.next() => say(&outgoing, FromNode::Events(batch))?,
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
                 Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
+                    for batch in events.rest(QUEUE / 2) {
+                        say(&outgoing, FromNode::Events(batch))?;
+                    }
                     farewell(outgoing, incoming).await;
                     return Ok(Stopped);
                 }
@@ -299,6 +310,8 @@ impl Session {
             FromController::Drain(drain) => self.serving.drain_by_controller(drain),
             FromController::Alternates(list) => self.take_alternates(&list),
             FromController::Time(time) => self.take_time(time.unix_seconds),
+            // Taken before.
+            FromController::EventsTaken(_) => {}
             FromController::Kill(kill) => self.serving.kill(kill.reason),
             FromController::Credential(next) => self.renew(credential, &next.node_credential),
             FromController::Redirect(redirect) => {

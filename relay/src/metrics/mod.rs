@@ -10,7 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamil
 use turnfleet_turn::Counters;
 use turnfleet_turn::ledger::Usage;
 
-use crate::control::{ControlCounts, ControlState};
+use crate::control::{ControlCounts, ControlState, EventCounts};
 use crate::process::ProcessUsage;
 use crate::shard::DriverCounters;
 
@@ -66,6 +66,7 @@ pub(crate) struct Observed {
     pub(crate) alternates: usize,
     pub(crate) control: ControlState,
     pub(crate) control_counts: ControlCounts,
+    pub(crate) events: EventCounts,
     pub(crate) certificate: Option<CertificateCounts>,
     /// Configurations that were taken over, and refused ones.
     pub(crate) reloads: (u64, u64),
@@ -203,6 +204,7 @@ mod tests {
             draining: false,
             alternates: 0,
             control: ControlState::Connected,
+            events: EventCounts::default(),
             control_counts: ControlCounts::default(),
             certificate: None,
             reloads: (1, 2),

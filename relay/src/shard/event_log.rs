@@ -1,6 +1,8 @@
 //! The story of allocations in the log: one INFO line for each that was opened, closed or refused, and for each peer that
 //! was, with target `turnfleet::event`.
 //!
+//! Those of allocations go to the controller, too, where a control session tells them.
+//!
 //! With privacy, addresses and usernames are replaced by keyed hashes: lines about the same client can still be put
 //! together while the process lives, and nobody can tell who it was.
 
@@ -11,6 +13,8 @@ use std::net::SocketAddr;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use turnfleet_turn::{Event, ShardId};
+
+use super::telling::{ShardTeller, Teller};
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
 const REFUSALS_A_SECOND: u32 = 50;
@@ -23,20 +27,36 @@ const HASH_LEN: usize = 8;
 #[derive(Clone, Debug)]
 pub struct EventLog {
     key: Option<hmac::Key>,
+    teller: Option<Teller>,
 }
 
 impl EventLog {
     /// Writes addresses and usernames as they are.
     #[must_use]
     pub fn open() -> Self {
-        Self { key: None }
+        Self {
+            key: None,
+            teller: None,
+        }
     }
 
     /// Writes keyed hashes in place of addresses and usernames; the key is drawn here and never leaves the process.
     pub fn private() -> io::Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| io::Error::other("the system gave no randomness"))?;
-        Ok(Self { key: Some(key) })
+        Ok(Self {
+            key: Some(key),
+            teller: None,
+        })
+    }
+
+    /// Tells `teller` what happens to allocations, too, as it is.
+    #[must_use]
+    pub(crate) fn with_teller(self, teller: Teller) -> Self {
+        Self {
+            teller: Some(teller),
+            ..self
+        }
     }
 
     /// `value`, or its hash.
@@ -58,11 +78,13 @@ pub(super) struct ShardEventLog {
     shard: u8,
     refusals: Rate,
     others: Rate,
+    teller: ShardTeller,
 }
 
 impl ShardEventLog {
     pub(super) fn new(log: EventLog, shard: ShardId) -> Self {
         Self {
+            teller: ShardTeller::new(log.teller.clone(), shard.0),
             log,
             shard: shard.0,
             refusals: Rate::default(),
@@ -79,15 +101,26 @@ impl ShardEventLog {
             Event::Refused { .. } | Event::PeerDenied { .. } => {
                 self.refusals.admits(unix, REFUSALS_A_SECOND)
             }
-            Event::Opened { .. } | Event::Closed { .. } | Event::PeerConnected { .. } => {
-                self.others.admits(unix, LINES_A_SECOND)
-            }
+            Event::Opened { .. }
+            | Event::Closed { .. }
+            | Event::Evicting { .. }
+            | Event::PeerConnected { .. } => self.others.admits(unix, LINES_A_SECOND),
         };
         if !admitted {
             return false;
         }
         self.write_line(event);
         true
+    }
+
+    /// Sends `event`, which happened in second `unix`, on to the controller.
+    pub(super) fn tell(&mut self, event: Event, unix: u64) {
+        self.teller.tell(event, unix);
+    }
+
+    /// How many allocations may be told of at this moment that they will be evicted.
+    pub(super) fn room_for_evicting(&self) -> usize {
+        self.teller.room_for_evicting()
     }
 
     fn write_line(&self, event: &Event) {
@@ -130,6 +163,7 @@ impl ShardEventLog {
                 bytes_to_peers,
                 bytes_to_client,
             ),
+            Event::Evicting { deadline, .. } => line!("allocation evicting", deadline,),
             Event::Refused { code, .. } => line!("allocation refused", code,),
             Event::PeerConnected {
                 peer, opened_by, ..
@@ -154,14 +188,14 @@ impl ShardEventLog {
 
 /// How much happened in the second in which something happened last.
 #[derive(Default)]
-struct Rate {
+pub(super) struct Rate {
     second: u64,
     count: u32,
 }
 
 impl Rate {
     /// Whether one more in second `unix` is within `most`.
-    fn admits(&mut self, unix: u64, most: u32) -> bool {
+    pub(super) fn admits(&mut self, unix: u64, most: u32) -> bool {
         if self.second != unix {
             *self = Self {
                 second: unix,

@@ -9,6 +9,7 @@ mod binding;
 mod channel;
 mod connections;
 mod ending;
+mod evicting;
 mod granting;
 mod icmp;
 pub mod nonce;
@@ -29,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::connections::Connections;
+use self::evicting::Evicting;
 use self::nonce::NonceKeys;
 use self::reflection::ReflectionBudget;
 use self::request::Request;
@@ -60,8 +62,8 @@ const ENDED_AT_ONCE: usize = 1024;
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
-/// `set_alternates`, `close_some` and `close_revoked` carry the operator's will. `poll_*` ask what is to be done, and are
-/// called after any of the others.
+/// `set_alternates`, `close_some`, `close_revoked`, `begin_evicting` and `tell_evicting` carry the operator's will. `poll_*` ask
+/// what is to be done, and are called after any of the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
@@ -85,6 +87,7 @@ pub struct Server {
     counters: Counters,
     next_number: u64,
     draining: bool,
+    evicting: Evicting,
     alternates: Arc<Alternates>,
     /// Whether clients have ever been allowed TCP relayed transport addresses: some may have them.
     speaks_tcp: bool,
@@ -137,6 +140,7 @@ impl Server {
             counters: Counters::default(),
             next_number: 0,
             draining: false,
+            evicting: Evicting::default(),
             alternates: Arc::default(),
             speaks_tcp: policy.tcp_relaying != TcpRelaying::Off,
             revoking: false,
