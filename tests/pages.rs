@@ -42,7 +42,8 @@ fn the_document_of_the_api_is_what_the_controller_serves() {
 #[test]
 fn configurations_that_pages_show_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages = fs::read_dir(root.join("docs")).unwrap();
+    let folders = ["docs", "docs/guides"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    let pages = folders.into_iter().flatten();
     let pages = pages.map(|entry| entry.unwrap().path());
     let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let mut seen = Vec::new();

@@ -17,8 +17,8 @@ use crate::fleet::Names;
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
-    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, LogConfig, LogFormat, Opaque,
-    ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
+    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, LogConfig, LogFormat, MatrixConfig,
+    Opaque, ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
 };
 pub(crate) use checked::{NAME, is_name};
 pub use port_plan::PortPlan;
@@ -71,6 +71,8 @@ pub struct RawConfig {
     pub probe: RawProbe,
     /// How lists of relays are made.
     pub lists: RawLists,
+    /// Lists for Matrix clients, in the homeserver's place.
+    pub matrix: RawMatrix,
     /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
     /// `join_token_file`, one is made at the first start and kept. At least 16 characters.
     pub join_token: Option<String>,
@@ -107,6 +109,7 @@ impl Default for RawConfig {
             tenant: RawTenant::default(),
             probe: RawProbe::default(),
             lists: RawLists::default(),
+            matrix: RawMatrix::default(),
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),
@@ -179,6 +182,9 @@ pub struct RawHttp {
     pub tls: Option<RawTls>,
     /// Origins whose pages may call the API from a browser, such as `https://meet.example.org`, or `*`.
     pub cors_origins: Vec<String>,
+    /// Networks, or addresses, of reverse proxies before this listener. Where one of them asks for a credential, the client is
+    /// the last address in its `X-Forwarded-For` that is not one of these; of all others that header is ignored.
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Default for RawHttp {
@@ -188,6 +194,7 @@ impl Default for RawHttp {
             advertise: None,
             tls: None,
             cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -362,6 +369,36 @@ pub struct RawLists {
     /// The order in which regions stand in for each other, where one has too few relays or more of them are wanted. After the
     /// last comes the first; regions that are not here come behind, by name.
     pub regions: Vec<String>,
+}
+
+/// Lists for the users of a Matrix homeserver, whose reverse proxy sends `/_matrix/client/v3/voip/turnServer` here. They are known
+/// by their access tokens, about which the homeserver is asked.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawMatrix {
+    /// Where the homeserver serves its client API, such as `http://127.0.0.1:8008`. Without it, Matrix clients are not answered.
+    pub homeserver: Option<String>,
+    /// The authority, PEM, that the certificate of an `https` homeserver is checked against instead of the public ones. Read at
+    /// the start.
+    pub ca: Option<PathBuf>,
+    /// The tenant that its users belong to. Without it, they are of the default one.
+    pub tenant: Option<String>,
+    /// Guests get lists too, as with Synapse's `turn_allow_guests`.
+    pub allow_guests: bool,
+    /// How long their credentials are good for, in seconds: clients ask again shortly before they end. 3600 to 86400.
+    pub ttl_seconds: u64,
+}
+
+impl Default for RawMatrix {
+    fn default() -> Self {
+        Self {
+            homeserver: None,
+            ca: None,
+            tenant: None,
+            allow_guests: true,
+            ttl_seconds: 3600,
+        }
+    }
 }
 
 /// Somebody who may use the HTTP API.

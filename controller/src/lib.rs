@@ -23,6 +23,7 @@ mod metrics;
 mod peers;
 mod probe;
 pub mod reconcile;
+mod roots;
 pub mod store;
 mod wall_clock;
 

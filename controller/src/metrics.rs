@@ -47,6 +47,8 @@ pub(crate) struct Metrics {
     pub(crate) credentials_minted: IntCounter,
     pub(crate) authentication_failures: IntCounter,
     pub(crate) rate_limited: IntCounter,
+    pub(crate) homeserver_answers: IntCounterVec,
+    pub(crate) homeserver_words_cut_short: IntCounter,
     pub(crate) connections_refused: IntCounterVec,
     pub(crate) enrolments: IntCounterVec,
     pub(crate) sessions: IntGauge,
@@ -105,11 +107,20 @@ impl Metrics {
             ),
             authentication_failures: make.counter(
                 "authentication_failures_total",
-                "HTTP requests without a known API token, or without the scope.",
+                "HTTP requests without a known token, or without the scope.",
             ),
             rate_limited: make.counter(
                 "rate_limited_total",
-                "HTTP requests beyond the rate of their API token.",
+                "HTTP requests beyond the rate of their token.",
+            ),
+            homeserver_answers: make.counters(
+                "homeserver_answers_total",
+                "What came of asking the homeserver about access tokens; `busy` where it was not asked, because too many were before.",
+                &["outcome"],
+            ),
+            homeserver_words_cut_short: make.counter(
+                "homeserver_words_cut_short_total",
+                "Words of the homeserver that were forgotten before their time, because there were too many.",
             ),
             connections_refused: make.counters(
                 "connections_refused_total",

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -30,20 +31,11 @@ pub(crate) struct HaProxy {
 impl HaProxy {
     /// Runs with `sections` and a certificate of its own in `$FOLDER/site.pem`, until all of `ports` take connections.
     #[track_caller]
-    fn run(sections: &str, ports: &[SocketAddr]) -> Self {
+    pub(crate) fn run(sections: &str, ports: &[SocketAddr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let pem = folder.path().join("site.pem");
-        let made = Command::new(OPENSSL)
-            .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"])
-            .args(["ec_paramgen_curve:P-256", "-subj", "/CN=site", "-keyout"])
-            .arg(&pem)
-            .arg("-out")
-            .arg(folder.path().join("chain.pem"))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let chain = fs::read_to_string(folder.path().join("chain.pem")).unwrap();
-        fs::write(&pem, fs::read_to_string(&pem).unwrap() + &chain).unwrap();
+        let (chain, key) = certificate(folder.path());
+        let read = |file| fs::read_to_string(file).unwrap();
+        fs::write(folder.path().join("site.pem"), read(chain) + &read(key)).unwrap();
         let defaults =
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n";
         let sections = sections.replace("$FOLDER", folder.path().to_str().unwrap());
@@ -83,8 +75,22 @@ impl Drop for HaProxy {
     }
 }
 
+/// The files of a certificate in `folder`, and of its key.
+#[track_caller]
+pub(crate) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
+    let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    let made = Command::new(OPENSSL)
+        .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"])
+        .args(["ec_paramgen_curve:P-256", "-subj", "/CN=site", "-keyout"])
+        .args([&key, Path::new("-out"), &chain])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    (chain, key)
+}
+
 /// `N` addresses on loopback whose ports are free.
-fn free<const N: usize>() -> [SocketAddr; N] {
+pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
     let sockets: [_; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     sockets.map(|socket| socket.local_addr().unwrap())
 }

@@ -2,7 +2,7 @@
 //! relay that it names, and while one of them drains.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use turnfleet_turn::client::AllocateOptions;
 
 use crate::client::{Caller, Credential};
 use crate::fleet::Fleet;
-use crate::tools;
+use crate::{haproxy, tools};
 
 /// The Python that has Synapse.
 pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
@@ -23,8 +23,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 const LIFETIME: u64 = 3600;
 
 /// A homeserver with a database of its own; it ends when the value is dropped.
-struct Synapse {
+pub(crate) struct Synapse {
     child: Child,
+    /// Where it serves its client API.
+    pub(crate) place: SocketAddr,
     url: String,
     folder: tempfile::TempDir,
 }
@@ -32,9 +34,10 @@ struct Synapse {
 impl Synapse {
     /// Starts one whose users are sent to `turn_uris`.
     #[track_caller]
-    fn start(turn_uris: &[String]) -> Self {
+    pub(crate) fn start(turn_uris: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let [place] = haproxy::free();
+        let port = place.port();
         let file = folder.path().join("homeserver.yaml");
         fs::write(&file, configuration(folder.path(), port, turn_uris)).unwrap();
         let synapse = || {
@@ -53,7 +56,8 @@ impl Synapse {
         let child = synapse().stderr(log).spawn().unwrap();
         let synapse = Self {
             child,
-            url: format!("http://127.0.0.1:{port}/_matrix/client"),
+            place,
+            url: format!("http://{place}/_matrix/client"),
             folder,
         };
         tools::eventually("Synapse answers", LIMIT, || {
@@ -66,7 +70,7 @@ impl Synapse {
 
     /// Registers `user` and gives the access token.
     #[track_caller]
-    fn register(&self, user: &str) -> String {
+    pub(crate) fn register(&self, user: &str) -> String {
         let body = json!({
             "username": user, "password": "correct horse", "auth": {"type": "m.login.dummy"},
         });
@@ -95,12 +99,6 @@ impl Drop for Synapse {
     }
 }
 
-/// A port of loopback that nobody listens on.
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
-
 /// The three lines about TURN are those of the manual; the rest is what a homeserver needs to run at all.
 fn configuration(folder: &Path, port: u16, turn_uris: &[String]) -> String {
     let folder = folder.display();
@@ -125,7 +123,7 @@ fn configuration(folder: &Path, port: u16, turn_uris: &[String]) -> String {
 
 /// The credential of a user, and where it leads.
 #[track_caller]
-fn credential(answer: &Value) -> (Credential, Vec<SocketAddr>) {
+pub(crate) fn credential(answer: &Value) -> (Credential, Vec<SocketAddr>) {
     let text = |key: &str| answer[key].as_str().unwrap().to_owned();
     let uris = answer["uris"].as_array().unwrap().iter();
     let address = |uri: &Value| {
@@ -140,7 +138,7 @@ fn credential(answer: &Value) -> (Credential, Vec<SocketAddr>) {
 }
 
 #[track_caller]
-fn caller(server: SocketAddr, credential: &Credential) -> Caller {
+pub(crate) fn caller(server: SocketAddr, credential: &Credential) -> Caller {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     Caller::udp(socket, server, credential)
 }

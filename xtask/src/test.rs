@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 14] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -42,6 +42,10 @@ const TOOLS: [Tool; 13] = [
     Tool {
         package: "haproxy",
         file: "/usr/sbin/haproxy",
+    },
+    Tool {
+        package: "nginx",
+        file: "/usr/sbin/nginx",
     },
     Tool {
         package: "dnsmasq-base",

@@ -13,6 +13,8 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::auth::Guard;
+use super::forwarded::Proxies;
+use super::matrix::Matrix;
 use super::serve::Caller;
 use super::status::ApiError;
 use crate::metrics::Metrics;
@@ -33,6 +35,10 @@ pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: Arc<Guard>,
+    /// The homeserver whose users are answered, where there is one.
+    pub(crate) matrix: Option<Matrix>,
+    /// Who is believed about the addresses of clients.
+    pub(crate) proxies: Proxies,
     /// Seconds.
     pub(crate) default_ttl: u64,
     /// Whether `/metrics` needs no token, because only this machine reaches the listener.
@@ -72,4 +78,9 @@ pub(super) async fn body_bytes(mut request: Request) -> Result<Bytes, ApiError> 
 /// Where the request came from.
 pub(super) fn caller(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<Caller>().map(|caller| caller.ip)
+}
+
+/// Whose list it is going to be: the caller, or whom it speaks for.
+pub(super) fn client(app: &Parts, request: &Request) -> Option<IpAddr> {
+    app.proxies.client(caller(request)?, request.headers())
 }

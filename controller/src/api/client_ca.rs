@@ -9,17 +9,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use turnfleet_proto::file_watch::{FileStates, FileWatcher};
 
 use crate::StartError;
 use crate::fleet::Certified;
+use crate::roots::roots;
+
+/// The key of the configuration that names the file.
+const KEY: &str = "grpc.client_ca";
 
 /// What a relay's certificate has to say.
 const EXPECTED: &str = "one URI in its subject alternative name, spiffe://DOMAIN/turnfleet/region/REGION/relay/NODE_ID or \
@@ -102,26 +103,12 @@ fn read(
     path: &Path,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
-    let failed = |reason: String| StartError::Tls {
-        key: "grpc.client_ca",
+    let roots = Arc::new(roots(path, KEY)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    verifier.build().map_err(|cause| StartError::Tls {
+        key: KEY,
         path: path.to_owned(),
-        reason,
-    };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|cause| failed(cause.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        let added = roots.add(certificate);
-        added.map_err(|cause| failed(cause.to_string()))?;
-    }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let verifier = verifier.build();
-    verifier.map_err(|cause| {
-        failed(format!(
-            "{cause}; expected the authority of the relays' certificates"
-        ))
+        reason: cause.to_string(),
     })
 }
 

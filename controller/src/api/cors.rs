@@ -1,6 +1,7 @@
 //! Cross-origin requests (the Fetch standard's CORS protocol): which web pages may read the API's answers.
 //!
-//! Tokens travel in a header and never in cookies, so an origin is all there is to decide on.
+//! Tokens travel in a header and never in cookies, so an origin is all there is to decide on. The paths of Matrix clients have a
+//! rule of their own, which is the specification's.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -12,6 +13,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
+
+use super::matrix;
 
 /// The origins of `http.cors_origins`; `*` stands for any.
 #[derive(Debug, Default)]
@@ -45,6 +48,9 @@ pub(crate) async fn cors(
     request: Request,
     next: Next,
 ) -> Response {
+    if matrix::is_path(request.uri().path()) {
+        return matrix::cors(request, next).await;
+    }
     let Some(allowed) = origins.allowed(request.headers()) else {
         return next.run(request).await;
     };

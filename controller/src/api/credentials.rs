@@ -173,7 +173,7 @@ impl CredentialRequest {
         Ok(())
     }
 
-    /// Mints the credential and picks its relays.
+    /// Mints the credential and picks its relays, for a client at an address that may not be known.
     ///
     /// # Errors
     /// 503 when no relay can serve what is asked for.
@@ -181,13 +181,13 @@ impl CredentialRequest {
         &self,
         view: &'v FleetView,
         default_ttl: u64,
-        caller: Option<IpAddr>,
+        client: Option<IpAddr>,
     ) -> Result<Minted<'v>, ApiError> {
         let (uris, secret) = view.offer(&Ask {
             tenant: self.tenant.as_deref().unwrap_or(""),
             user: &self.user,
             room: self.room.as_deref(),
-            client: caller,
+            client,
             region: self.region.as_deref(),
             kinds: &self.kinds,
             turn_only: self.turn_only,

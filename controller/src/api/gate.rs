@@ -17,6 +17,7 @@ use tower::Service;
 use super::app::answer_json;
 use super::front::Front;
 use super::http::Live;
+use super::matrix;
 use super::status::ApiError;
 
 /// The path that is answered from the beginning.
@@ -67,6 +68,7 @@ impl Service<Request<Incoming>> for Gate {
 fn closed(path: &str) -> Response {
     let mut answer = match path {
         LIVENESS => answer_json(&Live { alive: true }),
+        path if matrix::is_path(path) => matrix::starting(),
         _ => ApiError::starting().into_response(),
     };
     let no_store = HeaderValue::from_static("no-store");

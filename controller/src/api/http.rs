@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::app::{App, answer_json};
 use super::auth::bearer_token;
 use super::cors::{Origins, cors};
+use super::matrix;
 use super::openapi::document;
 use super::route::Call;
 use super::routes::routes;
@@ -104,6 +105,9 @@ async fn unknown_path(uri: Uri) -> ApiError {
     ApiError::unknown_path(uri.path())
 }
 
-async fn wrong_method(uri: Uri) -> ApiError {
-    ApiError::wrong_method(uri.path())
+async fn wrong_method(uri: Uri) -> Response {
+    if matrix::is_path(uri.path()) {
+        return matrix::wrong_method();
+    }
+    ApiError::wrong_method(uri.path()).into_response()
 }

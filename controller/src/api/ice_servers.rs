@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::app::{App, answer_json, body_bytes, caller};
+use super::app::{App, answer_json, body_bytes, client};
 use super::auth::bearer_token;
 use super::credentials::CredentialRequest;
 use super::status::ApiError;
@@ -41,13 +41,13 @@ pub(crate) async fn ice_servers(
     State(app): State<App>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&request);
+    let client = client(&app, &request);
     let view = app.handle.view();
     let token = bearer_token(request.headers())?;
     let bearer = app.guard.admit(&view, token, Scope::Mint)?;
     let mut asked = credential_request(&body_bytes(request).await?)?;
     asked.of_tenant(bearer.tenant.as_deref())?;
-    let minted = asked.mint(&view, app.default_ttl, caller)?;
+    let minted = asked.mint(&view, app.default_ttl, client)?;
     app.metrics.credentials_minted.inc();
     let server = IceServer {
         urls: &minted.uris,

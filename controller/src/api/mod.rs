@@ -15,11 +15,13 @@ mod dashboard;
 mod events;
 mod explain;
 mod fleet_service;
+mod forwarded;
 mod front;
 mod gate;
 mod http;
 mod ice_servers;
 mod join_tokens;
+mod matrix;
 mod node_actions;
 mod nodes;
 mod openapi;
@@ -59,8 +61,10 @@ use crate::reconcile::Handle;
 use client_ca::ClientCa;
 use fleet_service::FleetService;
 pub(crate) use fleet_service::bearer;
+use forwarded::Proxies;
 use front::Front;
 use gate::Gate;
+use matrix::Matrix;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
 
@@ -139,10 +143,14 @@ impl Api {
             client_ca.as_ref(),
         )?;
         let guard = Arc::new(auth::Guard::new(Arc::clone(&metrics)));
+        let matrix = config.matrix.as_ref();
+        let matrix = matrix.map(|it| Matrix::new(it, Arc::clone(&metrics)));
         let app = Arc::new(app::Parts {
             handle: handle.clone(),
             metrics: Arc::clone(&metrics),
             guard: Arc::clone(&guard),
+            matrix: matrix.transpose()?,
+            proxies: Proxies::new(config.trusted_proxies.clone()),
             default_ttl: config.credential_ttl.as_secs(),
             open_metrics: http_address.ip().is_loopback(),
         });
@@ -225,16 +233,18 @@ fn secure(
         .transpose()
 }
 
-/// The files of the listeners that cannot be used.
+/// The files of the API that cannot be used.
 pub(crate) fn check(config: &Config) -> Vec<StartError> {
     let listeners = [(&config.http, "http.tls"), (&config.grpc, "grpc.tls")];
     let files = listeners
         .into_iter()
         .filter_map(|(listener, key)| Some((listener.tls.as_ref()?, key)));
     let client_ca = config.relay_certificates.ca.as_deref();
+    let matrix = config.matrix.as_ref();
     files
         .filter_map(|(files, key)| tls::load(files, key).err())
         .chain(client_ca.and_then(|ca| ClientCa::load(ca).err()))
+        .chain(matrix.and_then(|matrix| Matrix::check(matrix).err()))
         .collect()
 }
 

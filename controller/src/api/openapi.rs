@@ -5,6 +5,7 @@ use schemars::{JsonSchema as _, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::gate::LIVENESS;
+use super::matrix::RefusalBody;
 use super::route::{Access, Route};
 use super::routes::routes;
 use super::status::Envelope;
@@ -14,7 +15,8 @@ const TITLE: &str = "Turnfleet controller";
 const DESCRIPTION: &str = "Credentials with lists of healthy relays for applications, and the fleet for its operators. \
     Requests carry an API token as `Authorization: Bearer`; what an operation asks for is the role in its `security`. A \
     token that is bound to a tenant mints for that tenant's users, as `tenant/user`, and opens nothing else. Every refusal \
-    has the same body, which says what was wrong, where, and what was expected.";
+    has the same body, which says what was wrong, where, and what was expected; those to Matrix clients have the form of \
+    their specification.";
 
 /// The document of the HTTP API.
 #[must_use]
@@ -32,17 +34,31 @@ pub fn document() -> Value {
         path[route.method.as_str().to_ascii_lowercase()] = operation;
     }
     let refusal = generator.subschema_for::<Envelope<'static>>();
+    let to_matrix = generator.subschema_for::<RefusalBody<'static>>();
     json!({
         "openapi": "3.1.0",
         "info": { "title": TITLE, "description": DESCRIPTION, "version": "1" },
         "paths": paths,
         "components": {
             "schemas": generator.take_definitions(true),
-            "responses": { "Refusal": {
-                "description": "What was wrong, where, and what was expected.",
-                "content": { "application/json": { "schema": refusal } },
-            } },
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
+            "responses": {
+                "Refusal": {
+                    "description": "What was wrong, where, and what was expected.",
+                    "content": { "application/json": { "schema": refusal } },
+                },
+                "MatrixRefusal": {
+                    "description": "A standard error response of the Matrix client-server API.",
+                    "content": { "application/json": { "schema": to_matrix } },
+                },
+            },
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer" },
+                "matrix": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The access token of a user of the homeserver.",
+                },
+            },
         },
     })
 }
@@ -73,6 +89,7 @@ fn security(access: Access) -> Value {
         Access::Open => json!([]),
         Access::Scope(scope) | Access::Own(scope) => json!([{ "bearer": [scope.name()] }]),
         Access::Minting => json!([{ "bearer": ["mint"] }]),
+        Access::Homeserver => json!([{ "matrix": [] }]),
         Access::Metrics => json!([{}, { "bearer": ["viewer"] }]),
     }
 }
@@ -120,7 +137,11 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "content": { route.answer.content_type: { "schema": schema } },
     });
     responses.insert(route.answer.status.to_string(), answer);
-    let refusal = json!({ "$ref": "#/components/responses/Refusal" });
+    let form = match route.access {
+        Access::Homeserver => "MatrixRefusal",
+        Access::Open | Access::Scope(_) | Access::Minting | Access::Metrics => "Refusal",
+    };
+    let refusal = json!({ "$ref": format!("#/components/responses/{form}") });
     for status in refusals(route) {
         responses.insert(status.to_string(), refusal.clone());
     }
@@ -129,6 +150,9 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
 
 /// The statuses with which a request of the route may be refused.
 fn refusals(route: &Route) -> Vec<u16> {
+    if route.access == Access::Homeserver {
+        return vec![401, 403, 404, 429, 502, 503];
+    }
     let mut statuses = Vec::new();
     let has_parts = route.path.contains('{');
     let is_checked = matches!(

@@ -35,6 +35,8 @@ pub(crate) enum Access {
     /// The bearer of a token that mints, for its tenant where it is bound to one. The handler looks at the token itself,
     /// which may stand elsewhere.
     Minting,
+    /// The bearer of an access token that the homeserver knows. The handler looks at it.
+    Homeserver,
     /// The bearer of a viewer's token; anybody where only this machine reaches the listener. The handler looks at it.
     Metrics,
 }
@@ -204,8 +206,13 @@ impl Route {
     /// Whether it changes the fleet.
     pub(crate) fn changes(&self) -> bool {
         match self.access {
+<<<<<<< HEAD
             Access::Scope(_) | Access::Own(_) => self.method != Method::GET,
             Access::Open | Access::Minting | Access::Metrics => false,
+=======
+            Access::Scope(_) => self.method != Method::GET,
+            Access::Open | Access::Minting | Access::Homeserver | Access::Metrics => false,
+>>>>>>> main
         }
     }
 }
@@ -237,7 +244,9 @@ impl Form {
                     }
                 })?
             }
-            Access::Open | Access::Minting | Access::Metrics => Bearer::default(),
+            Access::Open | Access::Minting | Access::Homeserver | Access::Metrics => {
+                Bearer::default()
+            }
         };
         let query = Values::of_query(self.query, request.uri().query().unwrap_or(""))?;
         let (mut parts, body) = request.into_parts();

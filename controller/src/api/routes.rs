@@ -5,7 +5,11 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
+<<<<<<< HEAD
     audit, capacity, dashboard, events, explain, http, ice_servers, join_tokens, node_actions,
+=======
+    audit, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix, node_actions,
+>>>>>>> main
     nodes, policy_actions, ports, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
@@ -87,6 +91,7 @@ pub(super) fn routes() -> Vec<Route> {
     [
         open(),
         minting(),
+        homeserver(),
         fleet(),
         ports(),
         secrets(),
@@ -136,6 +141,20 @@ fn minting() -> Vec<Route> {
             .serves(ice_servers::ice_servers)
             .answers_with::<ice_servers::Answer<'_>>(201)
             .says("A credential with a list of healthy relays", "The answer is what `RTCPeerConnection` takes as its configuration."),
+    ]
+}
+
+fn homeserver() -> Vec<Route> {
+    let turn_server = |path, id| {
+        Draft::new(Method::GET, path, id, Access::Homeserver)
+            .serves(matrix::turn_server)
+            .answers::<turn_rest::Answer<'_>>()
+    };
+    vec![
+        turn_server(matrix::V3, "matrix_turn_server")
+            .says("A credential for a user of the homeserver", "As Matrix clients ask their homeserver for it, whose reverse proxy sends the path here; `M_UNRECOGNIZED` where no homeserver is configured. Whose token it is, the homeserver is asked. Old clients have it in the query, as `access_token`."),
+        turn_server(matrix::R0, "matrix_turn_server_r0")
+            .says("The same at the path of older clients", ""),
     ]
 }
 

@@ -1,17 +1,18 @@
-//! How many connections one address may have on a listener, so that no caller takes them all.
+//! How much one address may have at a time of what there is a bound to, such as a listener's connections, so that no caller takes
+//! it all.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The connections of one listener by who holds them: an IPv4 address, or an IPv6 /64.
+/// The seats that are taken, by who holds them: an IPv4 address, or an IPv6 /64.
 #[derive(Clone, Debug)]
 pub(super) struct Seats {
     most: usize,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// One connection's, given back when dropped.
+/// One of them, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     holder: IpAddr,
@@ -26,7 +27,7 @@ impl Seats {
         }
     }
 
-    /// A seat for a connection from `ip`, or nothing where that has as many as it may. This machine has no bound: a proxy
+    /// A seat for `ip`, or nothing where that has as many as it may. This machine has no bound: a proxy
     /// on it speaks for everybody.
     pub(super) fn take(&self, ip: IpAddr) -> Option<Seat> {
         let holder = network(ip);

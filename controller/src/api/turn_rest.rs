@@ -12,21 +12,22 @@ use http::{HeaderMap, Method};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::app::{App, answer_json, body_bytes, caller};
+use super::app::{App, answer_json, body_bytes, client};
 use super::auth::bearer_token;
 use super::credentials::{CredentialRequest, whole_number};
 use super::parameters::Parameters;
 use super::status::ApiError;
 use crate::fleet::record::Scope;
 
-/// The answer of the TURN REST API.
+/// The answer of the TURN REST API, and of Matrix homeservers, which have it from there.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TurnCredential")]
 pub(super) struct Answer<'v> {
-    username: String,
-    password: String,
-    ttl: u64,
-    uris: &'v [&'v str],
+    pub(super) username: String,
+    pub(super) password: String,
+    /// Seconds.
+    pub(super) ttl: u64,
+    pub(super) uris: &'v [&'v str],
 }
 
 /// `GET /turn` and `POST /turn`.
@@ -34,7 +35,7 @@ pub(crate) async fn turn(
     State(app): State<App>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let caller = caller(&request);
+    let client = client(&app, &request);
     let mut parameters = Parameters::parse(request.uri().query().unwrap_or(""), "query")?;
     let headers = std::mem::take(request.headers_mut());
     if request.method() == Method::POST {
@@ -49,7 +50,7 @@ pub(crate) async fn turn(
     let bearer = app.guard.admit(&view, token, Scope::Mint)?;
     let mut asked = credential_request(&parameters)?;
     asked.of_tenant(bearer.tenant.as_deref())?;
-    let minted = asked.mint(&view, app.default_ttl, caller)?;
+    let minted = asked.mint(&view, app.default_ttl, client)?;
     app.metrics.credentials_minted.inc();
     Ok(answer_json(&Answer {
         username: minted.credential.username,

@@ -1,5 +1,6 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
+mod matrix;
 mod store;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLog, RawTls, RawUser
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
+pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
 
 /// The shortest token that may be configured, in characters.
@@ -41,6 +43,8 @@ pub struct Config {
     pub http: ListenerConfig,
     /// Origins whose pages may call the API, or the single entry `*`.
     pub cors_origins: Vec<String>,
+    /// Proxies that are believed about the addresses of clients.
+    pub trusted_proxies: Vec<IpNet>,
     /// The gRPC listener; has a certificate unless its address is loopback.
     pub grpc: ListenerConfig,
     /// The certificates that relays show there.
@@ -63,6 +67,8 @@ pub struct Config {
     pub probe: ProbeConfig,
     /// How lists are made.
     pub lists: ListSettings,
+    /// The homeserver whose users get lists by their access tokens.
+    pub matrix: Option<MatrixConfig>,
     /// The join token that the operator gives.
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
@@ -206,6 +212,7 @@ impl Check {
         };
         self.for_relays(grpc.as_ref(), &relay_certificates);
         self.origins(&raw.http.cors_origins);
+        let trusted_proxies = self.networks("http.trusted_proxies", &raw.http.trusted_proxies);
 
         let users = self.users(&raw.users, &raw.realm);
         let ports = self.ports(&raw.relay_ports, raw.relays_per_address);
@@ -225,6 +232,7 @@ impl Check {
         );
         let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
         let api_tokens = self.api_tokens(raw.api_tokens);
+        let matrix = self.matrix(raw.matrix);
         let log = self.log(raw.log);
         Some(Config {
             state_dir: raw.state_dir,
@@ -232,6 +240,7 @@ impl Check {
             controller: controller?,
             http: http?,
             cors_origins: raw.http.cors_origins,
+            trusted_proxies,
             grpc: grpc?,
             relay_certificates,
             region: raw.region,
@@ -250,6 +259,7 @@ impl Check {
                 names: raw.lists.names,
                 regions: raw.lists.regions,
             },
+            matrix,
             join_token,
             api_tokens,
             privacy: raw.privacy,

@@ -10,6 +10,10 @@ impl Config {
             ("http.address", self.http.address == other.http.address),
             ("http.tls", self.http.tls == other.http.tls),
             ("http.cors_origins", self.cors_origins == other.cors_origins),
+            (
+                "http.trusted_proxies",
+                self.trusted_proxies == other.trusted_proxies,
+            ),
             ("grpc.address", self.grpc.address == other.grpc.address),
             ("grpc.tls", self.grpc.tls == other.grpc.tls),
             (
@@ -25,6 +29,7 @@ impl Config {
             ("probe", self.probe == other.probe),
             ("store", self.store == other.store),
             ("lists", self.lists == other.lists),
+            ("matrix", self.matrix == other.matrix),
             ("controller", self.controller == other.controller),
             (
                 "secrets.rotate_every_seconds",

@@ -35,6 +35,13 @@ impl Config {
             );
             warn("shared_secret", message);
         }
+        if let Some(matrix) = self.matrix.as_ref().filter(|it| it.is_overheard()) {
+            let message = format!(
+                "access tokens of users cross the network in the clear, because {} is not https and not on this machine",
+                matrix.homeserver
+            );
+            warn("matrix.homeserver", message);
+        }
         self.vain_networks(|message| warn("peers.allow", message));
         warnings
     }
@@ -84,6 +91,14 @@ mod tests {
         assert_eq!(
             keys(&|raw| raw.shared_secret = Some("north".into())),
             "shared_secret"
+        );
+        assert_eq!(
+            keys(&|raw| raw.matrix.homeserver = Some("http://synapse:8008".into())),
+            "matrix.homeserver"
+        );
+        assert_eq!(
+            keys(&|raw| raw.matrix.homeserver = Some("http://[::1]:8008".into())),
+            ""
         );
         let vain =
             |raw: &mut RawConfig| raw.peers.allow = vec!["127.0.0.0/8".into(), "10.0.0.0/8".into()];

@@ -5,7 +5,8 @@ use turnfleet_proto::fleet::controller_peer_client::ControllerPeerClient;
 use turnfleet_proto::fleet::{PeerEvents, PeerEventsRequest};
 
 use super::PeerSettings;
-use super::follow::{MAX_MESSAGE, PATIENCE, PAUSE, chain, endpoint, shown_by};
+use super::follow::{MAX_MESSAGE, PATIENCE, PAUSE, endpoint, shown_by};
+use crate::error::chain;
 use crate::events::{Event, Source};
 use crate::fleet::ControllerView;
 use crate::reconcile::Handle;

@@ -12,6 +12,7 @@ use turnfleet_proto::fleet::FollowRequest;
 use turnfleet_proto::fleet::controller_peer_client::ControllerPeerClient;
 
 use super::PeerSettings;
+use crate::error::chain;
 use crate::fleet::{ControllerView, Sighting};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
@@ -119,12 +120,6 @@ pub(super) async fn endpoint(address: &str, ca: Option<&Path>) -> Result<Endpoin
         tls = tls.ca_certificate(Certificate::from_pem(pem));
     }
     endpoint.tls_config(tls).map_err(|error| chain(&error))
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Counts a controller as long as it is followed.

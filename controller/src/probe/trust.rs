@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::StartError;
+use crate::roots::roots;
 
 /// A client configuration that trusts the authorities in the PEM file `ca`, or anybody where there is none.
 ///
@@ -25,34 +25,12 @@ pub(super) fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Star
         .with_safe_default_protocol_versions()
         .expect("the provider has the cipher suites of TLS 1.2 and 1.3");
     let config = match ca {
-        Some(ca) => builder.with_root_certificates(roots(ca)?),
+        Some(ca) => builder.with_root_certificates(roots(ca, "probe.ca")?),
         None => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(DangerAnybody(provider))),
     };
     Ok(Arc::new(config.with_no_client_auth()))
-}
-
-fn roots(ca: &Path) -> Result<RootCertStore, StartError> {
-    let failed = |reason: String| StartError::Tls {
-        key: "probe.ca",
-        path: ca.to_owned(),
-        reason,
-    };
-    let certificates = CertificateDer::pem_file_iter(ca)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|cause| failed(cause.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots
-            .add(certificate)
-            .map_err(|cause| failed(cause.to_string()))?;
-    }
-    if roots.is_empty() {
-        let reason = "no certificate in it, expected the authority of the relays' certificates";
-        return Err(failed(reason.to_owned()));
-    }
-    Ok(roots)
 }
 
 /// Believes every certificate, but still has the handshake prove possession of its key.

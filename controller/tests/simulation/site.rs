@@ -323,6 +323,8 @@ async fn converse(
                         handle.policy_status(&session.key, status).await
                     }
                     Ok(FromNode::Goodbye(_)) => return Ended::Goodbye,
+                    // None of its relays tells of any.
+                    Ok(FromNode::Events(_)) => Ok(()),
                     Ok(FromNode::Hello(_)) | Err(_) => return Ended::Reset,
                 };
                 if outcome.is_err() {
