@@ -206,13 +206,8 @@ impl Route {
     /// Whether it changes the fleet.
     pub(crate) fn changes(&self) -> bool {
         match self.access {
-<<<<<<< HEAD
             Access::Scope(_) | Access::Own(_) => self.method != Method::GET,
-            Access::Open | Access::Minting | Access::Metrics => false,
-=======
-            Access::Scope(_) => self.method != Method::GET,
             Access::Open | Access::Minting | Access::Homeserver | Access::Metrics => false,
->>>>>>> main
         }
     }
 }

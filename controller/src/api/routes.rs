@@ -5,12 +5,8 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-<<<<<<< HEAD
-    audit, capacity, dashboard, events, explain, http, ice_servers, join_tokens, node_actions,
-=======
-    audit, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix, node_actions,
->>>>>>> main
-    nodes, policy_actions, ports, secrets, tokens, turn_rest,
+    audit, capacity, dashboard, events, explain, http, ice_servers, join_tokens, matrix,
+    node_actions, nodes, policy_actions, ports, secrets, tokens, turn_rest,
 };
 use crate::fleet::record::Scope;
 
