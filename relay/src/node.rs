@@ -38,7 +38,7 @@ use crate::shard::{
 /// How often a drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 /// How long the end of allocations may keep a node from leaving.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often it looks meanwhile whether they have ended.
 const LAST_LOOK: Duration = Duration::from_millis(5);
 

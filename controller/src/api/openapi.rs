@@ -139,7 +139,9 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     responses.insert(route.answer.status.to_string(), answer);
     let form = match route.access {
         Access::Homeserver => "MatrixRefusal",
-        Access::Open | Access::Scope(_) | Access::Minting | Access::Metrics => "Refusal",
+        Access::Open | Access::Scope(_) | Access::Own(_) | Access::Minting | Access::Metrics => {
+            "Refusal"
+        }
     };
     let refusal = json!({ "$ref": format!("#/components/responses/{form}") });
     for status in refusals(route) {

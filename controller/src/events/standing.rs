@@ -61,6 +61,8 @@ struct Standing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NodeStanding {
     incarnation: Option<[u8; 16]>,
+    /// It was a member before this controller began, which has not heard of its process yet.
+    from_before: bool,
     is_lost: bool,
     is_draining: bool,
     is_drained: bool,
@@ -71,7 +73,9 @@ impl NodeStanding {
     fn of(node: &NodeView) -> Self {
         Self {
             incarnation: node.incarnation,
-            is_lost: is_lost(node.health),
+            from_before: false,
+            // One that has enrolled has no session yet.
+            is_lost: is_lost(node.health) && node.incarnation.is_some(),
             is_draining: node.draining,
             is_drained: node.draining && node.load.allocations == 0,
             refusal: node.refusal.clone(),
@@ -90,10 +94,12 @@ impl Standing {
     fn of(view: &FleetView) -> Self {
         let nodes = view.nodes.iter();
         let secrets = view.secrets.iter();
+        let before = |node: &NodeView| NodeStanding {
+            from_before: node.incarnation.is_none(),
+            ..NodeStanding::of(node)
+        };
         Self {
-            nodes: nodes
-                .map(|node| (node.id.clone(), NodeStanding::of(node)))
-                .collect(),
+            nodes: nodes.map(|node| (node.id.clone(), before(node))).collect(),
             secrets: secrets
                 .map(|secret| (secret.id, (secret.state, secret.minted)))
                 .collect(),
@@ -141,6 +147,7 @@ fn next(node: &NodeView, known: Option<&NodeStanding>) -> NodeStanding {
     let before = known.cloned().unwrap_or_default();
     NodeStanding {
         incarnation: seen.incarnation.or(before.incarnation),
+        from_before: before.from_before && seen.incarnation.is_none(),
         is_lost: seen.is_lost || (before.is_lost && node.health == Health::Starting),
         is_drained: seen.is_drained || (seen.is_draining && before.is_drained),
         ..seen
@@ -151,10 +158,8 @@ fn changes_of(node: &NodeView, known: Option<&NodeStanding>) -> Vec<What> {
     let mut told = Vec::new();
     let before = known.cloned().unwrap_or_default();
     let (after, allocations) = (next(node, known), node.load.allocations);
-    // What was there when this controller began has come before.
-    let is_stranger = known.is_none() || before.incarnation.is_some();
     if let Some(incarnation) = after.incarnation
-        && is_stranger
+        && !before.from_before
         && before.incarnation != after.incarnation
     {
         let beginning = incarnation[..4].iter();
