@@ -11,6 +11,7 @@ use ureq::Agent;
 use ureq::tls::TlsConfig;
 
 use crate::fleet::{Fleet, Relay};
+use crate::guide::block;
 use crate::haproxy::{self, HaProxy};
 use crate::nginx::{self, Nginx};
 use crate::synapse::{self, Synapse};
@@ -23,19 +24,6 @@ const R0: &str = "/_matrix/client/r0/voip/turnServer";
 const REACTION: Duration = Duration::from_secs(2);
 /// For what takes as long as it does.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// The guide's block of `language`, with these instead of its own words.
-#[track_caller]
-fn block(language: &str, instead: &[(&str, &str)]) -> String {
-    let (_, rest) = GUIDE.split_once(&format!("```{language}\n")).unwrap();
-    let (block, _) = rest.split_once("```").unwrap();
-    instead
-        .iter()
-        .fold(block.to_owned(), |block, (word, other)| {
-            assert!(block.contains(word), "{word} in {block}");
-            block.replace(word, other)
-        })
-}
 
 /// A homeserver as its users see it: behind a proxy.
 struct Site {
@@ -158,14 +146,14 @@ fn users_of_synapse_are_told_of_living_relays_alone() {
         ("/etc/ssl/matrix.pem", "$FOLDER/chain.pem"),
         ("/etc/ssl/matrix.key", "$FOLDER/key.pem"),
     ];
-    let configuration = block("nginx", &[&places[..], &of_nginx].concat());
+    let configuration = block(GUIDE, "nginx", &[&places[..], &of_nginx].concat());
     let _nginx = Nginx::run(&configuration, by_nginx);
     let bind = format!("bind {by_haproxy}");
     let of_haproxy = [
         ("bind :443", bind.as_str()),
         ("/etc/ssl/matrix.pem", "$FOLDER/site.pem"),
     ];
-    let configuration = block("haproxy", &[&places[..], &of_haproxy].concat());
+    let configuration = block(GUIDE, "haproxy", &[&places[..], &of_haproxy].concat());
     let _haproxy = HaProxy::run(&configuration, &[by_haproxy]);
 
     let sites = [

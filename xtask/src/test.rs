@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -46,6 +46,10 @@ const TOOLS: [Tool; 14] = [
     Tool {
         package: "nginx",
         file: "/usr/sbin/nginx",
+    },
+    Tool {
+        package: "prosody",
+        file: "/usr/bin/prosody",
     },
     Tool {
         package: "dnsmasq-base",
