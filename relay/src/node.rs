@@ -31,7 +31,7 @@ use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, EventLog, Listener, ShardSet, ShardSettings, StreamLimits, Teller,
+    BindError, EventLog, Heard, Listener, ShardSet, ShardSettings, StreamLimits, Teller,
     raise_descriptor_limit,
 };
 
@@ -166,13 +166,9 @@ impl Node {
         let local = local_policy(&config, &addressing, budget);
         let shown = certificate.clone();
         let introduction = introduction(&config, &listeners, &local, share, shown);
-        let events = match config.log.privacy {
-            true => EventLog::private().map_err(|_| no_random_bytes())?,
-            false => EventLog::open(),
-        };
         let (teller, heard) = Teller::new();
         let outbox = Arc::new(Outbox::new(&heard));
-        let events = events.with_teller(teller);
+        let events = event_log(&config)?.with_teller(teller);
         let ledger = Ledger::new(seed()?);
         let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
         let serving = Arc::new(serving);
@@ -185,7 +181,7 @@ impl Node {
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
         let reloads = Reloads::of(&config, addressing.hosts);
         let stop = watch::Sender::new(false);
-        let (deadlines, collector) = (Arc::clone(&serving), Arc::clone(&outbox));
+        let deadlines = keep_time(Arc::clone(&serving), Arc::clone(&outbox), heard);
         let session = Session {
             controller: config.controller,
             introduction,
@@ -211,10 +207,7 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            deadlines: tokio::spawn(async move {
-                let collected = collector.collect(heard, deadlines.told_time());
-                tokio::join!(deadlines.keep_deadlines(), collected);
-            }),
+            deadlines: tokio::spawn(deadlines),
             stop,
         })
     }
@@ -498,6 +491,19 @@ fn serve_from_cache(
             None
         }
     }
+}
+
+fn event_log(config: &Config) -> Result<EventLog, NodeError> {
+    match config.log.privacy {
+        true => EventLog::private().map_err(|_| no_random_bytes()),
+        false => Ok(EventLog::open()),
+    }
+}
+
+/// What goes on whether the session lives or not.
+async fn keep_time(serving: Arc<Serving>, events: Arc<Outbox>, heard: Heard) {
+    let collected = events.collect(heard, serving.told_time());
+    tokio::join!(serving.keep_deadlines(), collected);
 }
 
 fn seed() -> Result<[u8; 32], NodeError> {
