@@ -88,7 +88,7 @@ fn client(allocation: u64) -> Option<EventClient> {
         client: "192.0.2.77:5000".to_owned(),
         server: "192.0.2.1:3478".to_owned(),
         username: "1700000000:ann".to_owned(),
-        tenant: 0,
+        tenant: String::new(),
     })
 }
 

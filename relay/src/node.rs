@@ -153,10 +153,7 @@ impl Node {
         let cache = SnapshotCache::open(config.node_id.clone(), &dir).map_err(state_dir)?;
         require_membership(&config, &identity)?;
 
-        let certificate = match &config.tls {
-            Some(files) => Some(Arc::new(Certificate::load(&files.certificate, &files.key)?)),
-            None => None,
-        };
+        let certificate = certificate(&config)?;
         let share = descriptor_limit / config.nodes_in_process;
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
@@ -170,8 +167,8 @@ impl Node {
         let outbox = Arc::new(Outbox::new(&heard));
         let events = event_log(&config)?.with_teller(teller);
         let ledger = Ledger::new(seed()?);
-        let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
-        let serving = Arc::new(serving);
+        let nodes = config.nodes_in_process;
+        let serving = Arc::new(Serving::new(bound, local, nodes, ledger, events));
         let status = Arc::new(ControlStatus::new());
         for endpoint in &config.controller.endpoints {
             serving.close_controller(&endpoint.uri).await;
@@ -491,6 +488,12 @@ fn serve_from_cache(
             None
         }
     }
+}
+
+fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, NodeError> {
+    let files = config.tls.as_ref();
+    let loaded = files.map(|files| Certificate::load(&files.certificate, &files.key));
+    Ok(loaded.transpose()?.map(Arc::new))
 }
 
 fn event_log(config: &Config) -> Result<EventLog, NodeError> {

@@ -1,6 +1,8 @@
 //! From the controller's snapshot to what the shards enforce: all of it, or nothing with the reason.
 
+mod bans;
 mod key_ring;
+mod tenants;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,6 +17,7 @@ use turnfleet_turn::policy::{Limits, Policy, TcpRelaying};
 use crate::config::NodeLimits;
 use key_ring::KeyRing;
 pub use key_ring::SecretUses;
+pub use tenants::TenantNames;
 
 /// Nonce keys that are accepted at once.
 const MAX_NONCE_KEYS: usize = 8;
@@ -32,6 +35,8 @@ pub struct RelayPolicy {
     pub server: Arc<Policy>,
     /// The keys of those who may come.
     pub keys: Box<dyn KeySource + Send + Sync>,
+    /// What tenants are called.
+    pub tenants: TenantNames,
 }
 
 impl fmt::Debug for RelayPolicy {
@@ -107,6 +112,9 @@ pub enum SnapshotError {
     /// Nothing is there that could run by a policy.
     #[error("the shards of this node do not run")]
     Stopped,
+    /// The system gave no randomness.
+    #[error("the system gave no randomness")]
+    Random,
     /// A list beyond its bound.
     #[error("{field}: {found} entries are more than {most}")]
     TooMany {
@@ -161,10 +169,11 @@ pub(crate) fn compile(
             expected: "generations begin at 1",
         });
     }
-    let realm = realm(&snapshot.realm)?;
+    let realm = realm("realm", &snapshot.realm)?;
     let granted = granted(&snapshot.port_grants, &local.public_ips)?;
     let peer_rules = peer_rules(snapshot.peer_policy.as_ref(), &local.own_ips)?;
-    let keys = KeyRing::new(realm.clone(), snapshot, &local.secret_uses)?;
+    let known = tenants::tenants(snapshot, local)?;
+    let keys = KeyRing::new(realm.clone(), snapshot, known.directory, &local.secret_uses)?;
     let server = Policy {
         realm,
         nonce_keys: nonce_keys(&snapshot.nonce_keys)?,
@@ -173,12 +182,15 @@ pub(crate) fn compile(
         limits: limits(snapshot.limits.unwrap_or_default(), local)?,
         tcp_relaying: tcp_relaying(snapshot.tenant.unwrap_or_default(), local),
         revoked_keys: key_ring::revoked(&snapshot.revoked_secrets)?,
+        tenants: known.policies,
+        bans: bans::bans(&snapshot.bans)?,
     };
     Ok(Compiled {
         generation: snapshot.generation,
         policy: RelayPolicy {
             server: Arc::new(server),
             keys: Box::new(keys),
+            tenants: known.names,
         },
         granted,
     })
@@ -195,11 +207,11 @@ fn bounded<T>(field: &'static str, list: &[T], most: usize) -> Result<(), Snapsh
     Ok(())
 }
 
-fn realm(text: &str) -> Result<Box<str>, SnapshotError> {
+fn realm(field: &'static str, text: &str) -> Result<Box<str>, SnapshotError> {
     let characters = text.chars().count();
     if characters == 0 || characters > MAX_REALM_CHARACTERS || text.chars().any(char::is_control) {
         let reason = "1 to 127 characters without control characters";
-        return Err(SnapshotError::text("realm", text, reason));
+        return Err(SnapshotError::text(field, text, reason));
     }
     Ok(text.into())
 }
@@ -268,19 +280,19 @@ fn granted(
     Ok(found)
 }
 
+fn blocks(field: &'static str, list: &[String]) -> Result<Vec<Cidr>, SnapshotError> {
+    bounded(field, list, MAX_RULES)?;
+    let block = |text: &String| {
+        text.parse()
+            .map_err(|error| SnapshotError::text(field, text, error))
+    };
+    list.iter().map(block).collect()
+}
+
 fn peer_rules(
     policy: Option<&fleet::PeerPolicy>,
     own_ips: &[IpAddr],
 ) -> Result<PeerRules, SnapshotError> {
-    let blocks = |field: &'static str, list: &[String]| {
-        bounded(field, list, MAX_RULES)?;
-        list.iter()
-            .map(|text| {
-                text.parse::<Cidr>()
-                    .map_err(|error| SnapshotError::text(field, text, error))
-            })
-            .collect::<Result<Vec<Cidr>, SnapshotError>>()
-    };
     let mut rules = PeerRules::default();
     if let Some(policy) = policy {
         rules.allow = blocks("peer_policy.allow", &policy.allow)?;
@@ -300,7 +312,7 @@ fn peer_rules(
         // Loopback has rules of its own, and the fleet's addresses are closed but for their granted ports.
         let known = ip.is_loopback() || rules.fleet.iter().any(|range| range.ip == ip);
         if !known {
-            rules.deny.push(Cidr::host(ip));
+            rules.own.push(ip);
         }
     }
     Ok(rules)

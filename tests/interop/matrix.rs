@@ -128,7 +128,8 @@ fn users_of_synapse_are_told_of_living_relays_alone() {
     let synapse = Synapse::start(&own);
     let homeserver = format!("controller.matrix.homeserver=http://{}", synapse.place);
     let proxies = "controller.http.trusted_proxies=['127.0.0.1']";
-    let settings = ["--set", &homeserver, "--set", proxies];
+    let talkative = "info,turnfleet_controller=trace,hyper=trace,hyper_util=trace";
+    let settings = ["--set", &homeserver, "--set", proxies, "--log", talkative];
     let fleet = Fleet::up(&[&["--relays", "3", "--spawn"][..], &settings].concat());
 
     let controller = fleet.text("http").trim_start_matches("http://");
@@ -175,6 +176,9 @@ fn users_of_synapse_are_told_of_living_relays_alone() {
         assert!(credential.username.ends_with(&user));
         let mut caller = synapse::caller(places[0], &credential);
         caller.allocate(AllocateOptions::default()).unwrap();
+    }
+    for site in &sites {
+        assert!(!fleet.log().contains(&site.token), "a token in the log");
     }
 
     drop(fleet);

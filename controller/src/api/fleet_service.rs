@@ -360,7 +360,7 @@ impl Link {
                 let view = handle.view();
                 let bound = view.node(&session.key.node);
                 let bound = bound.and_then(|node| node.tenant.as_deref());
-                intake.take(told.events, |tenant| tenant_name(bound, tenant));
+                intake.take(told.events, bound);
                 Ok(())
             }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
@@ -381,15 +381,6 @@ impl Link {
             Ok(()) => Ok(()),
             Err(_) => Err(End::Reset),
         }
-    }
-}
-
-/// Whose users a node speaks of by that number, `bound` being whose relay it is.
-fn tenant_name(bound: Option<&str>, tenant: u32) -> Option<Arc<str>> {
-    match (bound, tenant) {
-        (Some(bound), _) => Some(bound.into()),
-        (None, 0) => None,
-        (None, tenant) => Some(format!("#{tenant}").into()),
     }
 }
 

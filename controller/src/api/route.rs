@@ -227,11 +227,11 @@ impl Form {
         let from = caller(&request);
         let bearer = match self.access {
             Access::Scope(scope) | Access::Own(scope) => {
-                let admitted =
-                    bearer_token(request.headers()).and_then(|token| match self.access {
-                        Access::Own(_) => app.guard.admit(&view, token, scope),
-                        _ => app.guard.admit_to_fleet(&view, token, scope),
-                    });
+                let is_own = matches!(self.access, Access::Own(_));
+                let admitted = bearer_token(request.headers()).and_then(|token| match is_own {
+                    true => app.guard.admit(&view, token, scope),
+                    false => app.guard.admit_to_fleet(&view, token, scope),
+                });
                 admitted.inspect_err(|error| {
                     if request.method() != Method::GET {
                         let path = excerpt(request.uri().path());

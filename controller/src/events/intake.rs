@@ -10,6 +10,7 @@ use turnfleet_proto::fleet::listener::Transport;
 use super::bus::{EventBus, Source, source};
 use super::event::{Event, EventId, Place, Username};
 use super::kinds::What;
+use crate::config::is_name;
 use crate::reconcile::SessionKey;
 
 /// The longest text of a node that is kept.
@@ -42,18 +43,14 @@ impl Intake {
         }
     }
 
-    /// Takes what the node told. `tenant` names the tenant of a number.
-    pub(crate) fn take(
-        &mut self,
-        events: Vec<wire::Event>,
-        tenant: impl Fn(u32) -> Option<Arc<str>>,
-    ) {
+    /// Takes what the node told. It tells of the users of the tenant that it is `bound` to, if it is.
+    pub(crate) fn take(&mut self, events: Vec<wire::Event>, bound: Option<&str>) {
         let Some(last) = events.last().map(|event| event.number) else {
             return;
         };
         let read = events
             .into_iter()
-            .filter_map(|event| self.read(event, &tenant));
+            .filter_map(|event| self.read(event, bound));
         self.bus.take(read, Source::Here);
         self.taken = Some(Taken(last));
     }
@@ -67,8 +64,10 @@ impl Intake {
     }
 
     /// The event, where it is one that this controller knows.
-    fn read(&self, event: wire::Event, tenant: impl Fn(u32) -> Option<Arc<str>>) -> Option<Event> {
-        let of = event.client.as_ref().map_or(0, |client| client.tenant);
+    fn read(&self, event: wire::Event, bound: Option<&str>) -> Option<Event> {
+        let client = event.client.as_ref();
+        let of = bound.or(client.map(|client| client.tenant.as_str()));
+        let tenant = of.filter(|of| is_name(of)).map(Arc::from);
         let what = what(event.client, event.what?)?;
         Some(Event {
             id: EventId {
@@ -78,7 +77,7 @@ impl Intake {
             at_milliseconds: event.unix_millis,
             kind: what.kind().into(),
             node: Some(Arc::clone(&self.node)),
-            tenant: tenant(of),
+            tenant,
             fields: what.fields(),
         })
     }

@@ -200,6 +200,7 @@ fn split(snapshot: wire::Snapshot) -> Vec<wire::Section> {
         tenant,
         tenants: _,
         bans: _,
+        own_tenant,
     } = snapshot;
     let mut rules = peer_policy.unwrap_or_default();
     let fleet = wire::PeerPolicy {
@@ -240,7 +241,14 @@ fn split(snapshot: wire::Snapshot) -> Vec<wire::Section> {
             },
         ),
         (Number::Limits, wire::Snapshot { limits, ..none() }),
-        (Number::Tenant, wire::Snapshot { tenant, ..none() }),
+        (
+            Number::Tenant,
+            wire::Snapshot {
+                tenant,
+                own_tenant,
+                ..none()
+            },
+        ),
     ];
     parts
         .iter()

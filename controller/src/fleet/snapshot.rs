@@ -114,6 +114,7 @@ impl Fleet {
             }),
             tenants: Vec::new(),
             bans: Vec::new(),
+            own_tenant: 0,
         })
     }
 

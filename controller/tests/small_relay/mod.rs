@@ -136,7 +136,7 @@ fn server(ledger: Arc<Ledger>, snapshot: &Snapshot) -> Server {
             ..Limits::default()
         },
         tcp_relaying: TcpRelaying::Off,
-        revoked_keys: Vec::new(),
+        ..Policy::new(&snapshot.realm, [0; 32], PeerFilter::default())
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

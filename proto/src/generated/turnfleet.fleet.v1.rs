@@ -308,9 +308,9 @@ pub struct EventClient {
     /// Empty where a request had none.
     #[prost(string, tag = "6")]
     pub username: ::prost::alloc::string::String,
-    /// Zero for the default one, and where it is not known.
-    #[prost(uint32, tag = "7")]
-    pub tenant: u32,
+    /// The name of the user's tenant; empty for the default one, and where it is not known.
+    #[prost(string, tag = "7")]
+    pub tenant: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AllocationOpened {
@@ -612,6 +612,9 @@ pub struct Snapshot {
     pub tenants: ::prost::alloc::vec::Vec<Tenant>,
     #[prost(message, repeated, tag = "31")]
     pub bans: ::prost::alloc::vec::Vec<Ban>,
+    /// The id of the tenant that the node is bound to: whoever comes is its user. Zero for a node of all tenants.
+    #[prost(uint32, tag = "32")]
+    pub own_tenant: u32,
 }
 /// Whoever has users of their own. They are told by a username `<expiry>:<name>/<user>`, by the name that a TLS client asks
 /// for, or by the realm that a request names.

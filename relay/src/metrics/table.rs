@@ -1,5 +1,6 @@
 //! The table of metrics.
 
+use turnfleet_turn::bans::BanKind;
 use turnfleet_turn::{
     CloseReason, DropReason, Limit, RedirectReason, Reject, RequestMethod, Transport,
 };
@@ -179,6 +180,16 @@ pub(super) const METRICS: &[Metric] = &[
         |now, out| {
             for limit in Limit::ALL {
                 out.add(&[limit.name()], now.core.limits(limit));
+            }
+        },
+    ),
+    counter(
+        "turnfleet_relay_requests_banned_total",
+        &["ban"],
+        "Requests refused because of a ban, by what is banned; a suspended tenant counts as a banned one.",
+        |now, out| {
+            for kind in BanKind::ALL {
+                out.add(&[kind.name()], now.core.bans(kind));
             }
         },
     ),

@@ -1,4 +1,4 @@
-//! Whom a node lets in: its static users, and the ring of shared secrets, likeliest first.
+//! Whom a node lets in: its static users, and whoever has a credential that a shared secret has made.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ring::rand::{SecureRandom as _, SystemRandom};
 use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::secret_generation::State;
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidate, Candidates, KeySource, Now, TenantId};
+use turnfleet_turn::{Candidate, Candidates, Identity, KeySource, Now, TenantId};
 
+use super::tenants::{Belonging, Directory};
 use super::{SnapshotError, bounded};
 
 /// Secret generations that are accepted at once, 32 of the fleet and 32 of its region; each costs an HMAC for a bad password.
@@ -34,9 +36,8 @@ impl SecretUses {
     }
 
     /// Forgets all but these.
-    fn keep(&self, generations: &[Generation]) {
-        self.lock()
-            .retain(|id, _| generations.iter().any(|generation| generation.id == *id));
+    fn keep(&self, known: &HashMap<u32, Arc<AtomicU64>>) {
+        self.lock().retain(|id, _| known.contains_key(id));
     }
 
     /// What has been used since `reported`, which is brought up to date.
@@ -59,14 +60,23 @@ impl SecretUses {
     }
 }
 
-/// One shared secret of the ring.
-struct Generation {
+/// One shared secret.
+pub(super) struct Generation {
     id: u32,
     secret: SharedSecret,
     /// Unix seconds; `None` for no end.
     accept_until: Option<u64>,
     last_used: Arc<AtomicU64>,
 }
+
+impl Generation {
+    fn is_accepted(&self, now: Now) -> bool {
+        self.accept_until.is_none_or(|until| now.unix <= until)
+    }
+}
+
+/// The accepted generations of one shared secret, the likeliest first.
+pub(super) struct Ring(Vec<Generation>);
 
 /// The keys of one static user. A controller of an earlier version gives the MD5 one only.
 struct UserKeys {
@@ -83,11 +93,57 @@ impl UserKeys {
     }
 }
 
-/// The static users and the ring of shared secrets, likeliest first.
+impl Ring {
+    /// # Errors
+    /// When there are more than `most`, or one is empty.
+    pub(super) fn new(
+        field: &'static str,
+        list: &[fleet::SecretGeneration],
+        most: usize,
+        uses: &SecretUses,
+    ) -> Result<Self, SnapshotError> {
+        bounded(field, list, most)?;
+        if list.iter().any(|generation| generation.secret.is_empty()) {
+            return Err(SnapshotError::Value {
+                field,
+                expected: "a secret has at least one byte",
+            });
+        }
+        let mut ranked: Vec<_> = list.iter().collect();
+        // A controller of an earlier version says nothing of states, and has them in order.
+        if list.iter().any(|it| it.state() != State::Unspecified) {
+            ranked.sort_by_key(|generation| (rank(generation.state()), Reverse(generation.id)));
+        }
+        let generations = ranked.into_iter().map(|generation| Generation {
+            id: generation.id,
+            secret: SharedSecret::new(generation.secret.clone()),
+            accept_until: Some(generation.accept_until).filter(|until| *until > 0),
+            last_used: uses.of(generation.id),
+        });
+        Ok(Self(generations.collect()))
+    }
+
+    pub(super) fn generations(&self) -> &[Generation] {
+        &self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The static users, who are the default tenant's, the tenants with their secrets, and the secrets that are good for users
+/// of all of them.
 pub(super) struct KeyRing {
     realm: Box<str>,
-    secrets: Vec<Generation>,
+    shared: Ring,
     users: HashMap<Box<str>, UserKeys>,
+    tenants: Directory,
+    /// When each secret was last used.
+    uses: HashMap<u32, Arc<AtomicU64>>,
+    /// Has made no credential: it is tried in the place of secrets that a tenant does not have, so that time does not tell
+    /// how many it has, or whether there is such a tenant.
+    decoy: SharedSecret,
 }
 
 impl KeyRing {
@@ -98,28 +154,84 @@ impl KeyRing {
     pub(super) fn new(
         realm: Box<str>,
         snapshot: &fleet::Snapshot,
+        tenants: Directory,
         uses: &SecretUses,
     ) -> Result<Self, SnapshotError> {
         let users = users(&snapshot.users)?;
-        let secrets = secrets(&snapshot.secrets, uses)?;
-        uses.keep(&secrets);
+        let shared = Ring::new("secrets", &snapshot.secrets, MAX_SECRETS, uses)?;
+        let secrets = shared.generations().iter().chain(tenants.all_secrets());
+        let known = secrets.map(|it| (it.id, Arc::clone(&it.last_used)));
+        let known: HashMap<_, _> = known.collect();
+        uses.keep(&known);
+        let mut decoy = [0; 32];
+        SystemRandom::new()
+            .fill(&mut decoy)
+            .map_err(|_| SnapshotError::Random)?;
         Ok(Self {
             realm,
-            secrets,
+            shared,
             users,
+            tenants,
+            uses: known,
+            decoy: SharedSecret::new(decoy),
         })
+    }
+
+    fn push(
+        &self,
+        (identity, ends): (Identity<'_>, u64),
+        generation: &Generation,
+        (belonging, home): (&Belonging, TenantId),
+        out: &mut Candidates,
+    ) {
+        let Identity {
+            username, realm, ..
+        } = identity;
+        let password = generation.secret.password(username);
+        out.push(Candidate {
+            key: LongTermKey::derive_with(out.algorithm(), username, realm, &password),
+            user: belonging.user.clone(),
+            tenant: belonging.tenant,
+            home,
+            expires_at: Some(ends),
+            key_id: generation.id,
+        });
+    }
+
+    /// Adds `count` keys that nobody has.
+    fn push_decoys(&self, identity: Identity<'_>, count: usize, out: &mut Candidates) {
+        for _ in 0..count {
+            let password = self.decoy.password(identity.username);
+            let algorithm = out.algorithm();
+            out.push(Candidate {
+                key: LongTermKey::derive_with(
+                    algorithm,
+                    identity.username,
+                    identity.realm,
+                    &password,
+                ),
+                user: None,
+                tenant: TenantId::DEFAULT,
+                home: TenantId::DEFAULT,
+                expires_at: Some(0),
+                key_id: 0,
+            });
+        }
     }
 }
 
 impl KeySource for KeyRing {
-    fn candidates(&self, username: &str, now: Now, out: &mut Candidates) {
-        let algorithm = out.algorithm();
-        let user = self.users.get(username);
-        if let Some(key) = user.and_then(|keys| keys.by(algorithm)) {
+    fn candidates(&self, identity: Identity<'_>, now: Now, out: &mut Candidates) {
+        let Identity {
+            username, realm, ..
+        } = identity;
+        let user = self.users.get(username).filter(|_| *realm == *self.realm);
+        if let Some(key) = user.and_then(|keys| keys.by(out.algorithm())) {
             out.push(Candidate {
                 key,
                 user: Some(0..username.len()),
                 tenant: TenantId::DEFAULT,
+                home: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });
@@ -127,34 +239,38 @@ impl KeySource for KeyRing {
         let Some(parsed) = EphemeralUsername::parse(username) else {
             return;
         };
-        let user = parsed
-            .user
-            .map(|user| username.len() - user.len()..username.len());
-        for generation in &self.secrets {
-            if generation
-                .accept_until
-                .is_some_and(|until| now.unix > until)
-            {
-                continue;
-            }
-            let password = generation.secret.password(username);
-            out.push(Candidate {
-                key: LongTermKey::derive_with(algorithm, username, &self.realm, &password),
-                user: user.clone(),
-                tenant: TenantId::DEFAULT,
-                expires_at: Some(parsed.expires_at),
-                key_id: generation.id,
-            });
+        let ends = parsed.expires_at;
+        let accepted = |it: &&Generation| it.is_accepted(now);
+        let shared = self.shared.generations().iter().filter(accepted);
+        let most_own = self.tenants.most_secrets();
+        let Some(belonging) = self.tenants.belonging(identity, parsed.user) else {
+            return self.push_decoys(identity, shared.count() + most_own, out);
+        };
+        let own = self.tenants.secrets(belonging.tenant);
+        let mut tried = 0;
+        for generation in own.iter().filter(accepted) {
+            let home = belonging.tenant;
+            self.push((identity, ends), generation, (&belonging, home), out);
+            tried += 1;
         }
+        // A node that is bound to a tenant is told its secrets twice.
+        for generation in shared.filter(|it| own.iter().all(|own| own.id != it.id)) {
+            let home = belonging.named;
+            self.push((identity, ends), generation, (&belonging, home), out);
+        }
+        self.push_decoys(identity, most_own - tried, out);
+    }
+
+    fn realm(&self, server_name: Option<&str>, asked: Option<&str>) -> Option<&str> {
+        self.tenants.realm(server_name, asked)
     }
 
     fn used(&self, key_id: u32, now: Now) {
-        let generation = self.secrets.iter().find(|known| known.id == key_id);
-        if let Some(generation) = generation
+        if let Some(last_used) = self.uses.get(&key_id)
             // The line of the cache stays shared but for once a second.
-            && generation.last_used.load(Ordering::Relaxed) != now.unix
+            && last_used.load(Ordering::Relaxed) != now.unix
         {
-            generation.last_used.store(now.unix, Ordering::Relaxed);
+            last_used.store(now.unix, Ordering::Relaxed);
         }
     }
 }
@@ -167,33 +283,6 @@ pub(super) fn revoked(list: &[fleet::RevokedSecret]) -> Result<Vec<u32>, Snapsho
     bounded("revoked_secrets", list, MAX_REVOKED)?;
     let cut = list.iter().filter(|revoked| revoked.cut);
     Ok(cut.map(|revoked| revoked.id).collect())
-}
-
-fn secrets(
-    list: &[fleet::SecretGeneration],
-    uses: &SecretUses,
-) -> Result<Vec<Generation>, SnapshotError> {
-    bounded("secrets", list, MAX_SECRETS)?;
-    if list.iter().any(|generation| generation.secret.is_empty()) {
-        return Err(SnapshotError::Value {
-            field: "secrets",
-            expected: "a secret has at least one byte",
-        });
-    }
-    let mut ranked: Vec<_> = list.iter().collect();
-    // A controller of an earlier version says nothing of states, and has them in order.
-    if list.iter().any(|it| it.state() != State::Unspecified) {
-        ranked.sort_by_key(|generation| (rank(generation.state()), Reverse(generation.id)));
-    }
-    Ok(ranked
-        .into_iter()
-        .map(|generation| Generation {
-            id: generation.id,
-            secret: SharedSecret::new(generation.secret.clone()),
-            accept_until: Some(generation.accept_until).filter(|until| *until > 0),
-            last_used: uses.of(generation.id),
-        })
-        .collect())
 }
 
 /// Where a state stands in the order in which secrets are tried.

@@ -1,8 +1,10 @@
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidate, Candidates, Now};
+use turnfleet_turn::{Candidate, Candidates, Identity, Now};
 
 use super::*;
+
+mod tenants;
 
 fn local() -> LocalPolicy {
     LocalPolicy {
@@ -80,13 +82,27 @@ fn candidates_by(
     username: &str,
     unix: u64,
 ) -> Vec<Candidate> {
+    let identity = Identity {
+        username,
+        realm: &snapshot.realm,
+        server_name: None,
+    };
+    candidates_for(algorithm, snapshot, identity, unix)
+}
+
+fn candidates_for(
+    algorithm: PasswordAlgorithm,
+    snapshot: &fleet::Snapshot,
+    identity: Identity<'_>,
+    unix: u64,
+) -> Vec<Candidate> {
     let compiled = compile(snapshot, &local()).unwrap();
     let mut out = Candidates::of(algorithm);
     let now = Now {
         unix,
         ..Now::default()
     };
-    compiled.policy.keys.candidates(username, now, &mut out);
+    compiled.policy.keys.candidates(identity, now, &mut out);
     out.iter().cloned().collect()
 }
 

@@ -15,6 +15,7 @@ use ring::rand::SystemRandom;
 use turnfleet_turn::{Event, ShardId};
 
 use super::telling::{ShardTeller, Teller};
+use crate::policy::TenantNames;
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
 const REFUSALS_A_SECOND: u32 = 50;
@@ -93,7 +94,7 @@ impl ShardEventLog {
     }
 
     /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many.
-    pub(super) fn write(&mut self, event: &Event, unix: u64) -> bool {
+    pub(super) fn write(&mut self, event: &Event, unix: u64, tenants: &TenantNames) -> bool {
         if !tracing::enabled!(target: "turnfleet::event", tracing::Level::INFO) {
             return true;
         }
@@ -109,13 +110,13 @@ impl ShardEventLog {
         if !admitted {
             return false;
         }
-        self.write_line(event);
+        self.write_line(event, tenants);
         true
     }
 
     /// Sends `event`, which happened in second `unix`, on to the controller.
-    pub(super) fn tell(&mut self, event: Event, unix: u64) {
-        self.teller.tell(event, unix);
+    pub(super) fn tell(&mut self, event: Event, unix: u64, tenants: &TenantNames) {
+        self.teller.tell(event, unix, tenants);
     }
 
     /// How many allocations may be told of at this moment that they will be evicted.
@@ -123,7 +124,8 @@ impl ShardEventLog {
         self.teller.room_for_evicting()
     }
 
-    fn write_line(&self, event: &Event) {
+    fn write_line(&self, event: &Event, tenants: &TenantNames) {
+        let tenant = event.tenant().and_then(|tenant| tenants.of(tenant));
         /// What every line tells, and the fields of this one.
         macro_rules! line {
             ($message:literal, $($field:tt)*) => {
@@ -135,6 +137,7 @@ impl ShardEventLog {
                     client = self.log.shown(event.client().client),
                     server = %event.client().server,
                     username = event.username().map(|name| self.log.shown(name)),
+                    tenant,
                     $($field)*
                     $message
                 )

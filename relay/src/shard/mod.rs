@@ -37,7 +37,7 @@ pub use crate::driver::counters::DriverCounters;
 pub use crate::driver::descriptors::raise_limit as raise_descriptor_limit;
 pub use crate::driver::stream::StreamLimits;
 pub use crate::listeners::{BindError, Front, Listener};
-pub use crate::policy::RelayPolicy;
+pub use crate::policy::{RelayPolicy, TenantNames};
 pub use event_log::EventLog;
 pub(crate) use telling::{Heard, Teller, Told, Way};
 pub use turnfleet_proto::certificate::Certificate;

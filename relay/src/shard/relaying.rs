@@ -80,9 +80,7 @@ impl Shard {
     fn handle_datagram(&mut self, listener: usize, from: FiveTuple, slot: usize) {
         let packet = self.from_clients.datagram(slot);
         let ip = self.from_clients.ip(slot);
-        let context = Context {
-            keys: &*self.policy.keys,
-        };
+        let context = Context::new(&*self.policy.keys);
         let decision =
             self.server
                 .handle_client(self.now, from, ip, packet, &context, &mut self.reply);
@@ -265,6 +263,7 @@ impl Shard {
         let ip = IpMeta::default();
         let context = Context {
             keys: &*self.policy.keys,
+            server_name: self.streams.server_name(index),
         };
         let decision =
             self.server

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use turnfleet_turn::Event;
 
 use super::event_log::Rate;
+use crate::policy::TenantNames;
 
 /// Events on their way out of all shards.
 const QUEUE: usize = 8192;
@@ -20,6 +21,8 @@ const EVICTING_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) shard: u8,
+    /// The name of the tenant whose user it is; `None` for the default one.
+    pub(crate) tenant: Option<Box<str>>,
     pub(crate) event: Event,
 }
 
@@ -81,7 +84,7 @@ impl ShardTeller {
     }
 
     /// Sends `event` on, which happened in second `unix`, unless it is one that only the log tells.
-    pub(super) fn tell(&mut self, event: Event, unix: u64) {
+    pub(super) fn tell(&mut self, event: Event, unix: u64, tenants: &TenantNames) {
         let Some(teller) = &self.teller else { return };
         match &event {
             Event::Opened { .. } | Event::Closed { .. } | Event::Evicting { .. } => {}
@@ -93,9 +96,14 @@ impl ShardTeller {
             }
             Event::PeerConnected { .. } | Event::PeerDenied { .. } => return,
         }
-        let shard = self.shard;
+        let tenant = event.tenant().and_then(|tenant| tenants.of(tenant));
+        let told = Told {
+            shard: self.shard,
+            tenant: tenant.map(Into::into),
+            event,
+        };
         teller.way.under_way.fetch_add(1, Ordering::Relaxed);
-        if teller.queue.try_send(Told { shard, event }).is_err() {
+        if teller.queue.try_send(told).is_err() {
             teller.way.under_way.fetch_sub(1, Ordering::Relaxed);
             teller.way.too_fast.fetch_add(1, Ordering::Relaxed);
         }
@@ -136,7 +144,7 @@ mod tests {
         let (teller, heard) = Teller::new();
         let mut shard = ShardTeller::new(Some(teller), 0);
         for _ in 0..100 {
-            shard.tell(refused(), 7);
+            shard.tell(refused(), 7, &TenantNames::default());
         }
         assert_eq!(heard.queue.len(), 20);
         assert_eq!(heard.way.refusals.load(Ordering::Relaxed), 80);
@@ -149,7 +157,7 @@ mod tests {
         let seconds = QUEUE as u64 / 20 + 10;
         for second in 0..seconds {
             for _ in 0..20 {
-                shard.tell(refused(), second);
+                shard.tell(refused(), second, &TenantNames::default());
             }
         }
         assert_eq!(heard.queue.len(), QUEUE);

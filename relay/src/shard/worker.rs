@@ -390,9 +390,6 @@ impl Shard {
         if !Arc::ptr_eq(&current, &self.policy) {
             self.policy = Arc::clone(&current);
             self.server.apply_policy(Arc::clone(&self.policy.server));
-            while self.server.close_revoked(self.now) {
-                self.settle();
-            }
         }
         drop(current);
         let alternates = self.control.alternates.load();
@@ -542,10 +539,14 @@ impl Shard {
     }
 
     fn log(&mut self, event: Event) {
-        if !self.event_log.write(&event, self.now.unix) {
+        if !self
+            .event_log
+            .write(&event, self.now.unix, &self.policy.tenants)
+        {
             self.counters.events_not_logged += 1;
         }
-        self.event_log.tell(event, self.now.unix);
+        let tenants = &self.policy.tenants;
+        self.event_log.tell(event, self.now.unix, tenants);
     }
 
     /// Ends every allocation.

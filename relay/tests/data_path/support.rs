@@ -20,6 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 use turnfleet_relay::shard::{
     Certificate, EventLog, Listener, RelayPolicy, ShardSet, ShardSettings, StreamLimits,
+    TenantNames,
 };
 use turnfleet_turn::client::{AllocateOptions, Allocated, Client, Config, Event, Failure, Input};
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
@@ -27,8 +28,8 @@ use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Limits, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
-    AddressFamily, Candidate, Candidates, ClientHeader, Instant, KeySource, Now, PeerAddr, Span,
-    TenantId, Transport,
+    AddressFamily, Candidate, Candidates, ClientHeader, Identity, Instant, KeySource, Now,
+    PeerAddr, Span, TenantId, Transport,
 };
 
 pub(crate) const REALM: &str = "turnfleet.local";
@@ -41,12 +42,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 struct OneUser;
 
 impl KeySource for OneUser {
-    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
-        if username == USERNAME {
+    fn candidates(&self, identity: Identity<'_>, _now: Now, out: &mut Candidates) {
+        if identity.username == USERNAME {
             out.push(Candidate {
                 key: LongTermKey::derive(USERNAME, REALM, PASSWORD),
                 user: None,
                 tenant: TenantId::DEFAULT,
+                home: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });
@@ -61,18 +63,15 @@ pub(crate) fn policy(max_allocations: u32) -> RelayPolicy {
     };
     RelayPolicy {
         server: Arc::new(Policy {
-            realm: REALM.into(),
-            nonce_keys: vec![[7; 32]],
-            nonce_lifetime: Duration::from_secs(3600),
-            peer_filter: PeerFilter::new(rules),
             limits: Limits {
                 allocations: max_allocations,
                 ..Limits::default()
             },
             tcp_relaying: TcpRelaying::On,
-            revoked_keys: Vec::new(),
+            ..Policy::new(REALM, [7; 32], PeerFilter::new(rules))
         }),
         keys: Box::new(OneUser),
+        tenants: TenantNames::default(),
     }
 }
 

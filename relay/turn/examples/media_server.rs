@@ -10,8 +10,8 @@ use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Policy};
 use turnfleet_turn::{
-    Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta, KeySource,
-    Ledger, Now, OpenError, PeerAddr, RelayedId, Server, Span, Transport,
+    Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Identity, Instant, IpMeta,
+    KeySource, Ledger, Now, OpenError, PeerAddr, RelayedId, Server, Span, Transport,
 };
 
 const REALM: &str = "media.example";
@@ -22,9 +22,9 @@ const OWN: Token = Token(usize::MAX);
 struct Account(String, String);
 
 impl KeySource for Account {
-    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
-        if username == self.0 {
-            out.push_password(username, REALM, &self.1);
+    fn candidates(&self, identity: Identity<'_>, _now: Now, out: &mut Candidates) {
+        if identity.username == self.0 {
+            out.push_password(&self.0, REALM, &self.1);
         }
     }
 }
@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut events, began) = (Events::with_capacity(256), Clock::now());
     let (mut buffer, mut reply) = (vec![0; ClientHeader::MAX_LEN + 65_536], Vec::new());
     let ip = IpMeta::default(); // nothing is known of the headers of datagrams
-    let context = Context { keys: &account };
+    let context = Context::new(&account);
     let now = || Now {
         instant: Instant::default().after(began.elapsed()),
         unix: UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs()),

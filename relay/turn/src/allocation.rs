@@ -10,6 +10,7 @@ use crate::addr::{AddressFamily, FiveTuple, Transport};
 use crate::channels::Channels;
 use crate::command::RelayedId;
 use crate::counters::Flow;
+use crate::ledger::Holder;
 use crate::permissions::Permissions;
 use crate::ports::PortRequest;
 use crate::tenant::TenantId;
@@ -72,6 +73,8 @@ pub(crate) struct OwnerKey {
     pub(crate) key: LongTermKey,
     /// What the key was made from; zero for what is never asked for.
     pub(crate) id: u32,
+    /// Whose user the credential makes it wherever it is shown.
+    pub(crate) home: TenantId,
     /// Unix seconds at which the credential ends; `u64::MAX` for a static user's.
     pub(crate) expires_at: u64,
 }
@@ -147,6 +150,14 @@ impl Want {
 impl Owner {
     pub(crate) fn key(&self) -> &LongTermKey {
         &self.key.key
+    }
+
+    /// Who it counts for.
+    pub(crate) fn holder(&self) -> Holder<'_> {
+        Holder {
+            tenant: self.tenant,
+            user: self.user(),
+        }
     }
 
     /// The user that counts against limits.

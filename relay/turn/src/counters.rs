@@ -3,6 +3,7 @@
 //! Every index is a closed enum, so that a label can never be an address or a user.
 
 use crate::addr::Transport;
+use crate::bans::BanKind;
 use crate::decision::DropReason;
 use crate::event::CloseReason;
 use crate::reject::Reject;
@@ -124,6 +125,7 @@ pub struct Counters {
     limits: [u64; Limit::ALL.len()],
     closed: [u64; CloseReason::ALL.len()],
     redirects: [u64; RedirectReason::ALL.len()],
+    bans: [u64; BanKind::ALL.len()],
     to_peers: [Flow; Transport::ALL.len()],
     to_clients: [Flow; Transport::ALL.len()],
     /// Allocations granted.
@@ -177,6 +179,12 @@ impl Counters {
         self.redirects[reason as usize]
     }
 
+    /// Requests that were refused because of a ban of `kind`.
+    #[must_use]
+    pub fn bans(&self, kind: BanKind) -> u64 {
+        self.bans[kind as usize]
+    }
+
     /// Allocations that exist.
     #[must_use]
     pub fn allocations(&self) -> u64 {
@@ -205,6 +213,7 @@ impl Counters {
         add_each(&mut self.limits, &other.limits);
         add_each(&mut self.closed, &other.closed);
         add_each(&mut self.redirects, &other.redirects);
+        add_each(&mut self.bans, &other.bans);
         for (mine, theirs) in self.to_peers.iter_mut().zip(other.to_peers) {
             mine.add(theirs);
         }
@@ -241,6 +250,10 @@ impl Counters {
 
     pub(crate) fn count_redirect(&mut self, reason: RedirectReason) {
         self.redirects[reason as usize] += 1;
+    }
+
+    pub(crate) fn count_ban(&mut self, kind: BanKind) {
+        self.bans[kind as usize] += 1;
     }
 
     pub(crate) fn count_to_peer(&mut self, transport: Transport, bytes: usize) {
@@ -300,6 +313,12 @@ mod tests {
                 .iter()
                 .enumerate()
                 .all(|(i, reason)| *reason as usize == i)
+        );
+        assert!(
+            BanKind::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, kind)| *kind as usize == i)
         );
         assert!(
             DropReason::ALL

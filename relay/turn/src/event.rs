@@ -187,17 +187,20 @@ pub enum CloseReason {
     Shutdown,
     /// The secret that its credential was made with was revoked.
     Revoked,
+    /// Its user, its tenant or its client's network was banned, or its tenant suspended.
+    Banned,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Refreshed,
         Self::Expired,
         Self::ClientGone,
         Self::SocketFailed,
         Self::Shutdown,
         Self::Revoked,
+        Self::Banned,
     ];
 
     /// The metric label.
@@ -210,6 +213,7 @@ impl CloseReason {
             Self::SocketFailed => "socket_failed",
             Self::Shutdown => "shutdown",
             Self::Revoked => "revoked",
+            Self::Banned => "banned",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::peer_filter::FleetRange;
 use crate::policy::Limits;
 use crate::ports::{PortPool, PortRequest};
 use crate::random::Random;
+use crate::tenant::TenantId;
 use crate::time::Instant;
 
 /// Shared by all [`crate::Server`]s of one relay behind an `Arc`; one lock inside, held for a few hundred nanoseconds.
@@ -26,11 +27,28 @@ struct Books {
     /// One for each public address that ever had a grant: the relay's own, so a handful.
     pools: BTreeMap<IpAddr, PortPool>,
     held: Held,
-    /// Users with at least one allocation: never more than there are allocations.
-    held_by_user: BTreeMap<Box<str>, Held>,
+    /// Tenants with at least one allocation: never more than there are allocations.
+    accounts: BTreeMap<TenantId, Account>,
     refused_user_quota: u64,
     refused_total: u64,
     refused_ports: u64,
+}
+
+/// What the users of one tenant hold.
+#[derive(Debug, Default)]
+struct Account {
+    allocations: u32,
+    /// Users with at least one allocation.
+    users: BTreeMap<Box<str>, Held>,
+}
+
+/// Who an allocation or a connection counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder<'a> {
+    /// Whose user it is.
+    pub tenant: TenantId,
+    /// The user, where the credential names one.
+    pub user: Option<&'a str>,
 }
 
 /// What counts against limits.
@@ -119,7 +137,7 @@ impl Ledger {
                 random: Random::new(seed),
                 pools: BTreeMap::new(),
                 held: Held::default(),
-                held_by_user: BTreeMap::new(),
+                accounts: BTreeMap::new(),
                 refused_user_quota: 0,
                 refused_total: 0,
                 refused_ports: 0,
@@ -139,17 +157,14 @@ impl Ledger {
         }
     }
 
-    /// Counts one more allocation, of `user` where the credential names one. Every success is followed by one
-    /// [`Ledger::leave`] with the same user.
+    /// Counts one more allocation of `holder`. Every success is followed by one [`Ledger::leave`] with the same holder.
     ///
     /// # Errors
     /// The bound that is reached; the user's own is looked at first.
-    pub fn admit(&self, user: Option<&str>, limits: &Limits) -> Result<(), Refused> {
+    pub fn admit(&self, holder: Holder<'_>, limits: &Limits) -> Result<(), Refused> {
         let mut books = self.lock();
-        let books = &mut *books;
-        let of_user = user.and_then(|user| books.held_by_user.get_mut(user));
-        let count = of_user.as_deref().map_or(0, |held| held.allocations);
-        if user.is_some() && count >= limits.allocations_per_user {
+        let count = books.held_by(holder).map_or(0, |held| held.allocations);
+        if holder.user.is_some() && count >= limits.allocations_per_user {
             books.refused_user_quota += 1;
             return Err(Refused::UserQuota);
         }
@@ -158,63 +173,84 @@ impl Ledger {
             return Err(Refused::Total);
         }
         books.held.allocations += 1;
-        match (of_user, user) {
-            (Some(held), _) => held.allocations += 1,
-            (None, Some(user)) => {
-                let held = Held {
-                    allocations: 1,
-                    connections: 0,
-                };
-                books.held_by_user.insert(user.into(), held);
+        let account = books.accounts.entry(holder.tenant).or_default();
+        account.allocations += 1;
+        if let Some(user) = holder.user {
+            match account.users.get_mut(user) {
+                Some(held) => held.allocations += 1,
+                None => {
+                    let held = Held {
+                        allocations: 1,
+                        connections: 0,
+                    };
+                    account.users.insert(user.into(), held);
+                }
             }
-            (None, None) => {}
         }
         Ok(())
     }
 
     /// Counts one allocation less. Its connections have left before.
-    pub fn leave(&self, user: Option<&str>) {
+    pub fn leave(&self, holder: Holder<'_>) {
         let mut books = self.lock();
         books.held.allocations = books.held.allocations.saturating_sub(1);
-        let Some(user) = user else { return };
-        if let Some(held) = books.held_by_user.get_mut(user) {
+        let Some(account) = books.accounts.get_mut(&holder.tenant) else {
+            return;
+        };
+        account.allocations = account.allocations.saturating_sub(1);
+        if let Some(user) = holder.user
+            && let Some(held) = account.users.get_mut(user)
+        {
             held.allocations -= 1;
             if held.allocations == 0 {
-                books.held_by_user.remove(user);
+                account.users.remove(user);
             }
+        }
+        if account.allocations == 0 {
+            books.accounts.remove(&holder.tenant);
         }
     }
 
-    /// Counts one more peer data connection, of `user` where the credential names one. Every success is followed by one
-    /// [`Ledger::leave_connection`] with the same user.
+    /// Counts one more peer data connection of `holder`. Every success is followed by one [`Ledger::leave_connection`] with
+    /// the same holder.
     ///
     /// # Errors
     /// The bound that is reached; the user's own is looked at first.
-    pub fn admit_connection(&self, user: Option<&str>, limits: &Limits) -> Result<(), Refused> {
+    pub fn admit_connection(&self, holder: Holder<'_>, limits: &Limits) -> Result<(), Refused> {
         let mut books = self.lock();
-        let books = &mut *books;
-        let mut of_user = user.and_then(|user| books.held_by_user.get_mut(user));
+        let total = books.held.connections;
+        let mut of_user = books.held_by(holder);
         let count = of_user.as_deref().map_or(0, |held| held.connections);
-        if user.is_some() && count >= limits.connections_per_user {
+        if holder.user.is_some() && count >= limits.connections_per_user {
             return Err(Refused::UserQuota);
         }
-        if books.held.connections >= limits.connections {
+        if total >= limits.connections {
             return Err(Refused::Total);
         }
-        books.held.connections += 1;
         if let Some(held) = &mut of_user {
             held.connections += 1;
         }
+        books.held.connections += 1;
         Ok(())
     }
 
     /// Counts one peer data connection less.
-    pub fn leave_connection(&self, user: Option<&str>) {
+    pub fn leave_connection(&self, holder: Holder<'_>) {
         let mut books = self.lock();
         books.held.connections = books.held.connections.saturating_sub(1);
-        if let Some(held) = user.and_then(|user| books.held_by_user.get_mut(user)) {
+        if let Some(held) = books.held_by(holder) {
             held.connections = held.connections.saturating_sub(1);
         }
+    }
+
+    /// The allocations of each tenant that has any, by ascending number.
+    #[must_use]
+    pub fn allocations_by_tenant(&self) -> Vec<(TenantId, u32)> {
+        let books = self.lock();
+        let accounts = books.accounts.iter();
+        accounts
+            .map(|(tenant, account)| (*tenant, account.allocations))
+            .collect()
     }
 
     /// Takes a free port of `public`; `None` where no free one fits. With [`PortRequest::EvenWithNext`] the next higher
@@ -252,7 +288,7 @@ impl Ledger {
         let mut usage = Usage {
             allocations: books.held.allocations,
             connections: books.held.connections,
-            users: u32::try_from(books.held_by_user.len()).unwrap_or(u32::MAX),
+            users: u32::try_from(books.users()).unwrap_or(u32::MAX),
             refused_user_quota: books.refused_user_quota,
             refused_total: books.refused_total,
             refused_ports: books.refused_ports,
@@ -286,11 +322,25 @@ impl Ledger {
     }
 }
 
+impl Books {
+    fn held_by(&mut self, holder: Holder<'_>) -> Option<&mut Held> {
+        let account = self.accounts.get_mut(&holder.tenant)?;
+        account.users.get_mut(holder.user?)
+    }
+
+    fn users(&self) -> usize {
+        self.accounts
+            .values()
+            .map(|account| account.users.len())
+            .sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, SocketAddr};
 
-    use super::{GrantedPorts, Ledger, Refused};
+    use super::{GrantedPorts, Holder, Ledger, Refused, TenantId};
     use crate::policy::Limits;
     use crate::ports::PortRequest;
     use crate::time::Instant;
@@ -307,23 +357,30 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn user(user: &str) -> Holder<'_> {
+        Holder {
+            user: Some(user),
+            ..Holder::default()
+        }
+    }
+
     #[test]
     fn a_user_may_hold_so_many_allocations_and_nobody_pays_for_another() {
         let ledger = Ledger::new([0; 32]);
         let limits = limits(2, 100);
         for _ in 0..2 {
-            assert_eq!(ledger.admit(Some("alice"), &limits), Ok(()));
+            assert_eq!(ledger.admit(user("alice"), &limits), Ok(()));
         }
         assert_eq!(
-            ledger.admit(Some("alice"), &limits),
+            ledger.admit(user("alice"), &limits),
             Err(Refused::UserQuota)
         );
-        assert_eq!(ledger.admit(Some("bob"), &limits), Ok(()));
-        ledger.leave(Some("alice"));
-        assert_eq!(ledger.admit(Some("alice"), &limits), Ok(()));
+        assert_eq!(ledger.admit(user("bob"), &limits), Ok(()));
+        ledger.leave(user("alice"));
+        assert_eq!(ledger.admit(user("alice"), &limits), Ok(()));
 
-        for user in ["alice", "alice", "bob"] {
-            ledger.leave(Some(user));
+        for name in ["alice", "alice", "bob"] {
+            ledger.leave(user(name));
         }
         let usage = ledger.usage();
         assert_eq!(
@@ -337,20 +394,45 @@ mod tests {
         let ledger = Ledger::new([0; 32]);
         let limits = limits(0, 3);
         for _ in 0..3 {
-            assert_eq!(ledger.admit(None, &limits), Ok(()));
+            assert_eq!(ledger.admit(Holder::default(), &limits), Ok(()));
         }
-        assert_eq!(ledger.admit(None, &limits), Err(Refused::Total));
         assert_eq!(
-            ledger.admit(Some("alice"), &limits),
+            ledger.admit(Holder::default(), &limits),
+            Err(Refused::Total)
+        );
+        assert_eq!(
+            ledger.admit(user("alice"), &limits),
             Err(Refused::UserQuota)
         );
-        ledger.leave(None);
-        assert_eq!(ledger.admit(None, &limits), Ok(()));
+        ledger.leave(Holder::default());
+        assert_eq!(ledger.admit(Holder::default(), &limits), Ok(()));
         let usage = ledger.usage();
         assert_eq!(
             (usage.allocations, usage.users, usage.refused_total),
             (3, 0, 1)
         );
+    }
+
+    #[test]
+    fn users_of_two_tenants_with_one_name_count_apart_and_each_tenant_is_counted() {
+        let ledger = Ledger::new([0; 32]);
+        let limits = limits(1, 100);
+        let of = |tenant, user| Holder {
+            tenant: TenantId(tenant),
+            user,
+        };
+        for tenant in [0, 7] {
+            assert_eq!(ledger.admit(of(tenant, Some("alice")), &limits), Ok(()));
+            let second = ledger.admit(of(tenant, Some("alice")), &limits);
+            assert_eq!(second, Err(Refused::UserQuota));
+        }
+        assert_eq!(ledger.admit(of(7, None), &limits), Ok(()));
+        let counted = ledger.allocations_by_tenant();
+        assert_eq!(counted, [(TenantId(0), 1), (TenantId(7), 2)]);
+        assert_eq!(ledger.usage().users, 2);
+        ledger.leave(of(7, None));
+        ledger.leave(of(7, Some("alice")));
+        assert_eq!(ledger.allocations_by_tenant(), [(TenantId(0), 1)]);
     }
 
     #[test]
@@ -361,20 +443,22 @@ mod tests {
             connections: 3,
             ..Limits::default()
         };
-        for user in ["alice", "bob"] {
-            assert_eq!(ledger.admit(Some(user), &limits), Ok(()));
+        for name in ["alice", "bob"] {
+            assert_eq!(ledger.admit(user(name), &limits), Ok(()));
         }
         for _ in 0..2 {
-            assert_eq!(ledger.admit_connection(Some("alice"), &limits), Ok(()));
+            assert_eq!(ledger.admit_connection(user("alice"), &limits), Ok(()));
         }
-        let third = ledger.admit_connection(Some("alice"), &limits);
+        let third = ledger.admit_connection(user("alice"), &limits);
         assert_eq!(third, Err(Refused::UserQuota));
-        assert_eq!(ledger.admit_connection(Some("bob"), &limits), Ok(()));
-        for user in [Some("bob"), None] {
-            assert_eq!(ledger.admit_connection(user, &limits), Err(Refused::Total));
+        assert_eq!(ledger.admit_connection(user("bob"), &limits), Ok(()));
+        for holder in [user("bob"), Holder::default()] {
+            let refused = ledger.admit_connection(holder, &limits);
+            assert_eq!(refused, Err(Refused::Total));
         }
-        ledger.leave_connection(Some("alice"));
-        assert_eq!(ledger.admit_connection(None, &limits), Ok(()));
+        ledger.leave_connection(user("alice"));
+        let admitted = ledger.admit_connection(Holder::default(), &limits);
+        assert_eq!(admitted, Ok(()));
         assert_eq!(ledger.usage().connections, 3);
     }
 

@@ -21,6 +21,7 @@
 pub mod addr;
 mod allocation;
 pub mod alternates;
+pub mod bans;
 mod channels;
 pub mod client;
 mod command;
@@ -47,7 +48,7 @@ pub mod wire;
 
 pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};
 pub use command::{Command, ConnectError, OpenError, RelayedId, ShardId};
-pub use context::{Candidate, Candidates, Context, KeySource};
+pub use context::{Candidate, Candidates, Context, Identity, KeySource};
 pub use counters::{Counters, Flow, Limit, RedirectReason};
 pub use decision::{ClientHeader, Decision, DropReason, Span};
 pub use event::{CloseReason, ConnectionOrigin, Event};
@@ -56,5 +57,5 @@ pub use ledger::Ledger;
 pub use reject::Reject;
 pub use request_method::RequestMethod;
 pub use server::Server;
-pub use tenant::TenantId;
+pub use tenant::{TenantId, TenantPolicy, Tenants};
 pub use time::{Instant, Now};

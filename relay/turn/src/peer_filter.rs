@@ -1,22 +1,27 @@
 //! Which peers a client may reach: two gates, by IP at permissions, and by IP and port wherever data goes.
 //!
-//! Three layers decide, the first that has an opinion wins:
+//! Layers decide, the first that has an opinion wins:
 //! 1. the fleet's own relayed addresses pass on granted ports, even on loopback and private addresses, and are refused on
 //!    every other port, where the fleet's listeners are;
-//! 2. what no operator can open: loopback, link-local, metadata services, multicast, every IPv4-in-IPv6 form;
-//! 3. the operator's `allow` and `deny`, the longest prefix wins, `deny` where both are equal; and where neither speaks, the
-//!    special-purpose registries of IANA, which are refused.
+//! 2. what is banned, see [`crate::bans`];
+//! 3. what no operator can open: loopback, link-local, metadata services, multicast, every IPv4-in-IPv6 form, the relay
+//!    itself and its controllers;
+//! 4. the `allow` and `deny` of the client's tenant, then the operator's: of either the longest prefix wins, `deny` where both
+//!    are equal; and where none speaks, the special-purpose registries of IANA, which are refused.
 //!
-//! The rules are compiled into sorted ranges: a check is one or two binary searches.
+//! The rules are compiled into sorted ranges: a check is a few binary searches. What is every tenant's is compiled once.
 
 use std::net::{IpAddr, SocketAddr};
 
 mod cidr;
-mod range_map;
+mod overlay;
+pub(crate) mod range_map;
 mod special;
 
 pub use cidr::{Cidr, CidrError};
+pub use overlay::PeerOverlay;
 
+use crate::bans::Bans;
 use range_map::{RangeMap, key};
 
 /// What the operator and the fleet say about peers.
@@ -31,6 +36,8 @@ pub struct PeerRules {
     pub danger_allow_loopback: bool,
     /// The fleet's own addresses.
     pub fleet: Vec<FleetRange>,
+    /// Addresses of the relay itself and of its controllers: closed but for what `fleet` grants, whatever is allowed.
+    pub own: Vec<IpAddr>,
 }
 
 /// Ports of one of the fleet's public addresses that are granted to relays. An address without granted ports, as one with
@@ -82,8 +89,12 @@ pub enum PeerDenied {
     SpecialPurpose,
     /// Not handed out for use: 240.0.0.0/4, and IPv6 outside of 2000::/3.
     Reserved,
-    /// The operator's `deny`.
+    /// An address of the relay itself or of a controller.
+    OwnAddress,
+    /// The `deny` of the operator, or of the client's tenant.
     Operator,
+    /// It is banned.
+    Banned,
     /// A fleet address on a port that is not granted to a relay.
     FleetPort,
     /// Port 0.
@@ -114,7 +125,9 @@ impl PeerDenied {
             Self::Documentation => "documentation",
             Self::SpecialPurpose => "special_purpose",
             Self::Reserved => "reserved",
+            Self::OwnAddress => "own_address",
             Self::Operator => "operator",
+            Self::Banned => "banned",
             Self::FleetPort => "fleet_port",
             Self::PortZero => "port_zero",
             Self::LowPort => "low_port",
@@ -139,6 +152,8 @@ impl PeerDenied {
             | Self::EmbedsIpv4
             | Self::Teredo
             | Self::SixToFour
+            | Self::OwnAddress
+            | Self::Banned
             | Self::FleetPort
             | Self::PortZero
             | Self::LowPort => false,
@@ -163,8 +178,36 @@ enum Wish {
     Deny,
 }
 
+/// What concerns one client or one moment, beside what the filter says to everybody.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Besides<'a> {
+    /// The rules of the client's tenant.
+    pub(crate) overlay: Option<&'a PeerOverlay>,
+    /// What is banned.
+    pub(crate) bans: Option<&'a Bans>,
+    /// Unix seconds, by which bans end.
+    pub(crate) unix: u64,
+}
+
+impl Besides<'_> {
+    const NOTHING: Self = Self {
+        overlay: None,
+        bans: None,
+        unix: 0,
+    };
+
+    fn wish(&self, ip: IpAddr) -> Wish {
+        self.overlay
+            .map_or(Wish::Silent, |overlay| overlay.wish(ip))
+    }
+
+    fn bans(&self, ip: IpAddr) -> bool {
+        self.bans.is_some_and(|bans| bans.of_peer(ip, self.unix))
+    }
+}
+
 /// The compiled peer policy. The default one has no rules: it refuses what is special and passes the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerFilter {
     v4: RangeMap<Verdict>,
     v6: RangeMap<Verdict>,
@@ -188,22 +231,16 @@ impl PeerFilter {
             deny,
             danger_allow_loopback,
             mut fleet,
+            own,
         } = rules;
         fleet.sort_unstable();
-        let wishes = || {
-            let allow = allow.iter().map(|&block| (block, Wish::Allow));
-            allow.chain(deny.iter().map(|&block| (block, Wish::Deny)))
-        };
         let compile = |special: &[(Cidr, Verdict)], in_family: fn(&Cidr) -> bool| {
-            let special = RangeMap::nested(special.iter().copied(), Ok(()));
-            let wishes = wishes().filter(|(block, _)| in_family(block));
+            let own = own.iter().map(|&ip| Cidr::host(ip)).filter(in_family);
+            let own = own.map(|host| (host, Err(PeerDenied::OwnAddress)));
+            let special = RangeMap::nested(special.iter().copied().chain(own), Ok(()));
+            let wishes = wishes_of(&allow, &deny).filter(|(block, _)| in_family(block));
             let wishes = RangeMap::nested(wishes, Wish::Silent);
-            special.combine(&wishes, |special, wish| match (special, wish) {
-                (Err(rule), _) if !rule.is_allowable() => special,
-                (_, Wish::Allow) => Ok(()),
-                (_, Wish::Deny) => Err(PeerDenied::Operator),
-                (_, Wish::Silent) => special,
-            })
+            special.combine(&wishes, verdict_of)
         };
         Self {
             v4: compile(special::V4, |block| block.address().is_ipv4()),
@@ -219,7 +256,12 @@ impl PeerFilter {
     /// # Errors
     /// The rule that refuses it: 403 (RFC 8656 §10.2).
     pub fn check_ip(&self, ip: IpAddr) -> Result<(), PeerDenied> {
-        self.decide(ip, |range| range.first <= range.last)
+        self.check_ip_for(Besides::NOTHING, ip)
+    }
+
+    /// [`Self::check_ip`] for one client.
+    pub(crate) fn check_ip_for(&self, besides: Besides<'_>, ip: IpAddr) -> Verdict {
+        self.decide(besides, ip, |range| range.first <= range.last)
     }
 
     /// The second gate: whether data may go to `peer`, and be taken from it.
@@ -227,30 +269,46 @@ impl PeerFilter {
     /// # Errors
     /// The rule that refuses it: 403 to a ChannelBind (RFC 8656 §12.2), silence to everything else.
     pub fn check(&self, peer: SocketAddr) -> Result<(), PeerDenied> {
+        self.check_for(Besides::NOTHING, peer)
+    }
+
+    /// [`Self::check`] for one client.
+    pub(crate) fn check_for(&self, besides: Besides<'_>, peer: SocketAddr) -> Verdict {
         if peer.port() == 0 {
             return Err(PeerDenied::PortZero);
         }
-        self.decide(peer.ip(), |range| {
+        self.decide(besides, peer.ip(), |range| {
             (range.first..=range.last).contains(&peer.port())
         })
     }
 
-    fn decide(&self, ip: IpAddr, is_granted: impl Fn(&FleetRange) -> bool) -> Verdict {
+    fn decide(
+        &self,
+        besides: Besides<'_>,
+        ip: IpAddr,
+        is_granted: impl Fn(&FleetRange) -> bool,
+    ) -> Verdict {
         let fleet = self.fleet_ranges(ip);
+        // Calls between clients, and the probes that find a relay healthy, outlast any ban.
         if fleet.iter().any(is_granted) {
             return Ok(());
         }
-        if self.loopback_open && ip.is_loopback() {
+        if besides.bans(ip) {
+            return Err(PeerDenied::Banned);
+        }
+        let wish = besides.wish(ip);
+        if self.loopback_open && ip.is_loopback() && wish != Wish::Deny {
             return Ok(());
         }
         if !fleet.is_empty() {
             return Err(PeerDenied::FleetPort);
         }
-        match ip {
+        let verdict = match ip {
             IpAddr::V6(v6) if special::is_isatap(v6) => Err(PeerDenied::EmbedsIpv4),
             IpAddr::V6(_) => self.v6.at(key(ip)),
             IpAddr::V4(_) => self.v4.at(key(ip)),
-        }
+        };
+        verdict_of(verdict, wish)
     }
 
     fn fleet_ranges(&self, ip: IpAddr) -> &[FleetRange] {
@@ -258,6 +316,22 @@ impl PeerFilter {
         let rest = &self.fleet[first..];
         &rest[..rest.partition_point(|range| range.ip == ip)]
     }
+}
+
+/// What `wish` makes of a verdict: some of them nobody can change.
+fn verdict_of(verdict: Verdict, wish: Wish) -> Verdict {
+    match (verdict, wish) {
+        (Err(rule), _) if !rule.is_allowable() => verdict,
+        (_, Wish::Allow) => Ok(()),
+        (_, Wish::Deny) => Err(PeerDenied::Operator),
+        (_, Wish::Silent) => verdict,
+    }
+}
+
+/// Rules as wishes, in the order in which the later of two about one block holds.
+fn wishes_of(allow: &[Cidr], deny: &[Cidr]) -> impl Iterator<Item = (Cidr, Wish)> {
+    let allow = allow.iter().map(|&block| (block, Wish::Allow));
+    allow.chain(deny.iter().map(|&block| (block, Wish::Deny)))
 }
 
 /// Whether a client comes by Teredo or 6to4, whose addresses may be anybody's (RFC 8656 §21.4).

@@ -1,11 +1,13 @@
 //! What the operator sets: the fixed configuration of a server and the policy that may change while it runs.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::bans::{BanKind, Bans};
 use crate::command::ShardId;
-use crate::peer_filter::PeerFilter;
+use crate::peer_filter::{Besides, PeerDenied, PeerFilter};
+use crate::tenant::{TenantId, Tenants};
 
 /// Fixed for the life of a [`crate::Server`].
 #[derive(Clone, Debug)]
@@ -82,8 +84,12 @@ pub struct Policy {
     pub limits: Limits,
     /// Whether clients may have TCP relayed transport addresses (RFC 6062). Those that they have outlive a change.
     pub tcp_relaying: TcpRelaying,
-    /// The [`crate::Candidate::key_id`] of keys whose allocations end, see [`crate::Server::close_revoked`].
+    /// The [`crate::Candidate::key_id`] of keys whose allocations end.
     pub revoked_keys: Vec<u32>,
+    /// What differs for the users of some tenants.
+    pub tenants: Tenants,
+    /// Whom nobody serves, and whose allocations end.
+    pub bans: Bans,
 }
 
 impl Policy {
@@ -98,6 +104,82 @@ impl Policy {
             limits: Limits::default(),
             tcp_relaying: TcpRelaying::Off,
             revoked_keys: Vec::new(),
+            tenants: Tenants::default(),
+            bans: Bans::default(),
+        }
+    }
+
+    /// The bounds that hold for users of `tenant`.
+    pub(crate) fn limits_of(&self, tenant: TenantId) -> Limits {
+        let own = self.tenants.of(tenant);
+        Limits {
+            allocations_per_user: own
+                .and_then(|own| own.allocations_per_user)
+                .unwrap_or(self.limits.allocations_per_user),
+            ..self.limits
+        }
+    }
+
+    /// Whether clients of `tenant` may have TCP relayed transport addresses.
+    pub(crate) fn tcp_relaying_of(&self, tenant: TenantId) -> TcpRelaying {
+        self.tenants
+            .of(tenant)
+            .map_or(self.tcp_relaying, |own| own.tcp_relaying)
+    }
+
+    /// Whether any client may have TCP relayed transport addresses.
+    pub(crate) fn relays_tcp(&self) -> bool {
+        self.tcp_relaying != TcpRelaying::Off || self.tenants.relay_tcp()
+    }
+
+    /// The first gate for peers, as clients of `tenant` find it at `unix`.
+    pub(crate) fn check_peer_ip(
+        &self,
+        tenant: TenantId,
+        ip: IpAddr,
+        unix: u64,
+    ) -> Result<(), PeerDenied> {
+        self.peer_filter
+            .check_ip_for(self.besides(tenant, unix), ip)
+    }
+
+    /// The second gate for peers, as clients of `tenant` find it at `unix`.
+    pub(crate) fn check_peer(
+        &self,
+        tenant: TenantId,
+        peer: SocketAddr,
+        unix: u64,
+    ) -> Result<(), PeerDenied> {
+        self.peer_filter.check_for(self.besides(tenant, unix), peer)
+    }
+
+    /// Why a user of `tenant` is not served at `unix`.
+    pub(crate) fn bans_user(
+        &self,
+        tenant: TenantId,
+        user: Option<&str>,
+        unix: u64,
+    ) -> Option<BanKind> {
+        let suspended = self.tenants.of(tenant).is_some_and(|own| own.suspended);
+        if suspended {
+            return Some(BanKind::Tenant);
+        }
+        self.bans.of_user(tenant, user, unix)
+    }
+
+    /// Whether live allocations may have to end that `former` let be.
+    pub(crate) fn ends_more_than(&self, former: &Self) -> bool {
+        self.revoked_keys != former.revoked_keys
+            || self.bans != former.bans
+            || self.tenants != former.tenants
+            || self.peer_filter != former.peer_filter
+    }
+
+    fn besides(&self, tenant: TenantId, unix: u64) -> Besides<'_> {
+        Besides {
+            overlay: self.tenants.of(tenant).map(|own| &own.peers),
+            bans: Some(&self.bans),
+            unix,
         }
     }
 }
@@ -112,6 +194,8 @@ impl fmt::Debug for Policy {
             .field("limits", &self.limits)
             .field("tcp_relaying", &self.tcp_relaying)
             .field("revoked_keys", &self.revoked_keys)
+            .field("tenants", &self.tenants)
+            .field("bans", &self.bans)
             .finish()
     }
 }

@@ -104,6 +104,11 @@ impl Table {
         Some(AllocationId { index, generation })
     }
 
+    /// The places that were ever taken: more than that [`Self::id_at`] does not know.
+    pub(crate) fn places(&self) -> u32 {
+        self.allocations.len()
+    }
+
     /// Every allocation, for the operator's will only: packets and timers never scan.
     pub(crate) fn ids(&self) -> Vec<AllocationId> {
         let places = self.allocations.places();
@@ -209,7 +214,7 @@ impl<T> Slab<T> {
             place.entry = Entry::Taken(entry);
             return (index, place.generation);
         }
-        let index = u32::try_from(self.places.len()).expect("ports bound the number of entries");
+        let index = self.len();
         self.places.push(Place {
             generation: 0,
             entry: Entry::Taken(entry),
@@ -227,6 +232,11 @@ impl<T> Slab<T> {
             Entry::Taken(entry) => Some(entry),
             Entry::Free { .. } => None,
         }
+    }
+
+    /// Places, free ones included.
+    fn len(&self) -> u32 {
+        u32::try_from(self.places.len()).expect("ports bound the number of entries")
     }
 
     fn places(&self) -> impl Iterator<Item = (u32, u32)> {

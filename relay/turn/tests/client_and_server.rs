@@ -9,11 +9,11 @@ use std::time::Duration;
 use turnfleet_turn::client::{self, AllocateOptions, Client, Event, Input};
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
 use turnfleet_turn::peer_filter::{PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
+use turnfleet_turn::policy::{Config, Policy, RelayedHost};
 use turnfleet_turn::wire::{ChannelNumber, Frame, LongTermKey, MAX_FRAME_LEN, deframe};
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, IpMeta,
-    KeySource, Now, PeerAddr, RelayedId, Server, ShardId, Span, TenantId, Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Identity, Instant,
+    IpMeta, KeySource, Now, PeerAddr, RelayedId, Server, ShardId, Span, TenantId, Transport,
 };
 
 const REALM: &str = "example.org";
@@ -25,12 +25,13 @@ const PEER: &str = "9.9.9.9:9";
 struct OneUser;
 
 impl KeySource for OneUser {
-    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
-        if username == "user" {
+    fn candidates(&self, identity: Identity<'_>, _now: Now, out: &mut Candidates) {
+        if identity.username == "user" {
             out.push(Candidate {
                 key: LongTermKey::derive_with(out.algorithm(), "user", REALM, "pass"),
                 user: None,
                 tenant: TenantId::DEFAULT,
+                home: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });
@@ -131,7 +132,7 @@ impl Pair {
     }
 
     fn handle_at_server(&mut self, packet: &[u8]) {
-        let context = Context { keys: &OneUser };
+        let context = Context::new(&OneUser);
         let mut reply = Vec::new();
         let decision = self.server.handle_client(
             self.now,
@@ -266,13 +267,8 @@ fn server() -> Server {
         trusted_sources: Vec::new(),
     };
     let policy = Policy {
-        realm: REALM.into(),
-        nonce_keys: vec![[1; 32]],
         nonce_lifetime: Duration::from_secs(600),
-        peer_filter: PeerFilter::new(PeerRules::default()),
-        limits: Limits::default(),
-        tcp_relaying: TcpRelaying::Off,
-        revoked_keys: Vec::new(),
+        ..Policy::new(REALM, [1; 32], PeerFilter::new(PeerRules::default()))
     };
     Server::new(config, Arc::new(policy), ledger, [3; 32])
 }

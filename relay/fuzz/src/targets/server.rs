@@ -68,7 +68,7 @@ fn step(world: &mut World, choices: &mut Bytes<'_>) {
             let (socket, peer) = (choices.byte(), choices.byte());
             world.handle_peer(socket, peer, usize::from(choices.u16()));
         }
-        7 => match choices.byte() % 10 {
+        7 => match choices.byte() % 11 {
             0 => world.fail_relayed(choices.byte(), choices),
             1 => world.close_client(choices.byte(), choices),
             2 => world.server.set_draining(choices.flag()),
@@ -78,6 +78,7 @@ fn step(world: &mut World, choices: &mut Bytes<'_>) {
             6 => world.end_connection(choices.byte(), choices),
             7 => world.pass_bytes(choices.byte(), usize::from(choices.u16())),
             8 => world.handle_peer_error(choices),
+            9 => world.change_bans(choices),
             _ => world.change_alternates(choices),
         },
         _ => request(world, choices),

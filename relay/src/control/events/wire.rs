@@ -10,7 +10,11 @@ use crate::shard::Told;
 
 /// What a shard has told, without number and time.
 pub(super) fn event(told: Told) -> fleet::Event {
-    let Told { shard, event } = told;
+    let Told {
+        shard,
+        tenant,
+        event,
+    } = told;
     let five_tuple = event.client();
     let client = fleet::EventClient {
         shard: shard.into(),
@@ -19,7 +23,7 @@ pub(super) fn event(told: Told) -> fleet::Event {
         client: five_tuple.client.to_string(),
         server: five_tuple.server.to_string(),
         username: event.username().unwrap_or_default().to_owned(),
-        tenant: event.tenant().unwrap_or_default().0,
+        tenant: tenant.map_or_else(String::new, Into::into),
     };
     fleet::Event {
         client: Some(client),

@@ -332,6 +332,15 @@ impl Streams {
         Some(self.connections.at(index)?.client)
     }
 
+    /// The name of the server that the client at `index` has asked for in its TLS handshake, in lower case; at most what DNS
+    /// allows.
+    pub(crate) fn server_name(&self, index: usize) -> Option<&str> {
+        match &self.connections.at(index)?.carrier {
+            Carrier::Plain => None,
+            Carrier::Tls(tls) => tls.server_name(),
+        }
+    }
+
     /// The longest message that the stream at `index` may send.
     pub(crate) fn message_limit(&self, index: usize) -> usize {
         match self.connections.at(index) {

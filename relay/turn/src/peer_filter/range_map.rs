@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::cidr::Cidr;
 
 /// The number of an address within its family.
-pub(super) fn key(ip: IpAddr) -> u128 {
+pub(crate) fn key(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
         IpAddr::V6(ip) => ip.to_bits(),
@@ -13,8 +13,8 @@ pub(super) fn key(ip: IpAddr) -> u128 {
 }
 
 /// Values for all keys; each holds from its key up to the one of the next entry.
-#[derive(Clone, Debug)]
-pub(super) struct RangeMap<V> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RangeMap<V> {
     /// Ascending; the first key is zero, and neighbours have different values.
     entries: Vec<(u128, V)>,
 }
@@ -22,7 +22,16 @@ pub(super) struct RangeMap<V> {
 impl<V: Copy + PartialEq> RangeMap<V> {
     /// Each address has the value of the longest block that it is in, or `outside` where it is in none. Of two values for
     /// one block the later one holds. The blocks are of one family.
-    pub(super) fn nested(blocks: impl IntoIterator<Item = (Cidr, V)>, outside: V) -> Self {
+    pub(crate) fn nested(blocks: impl IntoIterator<Item = (Cidr, V)>, outside: V) -> Self {
+        Self::nested_by(blocks, outside, |_, inner| inner)
+    }
+
+    /// As [`Self::nested`], where each block has what `inherit` makes of the value around it and its own.
+    pub(crate) fn nested_by(
+        blocks: impl IntoIterator<Item = (Cidr, V)>,
+        outside: V,
+        inherit: impl Fn(V, V) -> V,
+    ) -> Self {
         let mut blocks: Vec<(Cidr, V)> = blocks.into_iter().collect();
         // An outer block comes before those inside of it, so that at any time the open ones are nested.
         blocks.sort_by_key(|(block, _)| (block.address(), block.prefix()));
@@ -34,6 +43,8 @@ impl<V: Copy + PartialEq> RangeMap<V> {
         for (block, value) in blocks {
             let first = key(block.address());
             map.close(&mut open, outside, |last| last < first);
+            let around = open.last().map_or(outside, |&(_, value)| value);
+            let value = inherit(around, value);
             map.push(first, value);
             open.push((last_key(block), value));
         }
@@ -42,7 +53,7 @@ impl<V: Copy + PartialEq> RangeMap<V> {
     }
 
     /// What both maps say, made into one value by `merge`.
-    pub(super) fn combine<W: Copy + PartialEq, R: Copy + PartialEq>(
+    pub(crate) fn combine<W: Copy + PartialEq, R: Copy + PartialEq>(
         &self,
         other: &RangeMap<W>,
         merge: impl Fn(V, W) -> R,
@@ -62,7 +73,7 @@ impl<V: Copy + PartialEq> RangeMap<V> {
     }
 
     /// The value at `key`.
-    pub(super) fn at(&self, key: u128) -> V {
+    pub(crate) fn at(&self, key: u128) -> V {
         let after = self.entries.partition_point(|&(first, _)| first <= key);
         self.entries[after - 1].1
     }

@@ -20,6 +20,7 @@ use crate::ports::PortRequest;
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
+use crate::tenant::TenantId;
 use crate::time::Instant;
 use crate::wire::{AttributeError, AttributeType, Message, ReservationToken};
 
@@ -66,7 +67,7 @@ impl Server {
             return Err(Reject::Forbidden);
         }
         // (3) to (9), as far as the request itself decides them.
-        let tcp = self.asks_for_tcp(request)?;
+        let tcp = self.asks_for_tcp(request, credential.tenant)?;
         let asked = Asked::read(&request.message, self.families())?;
         let lifetime = match request.message.lifetime() {
             None => DEFAULT_LIFETIME,
@@ -88,6 +89,7 @@ impl Server {
             key: Box::new(OwnerKey {
                 key: credential.key.clone(),
                 id: credential.key_id,
+                home: credential.home,
                 expires_at: credential.expires_at,
             }),
         };
@@ -131,7 +133,7 @@ impl Server {
             .allocation(id)
             .ok_or(Reject::AllocationMismatch)?;
         let same = allocation.transaction_id == request.message.transaction_id()
-            && *allocation.owner.username == *credential.username;
+            && credential.owns(&allocation.owner);
         if !same {
             return Err(Reject::AllocationMismatch);
         }
@@ -144,10 +146,10 @@ impl Server {
 
     /// (3) REQUESTED-TRANSPORT is there, and is UDP or, where TCP is relayed, TCP. (4) An unknown DONT-FRAGMENT was refused
     /// before.
-    fn asks_for_tcp(&self, request: &Request<'_>) -> Result<bool, Reject> {
+    fn asks_for_tcp(&self, request: &Request<'_>, tenant: TenantId) -> Result<bool, Reject> {
         match request.message.requested_transport() {
             Some(Ok(UDP)) => Ok(false),
-            Some(Ok(TCP)) if self.policy.tcp_relaying != TcpRelaying::Off => Ok(true),
+            Some(Ok(TCP)) if self.policy.tcp_relaying_of(tenant) != TcpRelaying::Off => Ok(true),
             Some(Ok(_)) => Err(Reject::UnsupportedTransport),
             Some(Err(_)) | None => Err(Reject::BadRequest),
         }
@@ -155,8 +157,13 @@ impl Server {
 
     /// RFC 6062 §5.1: TCP relayed transport addresses are for clients on TCP or TLS, and what stands for a property of UDP
     /// gets 400, understood or not.
-    pub(super) fn check_tcp_attributes(&self, request: &Request<'_>) -> Result<(), Reject> {
-        if request.method != RequestMethod::Allocate || self.asks_for_tcp(request) != Ok(true) {
+    pub(super) fn check_tcp_attributes(
+        &self,
+        request: &Request<'_>,
+        tenant: TenantId,
+    ) -> Result<(), Reject> {
+        let allocates = request.method == RequestMethod::Allocate;
+        if !allocates || self.asks_for_tcp(request, tenant) != Ok(true) {
             return Ok(());
         }
         let of_udp = [
@@ -183,15 +190,15 @@ impl Server {
 
     /// Counts the allocation against the limits; whoever ends it lets it leave.
     fn admit(&mut self, request: &Request<'_>, owner: &Owner, asked: Asked) -> Result<(), Reject> {
-        let user = owner.user();
-        let limits = &self.policy.limits;
+        let holder = owner.holder();
+        let limits = self.policy.limits_of(owner.tenant);
         let reserves = asked.reserves();
-        if reserves && self.reservations.held_by(user) >= limits.allocations_per_user {
+        if reserves && self.reservations.held_by(holder) >= limits.allocations_per_user {
             self.counters.count_limit(Limit::Reservations);
             return Err(Reject::AllocationQuotaReached);
         }
         self.ledger
-            .admit(user, limits)
+            .admit(holder, &limits)
             .map_err(|refused| match refused {
                 Refused::UserQuota => {
                     self.counters.count_limit(Limit::AllocationsPerUser);

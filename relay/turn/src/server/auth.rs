@@ -6,7 +6,9 @@ use super::Server;
 use super::reflection::AnswerKind;
 use super::request::Request;
 use crate::addr::Transport;
-use crate::context::{Candidate, Context};
+use crate::allocation::Owner;
+use crate::bans::BanKind;
+use crate::context::{Candidate, Identity};
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
 use crate::tenant::TenantId;
@@ -31,6 +33,8 @@ pub(super) struct Credential<'a> {
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<u16>>,
     pub(super) tenant: TenantId,
+    /// Whose user it is wherever the credential is shown.
+    pub(super) home: TenantId,
     pub(super) key: LongTermKey,
     /// Unix seconds at which it ends; `u64::MAX` for a static user's.
     pub(super) expires_at: u64,
@@ -38,12 +42,24 @@ pub(super) struct Credential<'a> {
     pub(super) key_id: u32,
 }
 
+impl Credential<'_> {
+    /// Whether an allocation is its own: two tenants may have users of one name.
+    pub(super) fn owns(&self, owner: &Owner) -> bool {
+        *owner.username == *self.username && owner.tenant == self.tenant
+    }
+
+    /// The user that counts against limits.
+    fn user(&self) -> Option<&str> {
+        let range = self.user.as_ref()?;
+        self.username.get(range.start.into()..range.end.into())
+    }
+}
+
 impl Server {
     /// RFC 8489 §9.2.4, in its order.
     pub(super) fn authenticate<'a>(
         &mut self,
         request: &Request<'a>,
-        context: &Context<'_>,
     ) -> Result<Credential<'a>, Reject> {
         let message = &request.message;
         // Without MESSAGE-INTEGRITY and MESSAGE-INTEGRITY-SHA256: 401.
@@ -63,7 +79,7 @@ impl Server {
         let algorithm = password_algorithm(message, nonce.unwrap_or_default())?;
         // An invalid USERNAME, or an integrity that does not match: 401, without a difference between them.
         let username = username.and_then(Result::ok).unwrap_or_default();
-        let credential = self.verify(request, username, algorithm, context);
+        let credential = self.verify(request, username, algorithm);
         let credential = credential.ok_or(Reject::Unauthenticated)?;
         // A nonce that is not valid any more, or never was: 438.
         nonce
@@ -89,9 +105,8 @@ impl Server {
         request: &Request<'a>,
         username: &'a str,
         algorithm: PasswordAlgorithm,
-        context: &Context<'_>,
     ) -> Option<Credential<'a>> {
-        let message = &request.message;
+        let (message, context) = (&request.message, &request.context);
         // The key that the allocation was made with stays good while it lives: rotated secrets and an expired ephemeral
         // credential do not end a call, unless the policy is strict about the latter.
         let allocation = request.allocation.and_then(|id| self.table.allocation(id));
@@ -109,6 +124,7 @@ impl Server {
                 username,
                 user: owner.user.clone(),
                 tenant: owner.tenant,
+                home: owner.key.home,
                 key: owner.key().clone(),
                 expires_at: owner.key.expires_at,
                 key_id: owner.key.id,
@@ -116,10 +132,16 @@ impl Server {
         }
         self.candidates.restart(algorithm);
         // Credentials of another realm are nobody's here.
-        if message.realm() == Some(Ok(&self.policy.realm)) {
+        let realm = request.realm(&self.policy);
+        if message.realm() == Some(Ok(realm)) {
+            let identity = Identity {
+                username,
+                realm,
+                server_name: context.server_name,
+            };
             context
                 .keys
-                .candidates(username, request.now, &mut self.candidates);
+                .candidates(identity, request.now, &mut self.candidates);
         }
         if self.candidates.iter().next().is_none() {
             let _ = message.verify_integrity(&NOBODY);
@@ -140,10 +162,18 @@ impl Server {
                 .as_ref()
                 .and_then(|range| user_range(range, username)),
             tenant: candidate.tenant,
+            home: candidate.home,
             key: candidate.key.clone(),
             expires_at,
             key_id: candidate.key_id,
         })
+    }
+
+    /// Why an authentic sender is not served: it, its tenant, or who it is elsewhere.
+    pub(super) fn ban_of(&self, request: &Request<'_>, sender: &Credential<'_>) -> Option<BanKind> {
+        let (user, unix) = (sender.user(), request.now.unix);
+        let bans = |tenant| self.policy.bans_user(tenant, user, unix);
+        bans(sender.tenant).or_else(|| bans(sender.home))
     }
 
     /// Whether an answer may go to a sender who has proved nothing: its address may be somebody else's.

@@ -57,7 +57,8 @@ impl Server {
             return Err(Reject::PeerAddressFamilyMismatch);
         }
         // A peer that the policy does not allow gets 403.
-        let checked = self.policy.peer_filter.check(peer);
+        let (tenant, unix) = (allocation.owner.tenant, request.now.unix);
+        let checked = self.policy.check_peer(tenant, peer, unix);
         checked.map_err(|rule| self.forbid(id, peer.ip(), rule))?;
         // Beyond the limits of channels or permissions there is 508.
         let allocation = self

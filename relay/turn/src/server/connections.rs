@@ -76,15 +76,6 @@ impl Connections {
         self.of(allocation).iter().filter(waits).count()
     }
 
-    /// The connections with the peers that `wanted` says.
-    pub(super) fn with_peers(&self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<ConnectionId> {
-        let connections = self.by_id.iter();
-        connections
-            .filter(|(_, connection)| wanted(connection.peer))
-            .map(|(id, _)| *id)
-            .collect()
-    }
-
     /// Adds a connection, under an id that [`Self::find`] does not know.
     pub(super) fn insert(
         &mut self,

@@ -2,35 +2,15 @@
 
 use std::net::SocketAddr;
 
-use super::{ENDED_AT_ONCE, Server};
+use super::Server;
 use crate::addr::AddressFamily;
 use crate::allocation::{Allocation, Opening};
 use crate::command::{Command, RelayedId};
 use crate::event::{CloseReason, Event};
 use crate::table::{AllocationId, RelayedSocket, RelayedUse};
-use crate::time::{Instant, Now};
+use crate::time::Instant;
 
 impl Server {
-    /// Ends a bounded number of the allocations whose keys the policy has revoked; `true` while there are others. To be
-    /// called after [`Self::apply_policy`], as [`Self::close_some`] is.
-    #[must_use]
-    pub fn close_revoked(&mut self, now: Now) -> bool {
-        if !std::mem::take(&mut self.revoking) {
-            return false;
-        }
-        let is_revoked = |id: &AllocationId| {
-            let owner = self.table.allocation(*id).map(|it| it.owner.key.id);
-            owner.is_some_and(|key| self.policy.revoked_keys.contains(&key))
-        };
-        let mut ids = self.table.ids();
-        ids.retain(is_revoked);
-        for id in ids.iter().take(ENDED_AT_ONCE) {
-            self.end(now.instant, *id, CloseReason::Revoked);
-        }
-        self.revoking = ids.len() > ENDED_AT_ONCE;
-        self.revoking
-    }
-
     /// Ends an allocation with all that belongs to it. One that was never granted leaves no trace in the log.
     pub(super) fn end(&mut self, now: Instant, id: AllocationId, reason: CloseReason) {
         self.close_connections(id, None);
@@ -40,7 +20,7 @@ impl Server {
         self.expiry.disarm(id.index());
         self.counters.permissions -= allocation.permissions.len() as u64;
         self.counters.channels -= allocation.channels.len() as u64;
-        self.ledger.leave(allocation.owner.user());
+        self.ledger.leave(allocation.owner.holder());
         for relayed in allocation.relayed.iter().flatten() {
             self.close_socket(now, relayed.id);
         }

@@ -71,12 +71,12 @@ impl Server {
     }
 
     fn reserve_for(&mut self, now: Instant, id: AllocationId, socket: RelayedId) {
-        let owner = self
-            .table
-            .allocation(id)
-            .and_then(|allocation| allocation.owner.user());
-        let user: Option<Box<str>> = owner.map(Into::into);
-        let token = self.reserve(now, socket, user.as_deref());
+        let Some(allocation) = self.table.allocation(id) else {
+            return;
+        };
+        let user = allocation.owner.user();
+        let holder = user.map(|user| (allocation.owner.tenant, user.into()));
+        let token = self.reserve(now, socket, holder);
         if let Some(allocation) = self.table.allocation_mut(id) {
             allocation.token = Some(token);
         }
@@ -87,7 +87,7 @@ impl Server {
         let Some(allocation) = self.table.remove(id) else {
             return;
         };
-        self.ledger.leave(allocation.owner.user());
+        self.ledger.leave(allocation.owner.holder());
         let Some(pending) = allocation.pending else {
             return;
         };

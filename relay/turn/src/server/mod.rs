@@ -9,6 +9,7 @@ mod binding;
 mod channel;
 mod connections;
 mod ending;
+mod enforcing;
 mod evicting;
 mod granting;
 mod icmp;
@@ -30,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use self::connections::Connections;
+use self::enforcing::Review;
 use self::evicting::Evicting;
 use self::nonce::NonceKeys;
 use self::reflection::ReflectionBudget;
@@ -37,6 +39,7 @@ use self::request::Request;
 use self::reservation::Reservations;
 use crate::addr::{FiveTuple, PeerAddr};
 use crate::alternates::Alternates;
+use crate::bans::BanKind;
 use crate::command::{Command, ConnectError, OpenError, RelayedId};
 use crate::context::{Candidates, Context};
 use crate::counters::{Counters, Limit};
@@ -45,7 +48,7 @@ use crate::event::{CloseReason, Event};
 use crate::expiry::ExpiryQueue;
 use crate::ip::IpMeta;
 use crate::ledger::Ledger;
-use crate::policy::{Config, Policy, RelayedHost, TcpRelaying};
+use crate::policy::{Config, Policy, RelayedHost};
 use crate::random::{KeyedHash, Random};
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
@@ -62,7 +65,7 @@ const ENDED_AT_ONCE: usize = 1024;
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
-/// `set_alternates`, `close_some`, `close_revoked`, `begin_evicting` and `tell_evicting` carry the operator's will. `poll_*` ask
+/// `set_alternates`, `close_some`, `begin_evicting` and `tell_evicting` carry the operator's will. `poll_*` ask
 /// what is to be done, and are called after any of the others.
 pub struct Server {
     config: Config,
@@ -91,8 +94,8 @@ pub struct Server {
     alternates: Arc<Alternates>,
     /// Whether clients have ever been allowed TCP relayed transport addresses: some may have them.
     speaks_tcp: bool,
-    /// The policy has revoked keys, and nobody has looked for their allocations.
-    revoking: bool,
+    /// How far what lives has been compared with the policy.
+    review: Review,
 }
 
 impl fmt::Debug for Server {
@@ -142,8 +145,8 @@ impl Server {
             draining: false,
             evicting: Evicting::default(),
             alternates: Arc::default(),
-            speaks_tcp: policy.tcp_relaying != TcpRelaying::Off,
-            revoking: false,
+            speaks_tcp: policy.relays_tcp(),
+            review: Review::default(),
             config,
             policy,
             ledger,
@@ -186,7 +189,7 @@ impl Server {
         ip: IpMeta,
         len: usize,
     ) -> Decision {
-        let decision = self.relay_to_client(now.instant, on, from, ip, len);
+        let decision = self.relay_to_client(now, on, from, ip, len);
         self.counted(decision)
     }
 
@@ -241,7 +244,7 @@ impl Server {
         on: RelayedId,
         from: PeerAddr,
     ) -> Option<ConnectionId> {
-        match self.peer_accepted(now.instant, on, from) {
+        match self.peer_accepted(now, on, from) {
             Ok(connection) => Some(connection),
             Err(reason) => {
                 self.counters.count_drop(reason);
@@ -282,7 +285,8 @@ impl Server {
         }
     }
 
-    /// Time has passed. Ends a bounded number of allocations: where more are due, [`Server::poll_timeout`] still says so.
+    /// Time has passed. Ends a bounded number of allocations, and looks at a bounded number of those that another policy has
+    /// to be enforced on: where more are due, [`Server::poll_timeout`] still says so.
     pub fn handle_timeout(&mut self, now: Now) {
         for _ in 0..ENDED_AT_ONCE {
             let Some(index) = self.expiry.pop_due(now.instant) else {
@@ -294,6 +298,7 @@ impl Server {
         }
         self.expire_reservations(now.instant);
         self.expire_connections(now.instant);
+        self.enforce_some(now);
     }
 
     /// Another shard redeems a reservation of this one. The caller takes the named socket out of its table, without a
@@ -310,14 +315,16 @@ impl Server {
         Some((id, SocketAddr::new(host.local, socket.port)))
     }
 
-    /// Replaces the policy. Live allocations stay; their connections to peers that it refuses are closed, for nothing
-    /// else ever asks about them again.
+    /// Replaces the policy. Live allocations stay but for those that it revokes or bans, which end with the next calls of
+    /// [`Server::handle_timeout`], as long as [`Server::poll_timeout`] says that it is due. So do what leads to banned peers,
+    /// and the connections to peers that it refuses, for nothing else ever asks about them again.
     pub fn apply_policy(&mut self, policy: Arc<Policy>) {
         self.nonces = NonceKeys::new(&policy.nonce_keys, policy.nonce_lifetime);
-        self.speaks_tcp |= policy.tcp_relaying != TcpRelaying::Off;
-        self.revoking |= policy.revoked_keys != self.policy.revoked_keys;
+        self.speaks_tcp |= policy.relays_tcp();
+        if policy.ends_more_than(&self.policy) {
+            self.review.begin();
+        }
         self.policy = policy;
-        self.close_refused_connections();
     }
 
     /// Refuses new allocations from now on (300 where an alternate fits, else 508), or takes them again.
@@ -374,11 +381,13 @@ impl Server {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let reservations = self.reservations.poll_timeout();
         let connections = self.connections.poll_timeout();
+        let review = self.review.is_due().then_some(Instant(0));
         self.expiry
             .poll_timeout()
             .into_iter()
             .chain(reservations)
             .chain(connections)
+            .chain(review)
             .min()
     }
 
@@ -409,13 +418,14 @@ impl Server {
                         method,
                         message,
                         allocation,
+                        context: *context,
                     };
-                    self.handle_request(&request, context, reply)
+                    self.handle_request(&request, reply)
                 }
                 None => Decision::Drop(DropReason::Unexpected),
             },
             Class::Indication if method == Some(Method::Send) => {
-                self.handle_send(now.instant, from, ip, &message)
+                self.handle_send(now, from, ip, &message)
             }
             Class::Indication if method == Some(Method::Binding) => {
                 Decision::Drop(DropReason::Keepalive)
@@ -436,26 +446,30 @@ impl Server {
         (!of_tcp || self.speaks_tcp).then_some(method)
     }
 
-    fn handle_request(
-        &mut self,
-        request: &Request<'_>,
-        context: &Context<'_>,
-        reply: &mut Vec<u8>,
-    ) -> Decision {
+    fn handle_request(&mut self, request: &Request<'_>, reply: &mut Vec<u8>) -> Decision {
         // What concerns a connection of another shard is decided there, where the key and the nonce of its allocation are.
         if let Some(owner) = self.other_owner(request) {
             return Decision::ToShard { owner };
         }
         self.counters.count_request(request.method);
+        let (ip, unix) = (request.from.client.ip(), request.now.unix);
+        if self.policy.bans.of_source(ip, unix) {
+            self.counters.count_ban(BanKind::Source);
+            return self.refuse(request, Reject::Forbidden, None, reply);
+        }
         // RFC 8489 §12: asking for one's address takes no credentials.
         if request.method == RequestMethod::Binding {
             return self.handle_binding(request, reply);
         }
-        let credential = match self.authenticate(request, context) {
+        let credential = match self.authenticate(request) {
             Ok(credential) => credential,
             Err(reject) => return self.refuse(request, reject, None, reply),
         };
         self.pay_back(request);
+        if let Some(kind) = self.ban_of(request, &credential) {
+            self.counters.count_ban(kind);
+            return self.refuse(request, Reject::Forbidden, Some(&credential.key), reply);
+        }
         match self.handle_authentic(request, &credential, reply) {
             Ok(decision) => decision,
             Err(reject) => self.refuse(request, reject, Some(&credential.key), reply),
@@ -471,7 +485,7 @@ impl Server {
     ) -> Result<Decision, Reject> {
         // With an allocation on the five-tuple there is 437 before anything of the request is looked at.
         if request.allocation.is_none() {
-            self.check_tcp_attributes(request)?;
+            self.check_tcp_attributes(request, credential.tenant)?;
         }
         // RFC 8489 §6.3.1: unknown comprehension-required attributes get 420, once the sender is known.
         if self.unknown_in_request(request).next().is_some() {
@@ -512,7 +526,7 @@ impl Server {
         let id = request.allocation.ok_or(Reject::AllocationMismatch)?;
         match self.table.allocation(id) {
             Some(allocation) if allocation.pending.is_none() => {
-                if *allocation.owner.username == *credential.username {
+                if credential.owns(&allocation.owner) {
                     Ok(id)
                 } else {
                     Err(Reject::WrongCredentials)

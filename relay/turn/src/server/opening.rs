@@ -44,7 +44,7 @@ impl Server {
                 if token.0[0] == self.config.shard.0 || token.0[0] >= self.config.shards =>
             {
                 let Some(socket) = self.take_reservation(now, token) else {
-                    self.ledger.leave(allocation.owner.user());
+                    self.ledger.leave(allocation.owner.holder());
                     return Err(Reject::InsufficientCapacity);
                 };
                 let id = self.table.insert(allocation);
@@ -76,7 +76,7 @@ impl Server {
                         vec![second]
                     }
                     (Err(reject), None | Some(Err(_))) => {
-                        self.ledger.leave(allocation.owner.user());
+                        self.ledger.leave(allocation.owner.holder());
                         if reject == Reject::InsufficientCapacity {
                             let integrity = request.closing().integrity;
                             return Err(self.beyond_capacity(&request.from, integrity, asked));

@@ -6,6 +6,7 @@ use super::Server;
 use super::request::Request;
 use crate::addr::AddressFamily;
 use crate::allocation::PERMISSION_LIFETIME;
+use crate::bans::BanKind;
 use crate::counters::Limit;
 use crate::decision::Decision;
 use crate::event::Event;
@@ -48,8 +49,9 @@ impl Server {
             return Err(Reject::PeerAddressFamilyMismatch);
         }
         // A peer that the policy does not allow gets 403.
+        let (tenant, unix) = (allocation.owner.tenant, request.now.unix);
         for ip in &peers {
-            let checked = self.policy.peer_filter.check_ip(*ip);
+            let checked = self.policy.check_peer_ip(tenant, *ip, unix);
             checked.map_err(|rule| self.forbid(id, *ip, rule))?;
         }
         self.install_permissions(id, &peers, now)?;
@@ -62,6 +64,9 @@ impl Server {
 
     /// Tells the log which peer `rule` refuses, and the client that it is refused.
     pub(super) fn forbid(&mut self, id: AllocationId, peer: IpAddr, rule: PeerDenied) -> Reject {
+        if rule == PeerDenied::Banned {
+            self.counters.count_ban(BanKind::Peer);
+        }
         if let Some(allocation) = self.table.allocation(id) {
             let event = Event::PeerDenied {
                 allocation: allocation.number,

@@ -37,7 +37,7 @@ impl Server {
         answer.error(reject, key, reply, |writer| match reject {
             // RFC 8489 §9.2.4: what the sender needs to try again.
             Reject::Unauthenticated | Reject::StaleNonce => {
-                writer.realm(&self.policy.realm);
+                writer.realm(request.realm(&self.policy));
                 writer.nonce(&self.nonces.mint(request.now.unix, request.from.client));
                 writer.password_algorithms(&OFFERED);
             }

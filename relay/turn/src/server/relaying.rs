@@ -12,7 +12,7 @@ use crate::command::RelayedId;
 use crate::decision::{ClientHeader, Decision, DropReason, Span};
 use crate::ip::{IpMeta, Leg};
 use crate::table::AllocationId;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 use crate::wire::{AttributeType, ChannelData, Message, TransactionId};
 
 /// The most that a UDP datagram over IPv4 carries.
@@ -62,11 +62,12 @@ impl Server {
     /// RFC 8656 §11.2.
     pub(super) fn handle_send(
         &mut self,
-        now: Instant,
+        now: Now,
         from: FiveTuple,
         ip: IpMeta,
         message: &Message<'_>,
     ) -> Decision {
+        let Now { instant, unix } = now;
         // RFC 8489 §6.3.2: unknown comprehension-required attributes end the processing.
         if self.unknown_in(message).next().is_some() {
             return Decision::Drop(DropReason::UnknownAttributes);
@@ -74,7 +75,8 @@ impl Server {
         // §5: without an allocation the indication is ignored.
         let id = self.table.find(&from);
         let found = id.and_then(|id| Some((id, self.table.allocation(id)?)));
-        let Some((id, allocation)) = found.filter(|(_, allocation)| allocation.is_live(now)) else {
+        let Some((id, allocation)) = found.filter(|(_, allocation)| allocation.is_live(instant))
+        else {
             return Decision::Drop(DropReason::NoAllocation);
         };
         // RFC 6062 §3: a control connection carries no application data.
@@ -88,13 +90,14 @@ impl Server {
             return Decision::Drop(DropReason::Malformed);
         };
         if allocation
-            .relayed(AddressFamily::of(peer.ip()), now)
+            .relayed(AddressFamily::of(peer.ip()), instant)
             .is_none()
         {
             return Decision::Drop(DropReason::FamilyMismatch);
         }
         // The peer's address and port are allowed.
-        if self.policy.peer_filter.check(peer).is_err() {
+        let tenant = allocation.owner.tenant;
+        if self.policy.check_peer(tenant, peer, unix).is_err() {
             return Decision::Drop(DropReason::PeerDenied);
         }
         let data = ClientData {
@@ -102,7 +105,7 @@ impl Server {
             ip,
             dont_fragment: message.has(AttributeType::DONT_FRAGMENT),
         };
-        self.relay_to_peer(now, id, peer, data)
+        self.relay_to_peer(instant, id, peer, data)
     }
 
     /// §21.1.4: a client has a permission for whoever it sends data to. A Send indication says so (§11.2), and a channel
@@ -147,12 +150,13 @@ impl Server {
     /// RFC 8656 §11.3.
     pub(super) fn relay_to_client(
         &mut self,
-        now: Instant,
+        now: Now,
         on: RelayedId,
         from: PeerAddr,
         ip: IpMeta,
         len: usize,
     ) -> Decision {
+        let Now { instant: now, unix } = now;
         let peer = self.public_form(from.0);
         let Some(allocation) = self.table.live_on(on, now) else {
             return Decision::Drop(DropReason::NotAllocated);
@@ -171,7 +175,11 @@ impl Server {
                 number,
                 padded: to.transport.is_stream(),
             },
-            None if self.policy.peer_filter.check(peer).is_err() => {
+            None if self
+                .policy
+                .check_peer(allocation.owner.tenant, peer, unix)
+                .is_err() =>
+            {
                 return Decision::Drop(DropReason::PeerDenied);
             }
             None => ClientHeader::DataIndication {

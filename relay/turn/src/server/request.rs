@@ -2,6 +2,8 @@
 
 use crate::addr::FiveTuple;
 use crate::allocation::Closing;
+use crate::context::Context;
+use crate::policy::Policy;
 use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
 use crate::time::Now;
@@ -21,9 +23,18 @@ pub(super) struct Request<'a> {
     pub(super) message: Message<'a>,
     /// What the five-tuple identifies (RFC 8656 §5), pending allocations included.
     pub(super) allocation: Option<AllocationId>,
+    pub(super) context: Context<'a>,
 }
 
 impl Request<'_> {
+    /// The realm that its sender is challenged with, and credentials are good in.
+    pub(super) fn realm<'r>(&'r self, policy: &'r Policy) -> &'r str {
+        let asked = self.message.realm().and_then(Result::ok);
+        let keys = self.context.keys;
+        keys.realm(self.context.server_name, asked)
+            .unwrap_or(&policy.realm)
+    }
+
     pub(super) fn answer(&self) -> Answer {
         Answer {
             method: self.method,

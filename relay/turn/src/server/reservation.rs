@@ -8,16 +8,21 @@ use super::Server;
 use crate::allocation::RESERVATION_LIFETIME;
 use crate::command::RelayedId;
 use crate::expiry::ExpiryQueue;
+use crate::ledger::Holder;
 use crate::random::KeyedHash;
 use crate::table::RelayedUse;
+use crate::tenant::TenantId;
 use crate::time::Instant;
 use crate::wire::ReservationToken;
+
+/// A user of a tenant.
+type User = (TenantId, Box<str>);
 
 /// What is held, by token and by user. As many as there are ports at most.
 #[derive(Debug)]
 pub(super) struct Reservations {
     by_token: HashMap<ReservationToken, Reservation, KeyedHash>,
-    by_user: HashMap<Box<str>, u32, KeyedHash>,
+    by_user: HashMap<User, u32, KeyedHash>,
     /// By the socket's place.
     expiry: ExpiryQueue,
 }
@@ -25,7 +30,7 @@ pub(super) struct Reservations {
 #[derive(Debug)]
 struct Reservation {
     socket: RelayedId,
-    user: Option<Box<str>>,
+    user: Option<User>,
     expires_at: Instant,
 }
 
@@ -42,11 +47,11 @@ impl Reservations {
         self.expiry.poll_timeout()
     }
 
-    /// How many `user` has; those of nobody are not counted.
-    pub(super) fn held_by(&self, user: Option<&str>) -> u32 {
-        user.and_then(|user| self.by_user.get(user))
-            .copied()
-            .unwrap_or(0)
+    /// How many `holder` has; those of nobody are not counted.
+    pub(super) fn held_by(&self, holder: Holder<'_>) -> u32 {
+        let user = holder.user.map(|user| (holder.tenant, user.into()));
+        let held = user.and_then(|user: User| self.by_user.get(&user));
+        held.copied().unwrap_or(0)
     }
 
     fn insert(&mut self, token: ReservationToken, reservation: Reservation) {
@@ -81,7 +86,7 @@ impl Server {
         &mut self,
         now: Instant,
         socket: RelayedId,
-        user: Option<&str>,
+        user: Option<User>,
     ) -> ReservationToken {
         let mut token = ReservationToken(self.random.bytes());
         token.0[0] = self.config.shard.0;
@@ -90,7 +95,7 @@ impl Server {
         }
         let reservation = Reservation {
             socket,
-            user: user.map(Into::into),
+            user,
             expires_at: now.after(RESERVATION_LIFETIME),
         };
         self.reservations.insert(token, reservation);

@@ -21,7 +21,8 @@ use crate::policy::TcpRelaying;
 use crate::reject::Reject;
 use crate::request_method::RequestMethod;
 use crate::table::{AllocationId, RelayedUse};
-use crate::time::Instant;
+use crate::tenant::TenantId;
+use crate::time::{Instant, Now};
 use crate::wire::{Class, ConnectionId, MessageWriter, Method, TransactionId};
 
 /// Ports below this one belong to services that were not made for strangers (RFC 6335 §6).
@@ -39,6 +40,7 @@ impl Server {
             .table
             .allocation(id)
             .ok_or(Reject::AllocationMismatch)?;
+        let tenant = allocation.owner.tenant;
         // Connections leave from TCP relayed transport addresses only.
         if !allocation.tcp {
             return Err(Reject::Forbidden);
@@ -63,7 +65,7 @@ impl Server {
         if peer == relayed.address {
             return Err(Reject::Forbidden);
         }
-        let checked = self.check_tcp_peer(peer);
+        let checked = self.check_tcp_peer(tenant, peer, request.now.unix);
         checked.map_err(|rule| self.forbid(id, peer.ip(), rule))?;
         self.admit_connection(id)?;
         let stage = Stage::Connecting(request.answer());
@@ -98,7 +100,7 @@ impl Server {
         let allocation = allocation.filter(|allocation| allocation.is_live(now));
         let allocation = allocation.ok_or(Reject::BadRequest)?;
         // §4.3: the credentials are those of the control connection.
-        if *allocation.owner.username != *credential.username {
+        if !credential.owns(&allocation.owner) {
             return Err(Reject::WrongCredentials);
         }
         self.connections.splice(id);
@@ -134,10 +136,11 @@ impl Server {
     /// RFC 6062 §5.3: whether a connection that a peer has opened may stay, and its name.
     pub(super) fn peer_accepted(
         &mut self,
-        now: Instant,
+        now: Now,
         on: RelayedId,
         from: PeerAddr,
     ) -> Result<ConnectionId, DropReason> {
+        let Now { instant: now, unix } = now;
         let used = self.table.relayed(on).map(|socket| socket.used);
         let Some(RelayedUse::Allocated(id)) = used else {
             return Err(DropReason::NotAllocated);
@@ -151,7 +154,8 @@ impl Server {
         if !allocation.permissions.allow(peer.ip(), now) {
             return Err(DropReason::NoPermission);
         }
-        if self.policy.peer_filter.check(peer).is_err() {
+        let tenant = allocation.owner.tenant;
+        if self.policy.check_peer(tenant, peer, unix).is_err() {
             return Err(DropReason::PeerDenied);
         }
         // Peers alone take half of the places at most, so that the client's own requests find some.
@@ -245,8 +249,8 @@ impl Server {
         };
         self.counters.connections -= 1;
         let allocation = self.table.allocation(connection.allocation);
-        let user = allocation.and_then(|allocation| allocation.owner.user());
-        self.ledger.leave_connection(user);
+        let holder = allocation.map(|allocation| allocation.owner.holder());
+        self.ledger.leave_connection(holder.unwrap_or_default());
         let Some(allocation) = allocation else { return };
         if let Some(answer) = connection.waiting_answer() {
             self.counters
@@ -279,12 +283,19 @@ impl Server {
         }
     }
 
-    /// Closes the connections with peers that the policy does not allow.
-    pub(super) fn close_refused_connections(&mut self) {
-        let filter = &self.policy.peer_filter;
-        let refused = self
-            .connections
-            .with_peers(|peer| filter.check(peer).is_err());
+    /// Closes the connections of an allocation with peers that the policy does not allow.
+    pub(super) fn close_refused_connections(&mut self, now: Now, id: AllocationId) {
+        let Some(allocation) = self.table.allocation(id) else {
+            return;
+        };
+        let tenant = allocation.owner.tenant;
+        let refuses = |peer| self.policy.check_peer(tenant, peer, now.unix).is_err();
+        let is_refused = |id: &&ConnectionId| {
+            let connection = self.connections.find(**id);
+            connection.is_some_and(|connection| refuses(connection.peer))
+        };
+        let connections = self.connections.of(id).iter();
+        let refused: Vec<ConnectionId> = connections.filter(is_refused).copied().collect();
         for id in refused {
             self.close_connection(id);
         }
@@ -298,13 +309,16 @@ impl Server {
 
     /// Counts a connection against the limits of its allocation, its user and the relay; it leaves when it is given up.
     fn admit_connection(&mut self, id: AllocationId) -> Result<(), Reject> {
+        let Some(allocation) = self.table.allocation(id) else {
+            return Err(Reject::AllocationMismatch);
+        };
         let limits = &self.policy.limits;
         if self.connections.of(id).len() >= usize::from(limits.connections_per_allocation) {
             self.counters.count_limit(Limit::Connections);
             return Err(Reject::InsufficientCapacity);
         }
-        let user = self.table.allocation(id).and_then(|it| it.owner.user());
-        let (limit, reject) = match self.ledger.admit_connection(user, limits) {
+        let holder = allocation.owner.holder();
+        let (limit, reject) = match self.ledger.admit_connection(holder, limits) {
             Ok(()) => return Ok(()),
             Err(Refused::UserQuota) => (Limit::ConnectionsPerUser, Reject::AllocationQuotaReached),
             Err(Refused::Total) => (Limit::ConnectionsTotal, Reject::InsufficientCapacity),
@@ -347,9 +361,14 @@ impl Server {
         }
     }
 
-    fn check_tcp_peer(&self, peer: SocketAddr) -> Result<(), PeerDenied> {
-        self.policy.peer_filter.check(peer)?;
-        match self.policy.tcp_relaying {
+    fn check_tcp_peer(
+        &self,
+        tenant: TenantId,
+        peer: SocketAddr,
+        unix: u64,
+    ) -> Result<(), PeerDenied> {
+        self.policy.check_peer(tenant, peer, unix)?;
+        match self.policy.tcp_relaying_of(tenant) {
             TcpRelaying::OnWithLowPorts => Ok(()),
             TcpRelaying::On | TcpRelaying::Off if peer.port() < FIRST_USER_PORT => {
                 Err(PeerDenied::LowPort)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test takes for granted fails it")]
 
+mod bans;
 mod hairpin_worlds;
 mod model;
 mod reflection;
@@ -33,3 +34,4 @@ mod scenarios;
 mod sessions;
 mod simulation;
 mod support;
+mod tenants;

@@ -240,7 +240,6 @@ fn a_policy_that_refuses_a_peer_closes_its_connections() {
             ..PeerRules::default()
         });
     });
-    net.obey();
     assert_eq!(net.closed_connections, [spliced_one]);
     let mut data = self::caller(&mut net, "192.0.2.1:5002");
     spliced(&mut net, &mut data, other);

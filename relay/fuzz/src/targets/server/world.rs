@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use turnfleet_turn::alternates::{Alternate, Alternates};
 use turnfleet_turn::ledger::{GrantedPorts, Ledger};
-use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
-use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
+use turnfleet_turn::policy::{Config, Policy, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{
     Class, LongTermKey, Message, Method, PasswordAlgorithm, ReservationToken,
 };
 use turnfleet_turn::{
-    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Instant, KeySource,
-    Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, TenantId, Transport,
+    Candidate, Candidates, ClientHeader, Command, Context, Decision, FiveTuple, Identity, Instant,
+    KeySource, Now, OpenError, PeerAddr, RelayedId, Server, ShardId, Span, TenantId, Transport,
 };
 
 use super::Bytes;
 use connections::Connections;
+use policy::{policy, tenant_of};
 
 mod connections;
 mod network;
+mod policy;
 
 pub(super) const REALM: &str = "example.org";
 
@@ -80,12 +81,14 @@ const PEERS: [&str; 24] = [
 struct Accounts;
 
 impl KeySource for Accounts {
-    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
-        if let Some((user, password)) = USERS.iter().find(|(user, _)| *user == username) {
+    fn candidates(&self, identity: Identity<'_>, _now: Now, out: &mut Candidates) {
+        let known = |(user, _): &&(&str, &str)| *user == identity.username;
+        if let Some((user, password)) = USERS.iter().find(known) {
             out.push(Candidate {
                 key: LongTermKey::derive_with(out.algorithm(), user, REALM, password),
                 user: Some(0..user.len()),
-                tenant: TenantId::DEFAULT,
+                tenant: tenant_of(user),
+                home: TenantId::DEFAULT,
                 expires_at: None,
                 key_id: 0,
             });
@@ -97,6 +100,7 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) reservation_token: Option<ReservationToken>,
     ledger: Arc<Ledger>,
+    policy: Policy,
     now: Now,
     clients: [FiveTuple; CLIENTS.len()],
     nonces: [Option<Vec<u8>>; CLIENTS.len()],
@@ -135,13 +139,15 @@ impl World {
             dont_fragment: true,
             trusted_sources: Vec::new(),
         };
-        let policy = Arc::new(policy(&hosts, tcp_relaying));
-        let mut server = Server::new(config, policy, Arc::clone(&ledger), [3; 32]);
+        let policy = policy(&hosts, tcp_relaying);
+        let shared = Arc::new(policy.clone());
+        let mut server = Server::new(config, shared, Arc::clone(&ledger), [3; 32]);
         server.set_alternates(Arc::new(alternates()));
         Self {
             server,
             reservation_token: None,
             ledger,
+            policy,
             now: Now {
                 instant: Instant(1_000_000_000_000),
                 unix: 1_800_000_000,
@@ -186,7 +192,7 @@ impl World {
     pub(super) fn advance(&mut self, by: Duration) {
         let end = self.now.instant.after(by);
         while let Some(due) = self.server.poll_timeout().filter(|due| *due <= end) {
-            self.set_time(due);
+            self.set_time(due.max(self.now.instant));
             self.server.handle_timeout(self.now);
             let next = self.server.poll_timeout();
             assert!(next.is_none_or(|next| next > self.now.instant), "spins");
@@ -217,7 +223,7 @@ impl World {
             self.server.handle_spliced_data(connection, packet.len(), 0);
             return Decision::Pending;
         }
-        let context = Context { keys: &Accounts };
+        let context = Context::new(&Accounts);
         let mut reply = std::mem::take(&mut self.reply);
         let decision = self.server.handle_client(
             self.now,
@@ -443,34 +449,6 @@ fn alternates() -> Alternates {
     Alternates {
         servers: Transport::ALL.map(server).into(),
         domain,
-    }
-}
-
-fn policy(hosts: &[IpAddr], tcp_relaying: TcpRelaying) -> Policy {
-    let fleet = hosts.iter().map(|ip| FleetRange {
-        ip: *ip,
-        first: *PORTS.start(),
-        last: *PORTS.end(),
-    });
-    Policy {
-        realm: REALM.into(),
-        nonce_keys: vec![[1; 32]],
-        nonce_lifetime: Duration::from_secs(600),
-        peer_filter: PeerFilter::new(PeerRules {
-            fleet: fleet.collect(),
-            ..PeerRules::default()
-        }),
-        limits: Limits {
-            allocations_per_user: 3,
-            allocations: 4,
-            permissions_per_allocation: 4,
-            channels_per_allocation: 4,
-            connections_per_allocation: 4,
-            max_lifetime: Duration::from_secs(3600),
-            ..Limits::default()
-        },
-        tcp_relaying,
-        revoked_keys: Vec::new(),
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Caller {
     pub(crate) five_tuple: FiveTuple,
     pub(crate) username: String,
     pub(crate) password: String,
+    /// What it was challenged with.
+    pub(crate) realm: String,
     pub(crate) nonce: Vec<u8>,
     last_id: u64,
 }
@@ -38,6 +40,7 @@ impl Caller {
             },
             username: username.into(),
             password: "secret".into(),
+            realm: REALM.into(),
             nonce: Vec::new(),
             last_id: u64::from(client.port()) << 32,
         };
@@ -56,10 +59,11 @@ impl Caller {
         let answer = self.send(net, &bytes);
         assert_eq!(answer.code(), 401);
         self.nonce = answer.message().nonce().unwrap().unwrap().to_vec();
+        self.realm = answer.message().realm().unwrap().unwrap().into();
     }
 
     pub(crate) fn key(&self) -> LongTermKey {
-        LongTermKey::derive(&self.username, REALM, &self.password)
+        LongTermKey::derive(&self.username, &self.realm, &self.password)
     }
 
     pub(crate) fn next_id(&mut self) -> TransactionId {
@@ -101,7 +105,7 @@ impl Caller {
         write(&mut writer);
         writer
             .username(&self.username)
-            .realm(REALM)
+            .realm(&self.realm)
             .nonce(&self.nonce);
         writer.finish_signed(&self.key());
         bytes

@@ -41,6 +41,8 @@ pub(crate) struct Net {
     pub(crate) now: Now,
     /// What packets come with.
     pub(crate) arriving: IpMeta,
+    /// What the clients' TLS handshakes ask for.
+    pub(crate) server_name: Option<&'static str>,
     /// What the last data left with.
     pub(crate) leaving: IpMeta,
     /// Relayed sockets that are open, by the address that they are bound to.
@@ -84,13 +86,9 @@ impl Net {
             ledger
         });
         let policy = Policy {
-            realm: REALM.into(),
-            nonce_keys: vec![[9; 32]],
-            nonce_lifetime: Duration::from_secs(3600),
-            peer_filter: filter(&granted),
             limits: setup.limits,
             tcp_relaying: setup.tcp_relaying,
-            revoked_keys: Vec::new(),
+            ..Policy::new(REALM, [9; 32], filter(&granted))
         };
         let config = Config {
             shard: ShardId(setup.shard),
@@ -113,6 +111,7 @@ impl Net {
                 unix: START_UNIX,
             },
             arriving: IpMeta::default(),
+            server_name: None,
             leaving: IpMeta::default(),
             sockets: BTreeMap::new(),
             listening: BTreeSet::new(),
@@ -128,8 +127,14 @@ impl Net {
         }
     }
 
-    /// Replaces the policy by a changed one.
+    /// Replaces the policy by a changed one, and lets the server enforce it.
     pub(crate) fn change_policy(&mut self, change: impl FnOnce(&mut Policy)) {
+        self.announce_policy(change);
+        self.advance(Duration::ZERO);
+    }
+
+    /// Replaces the policy by a changed one, and leaves it at that.
+    pub(crate) fn announce_policy(&mut self, change: impl FnOnce(&mut Policy)) {
         change(&mut self.policy);
         self.server.apply_policy(Arc::new(self.policy.clone()));
     }
@@ -165,7 +170,10 @@ impl Net {
     /// A packet from a client.
     pub(crate) fn client_sends(&mut self, from: FiveTuple, packet: &[u8]) -> Outcome {
         let mut reply = b"what an earlier packet left".to_vec();
-        let context = Context { keys: &self.keys };
+        let context = Context {
+            keys: &self.keys,
+            server_name: self.server_name,
+        };
         let ip = self.arriving;
         let decision = self
             .server

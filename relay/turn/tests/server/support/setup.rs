@@ -7,9 +7,16 @@ use std::sync::Arc;
 
 use turnfleet_turn::policy::{Limits, RelayedHost, TcpRelaying};
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
-use turnfleet_turn::{Candidate, Candidates, KeySource, Ledger, Now, TenantId};
+use turnfleet_turn::{Candidate, Candidates, Identity, KeySource, Ledger, Now, TenantId};
 
 pub(crate) const REALM: &str = "turnfleet.local";
+
+/// The tenant of users with names that begin with `acme/`, and of whoever asks for [`ACME_NAME`].
+pub(crate) const ACME: TenantId = TenantId(7);
+
+pub(crate) const ACME_NAME: &str = "turn.acme.example";
+
+pub(crate) const ACME_REALM: &str = "acme.example";
 
 pub(crate) const V4: &str = "198.51.100.1";
 
@@ -44,17 +51,34 @@ impl Keys {
 }
 
 impl KeySource for Keys {
-    fn candidates(&self, username: &str, _now: Now, out: &mut Candidates) {
+    fn realm(&self, server_name: Option<&str>, _asked: Option<&str>) -> Option<&str> {
+        (server_name == Some(ACME_NAME)).then_some(ACME_REALM)
+    }
+
+    fn candidates(&self, identity: Identity<'_>, _now: Now, out: &mut Candidates) {
+        let Identity {
+            username,
+            realm,
+            server_name,
+        } = identity;
+        let named = username.strip_prefix("acme/");
+        let home = named.map_or(TenantId::DEFAULT, |_| ACME);
+        let shown = server_name.filter(|name| *name == ACME_NAME);
+        let tenant = shown.map_or(home, |_| ACME);
         let (expires_at, user) = match username.split_once(':') {
             Some((seconds, _)) => (seconds.parse().ok(), seconds.len() + 1..username.len()),
-            None => (None, 0..username.len()),
+            None => {
+                let start = username.len() - named.unwrap_or(username).len();
+                (None, start..username.len())
+            }
         };
         let passwords = self.passwords.get(username).into_iter().flatten();
         for (password, key_id) in passwords.zip(1..) {
             out.push(Candidate {
-                key: LongTermKey::derive_with(out.algorithm(), username, REALM, password),
+                key: LongTermKey::derive_with(out.algorithm(), username, realm, password),
                 user: Some(user.clone()),
-                tenant: TenantId::DEFAULT,
+                tenant,
+                home,
                 expires_at,
                 key_id,
             });
