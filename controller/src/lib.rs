@@ -39,7 +39,7 @@ use turnfleet_proto::private_file;
 pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
-use events::{EventBus, Privacy};
+use events::{EventBus, Privacy, Webhooks};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
 use leader::Leadership;
@@ -70,6 +70,7 @@ pub struct Controller {
     reconciler: JoinHandle<()>,
     election: Option<JoinHandle<()>>,
     announcer: JoinHandle<()>,
+    webhooks: JoinHandle<()>,
     api_token: String,
     join_token: String,
 }
@@ -104,6 +105,8 @@ impl Controller {
         hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
+        let webhooks = Webhooks::new(&config.webhooks)?;
+        handle.events().deliver_by(webhooks.clone());
         let api = Api::start(&config, entrance, handle.clone(), peer_token.clone()).await?;
         let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = PeerSettings {
@@ -133,6 +136,7 @@ impl Controller {
             reconciler,
             election,
             announcer: tokio::spawn(announcer),
+            webhooks: tokio::spawn(webhooks.deliver()),
             api_token,
             join_token,
             started_with: config,
@@ -146,6 +150,7 @@ impl Controller {
     pub fn check(config: &Config) -> Result<(), Vec<StartError>> {
         let mut errors = api::check(config);
         errors.extend(Prober::check(&config.probe));
+        errors.extend(Webhooks::new(&config.webhooks).err());
         let etcd = config.store.etcd.as_ref().map(EtcdStore::check);
         errors.extend(etcd.and_then(Result::err).map(StartError::Etcd));
         if errors.is_empty() {
@@ -247,6 +252,7 @@ impl Controller {
         self.prober.stop();
         self.peers.stop();
         self.announcer.abort();
+        self.webhooks.abort();
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.

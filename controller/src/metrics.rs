@@ -12,6 +12,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::events::WebhookStanding;
 use crate::fleet::record::Stage;
 use crate::fleet::{
     CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
@@ -56,6 +57,8 @@ pub(crate) struct Metrics {
     pub(crate) sessions_ended: IntCounterVec,
     pub(crate) reloads: IntCounterVec,
     pub(crate) probes: IntCounterVec,
+    pub(crate) webhook_events: IntCounterVec,
+    pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
     fleet: FleetGauges,
 }
@@ -147,6 +150,15 @@ impl Metrics {
                 "Configurations that were read again while the controller ran, and taken over or refused.",
                 &["outcome"],
             ),
+            webhook_events: make.counters(
+                "webhook_events_total",
+                "Events that webhooks were to deliver, by what became of them: delivered, or given up.",
+                &["outcome"],
+            ),
+            webhook_waiting: make.gauge(
+                "webhook_events_waiting",
+                "Events that wait for the receivers of webhooks.",
+            ),
             probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
             probe_seconds: make.histogram(
                 "probe_duration_seconds",
@@ -172,6 +184,21 @@ impl Metrics {
         if let Ok(duration) = outcome {
             self.probe_seconds.observe(duration.as_secs_f64());
         }
+    }
+
+    /// Takes over how the webhooks stand.
+    pub(crate) fn note_webhooks(&self, webhooks: &[WebhookStanding]) {
+        let sum = |count: fn(&WebhookStanding) -> u64| webhooks.iter().map(count).sum::<u64>();
+        let outcomes = [
+            ("delivered", sum(|it| it.delivered)),
+            ("given_up", sum(|it| it.dead)),
+        ];
+        for (outcome, count) in outcomes {
+            let counter = self.webhook_events.with_label_values(&[outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        let waiting = sum(|it| it.queued as u64);
+        self.webhook_waiting.set(signed(waiting));
     }
 
     /// Everything, with the fleet as `view` has it.

@@ -41,6 +41,7 @@ mod tls;
 mod tokens;
 mod turn_rest;
 mod values;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

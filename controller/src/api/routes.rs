@@ -6,7 +6,7 @@ use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
     audit, capacity, dashboard, events, explain, http, ice_servers, join_tokens, matrix,
-    node_actions, nodes, policy_actions, ports, secrets, tokens, turn_rest,
+    node_actions, nodes, policy_actions, ports, secrets, tokens, turn_rest, webhooks,
 };
 use crate::fleet::record::Scope;
 
@@ -207,6 +207,10 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+        Draft::new(Method::GET, "/v1/webhooks", "webhooks", VIEWER)
+            .calls(webhooks::webhooks)
+            .answers::<webhooks::Answer>()
+            .says("How the receivers of events stand", "As the controller sees it that answers: each delivers what it hears of."),
         Draft::new(Method::GET, "/v1/events", "events", OWN)
             .query(events::QUERY)
             .calls(events::stream)

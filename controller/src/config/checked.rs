@@ -2,6 +2,7 @@
 
 mod matrix;
 mod store;
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::fleet::record::{Policy, Scope, StaticUser};
 
 pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
+pub use webhooks::WebhookConfig;
 
 /// The shortest token that may be configured, in characters.
 const MIN_TOKEN: usize = 16;
@@ -75,6 +77,8 @@ pub struct Config {
     pub api_tokens: Vec<ApiTokenConfig>,
     /// Whether users and the addresses of clients are hidden.
     pub privacy: bool,
+    /// Receivers of events.
+    pub webhooks: Vec<WebhookConfig>,
     /// What the process shell logs.
     pub log: LogConfig,
 }
@@ -233,7 +237,6 @@ impl Check {
         let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
         let api_tokens = self.api_tokens(raw.api_tokens);
         let matrix = self.matrix(raw.matrix);
-        let log = self.log(raw.log);
         Some(Config {
             state_dir: raw.state_dir,
             store,
@@ -263,7 +266,8 @@ impl Check {
             join_token,
             api_tokens,
             privacy: raw.privacy,
-            log,
+            webhooks: self.webhooks(raw.webhooks),
+            log: self.log(raw.log),
         })
     }
 

@@ -3,34 +3,28 @@
 //! Every event has a place, which rises by one in the order in which this controller learned of them. A reader knows its place,
 //! and no reader holds anything up: one whose place has been overtaken is told by how much.
 
-use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::cursor::Cursor;
 use super::event::{Event, EventId};
 use super::filter::Filter;
 use super::kinds::{What, log};
 use super::privacy::Privacy;
+use super::ring::{Ring, Source};
+use super::webhooks::{Receipt, Token, WebhookStanding, Webhooks};
 use crate::wall_clock::since_epoch;
 
-/// The most events that are kept.
-const MAX_EVENTS: usize = 20_000;
-/// The most bytes that they take, about.
-const MAX_BYTES: usize = 16 << 20;
 /// Events that a reader gets at once.
 const BATCH: usize = 256;
 /// Events that a reader looks at at once.
 const LOOKED_AT: usize = 2048;
 /// Readers of the API at a time.
 const READERS: usize = 512;
-/// Milliseconds: who goes on at another controller gets again what happened so long before, because each learns of events in an
-/// order of its own.
-const OVERLAP: u64 = 5000;
 
 /// Where what happens in the fleet is told. Cheap to clone.
 #[derive(Clone)]
@@ -46,30 +40,7 @@ struct Shared {
     /// The place of the latest event.
     latest: watch::Sender<u64>,
     readers: Arc<Semaphore>,
-}
-
-/// How the controller heard of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// By itself: it published it, or the node told it.
-    Here,
-    /// By another controller.
-    Peer,
-}
-
-struct Ring {
-    kept: VecDeque<Kept>,
-    known: HashSet<EventId>,
-    bytes: usize,
-    /// The place of the latest event.
-    latest: u64,
-    /// The number of the latest event that was published here.
-    number: u64,
-}
-
-struct Kept {
-    event: Arc<Event>,
-    source: Source,
+    webhooks: OnceLock<Webhooks>,
 }
 
 /// What an event is about.
@@ -112,15 +83,10 @@ impl EventBus {
             source: source("controller", id, &run).into(),
             run,
             privacy,
-            ring: Mutex::new(Ring {
-                kept: VecDeque::new(),
-                known: HashSet::new(),
-                bytes: 0,
-                latest: 0,
-                number: 0,
-            }),
+            ring: Mutex::default(),
             latest: watch::Sender::new(0),
             readers: Arc::new(Semaphore::new(READERS)),
+            webhooks: OnceLock::new(),
         }))
     }
 
@@ -142,18 +108,45 @@ impl EventBus {
         };
         let event = self.hidden(event);
         log(&event);
-        ring.add(event, Source::Here);
+        self.add(&mut ring, event, Source::Here, &Receipt::new().token());
         self.0.latest.send_replace(ring.latest);
     }
 
-    /// Takes what a node or another controller has told; what is known already is passed over.
-    pub(crate) fn take(&self, events: impl IntoIterator<Item = Event>, source: Source) {
+    /// Has what is heard here delivered by `webhooks`, from here on. Of several the first counts.
+    pub(crate) fn deliver_by(&self, webhooks: Webhooks) {
+        // There are some already.
+        let _ = self.0.webhooks.set(webhooks);
+    }
+
+    /// How the webhooks stand.
+    pub(crate) fn webhooks(&self) -> Vec<WebhookStanding> {
+        let webhooks = self.0.webhooks.get();
+        webhooks.map(Webhooks::standings).unwrap_or_default()
+    }
+
+    /// Takes what a node or another controller has told; what is known already is passed over. The receipt is settled when the
+    /// webhooks are through with it.
+    pub(crate) fn take(&self, events: impl IntoIterator<Item = Event>, source: Source) -> Receipt {
+        let receipt = Receipt::new();
+        let token = receipt.token();
         let mut ring = self.ring();
         for event in events {
             let event = self.hidden(event);
-            ring.add(event, source);
+            self.add(&mut ring, event, source, &token);
         }
         self.0.latest.send_replace(ring.latest);
+        receipt
+    }
+
+    fn add(&self, ring: &mut Ring, event: Event, source: Source, token: &Token) {
+        let event = Arc::new(event);
+        let heard_first = ring.add(Arc::clone(&event), source);
+        if heard_first
+            && source == Source::Here
+            && let Some(webhooks) = self.0.webhooks.get()
+        {
+            webhooks.offer(&event, token);
+        }
     }
 
     /// Whether a happening of that kind, of the same node or secret, was told in the last `span`.
@@ -196,7 +189,7 @@ impl EventBus {
     }
 
     /// Reads everything that is kept and that `filter` takes, and what comes.
-    pub(crate) fn from_start(&self, filter: Filter) -> Subscription {
+    pub(crate) fn subscribe_to_all(&self, filter: Filter) -> Subscription {
         let first = self.ring().first();
         self.reader(filter, first, false)
     }
@@ -273,70 +266,6 @@ impl fmt::Debug for EventBus {
 pub(super) fn source(what: &str, id: &str, run: &[u8; 16]) -> String {
     let [a, b, c, d, ..] = run;
     format!("{what}/{id}/{a:02x}{b:02x}{c:02x}{d:02x}")
-}
-
-impl Ring {
-    fn add(&mut self, event: Event, source: Source) {
-        if !self.known.insert(event.id.clone()) {
-            return;
-        }
-        self.bytes += event.size();
-        self.latest += 1;
-        let event = Arc::new(event);
-        self.kept.push_back(Kept { event, source });
-        while self.kept.len() > MAX_EVENTS || self.bytes > MAX_BYTES {
-            let Some(oldest) = self.kept.pop_front() else {
-                break;
-            };
-            self.bytes -= oldest.event.size();
-            self.known.remove(&oldest.event.id);
-        }
-    }
-
-    /// The place of the earliest event that is kept, or of the next one.
-    fn first(&self) -> u64 {
-        self.latest + 1 - self.kept.len() as u64
-    }
-
-    /// The place of the first event from shortly before the one of that id; `None` where that is not kept.
-    fn shortly_before(&self, id: &EventId) -> Option<u64> {
-        if !self.known.contains(id) {
-            return None;
-        }
-        let named = self.kept.iter().find(|kept| kept.event.id == *id)?;
-        let from = named.event.at_milliseconds.saturating_sub(OVERLAP);
-        let mut kept = self.kept.iter();
-        let index = kept.position(|kept| kept.event.at_milliseconds >= from)?;
-        Some(self.first() + index as u64)
-    }
-}
-
-/// Where a reader goes on. At another controller, or in another run of one, the id of the event alone counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cursor {
-    run: u32,
-    place: u64,
-    id: EventId,
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}.{}.{}", self.run, self.place, self.id)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.splitn(3, '.');
-        let mut part = || parts.next().ok_or(());
-        Ok(Self {
-            run: u32::from_str_radix(part()?, 16).map_err(|_| ())?,
-            place: part()?.parse().map_err(|_| ())?,
-            id: part()?.parse()?,
-        })
-    }
 }
 
 /// Somebody who reads along.
@@ -422,6 +351,7 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring::{MAX_BYTES, MAX_EVENTS};
     use super::*;
 
     fn bus() -> EventBus {

@@ -1,20 +1,32 @@
 //! What a node tells over its session, as events of the fleet.
+//!
+//! The node hears that its events are taken once the webhooks have delivered them, or have not in a while: what it has not heard
+//! of it tells the next controller, should this one die.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use turnfleet_proto::fleet as wire;
 use turnfleet_proto::fleet::event::What as Told;
 use turnfleet_proto::fleet::events_lost::Reason;
 use turnfleet_proto::fleet::listener::Transport;
 
-use super::bus::{EventBus, Source, source};
+use super::bus::{EventBus, source};
 use super::event::{Event, EventId, Place, Username};
 use super::kinds::What;
+use super::ring::Source;
+use super::webhooks::Receipt;
 use crate::config::is_name;
 use crate::reconcile::SessionKey;
 
 /// The longest text of a node that is kept.
 const MAX_TEXT: usize = 600;
+/// How long a node is left without a word while its events are being delivered.
+const HELD: Duration = Duration::from_secs(5);
+/// Batches of which it is: a node has eight under way, and is not to wait.
+const MAX_HELD: usize = 5;
 
 /// The events of one session.
 #[derive(Debug)]
@@ -24,6 +36,8 @@ pub(crate) struct Intake {
     source: Arc<str>,
     /// What the node has to hear of.
     taken: Option<Taken>,
+    /// What is being delivered: the number of the last event of each batch, and until when the node is left without a word.
+    under_way: VecDeque<(u64, Receipt, Instant)>,
 }
 
 /// The events of the incarnation up to that number are in good hands.
@@ -37,6 +51,7 @@ impl Intake {
         let source: Arc<str> = source("node", node, &session.incarnation).into();
         Self {
             taken: Some(Taken(bus.latest_of(&source))),
+            under_way: VecDeque::new(),
             node: node.into(),
             source,
             bus,
@@ -51,22 +66,33 @@ impl Intake {
         let read = events
             .into_iter()
             .filter_map(|event| self.read(event, bound));
-        self.bus.take(read, Source::Here);
-        self.taken = Some(Taken(last));
+        let receipt = self.bus.take(read, Source::Here);
+        let until = Instant::now() + HELD;
+        self.under_way.push_back((last, receipt, until));
+        while self.under_way.len() > MAX_HELD {
+            self.taken = self.under_way.pop_front().map(|(last, ..)| Taken(last));
+        }
     }
 
     /// Waits for what the node has to hear of. Nothing is lost where it is not waited for to the end.
     pub(crate) async fn settled(&mut self) -> Taken {
-        match self.taken.take() {
-            Some(taken) => taken,
-            None => std::future::pending().await,
+        if let Some(taken) = self.taken.take() {
+            return taken;
         }
+        let Some((last, receipt, until)) = self.under_way.front_mut() else {
+            return std::future::pending().await;
+        };
+        let last = *last;
+        // What takes longer is in this controller's hands alone.
+        let _ = timeout_at(*until, receipt.settled()).await;
+        self.under_way.pop_front();
+        Taken(last)
     }
 
     /// The event, where it is one that this controller knows.
     fn read(&self, event: wire::Event, bound: Option<&str>) -> Option<Event> {
         let client = event.client.as_ref();
-        let of = bound.or(client.map(|client| client.tenant.as_str()));
+        let of = bound.or_else(|| Some(client?.tenant.as_str()));
         let tenant = of.filter(|of| is_name(of)).map(Arc::from);
         let what = what(event.client, event.what?)?;
         Some(Event {
