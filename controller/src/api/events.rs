@@ -102,7 +102,7 @@ impl Wish {
     fn subscribe(self, bus: &EventBus) -> Subscription {
         match self.from {
             From::Now => bus.subscribe(self.filter, None),
-            From::Start => bus.from_start(self.filter),
+            From::Start => bus.subscribe_to_all(self.filter),
             From::After(cursor) => bus.subscribe(self.filter, Some(&cursor)),
         }
     }

@@ -233,7 +233,6 @@ impl Check {
         let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
         let api_tokens = self.api_tokens(raw.api_tokens);
         let matrix = self.matrix(raw.matrix);
-        let log = self.log(raw.log);
         Some(Config {
             state_dir: raw.state_dir,
             store,
@@ -263,7 +262,7 @@ impl Check {
             join_token,
             api_tokens,
             privacy: raw.privacy,
-            log,
+            log: self.log(raw.log),
         })
     }
 

@@ -196,7 +196,7 @@ impl EventBus {
     }
 
     /// Reads everything that is kept and that `filter` takes, and what comes.
-    pub(crate) fn from_start(&self, filter: Filter) -> Subscription {
+    pub(crate) fn subscribe_to_all(&self, filter: Filter) -> Subscription {
         let first = self.ring().first();
         self.reader(filter, first, false)
     }

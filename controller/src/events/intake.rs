@@ -66,7 +66,7 @@ impl Intake {
     /// The event, where it is one that this controller knows.
     fn read(&self, event: wire::Event, bound: Option<&str>) -> Option<Event> {
         let client = event.client.as_ref();
-        let of = bound.or(client.map(|client| client.tenant.as_str()));
+        let of = bound.or_else(|| Some(client?.tenant.as_str()));
         let tenant = of.filter(|of| is_name(of)).map(Arc::from);
         let what = what(event.client, event.what?)?;
         Some(Event {
