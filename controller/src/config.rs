@@ -3,6 +3,7 @@
 //! been checked.
 
 mod checked;
+mod dns;
 mod kept;
 mod port_plan;
 mod warnings;
@@ -17,10 +18,12 @@ use crate::fleet::Names;
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use checked::{
-    ApiTokenConfig, Config, ControllerConfig, ListenerConfig, LogConfig, LogFormat, MatrixConfig,
-    Opaque, ProbeConfig, RelayCertificates, StoreConfig, TlsFiles, WebhookConfig,
+    ApiTokenConfig, Config, ControllerConfig, DnsConfig, ListenerConfig, LogConfig, LogFormat,
+    MatrixConfig, NameServer, Opaque, ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
+    WebhookConfig,
 };
 pub(crate) use checked::{NAME, is_name};
+pub use dns::{RawDns, RawNameServer};
 pub use port_plan::PortPlan;
 
 /// The controller's configuration.
@@ -71,6 +74,8 @@ pub struct RawConfig {
     pub probe: RawProbe,
     /// How lists of relays are made.
     pub lists: RawLists,
+    /// The DNS responder, for clients that are configured with a name once and for all.
+    pub dns: RawDns,
     /// Lists for Matrix clients, in the homeserver's place.
     pub matrix: RawMatrix,
     /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
@@ -111,6 +116,7 @@ impl Default for RawConfig {
             tenant: RawTenant::default(),
             probe: RawProbe::default(),
             lists: RawLists::default(),
+            dns: RawDns::default(),
             matrix: RawMatrix::default(),
             join_token: None,
             join_token_file: None,

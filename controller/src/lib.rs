@@ -4,6 +4,7 @@
 //!  relays --gRPC--> api ----\                       /--> store (one file, or etcd; watched)
 //!  callers --HTTP-> api <-- view <-- reconcile (Fleet, the only writer)
 //!                   probe --/
+//!  resolvers -DNS-> dns <-- view
 //! ```
 //!
 //! [`fleet`] is pure: it folds what happened and plans what to write, without clock, I/O or tokio. [`reconcile`] owns it in one
@@ -14,6 +15,8 @@
 
 mod api;
 pub mod config;
+pub mod dns;
+mod door;
 mod error;
 pub mod events;
 pub mod fleet;
@@ -24,6 +27,7 @@ mod peers;
 mod probe;
 pub mod reconcile;
 mod roots;
+mod seats;
 pub mod store;
 mod wall_clock;
 
@@ -39,6 +43,7 @@ use turnfleet_proto::private_file;
 pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
+use dns::Responder;
 use events::{EventBus, Privacy, Webhooks};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
@@ -61,6 +66,7 @@ const JOIN_TOKEN_FILE: &str = "join-token";
 #[derive(Debug)]
 pub struct Controller {
     api: Api,
+    dns: Option<Responder>,
     prober: Prober,
     peers: Peers,
     handle: Handle,
@@ -108,6 +114,8 @@ impl Controller {
         let webhooks = Webhooks::new(&config.webhooks)?;
         handle.events().deliver_by(webhooks.clone());
         let api = Api::start(&config, entrance, handle.clone(), peer_token.clone()).await?;
+        let responder = |dns| Responder::start(dns, handle.changes(), &metrics);
+        let dns = config.dns.as_ref().map(responder).transpose()?;
         let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
         let peers = PeerSettings {
             own: config.controller.id.as_str().into(),
@@ -128,6 +136,7 @@ impl Controller {
         let announcer = events::announce(handle.clone(), handle.events().clone());
         Ok(Self {
             api,
+            dns,
             prober,
             peers,
             handle,
@@ -193,6 +202,12 @@ impl Controller {
         self.api.grpc_address()
     }
 
+    /// Where DNS is served, in the order of the configuration.
+    #[must_use]
+    pub fn dns_addresses(&self) -> &[SocketAddr] {
+        self.dns.as_ref().map_or(&[], Responder::addresses)
+    }
+
     /// The API token that the controller made at its first start; it opens everything.
     #[must_use]
     pub fn api_token(&self) -> &str {
@@ -253,6 +268,9 @@ impl Controller {
         self.peers.stop();
         self.announcer.abort();
         self.webhooks.abort();
+        if let Some(dns) = self.dns {
+            dns.stop().await;
+        }
         self.api.stop().await;
         self.stop.send_replace(true);
         // One that panicked has stopped as well.

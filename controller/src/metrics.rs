@@ -60,7 +60,39 @@ pub(crate) struct Metrics {
     pub(crate) webhook_events: IntCounterVec,
     pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
+    pub(crate) dns: DnsCounters,
     fleet: FleetGauges,
+}
+
+/// What the DNS responder counts.
+#[derive(Debug)]
+pub(crate) struct DnsCounters {
+    /// By type and response code.
+    pub(crate) queries: IntCounterVec,
+    pub(crate) limited: IntCounterVec,
+    pub(crate) unanswered: IntCounterVec,
+}
+
+impl DnsCounters {
+    fn new(make: &Maker) -> Self {
+        Self {
+            queries: make.counters(
+                "dns_queries_total",
+                "DNS queries answered, by type of the records asked for and by response code; type `none` for malformed ones.",
+                &["type", "rcode"],
+            ),
+            limited: make.counters(
+                "dns_limited_total",
+                "DNS queries by UDP beyond the rate of their network: sent to TCP, or dropped.",
+                &["outcome"],
+            ),
+            unanswered: make.counters(
+                "dns_unanswered_total",
+                "DNS messages without an answer: too short or too long, answers themselves, or not taken by the network.",
+                &["reason"],
+            ),
+        }
+    }
 }
 
 /// Set from the view whenever the metrics are rendered.
@@ -165,6 +197,7 @@ impl Metrics {
                 "How long successful probes took.",
                 &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
             ),
+            dns: DnsCounters::new(make),
             fleet: FleetGauges::new(make),
             registry: make.registry.clone(),
         }

@@ -1,7 +1,8 @@
-//! `turnfleet bench`: load on a TURN server, on a controller's HTTP API, on a controller by a whole fleet of relays, or on a
-//! fleet whose secrets rotate, with what came of it and what it cost.
+//! `turnfleet bench`: load on a TURN server, on a controller's HTTP API, on a controller by a whole fleet of relays, on
+//! a DNS server, or on a fleet whose secrets rotate, with what came of it and what it cost.
 
 mod controller;
+mod dns;
 mod fleet;
 mod process;
 mod relay;
@@ -10,6 +11,7 @@ mod spread;
 
 use anyhow::Result;
 use clap::Subcommand;
+use hdrhistogram::Histogram;
 
 /// What is measured: a TURN server, or one of the others by name.
 #[derive(clap::Args, Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct BenchArgs {
 enum Other {
     /// Asks a controller for credentials, as fast as it answers
     Controller(controller::Args),
+    /// Asks a DNS server the same question, as fast as it answers or at a rate
+    Dns(dns::Args),
     /// Joins a controller with many relays that have sessions and nothing else, and measures what that takes
     Fleet(fleet::Args),
     /// Rotates the shared secret while clients come with fresh credentials, and counts those that were refused
@@ -39,6 +43,7 @@ enum Other {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.other {
         Some(Other::Controller(args)) => controller::run(args),
+        Some(Other::Dns(args)) => dns::run(args),
         Some(Other::Fleet(args)) => fleet::run(args),
         Some(Other::Rotation(args)) => rotation::run(args),
         None => relay::run(&args.relay),
@@ -56,6 +61,11 @@ fn print(text: &str) {
 #[expect(clippy::print_stderr, reason = "a person watches the command run")]
 fn progress(line: &str) {
     eprintln!("{line}");
+}
+
+/// A percentile of latencies that were counted in nanoseconds.
+fn micros(latency: &Histogram<u64>, quantile: f64) -> f64 {
+    as_float(latency.value_at_quantile(quantile)) / 1e3
 }
 
 /// The nearest float.

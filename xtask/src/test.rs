@@ -14,7 +14,7 @@ struct Tool {
     file: &'static str,
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 16] = [
     Tool {
         package: "etcd-server",
         file: "/usr/bin/etcd",
@@ -54,6 +54,10 @@ const TOOLS: [Tool; 15] = [
     Tool {
         package: "dnsmasq-base",
         file: "/usr/sbin/dnsmasq",
+    },
+    Tool {
+        package: "bind9-dnsutils",
+        file: "/usr/bin/dig",
     },
     Tool {
         package: "openssl",

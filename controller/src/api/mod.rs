@@ -33,7 +33,6 @@ mod ports;
 mod rate;
 mod route;
 mod routes;
-mod seats;
 mod secrets;
 mod serve;
 mod status;

@@ -1,5 +1,5 @@
-//! The accept loop that the HTTP and the gRPC listener share: TLS, HTTP/1.1 and HTTP/2, and the bounds that keep slow, idle
-//! or many strangers from holding the controller.
+//! What the HTTP and the gRPC listener share: TLS, HTTP/1.1 and HTTP/2, and the bounds that keep slow, idle or many strangers
+//! from holding the controller.
 //!
 //! It owns connections, not their meaning: a request goes to the router as it is, with the caller's address as an
 //! extension.
@@ -26,8 +26,8 @@ use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use super::client_ca::{ClientCa, Shown};
-use super::seats::Seats;
 use super::tls::ALPN_H2;
+use crate::door::{Door, stopped};
 use crate::metrics::Metrics;
 
 /// Connections of one listener at a time; more are closed as soon as they are accepted.
@@ -40,8 +40,6 @@ const MAX_OF_ONE_ADDRESS: usize = MAX_CONNECTIONS / 8;
 const REST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a request's header.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// The loop's rest after a failed accept (descriptors are used up), so that it does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What requests in flight get when the listener stops.
 const STOP_GRACE: Duration = Duration::from_millis(250);
 
@@ -132,27 +130,10 @@ pub(crate) async fn serve<S: Answers>(endpoint: Endpoint<S>, mut stop: watch::Re
         metrics,
     } = endpoint;
     let acceptor = tls.map(TlsAcceptor::from);
-    let seats = Seats::new(MAX_OF_ONE_ADDRESS);
+    let bounds = (MAX_CONNECTIONS, MAX_OF_ONE_ADDRESS);
+    let door = Door::new(protocols.name(), listener, bounds, metrics);
     let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = stopped(&mut stop) => break,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(listener = protocols.name(), %error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let seat = seats.take(from.ip());
-        if connections.len() >= MAX_CONNECTIONS || seat.is_none() {
-            metrics.connection_refused(protocols.name());
-            continue;
-        }
+    while let Some((stream, from, seat)) = door.next(&mut connections, &mut stop).await {
         let connection = Connection {
             from,
             caller: Caller::of(&stream, from),
@@ -167,14 +148,9 @@ pub(crate) async fn serve<S: Answers>(endpoint: Endpoint<S>, mut stop: watch::Re
             drop(seat);
         });
     }
-    drop(listener);
+    drop(door);
     let all_ended = async { while connections.join_next().await.is_some() {} };
     drop(tokio::time::timeout(STOP_GRACE, all_ended).await);
-}
-
-/// Waits for the word to stop, or for the end of whoever could say it.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// The two versions of HTTP that a connection can carry.

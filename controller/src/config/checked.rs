@@ -1,5 +1,6 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
+mod dns;
 mod matrix;
 mod store;
 mod webhooks;
@@ -17,10 +18,11 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLog, RawTls, RawUser};
+use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawLog, RawTls, RawUser};
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser};
 
+pub use dns::{DnsConfig, NameServer};
 pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
 pub use webhooks::WebhookConfig;
@@ -69,6 +71,8 @@ pub struct Config {
     pub probe: ProbeConfig,
     /// How lists are made.
     pub lists: ListSettings,
+    /// The DNS responder; `None` where no zone is delegated to it.
+    pub dns: Option<DnsConfig>,
     /// The homeserver whose users get lists by their access tokens.
     pub matrix: Option<MatrixConfig>,
     /// The join token that the operator gives.
@@ -201,10 +205,6 @@ impl Check {
             self.fail("state_dir", None, "a directory");
         }
         self.region("region", &raw.region);
-        self.bounded("lists.regions", raw.lists.regions.len());
-        for region in &raw.lists.regions {
-            self.region("lists.regions", region);
-        }
         let store = self.store(&raw);
         let controller = self.controller(&raw);
         let policy = self.policy(&raw);
@@ -236,6 +236,8 @@ impl Check {
         );
         let join_token = self.secret("join_token", raw.join_token, raw.join_token_file, MIN_TOKEN);
         let api_tokens = self.api_tokens(raw.api_tokens);
+        let lists = self.lists(raw.lists);
+        let dns = self.dns(raw.dns);
         let matrix = self.matrix(raw.matrix);
         Some(Config {
             state_dir: raw.state_dir,
@@ -258,10 +260,8 @@ impl Check {
                 interval: Duration::from_millis(interval),
                 ca: raw.probe.ca,
             },
-            lists: ListSettings {
-                names: raw.lists.names,
-                regions: raw.lists.regions,
-            },
+            lists,
+            dns,
             matrix,
             join_token,
             api_tokens,
@@ -269,6 +269,17 @@ impl Check {
             webhooks: self.webhooks(raw.webhooks),
             log: self.log(raw.log),
         })
+    }
+
+    fn lists(&mut self, raw: RawLists) -> ListSettings {
+        self.bounded("lists.regions", raw.regions.len());
+        for region in &raw.regions {
+            self.region("lists.regions", region);
+        }
+        ListSettings {
+            names: raw.names,
+            regions: raw.regions,
+        }
     }
 
     fn log(&mut self, raw: RawLog) -> LogConfig {

@@ -29,6 +29,7 @@ impl Config {
             ("probe", self.probe == other.probe),
             ("store", self.store == other.store),
             ("lists", self.lists == other.lists),
+            ("dns", self.dns == other.dns),
             ("matrix", self.matrix == other.matrix),
             ("controller", self.controller == other.controller),
             (

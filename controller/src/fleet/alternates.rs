@@ -103,6 +103,7 @@ fn is_same((one, other): (&Arc<NodeView>, &Arc<NodeView>)) -> bool {
         && one.identity == other.identity
         && one.tenant == other.tenant
         && one.broken == other.broken
+        && one.certificate.is_good() == other.certificate.is_good()
 }
 
 fn alternate(node: &NodeView) -> wire::Alternate {

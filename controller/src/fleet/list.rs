@@ -5,7 +5,6 @@ use std::ops::Deref;
 
 use turnfleet_proto::credentials::SharedSecret;
 
-use super::node::Transport;
 use super::placement::{Picks, UserKey};
 use super::uris::{Family, Names, UriKind};
 use super::view::{FleetView, NodeView};
@@ -171,11 +170,8 @@ impl<'v> Making<'v> {
 
     /// The URI of `node` for `kind`, where it has a listener for it that works.
     fn uri(&self, node: &'v NodeView, kind: UriKind, family: Family) -> Option<&'v str> {
-        let transport = kind.transport();
-        let works = !node.broken.contains(&transport);
-        let is_trusted = transport != Transport::Tls || node.certificate.is_good();
         let uri = node.uris.of(kind, family, self.names);
-        uri.filter(|_| works && is_trusted)
+        uri.filter(|_| node.serves(kind.transport()))
     }
 
     fn add(&mut self, uri: Option<&'v str>) {

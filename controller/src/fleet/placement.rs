@@ -168,6 +168,32 @@ impl Candidates {
         picks
     }
 
+    /// The nodes for everybody that answer for `region`, or for all regions where none is named: those of the first region that
+    /// has some, beginning with its own, and suspects only where no region has others.
+    pub(super) fn for_everybody(&self, region: Option<&str>) -> Vec<&Arc<NodeView>> {
+        let orders: Vec<Vec<&Region>> = match region {
+            None => vec![self.regions.iter().collect()],
+            Some(region) => {
+                let own = self.region(region);
+                let others = own.into_iter().flat_map(|own| &own.others);
+                let others = others.map(|place| &self.regions[*place]);
+                own.into_iter().chain(others).map(|it| vec![it]).collect()
+            }
+        };
+        let ranks: [fn(&Region) -> &[Candidate]; 2] = [|it| &it.proven, |it| &it.suspects];
+        for rank in ranks {
+            for regions in &orders {
+                let candidates = regions.iter().flat_map(|region| rank(region));
+                let own = candidates.filter(|candidate| candidate.tenant.is_none());
+                let nodes: Vec<_> = own.map(|candidate| &candidate.node).collect();
+                if !nodes.is_empty() {
+                    return nodes;
+                }
+            }
+        }
+        Vec::new()
+    }
+
     /// The score of `node` for such a user, and its place among the candidates of its region, the first being 1.
     pub(super) fn score(
         &self,

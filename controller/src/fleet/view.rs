@@ -102,6 +102,13 @@ impl FleetView {
         self.join_tokens.values()
     }
 
+    /// The listed nodes that answer for `region` to askers who are nobody's users, or for all regions where none is named: a
+    /// region without any is answered for by the first that stands in for it.
+    #[must_use]
+    pub fn for_everybody(&self, region: Option<&str>) -> Vec<&Arc<NodeView>> {
+        self.candidates.for_everybody(region)
+    }
+
     /// How many nodes are in lists.
     #[must_use]
     pub fn listed(&self) -> usize {
@@ -207,12 +214,19 @@ pub enum Probing {
 }
 
 impl NodeView {
-    /// Where clients reach it by `transport`, in its own order, IPv4 before IPv6, without what the probe found broken.
+    /// Whether clients may be sent to it by `transport`: the probe did not find that broken, and a certificate is not at its end.
+    #[must_use]
+    pub fn serves(&self, transport: Transport) -> bool {
+        let is_trusted = transport != Transport::Tls || self.certificate.is_good();
+        is_trusted && !self.broken.contains(&transport)
+    }
+
+    /// Where clients may be sent to by `transport`, in the node's own order, IPv4 before IPv6.
     pub fn listeners(&self, transport: Transport) -> impl Iterator<Item = &Listener> {
-        let works = !self.broken.contains(&transport);
+        let serves = self.serves(transport);
         let of = move |v4: bool| {
             self.identity.listeners.iter().filter(move |listener| {
-                works && listener.transport == transport && listener.address.is_ipv4() == v4
+                serves && listener.transport == transport && listener.address.is_ipv4() == v4
             })
         };
         of(true).chain(of(false))

@@ -126,9 +126,10 @@ fn a_node_is_behind_unless_most_others_say_that_it_is_the_controller_who_is_ahea
     assert_eq!(say(3, 3_600_000)[3], not, "it is ahead");
 }
 
-const DAY: u64 = 86_400;
+pub(crate) const DAY: u64 = 86_400;
 
-fn certificate(stage: &mut Stage, number: u8, left: u64) {
+/// A heartbeat says that the certificate of the relay of that number is good for `left` seconds.
+pub(crate) fn certificate(stage: &mut Stage, number: u8, left: u64) {
     let now = stage.now.unix;
     let validity = Validity {
         not_before: now - 80 * DAY,

@@ -2,7 +2,7 @@
 //! waits for. What finds it full is counted, and lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 use turnfleet_turn::Event;
@@ -36,7 +36,7 @@ pub(crate) struct Way {
     /// Events that left a shard and are not kept yet.
     pub(crate) under_way: AtomicUsize,
     /// Whether those that are kept leave room for what can wait.
-    pub(crate) is_crowded: std::sync::atomic::AtomicBool,
+    pub(crate) is_crowded: AtomicBool,
 }
 
 /// The shards' end of the way.

@@ -12,12 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use ureq::http::Uri;
 
 use super::process::Processes;
-use super::{as_float, print, progress};
+use super::{as_float, micros, print, progress};
 use load::{Measured, Stage};
 
 /// Answers to one that is read in whole.
@@ -261,10 +260,6 @@ impl Report {
         }
         lines.join("\n")
     }
-}
-
-fn micros(latency: &Histogram<u64>, quantile: f64) -> f64 {
-    as_float(latency.value_at_quantile(quantile)) / 1e3
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use super::homeserver::{Client, Homeserver, User, Word};
 use super::refusal::Refusal;
 use super::words::{Key, Keys, Words};
 use crate::api::rate::TokenBucket;
-use crate::api::seats::{Seat, Seats};
 use crate::metrics::Metrics;
+use crate::seats::{Seat, Seats};
 
 /// How long a token counts as its user's.
 const GOOD_LIFE: Duration = Duration::from_secs(60);

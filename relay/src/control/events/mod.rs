@@ -8,7 +8,7 @@ mod telling;
 mod wire;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ const SETTLING: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Outbox {
     ring: Mutex<Ring>,
-    way: std::sync::Arc<Way>,
+    way: Arc<Way>,
     /// The number of the latest event.
     latest: watch::Sender<u64>,
 }
@@ -57,7 +57,7 @@ impl Outbox {
     pub(crate) fn new(heard: &Heard) -> Self {
         Self {
             ring: Mutex::new(Ring::new()),
-            way: std::sync::Arc::clone(&heard.way),
+            way: Arc::clone(&heard.way),
             latest: watch::Sender::new(0),
         }
     }

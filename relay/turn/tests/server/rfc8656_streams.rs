@@ -85,9 +85,11 @@ fn each_of_a_crowd_that_lives_is_told_of_its_eviction_once() {
             break;
         }
     }
-    let deadline = |event: &Event| match event {
-        Event::Evicting { deadline, .. } => Some(*deadline),
-        _ => None,
+    let deadline = |event: &Event| {
+        let Event::Evicting { deadline, .. } = event else {
+            return None;
+        };
+        Some(*deadline)
     };
     let told: Vec<_> = net.events.iter().filter_map(deadline).collect();
     let live = usize::try_from(net.server.counters().allocations()).unwrap();

@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The seats that are taken, by who holds them: an IPv4 address, or an IPv6 /64.
 #[derive(Clone, Debug)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     most: usize,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 /// One of them, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     holder: IpAddr,
     taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 impl Seats {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             most,
             taken: Arc::default(),
@@ -29,7 +29,7 @@ impl Seats {
 
     /// A seat for `ip`, or nothing where that has as many as it may. This machine has no bound: a proxy
     /// on it speaks for everybody.
-    pub(super) fn take(&self, ip: IpAddr) -> Option<Seat> {
+    pub(crate) fn take(&self, ip: IpAddr) -> Option<Seat> {
         let holder = network(ip);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.get(&holder).copied().unwrap_or(0);
