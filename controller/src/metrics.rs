@@ -182,15 +182,8 @@ impl Metrics {
                 "Configurations that were read again while the controller ran, and taken over or refused.",
                 &["outcome"],
             ),
-            webhook_events: make.counters(
-                "webhook_events_total",
-                "Events that webhooks were to deliver, by what became of them: delivered, or given up.",
-                &["outcome"],
-            ),
-            webhook_waiting: make.gauge(
-                "webhook_events_waiting",
-                "Events that wait for the receivers of webhooks.",
-            ),
+            webhook_events: webhook_events(make),
+            webhook_waiting: webhook_waiting(make),
             probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
             probe_seconds: make.histogram(
                 "probe_duration_seconds",
@@ -243,6 +236,21 @@ impl Metrics {
             .expect("a vector takes every byte");
         String::from_utf8(text).expect("the text format is UTF-8")
     }
+}
+
+fn webhook_events(make: &Maker) -> IntCounterVec {
+    make.counters(
+        "webhook_events_total",
+        "Events that webhooks were to deliver, by what became of them: delivered, or given up.",
+        &["outcome"],
+    )
+}
+
+fn webhook_waiting(make: &Maker) -> IntGauge {
+    make.gauge(
+        "webhook_events_waiting",
+        "Events that wait for the receivers of webhooks.",
+    )
 }
 
 fn region_ports(make: &Maker) -> IntGaugeVec {

@@ -66,7 +66,7 @@ impl Webhooks {
     /// # Errors
     /// When an authority cannot be used.
     pub(crate) fn new(configs: &[WebhookConfig]) -> Result<Self, StartError> {
-        let hook = |config: &WebhookConfig| {
+        let hook = |config: &WebhookConfig| -> Result<_, StartError> {
             let url = config.url.to_string();
             Ok(Arc::new(Webhook {
                 name: config.name.clone(),
