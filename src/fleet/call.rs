@@ -159,11 +159,9 @@ impl Client {
     /// # Errors
     /// As [`Self::ask`].
     pub(crate) fn stream(&self, path: &str) -> anyhow::Result<impl BufRead> {
-        let (response, url) = self.send(&Call::get(path), LONG)?;
-        if !response.status().is_success() {
-            read(response, &url)?;
-        }
-        let lines = response.into_body().into_with_config().limit(u64::MAX);
+        let (response, _) = self.send(&Call::get(path), LONG)?;
+        let body = accepted(response)?.into_body();
+        let lines = body.into_with_config().limit(u64::MAX);
         Ok(BufReader::new(lines.reader()))
     }
 
@@ -221,13 +219,18 @@ fn is_safe_elsewhere(error: &ureq::Error, method: &Method) -> bool {
     }
 }
 
-fn read(mut response: Response<Body>, url: &str) -> anyhow::Result<Json> {
+fn read(response: Response<Body>, url: &str) -> anyhow::Result<Json> {
+    let answer: Result<Json, _> = accepted(response)?.body_mut().read_json();
+    answer.with_context(|| format!("{url} is not the API of a controller"))
+}
+
+/// `response`, if it is no refusal.
+fn accepted(mut response: Response<Body>) -> anyhow::Result<Response<Body>> {
     let status = response.status();
-    let answer: Result<Json, _> = response.body_mut().read_json();
     if status.is_success() {
-        return answer.with_context(|| format!("{url} is not the API of a controller"));
+        return Ok(response);
     }
-    let told = answer.unwrap_or_default();
+    let told: Json = response.body_mut().read_json().unwrap_or_default();
     let (what, expected) = (cell(&told, "/error/what"), cell(&told, "/error/expected"));
     let hint = match status.as_u16() {
         401 => "; give an API token with --token or --token-file".to_owned(),
