@@ -120,6 +120,29 @@ fn the_metrics_page_lists_every_family() {
     assert_page("metrics.md", &page);
 }
 
+/// What stands before the part of the page of events that is made from the code.
+const MADE: &str =
+    "<!-- The rest of this page is made by `UPDATE_EXPECT=1 cargo test --test pages`. -->\n";
+
+#[test]
+fn the_events_page_lists_every_kind_and_field() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md");
+    let written = fs::read_to_string(path).unwrap();
+    let (written, _) = written.split_once(MADE).unwrap();
+    let mut page = [written, MADE].concat();
+    for kind in turnfleet_controller::events::kind_reference() {
+        page.push_str(&format!("\n### `{}`\n\n{}\n", kind.name, kind.text));
+        if !kind.fields.is_empty() {
+            page.push_str("\n| Field | Form | Meaning |\n|---|---|---|\n");
+        }
+        for field in &kind.fields {
+            let (name, form, text) = (field.name, field.form, &field.text);
+            page.push_str(&format!("| `{name}` | {form} | {text} |\n"));
+        }
+    }
+    assert_page("events.md", &page);
+}
+
 fn section(title: &str, prefix: &str) -> String {
     format!("\n## {title}: `{prefix}*`\n\n| Name | Type | Labels | Meaning |\n|---|---|---|---|\n")
 }

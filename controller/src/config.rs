@@ -21,6 +21,7 @@ pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 pub use checked::{
     ApiTokenConfig, Config, ControllerConfig, DnsConfig, ListenerConfig, LogConfig, LogFormat,
     MatrixConfig, NameServer, Opaque, ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
+    WebhookConfig,
 };
 pub(crate) use checked::{NAME, is_name};
 pub use dns::{RawDns, RawNameServer};
@@ -88,6 +89,11 @@ pub struct RawConfig {
     pub join_token_file: Option<PathBuf>,
     /// Who may use the HTTP API, beside the bearer of the token that the controller makes.
     pub api_tokens: Vec<RawApiToken>,
+    /// Shows hashes in the place of the names of users and the addresses of clients: in events, by whichever way, and in lists
+    /// of users. Set it at every controller. The same user has the same hash everywhere.
+    pub privacy: bool,
+    /// Who is told what happens in the fleet.
+    pub webhooks: Vec<RawWebhook>,
     /// What is logged.
     pub log: RawLog,
 }
@@ -120,6 +126,8 @@ impl Default for RawConfig {
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),
+            privacy: false,
+            webhooks: Vec::new(),
             log: RawLog::default(),
         }
     }
@@ -403,6 +411,46 @@ impl Default for RawMatrix {
             tenant: None,
             allow_guests: true,
             ttl_seconds: 3600,
+        }
+    }
+}
+
+/// A receiver of events, which are posted to it as JSON.
+#[derive(Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawWebhook {
+    /// What the receiver is called; it sees the name in each request.
+    pub name: String,
+    /// Where events are posted: `https`, or `http` in a network of your own. Redirections are not followed.
+    pub url: String,
+    /// What requests are signed with, at least 16 characters. The receiver has the same, and checks the signature.
+    pub secret: Option<String>,
+    /// A file that holds the secret.
+    pub secret_file: Option<PathBuf>,
+    /// Only events of these kinds: such as `allocation.closed`, or `allocation` for all that begin so. All kinds where it is empty.
+    pub kinds: Vec<String>,
+    /// Only events that concern this tenant.
+    pub tenant: Option<String>,
+    /// How long a request may take, in seconds. 1 to 60.
+    pub timeout_seconds: u64,
+    /// How long an event is tried, in seconds, before it is given up and counted. 10 to 86400.
+    pub max_age_seconds: u64,
+    /// The certificate authority, a PEM file, that an `https` receiver is checked against instead of the public ones.
+    pub ca: Option<PathBuf>,
+}
+
+impl Default for RawWebhook {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            url: String::new(),
+            secret: None,
+            secret_file: None,
+            kinds: Vec::new(),
+            tenant: None,
+            timeout_seconds: 10,
+            max_age_seconds: 3600,
+            ca: None,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod config;
 pub mod dns;
 mod door;
 mod error;
+pub mod events;
 pub mod fleet;
 pub mod leader;
 pub mod maintenance;
@@ -45,6 +46,7 @@ pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
 use dns::Responder;
+use events::{EventBus, Privacy, Webhooks};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
 use leader::Leadership;
@@ -78,6 +80,8 @@ pub struct Controller {
     stop: watch::Sender<bool>,
     reconciler: JoinHandle<()>,
     election: Option<JoinHandle<()>>,
+    announcer: JoinHandle<()>,
+    webhooks: JoinHandle<()>,
     api_token: String,
     join_token: String,
 }
@@ -113,6 +117,8 @@ impl Controller {
         hand_out(&dir.join(API_TOKEN_FILE), &api_token, "an API token")?;
         hand_out(&dir.join(JOIN_TOKEN_FILE), &join_token, "the join token")?;
         let (stop, stopped) = watch::channel(false);
+        let webhooks = Webhooks::new(&config.webhooks)?;
+        handle.events().deliver_by(webhooks.clone());
         let peers = PeerSettings {
             own: config.controller.id.as_str().into(),
             token: peer_token,
@@ -135,6 +141,7 @@ impl Controller {
         let keeper = Keeper::start(&handle, leadership.clone());
         let reconciler = reconciler.with_leadership(leadership);
         let reconciler = tokio::spawn(reconciler.run(stopped));
+        let announcer = events::announce(handle.clone(), handle.events().clone());
         Ok(Self {
             api,
             dns,
@@ -146,6 +153,8 @@ impl Controller {
             stop,
             reconciler,
             election,
+            announcer: tokio::spawn(announcer),
+            webhooks: tokio::spawn(webhooks.deliver()),
             api_token,
             join_token,
             started_with: config,
@@ -159,6 +168,7 @@ impl Controller {
     pub fn check(config: &Config) -> Result<(), Vec<StartError>> {
         let mut errors = api::check(config);
         errors.extend(Prober::check(&config.probe));
+        errors.extend(Webhooks::new(&config.webhooks).err());
         let etcd = config.store.etcd.as_ref().map(EtcdStore::check);
         errors.extend(etcd.and_then(Result::err).map(StartError::Etcd));
         if errors.is_empty() {
@@ -265,6 +275,8 @@ impl Controller {
     pub async fn stop(self) {
         self.prober.stop();
         self.peers.stop();
+        self.announcer.abort();
+        self.webhooks.abort();
         if let Some(dns) = self.dns {
             dns.stop().await;
         }
@@ -293,10 +305,15 @@ async fn open_fleet(
         let opened = open::open(config).await;
         let opened = opened.map_err(|source| store_error(config, source))?;
         let derived = (PeerToken::of(&opened.sealer), Journals::of(&opened.sealer));
+        let privacy = config.privacy.then(|| Privacy::of(&opened.sealer));
         let store = opened.store;
         let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
         match fleet.await {
-            Ok((reconciler, handle)) => return Ok((store, derived, reconciler, handle)),
+            Ok((reconciler, handle)) => {
+                let events = EventBus::new(config.controller.id.as_str(), privacy);
+                let handle = handle.with_events(events);
+                return Ok((store, derived, reconciler, handle));
+            }
             Err(FleetError::Store(error))
                 if config.store.etcd.is_some() && error.is_worth_waiting() =>
             {

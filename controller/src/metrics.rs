@@ -14,6 +14,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::events::WebhookStanding;
 use crate::fleet::record::Stage;
 use crate::fleet::{
     CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
@@ -60,6 +61,8 @@ pub(crate) struct Metrics {
     pub(crate) sessions_ended: IntCounterVec,
     pub(crate) reloads: IntCounterVec,
     pub(crate) probes: IntCounterVec,
+    pub(crate) webhook_events: IntCounterVec,
+    pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
     pub(crate) dns: DnsCounters,
     usage: UsageCounters,
@@ -184,6 +187,8 @@ impl Metrics {
                 "Configurations that were read again while the controller ran, and taken over or refused.",
                 &["outcome"],
             ),
+            webhook_events: webhook_events(make),
+            webhook_waiting: webhook_waiting(make),
             probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
             probe_seconds: make.histogram(
                 "probe_duration_seconds",
@@ -213,6 +218,21 @@ impl Metrics {
         }
     }
 
+    /// Takes over how the webhooks stand.
+    pub(crate) fn note_webhooks(&self, webhooks: &[WebhookStanding]) {
+        let sum = |count: fn(&WebhookStanding) -> u64| webhooks.iter().map(count).sum::<u64>();
+        let outcomes = [
+            ("delivered", sum(|it| it.delivered)),
+            ("given_up", sum(|it| it.dead)),
+        ];
+        for (outcome, count) in outcomes {
+            let counter = self.webhook_events.with_label_values(&[outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        let waiting = sum(|it| it.queued as u64);
+        self.webhook_waiting.set(signed(waiting));
+    }
+
     /// Everything, with the fleet as `view` has it, and what each tenant used.
     pub(crate) fn render(&self, view: &FleetView, usage: &UsageDesk) -> String {
         self.fleet.set(view);
@@ -223,6 +243,21 @@ impl Metrics {
             .expect("a vector takes every byte");
         String::from_utf8(text).expect("the text format is UTF-8")
     }
+}
+
+fn webhook_events(make: &Maker) -> IntCounterVec {
+    make.counters(
+        "webhook_events_total",
+        "Events that webhooks were to deliver, by what became of them: delivered, or given up.",
+        &["outcome"],
+    )
+}
+
+fn webhook_waiting(make: &Maker) -> IntGauge {
+    make.gauge(
+        "webhook_events_waiting",
+        "Events that wait for the receivers of webhooks.",
+    )
 }
 
 fn region_ports(make: &Maker) -> IntGaugeVec {

@@ -18,6 +18,7 @@ use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use turnfleet_turn::Now;
 
 use crate::error::FleetError;
+use crate::events::EventBus;
 use crate::fleet::audit::AuditEntry;
 use crate::fleet::record::{ApiToken, Desired, JoinToken, TokenHash, token_hash};
 use crate::fleet::{
@@ -41,6 +42,7 @@ pub struct Handle {
     quota_words: watch::Receiver<Arc<wire::QuotaWord>>,
     audit: AuditLog,
     usage: UsageDesk,
+    events: EventBus,
     /// Who asks for the changes that go through this handle, where somebody does.
     asked_by: Option<AuditEntry>,
 }
@@ -57,6 +59,8 @@ pub struct Session {
     pub runs: Option<NodePolicy>,
     /// Whether the node takes deltas, and the messages that came with them.
     pub takes_deltas: bool,
+    /// Whether the node tells what happens to allocations.
+    pub tells_events: bool,
     /// What the node shall do beside.
     pub orders: Orders,
     /// Whether the node shall drain. Sent on at the start only where `draining` is set.
@@ -517,6 +521,18 @@ impl Handle {
             asked_by: Some(entry),
             ..self.clone()
         }
+    }
+
+    /// Where it is told what happens in the fleet.
+    #[must_use]
+    pub fn events(&self) -> &EventBus {
+        &self.events
+    }
+
+    /// Tells what happens to `events`.
+    #[must_use]
+    pub fn with_events(self, events: EventBus) -> Self {
+        Self { events, ..self }
     }
 
     /// Who changed what.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use turnfleet_proto::certificate::{Certificate, CertificateError};
 use turnfleet_proto::file_watch::FileWatcher;
 use turnfleet_proto::{GrantedRange, NodeId};
@@ -22,7 +22,7 @@ use crate::addressing::Addressing;
 use crate::budget::DescriptorBudget;
 use crate::config::{Config, ConfigErrors, Findings};
 use crate::control::{
-    ControlState, ControlStatus, Identity, Introduction, Sections, Session, SnapshotCache,
+    ControlState, ControlStatus, Identity, Introduction, Outbox, Sections, Session, SnapshotCache,
     StateDir, StateDirError, unix_millis,
 };
 use crate::journal::Journal;
@@ -32,7 +32,7 @@ use crate::policy::LocalPolicy;
 use crate::process::{self, ProcessUsage};
 use crate::serving::Serving;
 use crate::shard::{
-    BindError, Bound, EventLog, Listener, ShardSet, ShardSettings, StreamLimits,
+    BindError, Bound, EventLog, Heard, Listener, ShardSet, ShardSettings, StreamLimits, Teller,
     raise_descriptor_limit,
 };
 use crate::usage::UsageBook;
@@ -41,6 +41,10 @@ use crate::usage::UsageBook;
 const JOURNAL: &str = "journal";
 /// How often a drain looks whether it is over.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
+/// How long the end of allocations may keep a node from leaving.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often it looks meanwhile whether they have ended.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// A running relay node. Dropping it ends it at once, without a Goodbye.
 pub struct Node {
@@ -52,6 +56,7 @@ pub struct Node {
     serving: Arc<Serving>,
     status: Arc<ControlStatus>,
     journal: Arc<Journal>,
+    events: Arc<Outbox>,
     certificate: Option<Arc<Certificate>>,
     _certificate_watcher: Option<FileWatcher>,
     reloads: Reloads,
@@ -156,10 +161,7 @@ impl Node {
         let cache = SnapshotCache::open(config.node_id.clone(), &dir).map_err(state_dir)?;
         require_membership(&config, &identity)?;
 
-        let certificate = match &config.tls {
-            Some(files) => Some(Arc::new(Certificate::load(&files.certificate, &files.key)?)),
-            None => None,
-        };
+        let certificate = certificate(&config)?;
         let share = descriptor_limit / config.nodes_in_process;
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
@@ -170,10 +172,12 @@ impl Node {
         let shown = certificate.clone();
         let introduction = introduction(&config, &listeners, &local, share, shown);
         let journal = open_journal(&config, &dir, &identity, &bound)?;
-        let events = event_log(&config, &journal)?;
+        let (teller, heard) = Teller::new();
+        let outbox = Arc::new(Outbox::new(&heard));
+        let events = event_log(&config, &journal)?.with_teller(teller);
         let ledger = Ledger::new(seed()?);
-        let serving = Serving::new(bound, local, config.nodes_in_process, ledger, events);
-        let serving = Arc::new(serving);
+        let nodes = config.nodes_in_process;
+        let serving = Arc::new(Serving::new(bound, local, nodes, ledger, events));
         let status = Arc::new(ControlStatus::new());
         for endpoint in &config.controller.endpoints {
             serving.close_controller(&endpoint.uri).await;
@@ -183,7 +187,7 @@ impl Node {
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
         let reloads = Reloads::of(&config, addressing.hosts);
         let stop = watch::Sender::new(false);
-        let deadlines = Arc::clone(&serving);
+        let deadlines = keep_time(Arc::clone(&serving), Arc::clone(&outbox), heard);
         let session = Session {
             controller: config.controller,
             introduction,
@@ -194,6 +198,7 @@ impl Node {
             status: Arc::clone(&status),
             journal: Arc::clone(&journal),
             usage: Arc::clone(&usage),
+            events: Arc::clone(&outbox),
             sections,
             listeners: introduced.subscribe(),
             was_open: false,
@@ -206,11 +211,12 @@ impl Node {
             serving,
             status,
             journal,
+            events: outbox,
             reloads,
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?,
             session: tokio::spawn(session.run(stop.subscribe())),
-            deadlines: tokio::spawn(async move { deadlines.keep_deadlines().await }),
+            deadlines: tokio::spawn(deadlines),
             keeping: tokio::spawn(Arc::clone(&usage).keep(stop.subscribe())),
             usage,
             stop,
@@ -259,6 +265,7 @@ impl Node {
             alternates: self.serving.alternates(),
             control: self.status.state(),
             control_counts: self.status.counts(),
+            events: self.events.counts(),
             certificate: self
                 .certificate
                 .as_ref()
@@ -316,8 +323,25 @@ impl Node {
         self.serving.killed().await
     }
 
+    /// Ends every allocation while the controller can still be told of it.
+    async fn end_in_sight(&self) {
+        if self.status.state() != ControlState::Connected {
+            return;
+        }
+        self.serving.end_allocations();
+        let ended = async {
+            while self.serving.allocations() > 0 {
+                sleep(LAST_LOOK).await;
+            }
+            self.events.settled().await;
+        };
+        // What is not told by then is told by nobody.
+        let _ = timeout(LAST_WORDS, ended).await;
+    }
+
     /// Takes leave of the controller, ends every allocation, and returns when all threads have ended.
     pub async fn stop(mut self) {
+        self.end_in_sight().await;
         self.stop.send_replace(true);
         // A session that panicked has nothing left to say.
         let _ = (&mut self.session).await;
@@ -510,6 +534,12 @@ fn serve_from_cache(
     }
 }
 
+fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, NodeError> {
+    let files = config.tls.as_ref();
+    let loaded = files.map(|files| Certificate::load(&files.certificate, &files.key));
+    Ok(loaded.transpose()?.map(Arc::new))
+}
+
 fn open_journal(
     config: &Config,
     dir: &StateDir,
@@ -528,6 +558,12 @@ fn event_log(config: &Config, journal: &Journal) -> Result<EventLog, NodeError> 
         false => EventLog::open(),
     };
     Ok(log.with_journal(journal.recorder()))
+}
+
+/// What goes on whether the session lives or not.
+async fn keep_time(serving: Arc<Serving>, events: Arc<Outbox>, heard: Heard) {
+    let collected = events.collect(heard, serving.told_time());
+    tokio::join!(serving.keep_deadlines(), collected);
 }
 
 fn seed() -> Result<[u8; 32], NodeError> {

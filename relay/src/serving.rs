@@ -31,6 +31,9 @@ use crate::shard::{BindError, Bound, DriverCounters, EventLog, Listener, ShardSe
 /// How often grants are compared with the clock: well within the margin that their end has.
 const GRANTS_LOOK: Duration = Duration::from_secs(5);
 
+/// Seconds: a deadline that differs by no more is the same.
+const SAME_DEADLINE: u64 = 5;
+
 /// Shared by the node and its control session.
 pub(crate) struct Serving {
     local: Mutex<LocalPolicy>,
@@ -52,6 +55,8 @@ pub(crate) struct Serving {
     /// Why the process shall end, once the controller wants it.
     killed: watch::Sender<Option<String>>,
     shard_clock: Mutex<process::ShardClock>,
+    /// The Unix second at which live allocations were last said to end; zero for none.
+    evicting: AtomicU64,
     told_time: Arc<ToldTime>,
 }
 
@@ -99,6 +104,11 @@ impl Drain {
     fn is_draining(self) -> bool {
         self.by_controller || self.by_shell
     }
+
+    /// When what lives will end.
+    fn end(self) -> Option<Instant> {
+        self.until.into_iter().chain(self.evict_at).min()
+    }
 }
 
 impl Serving {
@@ -127,6 +137,7 @@ impl Serving {
             alternates: ArcSwap::default(),
             killed: watch::Sender::default(),
             shard_clock: Mutex::default(),
+            evicting: AtomicU64::new(0),
         }
     }
 
@@ -405,10 +416,15 @@ impl Serving {
             if kept {
                 let allocations = self.allocations();
                 tracing::warn!(allocations, "the controller's drain deadline has passed");
-                if let Shards::Running { set, .. } = &*self.shards() {
-                    set.end_allocations();
-                }
+                self.end_allocations();
             }
+        }
+    }
+
+    /// Ends every allocation that lives.
+    pub(crate) fn end_allocations(&self) {
+        if let Shards::Running { set, .. } = &*self.shards() {
+            set.end_allocations();
         }
     }
 
@@ -438,9 +454,30 @@ impl Serving {
 
     fn change_drain(&self, change: impl FnOnce(&mut Drain)) {
         self.drain.send_modify(change);
+        let drain = *self.drain.borrow();
         if let Shards::Running { set, .. } = &*self.shards() {
-            set.set_draining(self.is_draining());
+            set.set_draining(drain.is_draining());
+            if let Some(evicting) = self.evicting(drain) {
+                set.set_evicting(evicting);
+            }
         }
+    }
+
+    /// When live allocations shall hear that they end, if it is not when they have heard. A controller says its wish again at the
+    /// beginning of each session, a second off or two; in between there is none.
+    fn evicting(&self, drain: Drain) -> Option<u64> {
+        let told = self.evicting.load(Ordering::Relaxed);
+        let unix = self.told_time.now().unix;
+        let due = drain
+            .end()
+            .map(|end| unix + end.duration_since(Instant::now()).as_secs());
+        let next = match due {
+            Some(due) if due.abs_diff(told) <= SAME_DEADLINE => return None,
+            Some(due) => due,
+            None if told <= unix || drain.is_draining() => 0,
+            None => return None,
+        };
+        (self.evicting.swap(next, Ordering::Relaxed) != next).then_some(next)
     }
 
     /// Allocations that live.

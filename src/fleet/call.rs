@@ -1,7 +1,7 @@
 //! The client of the HTTP API: it asks one controller after the other until one answers.
 
 use std::fmt::Write as _;
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::credentials::read_line;
 
 /// How long a controller may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer that goes on and on may take: a day, and then it is asked for again.
+const LONG: Duration = Duration::from_secs(86_400);
 /// How long it may take to let the connection in, before the next one is asked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -124,7 +126,6 @@ impl Client {
     /// When a file of the arguments cannot be read.
     pub(crate) fn new(args: &ControllerArgs) -> anyhow::Result<Self> {
         let mut config = Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false);
         if let Some(ca) = &args.ca {
@@ -153,12 +154,31 @@ impl Client {
     /// # Errors
     /// When none can be reached, or the one that was reached refuses.
     pub(crate) fn ask(&self, call: &Call) -> anyhow::Result<Json> {
+        let (response, url) = self.send(call, TIMEOUT)?;
+        read(response, &url)
+    }
+
+    /// The answer of the first controller that can be reached, as it comes.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn stream(&self, path: &str) -> anyhow::Result<impl BufRead> {
+        let (response, _) = self.send(&Call::get(path), LONG)?;
+        let body = accepted(response)?.into_body();
+        let lines = body.into_with_config().limit(u64::MAX);
+        Ok(BufReader::new(lines.reader()))
+    }
+
+    /// Asks one controller after the other, until one answers. `patience` is for the whole answer.
+    fn send(&self, call: &Call, patience: Duration) -> anyhow::Result<(Response<Body>, String)> {
         let mut unreachable = Vec::new();
         for controller in &self.controllers {
             let url = format!("{controller}{}", call.path);
             let request = self.request(call, &url)?;
+            let request = self.agent.configure_request(request);
+            let request = request.timeout_global(Some(patience)).build();
             match self.agent.run(request) {
-                Ok(response) => return read(response, &url),
+                Ok(response) => return Ok((response, url)),
                 Err(error) if is_safe_elsewhere(&error, &call.method) => {
                     unreachable.push(format!("{controller}: {error}"));
                 }
@@ -203,13 +223,18 @@ fn is_safe_elsewhere(error: &ureq::Error, method: &Method) -> bool {
     }
 }
 
-fn read(mut response: Response<Body>, url: &str) -> anyhow::Result<Json> {
+fn read(response: Response<Body>, url: &str) -> anyhow::Result<Json> {
+    let answer: Result<Json, _> = accepted(response)?.body_mut().read_json();
+    answer.with_context(|| format!("{url} is not the API of a controller"))
+}
+
+/// `response`, if it is no refusal.
+fn accepted(mut response: Response<Body>) -> anyhow::Result<Response<Body>> {
     let status = response.status();
-    let answer: Result<Json, _> = response.body_mut().read_json();
     if status.is_success() {
-        return answer.with_context(|| format!("{url} is not the API of a controller"));
+        return Ok(response);
     }
-    let told = answer.unwrap_or_default();
+    let told: Json = response.body_mut().read_json().unwrap_or_default();
     let (what, expected) = (cell(&told, "/error/what"), cell(&told, "/error/expected"));
     let hint = match status.as_u16() {
         401 => "; give an API token with --token or --token-file".to_owned(),

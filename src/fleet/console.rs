@@ -1,6 +1,6 @@
 //! Asks the API and prints the answer: as text or JSON, once or whenever it changes.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufRead, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -118,6 +118,19 @@ impl Console {
     /// When no controller can be reached, or it refuses.
     pub(super) fn ask(&self, call: &Call) -> anyhow::Result<Json> {
         self.client.ask(call)
+    }
+
+    /// The lines of an answer that goes on for as long as something happens.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn stream(&self, path: &str) -> anyhow::Result<impl BufRead> {
+        self.client.stream(path)
+    }
+
+    /// Whether JSON is wanted.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A terminal shows the latest alone; a file or a pipe gets every one.

@@ -8,6 +8,7 @@ mod bans;
 pub(crate) mod call;
 mod capacity;
 mod console;
+mod events;
 mod explain;
 mod join_tokens;
 mod nodes;
@@ -51,6 +52,8 @@ enum Action {
     Top(usage::Top),
     /// Why relay nodes are, or are not, in somebody's list
     Explain(explain::Explain),
+    /// What happens in the fleet: allocations, nodes, secrets, quotas, abuse, bans
+    Events(events::Events),
     /// Who changed what, the latest first
     Audit(audit::Audit),
     /// Who had a relayed address at a time: client, tenant and the hash of the user, by the journals of the relay nodes
@@ -111,6 +114,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Usage(usage) => usage.run(&console),
         Action::Top(top) => top.run(&console),
         Action::Explain(explain) => explain.run(&console),
+        Action::Events(events) => events.run(&console),
         Action::Audit(audit) => audit.run(&console),
         Action::Trace(trace) => trace.run(&console),
         Action::Tokens(action) => action.run(&console),

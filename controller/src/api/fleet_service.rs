@@ -18,8 +18,8 @@ use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
-    ControllerMessage, Credential, EnrollRequest, EnrollResponse, Hello, Kill, NodeMessage,
-    Redirect, Time,
+    ControllerMessage, Credential, EnrollRequest, EnrollResponse, EventsTaken, Hello, Kill,
+    NodeMessage, Redirect, Time,
 };
 
 use super::client_ca::Shown;
@@ -29,6 +29,7 @@ use super::serve::Caller;
 use super::status::grpc_status;
 use crate::FleetError;
 use crate::config::RelayCertificates;
+use crate::events::{Intake, Taken};
 use crate::fleet::{Admission, Certified, Ended};
 use crate::metrics::Metrics;
 use crate::reconcile::{Handle, Order, Session};
@@ -281,7 +282,8 @@ impl Link {
                 | Up::Goodbye(_)
                 | Up::TraceAnswer(_)
                 | Up::Usage(_)
-                | Up::Demand(_),
+                | Up::Demand(_)
+                | Up::Events(_),
             )
             | None => Err(Status::invalid_argument(
                 "the first message of a session must be Hello",
@@ -309,6 +311,8 @@ impl Link {
         }
         session.alternates.mark_changed();
         session.shares.mark_changed();
+        let bus = handle.events().clone();
+        let mut intake = Intake::new(bus, &session.key);
         loop {
             let outcome = tokio::select! {
                 message = self.up.message() => match message {
@@ -318,7 +322,10 @@ impl Link {
                                 desk.answered(answer);
                                 Ok(())
                             }
-                            (message, _) => self.heard(message, handle, session, &mut talk).await,
+                            (message, _) => {
+                                let ears = (&mut talk, &mut intake);
+                                self.heard(message, handle, session, ears).await
+                            }
                         }
                     }
                     Ok(Some(_)) => {
@@ -339,6 +346,9 @@ impl Link {
                     Err(End::Refused(Status::deadline_exceeded(text)))
                 }
                 question = next_of(desk) => self.tell(question).await,
+                Taken(number) = intake.settled(), if session.tells_events => {
+                    self.tell(Down::EventsTaken(EventsTaken { number })).await
+                }
                 order = session.orders.next(), if session.takes_deltas => {
                     self.tell(message_of(order)).await
                 }
@@ -368,7 +378,7 @@ impl Link {
         message: Option<Up>,
         handle: &Handle,
         session: &Session,
-        talk: &mut PolicyTalk,
+        (talk, intake): (&mut PolicyTalk, &mut Intake),
     ) -> Result<(), End> {
         match message {
             Some(Up::Heartbeat(heartbeat)) => handle
@@ -397,6 +407,13 @@ impl Link {
             Some(Up::Demand(demand)) => {
                 let taken = handle.demand(&session.key, demand).await;
                 taken.map_err(End::from)
+            }
+            Some(Up::Events(told)) => {
+                let view = handle.view();
+                let bound = view.node(&session.key.node);
+                let bound = bound.and_then(|node| node.tenant.as_deref());
+                intake.take(told.events, bound);
+                Ok(())
             }
             Some(Up::Goodbye(_)) => Err(End::Goodbye),
             Some(Up::Hello(_)) => {

@@ -64,6 +64,7 @@ pub(super) async fn metrics(
         let token = bearer_token(request.headers())?;
         app.guard.admit_to_fleet(&view, token, Scope::Viewer)?;
     }
+    app.metrics.note_webhooks(&app.handle.events().webhooks());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok((
         [(CONTENT_TYPE, kind)],

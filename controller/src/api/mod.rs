@@ -13,6 +13,7 @@ mod client_ca;
 mod cors;
 mod credentials;
 mod dashboard;
+mod events;
 mod explain;
 mod fleet_service;
 mod forwarded;
@@ -43,6 +44,7 @@ mod trace;
 mod turn_rest;
 mod usage;
 mod values;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

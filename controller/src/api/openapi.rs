@@ -87,7 +87,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 fn security(access: Access) -> Value {
     match access {
         Access::Open => json!([]),
-        Access::Scope(scope) => json!([{ "bearer": [scope.name()] }]),
+        Access::Scope(scope) | Access::Own(scope) => json!([{ "bearer": [scope.name()] }]),
         Access::Minting => json!([{ "bearer": ["mint"] }]),
         Access::Homeserver => json!([{ "matrix": [] }]),
         Access::Metrics => json!([{}, { "bearer": ["viewer"] }]),
@@ -126,7 +126,9 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     responses.insert(route.answer.status.to_string(), answer);
     let form = match route.access {
         Access::Homeserver => "MatrixRefusal",
-        Access::Open | Access::Scope(_) | Access::Minting | Access::Metrics => "Refusal",
+        Access::Open | Access::Scope(_) | Access::Own(_) | Access::Minting | Access::Metrics => {
+            "Refusal"
+        }
     };
     let refusal = json!({ "$ref": format!("#/components/responses/{form}") });
     for status in refusals(route) {
@@ -142,7 +144,10 @@ fn refusals(route: &Route) -> Vec<u16> {
     }
     let mut statuses = Vec::new();
     let has_parts = route.path.contains('{');
-    let is_checked = matches!(route.access, Access::Scope(_) | Access::Minting);
+    let is_checked = matches!(
+        route.access,
+        Access::Scope(_) | Access::Own(_) | Access::Minting
+    );
     if is_checked || has_parts || !route.query.is_empty() {
         statuses.push(400);
     }

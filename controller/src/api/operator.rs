@@ -23,8 +23,8 @@ use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
 use super::{
-    audit, bans, explain, join_tokens, node_actions, policy_actions, secrets, tenants, tokens,
-    trace, usage,
+    audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets, tenants,
+    tokens, trace, usage,
 };
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
@@ -87,6 +87,7 @@ fn changed(node: &NodeId) -> Response<wire::NodeChanged> {
 
 #[async_trait]
 impl Operator for OperatorService {
+    type WatchEventsStream = ReceiverStream<Result<wire::Event, Status>>;
     type WatchCapacityStream = ReceiverStream<Result<wire::Capacity, Status>>;
 
     async fn list_nodes(
@@ -392,6 +393,19 @@ impl Operator for OperatorService {
         let talkers = usage::largest(&self.handle, &self.handle.view(), &asked);
         let talkers = talkers.into_iter().map(wire::Talker::from).collect();
         Ok(Response::new(wire::Top { talkers }))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<wire::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let token = bearer(&request)?;
+        let bearer = self
+            .guard
+            .admit(&self.handle.view(), Some(&token), Scope::Viewer)?;
+        let (bus, tenant) = (self.handle.events(), bearer.tenant.as_deref());
+        let stream = events::watch(bus, request.into_inner(), tenant)?;
+        Ok(Response::new(stream))
     }
 
     async fn list_tokens(

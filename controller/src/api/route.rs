@@ -20,6 +20,9 @@ use super::values::{Field, Values};
 use crate::fleet::FleetView;
 use crate::fleet::record::Scope;
 
+/// Where a reader of events goes on.
+const LAST_EVENT_ID: &str = "last-event-id";
+
 /// Who may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -27,6 +30,8 @@ pub(crate) enum Access {
     Open,
     /// The bearer of a token with this scope that is bound to no tenant.
     Scope(Scope),
+    /// The bearer of a token with this scope; one that is bound to a tenant gets what is that tenant's.
+    Own(Scope),
     /// The bearer of a token that mints, for its tenant where it is bound to one. The handler looks at the token itself,
     /// which may stand elsewhere.
     Minting,
@@ -68,6 +73,10 @@ pub(crate) struct Call {
     pub(crate) app: App,
     pub(crate) view: Arc<FleetView>,
     pub(crate) actor: Actor,
+    /// The tenant that the bearer is bound to, where the route lets such a one in.
+    pub(crate) tenant: Option<String>,
+    /// The event that the caller has seen last, as it says.
+    pub(crate) last_event_id: Option<String>,
     pub(crate) query: Values,
     pub(crate) body: Values,
     path: Vec<(String, String)>,
@@ -197,7 +206,7 @@ impl Route {
     /// Whether it changes the fleet.
     pub(crate) fn changes(&self) -> bool {
         match self.access {
-            Access::Scope(_) => self.method != Method::GET,
+            Access::Scope(_) | Access::Own(_) => self.method != Method::GET,
             Access::Open | Access::Minting | Access::Homeserver | Access::Metrics => false,
         }
     }
@@ -217,9 +226,12 @@ impl Form {
         let view = app.handle.view();
         let from = caller(&request);
         let bearer = match self.access {
-            Access::Scope(scope) => {
-                let admitted = bearer_token(request.headers())
-                    .and_then(|token| app.guard.admit_to_fleet(&view, token, scope));
+            Access::Scope(scope) | Access::Own(scope) => {
+                let is_own = matches!(self.access, Access::Own(_));
+                let admitted = bearer_token(request.headers()).and_then(|token| match is_own {
+                    true => app.guard.admit(&view, token, scope),
+                    false => app.guard.admit_to_fleet(&view, token, scope),
+                });
                 admitted.inspect_err(|error| {
                     if request.method() != Method::GET {
                         let path = excerpt(request.uri().path());
@@ -233,6 +245,8 @@ impl Form {
         };
         let query = Values::of_query(self.query, request.uri().query().unwrap_or(""))?;
         let (mut parts, body) = request.into_parts();
+        let last_event_id = parts.headers.get(LAST_EVENT_ID);
+        let last_event_id = last_event_id.and_then(|id| Some(id.to_str().ok()?.to_owned()));
         let path = if self.has_parts {
             let place =
                 || ApiError::bad_parameter("path", "it is not UTF-8", "percent-encoded UTF-8");
@@ -260,6 +274,8 @@ impl Form {
                 name: bearer.name,
                 from,
             },
+            tenant: bearer.tenant,
+            last_event_id,
             query,
             body,
             path,

@@ -5,13 +5,15 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, bans, capacity, dashboard, explain, http, ice_servers, join_tokens, matrix,
+    audit, bans, capacity, dashboard, events, explain, http, ice_servers, join_tokens, matrix,
     node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, trace, turn_rest, usage,
+    webhooks,
 };
 use crate::fleet::record::Scope;
 
 const VIEWER: Access = Access::Scope(Scope::Viewer);
 const OPERATOR: Access = Access::Scope(Scope::Operator);
+const OWN: Access = Access::Own(Scope::Viewer);
 const ADMIN: Access = Access::Scope(Scope::Admin);
 
 /// What a request for a credential may say, by either path.
@@ -214,6 +216,15 @@ fn fleet() -> Vec<Route> {
             .calls(trace::trace)
             .answers::<trace::Answer>()
             .says("Who had a relayed address at a time", "By the journals of the relay nodes that have it, wherever their sessions are. What no journal knows is a gap, and a node that did not answer is named. Written to the audit log."),
+        Draft::new(Method::GET, "/v1/webhooks", "webhooks", VIEWER)
+            .calls(webhooks::webhooks)
+            .answers::<webhooks::Answer>()
+            .says("How the receivers of events stand", "As the controller sees it that answers: each delivers what it hears of."),
+        Draft::new(Method::GET, "/v1/events", "events", OWN)
+            .query(events::QUERY)
+            .calls(events::stream)
+            .answers_text("text/event-stream")
+            .says("What happens in the fleet, as Server-Sent Events", "The data of each is an object with `id`, `at_milliseconds`, `kind`, `node`, `tenant` and `fields`. A token that is bound to a tenant sees what concerns that tenant."),
     ]
 }
 

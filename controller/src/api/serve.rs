@@ -6,10 +6,12 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -236,9 +238,14 @@ impl<A: Answers> Connection<A> {
             let answer = service.clone().call(request);
             let open = counts.then(|| OpenRequest::count(&open));
             async move {
-                let answer = answer.await.unwrap_or_else(|never| match never {});
-                drop(open);
-                Ok::<_, Infallible>(answer)
+                let mut answer = answer.await.unwrap_or_else(|never| match never {});
+                let is_long = answer.extensions_mut().remove::<LongAnswer>().is_some();
+                Ok::<_, Infallible>(match open {
+                    Some(open) if is_long => {
+                        answer.map(|body| Body::new(Lasting { body, _open: open }))
+                    }
+                    Some(_) | None => answer,
+                })
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -257,6 +264,28 @@ impl<A: Answers> Connection<A> {
         if let Err(error) = ended {
             tracing::debug!(listener = self.protocols.name(), from = %self.from, %error, "connection ended");
         }
+    }
+}
+
+/// An extension of answers that go on for as long as something happens: the connection does not rest meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LongAnswer;
+
+/// The body of such an answer, whose request is open to its end.
+struct Lasting {
+    body: Body,
+    _open: OpenRequest,
+}
+
+impl hyper::body::Body for Lasting {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 }
 

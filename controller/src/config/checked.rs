@@ -4,6 +4,7 @@ mod dns;
 mod matrix;
 mod store;
 mod tenants;
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::fleet::record::{Policy, Scope, StaticUser, Terms};
 pub use dns::{DnsConfig, NameServer};
 pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
+pub use webhooks::WebhookConfig;
 
 /// The shortest token that may be configured, in characters.
 const MIN_TOKEN: usize = 16;
@@ -82,6 +84,10 @@ pub struct Config {
     pub api_tokens: Vec<ApiTokenConfig>,
     /// Tenants by name, each with what holds for its users.
     pub tenants: Vec<(String, Terms)>,
+    /// Whether users and the addresses of clients are hidden.
+    pub privacy: bool,
+    /// Receivers of events.
+    pub webhooks: Vec<WebhookConfig>,
     /// What the process shell logs.
     pub log: LogConfig,
 }
@@ -238,7 +244,6 @@ impl Check {
         let lists = self.lists(raw.lists);
         let dns = self.dns(raw.dns);
         let matrix = self.matrix(raw.matrix);
-        let log = self.log(raw.log);
         Some(Config {
             state_dir: raw.state_dir,
             store,
@@ -262,7 +267,9 @@ impl Check {
             join_token,
             api_tokens,
             tenants,
-            log,
+            privacy: raw.privacy,
+            webhooks: self.webhooks(raw.webhooks),
+            log: self.log(raw.log),
         })
     }
 

@@ -36,6 +36,8 @@ impl Config {
                 "secrets.rotate_every_seconds",
                 self.rotate_secrets_every == other.rotate_secrets_every,
             ),
+            ("webhooks", self.webhooks == other.webhooks),
+            ("privacy", self.privacy == other.privacy),
             ("log.format", self.log.format == other.log.format),
         ];
         let differing = keys.into_iter().filter(|(_, same)| !same);

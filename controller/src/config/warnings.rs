@@ -42,6 +42,13 @@ impl Config {
             );
             warn("matrix.homeserver", message);
         }
+        for webhook in self.webhooks.iter().filter(|it| it.is_overheard()) {
+            let message = format!(
+                "events cross the network in the clear on their way to {:?}, which is not https and not on this machine",
+                webhook.name
+            );
+            warn("webhooks.url", message);
+        }
         self.vain_networks(|message| warn("peers.allow", message));
         warnings
     }

@@ -18,11 +18,11 @@ use crate::metrics::Metrics;
 use crate::reconcile::Handle;
 
 /// For a connection, and for the beginning of an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// One that says nothing for so long is connected to anew: it speaks once a second.
 const SILENCE: Duration = Duration::from_secs(4);
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// Ten thousand nodes at some two hundred bytes each.
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
 

@@ -6,6 +6,7 @@
 //! unless they come here.
 
 mod ask;
+mod events;
 mod follow;
 mod service;
 mod token;
@@ -76,7 +77,11 @@ async fn run(settings: PeerSettings, handle: Handle, metrics: Arc<Metrics>) {
                 .or_insert_with(|| {
                     let (settings, handle) = (settings.clone(), handle.clone());
                     let metrics = Arc::clone(&metrics);
-                    running.spawn(follow::follow(settings, other.clone(), handle, metrics))
+                    let told = events::follow(settings.clone(), other.clone(), handle.clone());
+                    let seen = follow::follow(settings, other.clone(), handle, metrics);
+                    running.spawn(async {
+                        tokio::join!(told, seen);
+                    })
                 });
         }
         // Tasks end only by being aborted.

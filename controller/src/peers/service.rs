@@ -1,4 +1,4 @@
-//! gRPC `ControllerPeer`: tells other controllers what this one sees, and what the journals of its nodes say.
+//! gRPC `ControllerPeer`: tells other controllers what this one sees, what happens here, and what the journals of its nodes say.
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -6,7 +6,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use turnfleet_proto::fleet::controller_peer_server::{ControllerPeer, ControllerPeerServer};
 use turnfleet_proto::fleet::{
-    FollowRequest, NodeTrace, PeerTraceAnswer, PeerTraceRequest, Sightings, TraceAnswer,
+    FleetEvent, FollowRequest, NodeTrace, PeerEvents, PeerEventsRequest, PeerTraceAnswer,
+    PeerTraceRequest, Sightings, TraceAnswer,
 };
 
 use super::PeerToken;
@@ -50,8 +51,20 @@ impl PeerService {
     }
 }
 
+impl PeerService {
+    /// Lets controllers of this fleet in alone.
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        if self.token.is(&bearer(request)?) {
+            return Ok(());
+        }
+        let text = "the token is not that of a controller of this fleet: it comes from the key that seals the store";
+        Err(Status::unauthenticated(text))
+    }
+}
+
 #[async_trait]
 impl ControllerPeer for PeerService {
+    type EventsStream = ReceiverStream<Result<PeerEvents, Status>>;
     type FollowStream = ReceiverStream<Result<Sightings, Status>>;
 
     async fn follow(
@@ -115,5 +128,37 @@ impl ControllerPeer for PeerService {
         });
         let nodes = nodes.collect();
         Ok(Response::new(PeerTraceAnswer { nodes }))
+    }
+
+    async fn events(
+        &self,
+        request: Request<PeerEventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        self.admit(&request)?;
+        let request = request.into_inner();
+        let bus = self.handle.events().clone();
+        let mut reader = bus.follow(&request.run, request.after);
+        let (down, stream) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            loop {
+                let batch = tokio::select! {
+                    batch = reader.next() => batch,
+                    () = down.closed() => return,
+                };
+                let events = batch.events.iter();
+                let told = PeerEvents {
+                    run: bus.run().to_vec(),
+                    place: batch.place,
+                    missed: batch.missed.unwrap_or(0),
+                    events: events
+                        .map(|(_, event)| FleetEvent::from(&**event))
+                        .collect(),
+                };
+                if down.send(Ok(told)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

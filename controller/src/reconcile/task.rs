@@ -25,6 +25,7 @@ use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
 use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
 use crate::error::FleetError;
+use crate::events::EventBus;
 use crate::fleet::node::port_report;
 use crate::fleet::quota::Quotas;
 use crate::fleet::record::{Desired, Epoch, token_hash};
@@ -187,6 +188,7 @@ impl Reconciler {
                 quota_words: quotas_told,
                 audit,
                 usage,
+                events: EventBus::new("", None),
                 asked_by: None,
             },
         ))
@@ -343,6 +345,7 @@ impl Reconciler {
         certified: Option<&Certified>,
         hello: wire::Hello,
     ) -> Result<Session, FleetError> {
+        let tells_events = hello.events;
         let mut registration = Registration::try_from(hello)?;
         let (node, running) = (registration.id.clone(), registration.running);
         let fleet = self.mirror.fleet();
@@ -408,6 +411,7 @@ impl Reconciler {
             offers: offer_updates,
             runs,
             takes_deltas: running.takes_deltas,
+            tells_events,
             orders,
             drain: drain_updates,
             alternates: alternate_updates,

@@ -328,6 +328,8 @@ async fn converse(
                         handle.usage().report(&session.key.node, usage);
                         Ok(())
                     }
+                    // None of its relays tells of any.
+                    Ok(FromNode::Events(_)) => Ok(()),
                     Ok(FromNode::Hello(_) | FromNode::TraceAnswer(_)) | Err(_) => return Ended::Reset,
                 };
                 if outcome.is_err() {

@@ -72,6 +72,7 @@ impl Introduction {
             applied_sha256: applied.sha256,
             protocol: PROTOCOL,
             journal: self.journal,
+            events: true,
             allocations,
         }
     }

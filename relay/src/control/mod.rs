@@ -5,6 +5,7 @@
 
 mod alternates;
 mod client;
+mod events;
 mod identity;
 mod introduction;
 mod sections;
@@ -14,6 +15,7 @@ mod state_dir;
 mod status;
 mod traces;
 
+pub(crate) use events::{EventCounts, Outbox};
 pub(crate) use identity::Identity;
 pub(crate) use introduction::Introduction;
 pub(crate) use sections::Sections;

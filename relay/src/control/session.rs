@@ -22,6 +22,7 @@ use turnfleet_proto::private_file;
 
 use super::alternates;
 use super::client::{Client, ClientError};
+use super::events::{Outbox, Telling};
 use super::identity::{Identity, NodeCredential};
 use super::introduction::{Applied as AppliedPolicy, Introduction};
 use super::sections::{DeltaError, Sections};
@@ -64,6 +65,7 @@ pub(crate) struct Session {
     pub(crate) status: Arc<ControlStatus>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) usage: Arc<UsageBook>,
+    pub(crate) events: Arc<Outbox>,
     /// The running policy as it came.
     pub(crate) sections: Option<Sections>,
     /// Where clients may come to by themselves.
@@ -257,6 +259,7 @@ impl Session {
         let mut settled = false;
         let mut uses = BTreeMap::new();
         let mut traces = Traces::new(Arc::clone(&self.journal));
+        let mut events = Telling::new(Arc::clone(&self.events));
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -269,6 +272,10 @@ impl Session {
                     // Another one is a message of a later version of the protocol.
                     let Some(message) = message.message else { continue };
                     let Some(message) = traces.take(message) else { continue };
+                    if let FromController::EventsTaken(taken) = message {
+                        events.taken(taken.number);
+                        continue;
+                    }
                     match self.follow(message, credential, uri).await? {
                         Followed::Order => continue,
                         Followed::Shares => {
@@ -285,6 +292,7 @@ impl Session {
                     }
                 }
                 answer = traces.next() => say(&outgoing, FromNode::TraceAnswer(answer))?,
+                batch = events.next() => say(&outgoing, FromNode::Events(batch))?,
                 _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
                 _ = usage.tick() => self.tell_usage(&outgoing, &mut told)?,
                 _ = look.tick() => say_demand(&outgoing, self.serving.demand(false))?,
@@ -296,6 +304,9 @@ impl Session {
                     let kept = tokio::task::spawn_blocking(move || book.keep_now(false)).await;
                     if kept.is_ok() {
                         self.tell_usage(&outgoing, &mut told)?;
+                    }
+                    for batch in events.rest(QUEUE / 2) {
+                        say(&outgoing, FromNode::Events(batch))?;
                     }
                     farewell(outgoing, incoming).await;
                     return Ok(Stopped);
@@ -334,7 +345,9 @@ impl Session {
             }
             FromController::Time(time) => self.take_time(time.unix_seconds),
             // Taken before.
-            FromController::JournalKey(_) | FromController::TraceQuery(_) => {}
+            FromController::JournalKey(_)
+            | FromController::TraceQuery(_)
+            | FromController::EventsTaken(_) => {}
             FromController::Kill(kill) => self.serving.kill(kill.reason),
             FromController::Credential(next) => self.renew(credential, &next.node_credential),
             FromController::Redirect(redirect) => {

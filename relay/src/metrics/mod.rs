@@ -10,7 +10,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamil
 use turnfleet_turn::Counters;
 use turnfleet_turn::ledger::Usage;
 
-use crate::control::{ControlCounts, ControlState};
+use crate::control::{ControlCounts, ControlState, EventCounts};
 use crate::journal;
 use crate::process::ProcessUsage;
 use crate::shard::DriverCounters;
@@ -67,6 +67,7 @@ pub(crate) struct Observed {
     pub(crate) alternates: usize,
     pub(crate) control: ControlState,
     pub(crate) control_counts: ControlCounts,
+    pub(crate) events: EventCounts,
     pub(crate) certificate: Option<CertificateCounts>,
     /// Names that were not kept, because there were too many.
     pub(crate) usage_unnamed: u64,
@@ -208,6 +209,7 @@ mod tests {
             usage_unnamed: 0,
             alternates: 0,
             control: ControlState::Connected,
+            events: EventCounts::default(),
             control_counts: ControlCounts::default(),
             certificate: None,
             reloads: (1, 2),

@@ -362,6 +362,28 @@ pub(super) const METRICS: &[Metric] = &[
         "Refused allocations and peers without a log line, because there were too many in one second.",
         |now, out| out.plain(now.drivers.events_not_logged),
     ),
+    counter(
+        "turnfleet_relay_events_taken_total",
+        &[],
+        "Events of allocations that a controller has taken.",
+        |now, out| out.plain(now.events.taken),
+    ),
+    gauge(
+        "turnfleet_relay_events_waiting",
+        &[],
+        "Events of allocations that no controller has taken yet.",
+        |now, out| out.plain(now.events.waiting),
+    ),
+    counter(
+        "turnfleet_relay_events_lost_total",
+        &["reason"],
+        "Events of allocations that no controller hears of: for want of room or speed, or refusals beyond the rate at which they are told.",
+        |now, out| {
+            out.add(&["room"], now.events.lost_room);
+            out.add(&["speed"], now.events.lost_speed);
+            out.add(&["rate"], now.events.lost_rate);
+        },
+    ),
     // Policy and control session.
     gauge(
         "turnfleet_relay_ready",

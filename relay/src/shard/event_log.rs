@@ -1,6 +1,8 @@
 //! The story of allocations in the log: one INFO line for each that was opened, closed or refused, and for each peer that
 //! was, with target `turnfleet::event`.
 //!
+//! Those of allocations go to the controller, too, where a control session tells them.
+//!
 //! With privacy, addresses and usernames are replaced by keyed hashes: lines about the same client can still be put
 //! together while the process lives, and nobody can tell who it was. What begins and ends goes to the journal, too,
 //! whatever is logged.
@@ -14,6 +16,7 @@ use ring::rand::SystemRandom;
 use turnfleet_turn::{Event, ShardId};
 
 use crate::journal::Recorder;
+use super::telling::{ShardTeller, Teller};
 use crate::policy::TenantNames;
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.
@@ -28,6 +31,7 @@ const HASH_LEN: usize = 8;
 pub struct EventLog {
     key: Option<hmac::Key>,
     journal: Option<Recorder>,
+    teller: Option<Teller>,
 }
 
 impl EventLog {
@@ -37,6 +41,7 @@ impl EventLog {
         Self {
             key: None,
             journal: None,
+            teller: None,
         }
     }
 
@@ -53,6 +58,15 @@ impl EventLog {
     /// Tells `journal` what begins and ends, too.
     pub(crate) fn with_journal(self, journal: Option<Recorder>) -> Self {
         Self { journal, ..self }
+    }
+
+    /// Tells `teller` what happens to allocations, too, as it is.
+    #[must_use]
+    pub(crate) fn with_teller(self, teller: Teller) -> Self {
+        Self {
+            teller: Some(teller),
+            ..self
+        }
     }
 
     /// `value`, or its hash.
@@ -74,11 +88,13 @@ pub(super) struct ShardEventLog {
     shard: ShardId,
     refusals: Rate,
     others: Rate,
+    teller: ShardTeller,
 }
 
 impl ShardEventLog {
     pub(super) fn new(log: EventLog, shard: ShardId) -> Self {
         Self {
+            teller: ShardTeller::new(log.teller.clone(), shard.0),
             log,
             shard,
             refusals: Rate::default(),
@@ -98,15 +114,26 @@ impl ShardEventLog {
             Event::Refused { .. } | Event::PeerDenied { .. } => {
                 self.refusals.admits(unix, REFUSALS_A_SECOND)
             }
-            Event::Opened { .. } | Event::Closed { .. } | Event::PeerConnected { .. } => {
-                self.others.admits(unix, LINES_A_SECOND)
-            }
+            Event::Opened { .. }
+            | Event::Closed { .. }
+            | Event::Evicting { .. }
+            | Event::PeerConnected { .. } => self.others.admits(unix, LINES_A_SECOND),
         };
         if !admitted {
             return false;
         }
         self.write_line(event, tenants);
         true
+    }
+
+    /// Sends `event`, which happened in second `unix`, on to the controller.
+    pub(super) fn tell(&mut self, event: Event, unix: u64, tenants: &TenantNames) {
+        self.teller.tell(event, unix, tenants);
+    }
+
+    /// How many allocations may be told of at this moment that they will be evicted.
+    pub(super) fn room_for_evicting(&self) -> usize {
+        self.teller.room_for_evicting()
     }
 
     fn write_line(&self, event: &Event, tenants: &TenantNames) {
@@ -151,6 +178,7 @@ impl ShardEventLog {
                 bytes_to_peers,
                 bytes_to_client,
             ),
+            Event::Evicting { deadline, .. } => line!("allocation evicting", deadline,),
             Event::Refused { code, .. } => line!("allocation refused", code,),
             Event::PeerConnected {
                 peer, opened_by, ..
@@ -175,14 +203,14 @@ impl ShardEventLog {
 
 /// How much happened in the second in which something happened last.
 #[derive(Default)]
-struct Rate {
+pub(super) struct Rate {
     second: u64,
     count: u32,
 }
 
 impl Rate {
     /// Whether one more in second `unix` is within `most`.
-    fn admits(&mut self, unix: u64, most: u32) -> bool {
+    pub(super) fn admits(&mut self, unix: u64, most: u32) -> bool {
         if self.second != unix {
             *self = Self {
                 second: unix,

@@ -7,6 +7,7 @@
 
 mod crossings;
 mod event_log;
+mod evicting;
 mod links;
 mod listening;
 mod peer_errors;
@@ -16,12 +17,13 @@ mod short_cut;
 mod slowed;
 mod splicing;
 mod tallying;
+mod telling;
 pub(crate) mod token;
 mod turns;
 mod worker;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -39,6 +41,7 @@ pub use crate::driver::stream::StreamLimits;
 pub use crate::listeners::{BindError, Front, Listener};
 pub use crate::policy::{RelayPolicy, TenantNames};
 pub use event_log::EventLog;
+pub(crate) use telling::{Heard, Teller, Told, Way};
 pub use turnfleet_proto::certificate::Certificate;
 
 use crate::driver::clock::ToldTime;
@@ -114,6 +117,7 @@ impl Bound {
             draining: AtomicBool::new(false),
             alternates: ArcSwap::default(),
             evictions: AtomicU32::new(0),
+            evicting: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             told_time: Arc::clone(&self.told_time),
             changes: self.shards.iter().map(|_| Mutex::default()).collect(),
@@ -257,6 +261,12 @@ impl ShardSet {
         self.wake();
     }
 
+    /// Says of every allocation that lives that it will be ended at the Unix second `deadline`; zero takes that back.
+    pub fn set_evicting(&self, deadline: u64) {
+        self.control.evicting.store(deadline, Ordering::Relaxed);
+        self.wake();
+    }
+
     /// Live allocations.
     #[must_use]
     pub fn allocations(&self) -> u64 {
@@ -331,6 +341,8 @@ pub(crate) struct Control {
     pub(crate) alternates: ArcSwap<Alternates>,
     /// How often every allocation was to be ended.
     pub(crate) evictions: AtomicU32,
+    /// The Unix second at which every allocation will be ended; zero for none.
+    pub(crate) evicting: AtomicU64,
     pub(crate) stopping: AtomicBool,
     pub(crate) told_time: Arc<ToldTime>,
     /// What each shard has to change of its listeners.

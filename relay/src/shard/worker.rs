@@ -22,6 +22,7 @@ use turnfleet_turn::{
 
 use super::crossings::Crossings;
 use super::event_log::{EventLog, ShardEventLog};
+use super::evicting::Evicting;
 use super::links::{Letter, Links, Reserved};
 use super::listening::Departures;
 use super::published::Published;
@@ -113,6 +114,7 @@ pub(super) struct Shard {
     draining: bool,
     alternates: Arc<Alternates>,
     evictions: u32,
+    evicting: Evicting,
     /// When counts are published next; `None` while nothing has happened since the last time.
     publish_at: Option<Instant>,
 }
@@ -164,6 +166,7 @@ impl Shard {
             draining: false,
             alternates: Arc::default(),
             evictions: 0,
+            evicting: Evicting::default(),
             publish_at: None,
         }
     }
@@ -232,6 +235,7 @@ impl Shard {
             self.peer_connections.poll_timeout(),
             self.departures.poll_timeout(),
             self.slowed.poll_timeout(),
+            self.evicting.poll_timeout(),
             self.publish_at,
         ];
         let next = due.into_iter().flatten().min()?;
@@ -384,6 +388,11 @@ impl Shard {
         for index in self.slowed.take_due(now) {
             self.enqueue(Source::PeerConnection(index));
         }
+        if self.evicting.poll_timeout().is_some_and(|due| due <= now) {
+            let (log, server) = (&self.event_log, &mut self.server);
+            self.evicting.tell(self.now, log, server);
+            self.settle();
+        }
         while let Some(id) = self.peer_connections.poll_due(now) {
             self.server.handle_connection_closed(id);
         }
@@ -424,6 +433,8 @@ impl Shard {
             self.draining = draining;
             self.server.set_draining(draining);
         }
+        let evicting = self.control.evicting.load(Ordering::Relaxed);
+        self.evicting.set(self.now, evicting, &mut self.server);
         let evictions = self.control.evictions.load(Ordering::Relaxed);
         if evictions != self.evictions {
             self.evictions = evictions;
@@ -471,7 +482,7 @@ impl Shard {
             } else if let Some(command) = self.server.poll_command() {
                 self.carry_out(command);
             } else if let Some(event) = self.server.poll_event() {
-                self.log(&event);
+                self.log(event);
             } else {
                 break;
             }
@@ -551,13 +562,15 @@ impl Shard {
         }
     }
 
-    fn log(&mut self, event: &Event) {
+    fn log(&mut self, event: Event) {
         if !self
             .event_log
-            .write(event, self.now.unix, &self.policy.tenants)
+            .write(&event, self.now.unix, &self.policy.tenants)
         {
             self.counters.events_not_logged += 1;
         }
+        let tenants = &self.policy.tenants;
+        self.event_log.tell(event, self.now.unix, tenants);
     }
 
     /// Ends every allocation.

@@ -135,7 +135,7 @@ impl Double {
         timeout(PATIENCE, found).await.expect("heard in time")
     }
 
-    async fn hear_said<T>(&mut self, pick: impl Fn(FromNode) -> Option<T>) -> T {
+    pub(crate) async fn hear_said<T>(&mut self, pick: impl Fn(FromNode) -> Option<T>) -> T {
         self.hear(|heard| {
             let Heard::Said(message) = heard else {
                 return None;

@@ -5,6 +5,7 @@
 mod client;
 mod deltas;
 mod double;
+mod events;
 mod listeners;
 mod orders;
 mod traces;

@@ -44,6 +44,19 @@ pub enum Event {
         /// Application bytes from peers to the client.
         bytes_to_client: u64,
     },
+    /// An allocation will be ended, because the relay is being emptied.
+    Evicting {
+        /// The number that `Opened` gave.
+        allocation: u64,
+        /// The client.
+        client: FiveTuple,
+        /// The USERNAME.
+        username: Box<str>,
+        /// Whose user it is.
+        tenant: TenantId,
+        /// When, in Unix seconds.
+        deadline: u64,
+    },
     /// An Allocate request was refused after authentication, or for want of it (401 to a request with credentials).
     Refused {
         /// The client.
@@ -92,6 +105,7 @@ impl Event {
         match self {
             Self::Opened { allocation, .. }
             | Self::Closed { allocation, .. }
+            | Self::Evicting { allocation, .. }
             | Self::PeerConnected { allocation, .. }
             | Self::PeerDenied { allocation, .. } => Some(*allocation),
             Self::Refused { .. } => None,
@@ -104,6 +118,7 @@ impl Event {
         match self {
             Self::Opened { client, .. }
             | Self::Closed { client, .. }
+            | Self::Evicting { client, .. }
             | Self::Refused { client, .. }
             | Self::PeerConnected { client, .. }
             | Self::PeerDenied { client, .. } => client,
@@ -116,6 +131,7 @@ impl Event {
         match self {
             Self::Opened { tenant, .. }
             | Self::Closed { tenant, .. }
+            | Self::Evicting { tenant, .. }
             | Self::PeerConnected { tenant, .. }
             | Self::PeerDenied { tenant, .. } => Some(*tenant),
             Self::Refused { .. } => None,
@@ -128,6 +144,7 @@ impl Event {
         match self {
             Self::Opened { username, .. }
             | Self::Closed { username, .. }
+            | Self::Evicting { username, .. }
             | Self::PeerConnected { username, .. }
             | Self::PeerDenied { username, .. } => Some(username),
             Self::Refused { username, .. } => username.as_deref(),

@@ -10,6 +10,7 @@ mod channel;
 mod connections;
 mod ending;
 mod enforcing;
+mod evicting;
 mod granting;
 mod icmp;
 pub mod nonce;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use self::connections::Connections;
 use self::enforcing::Review;
+use self::evicting::Evicting;
 use self::nonce::NonceKeys;
 use self::reflection::ReflectionBudget;
 use self::request::Request;
@@ -68,8 +70,8 @@ const ENDED_AT_ONCE: usize = 1024;
 /// One shard: every allocation whose client reaches this shard, and nothing else.
 ///
 /// The methods come in four kinds. Getters look. `handle_*` say that something happened. `apply_policy`, `set_draining`,
-/// `set_alternates` and `close_some` carry the operator's will. `poll_*` ask what is to be done, and are called after any of
-/// the others.
+/// `set_alternates`, `close_some`, `begin_evicting` and `tell_evicting` carry the operator's will. `poll_*` ask
+/// what is to be done, and are called after any of the others.
 pub struct Server {
     config: Config,
     policy: Arc<Policy>,
@@ -97,6 +99,7 @@ pub struct Server {
     swept: u32,
     next_number: u64,
     draining: bool,
+    evicting: Evicting,
     alternates: Arc<Alternates>,
     /// Whether clients have ever been allowed TCP relayed transport addresses: some may have them.
     speaks_tcp: bool,
@@ -152,6 +155,7 @@ impl Server {
             swept: 0,
             next_number: 0,
             draining: false,
+            evicting: Evicting::default(),
             alternates: Arc::default(),
             speaks_tcp: policy.relays_tcp(),
             review: Review::default(),

@@ -69,3 +69,33 @@ fn each_of_a_crowd_of_allocations_that_the_operator_ends_is_told() {
     net.obey();
     assert_all_told(&net, CloseReason::Shutdown);
 }
+
+// RFC 8656 §7.5: a client learns of the end in time to move
+#[test]
+fn each_of_a_crowd_that_lives_is_told_of_its_eviction_once() {
+    let mut net = crowd();
+    net.events.clear();
+    net.server.begin_evicting(1_700_000_060);
+    let mut calls = 0;
+    loop {
+        let others = net.server.tell_evicting(100);
+        net.obey();
+        calls += 1;
+        if !others {
+            break;
+        }
+    }
+    let deadline = |event: &Event| {
+        let Event::Evicting { deadline, .. } = event else {
+            return None;
+        };
+        Some(*deadline)
+    };
+    let told: Vec<_> = net.events.iter().filter_map(deadline).collect();
+    let live = usize::try_from(net.server.counters().allocations()).unwrap();
+    assert_eq!(told, vec![1_700_000_060; live]);
+    assert!(calls >= live / 100, "{calls} calls tell of {live}");
+    net.server.begin_evicting(1_700_000_090);
+    net.server.begin_evicting(0);
+    assert!(!net.server.tell_evicting(100));
+}

@@ -415,6 +415,11 @@ fn event(event: &Event) -> String {
                 username.as_deref().unwrap_or("nobody")
             )
         }
+        Event::Evicting {
+            allocation,
+            deadline,
+            ..
+        } => format!("evicting {allocation} at {deadline}"),
         Event::PeerConnected {
             peer, opened_by, ..
         } => format!("connected {peer} by {}", opened_by.name()),
