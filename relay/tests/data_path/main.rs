@@ -1,5 +1,6 @@
 //! The data path with real sockets on loopback: a relay, the sans-IO client on sockets of its own, and peers.
 
+mod bans;
 mod certificates;
 mod fronts;
 mod hairpin;
@@ -11,4 +12,5 @@ mod support;
 mod tcp;
 mod tcp_cut;
 mod tcp_peers;
+mod tenants;
 mod transports;

@@ -46,7 +46,7 @@ impl KeySource for OneUser {
         if identity.username == USERNAME {
             out.push(Candidate {
                 key: LongTermKey::derive(USERNAME, REALM, PASSWORD),
-                user: None,
+                user: Some(0..USERNAME.len()),
                 tenant: TenantId::DEFAULT,
                 home: TenantId::DEFAULT,
                 expires_at: None,

@@ -117,7 +117,7 @@ pub(crate) fn expect(stream: &mut TcpStream, wanted: &[u8]) {
 }
 
 #[track_caller]
-fn expect_end(stream: &mut TcpStream) {
+pub(crate) fn expect_end(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty(), "{} bytes more", rest.len());
