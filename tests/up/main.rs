@@ -5,6 +5,7 @@
     reason = "what is missing ends the test, and says where"
 )]
 
+mod bans;
 mod bench;
 mod calls;
 #[path = "../client/mod.rs"]
