@@ -45,6 +45,12 @@ impl Api {
         read(request.send_json(body))
     }
 
+    pub(crate) fn put(&self, path: &str, body: &Value) -> Answer {
+        let request = self.agent.put(format!("{}{path}", self.base));
+        let request = request.header("Authorization", format!("Bearer {TOKEN}"));
+        read(request.send_json(body))
+    }
+
     /// What is asked for, where the answer is 200.
     pub(crate) fn ask(&self, path: &str) -> Result<Value, String> {
         match self.get(path)? {

@@ -30,6 +30,7 @@ mod onlookers;
 mod packets;
 mod partitions;
 mod process;
+mod quotas;
 mod relays_die;
 mod stores_die;
 #[path = "../interop/tools.rs"]
