@@ -8,6 +8,7 @@ mod client;
 mod events;
 mod identity;
 mod introduction;
+mod outgoing;
 mod sections;
 mod session;
 mod snapshot_cache;

@@ -24,6 +24,7 @@ use super::alternates;
 use super::client::{Client, ClientError};
 use super::events::{Outbox, Telling};
 use super::identity::{Identity, NodeCredential};
+use super::outgoing::{farewell, say, say_demand};
 use super::introduction::{Applied as AppliedPolicy, Introduction};
 use super::sections::{DeltaError, Sections};
 use super::snapshot_cache::SnapshotCache;
@@ -44,8 +45,6 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const USAGE: Duration = Duration::from_secs(5);
 /// How long a controller may leave a node without its first snapshot.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
-/// How long a Goodbye may take.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// The time from the end of a session, or from the beginning of a failed attempt, to the next attempt is drawn from here,
 /// so that a thousand nodes that lost their controller at once come back spread out.
 const PAUSE_MILLIS: Range<u64> = 100..5000;
@@ -76,7 +75,7 @@ pub(crate) struct Session {
 
 /// Why an attempt or a session ended.
 #[derive(Debug, thiserror::Error)]
-enum SessionError {
+pub(super) enum SessionError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("{0}")]
@@ -549,41 +548,6 @@ pub(crate) fn unix_millis() -> u64 {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Queues a message; a full queue means that the controller does not read.
-fn say(outgoing: &mpsc::Sender<fleet::NodeMessage>, message: FromNode) -> Result<(), SessionError> {
-    let message = fleet::NodeMessage {
-        message: Some(message),
-    };
-    outgoing.try_send(message).map_err(|refused| match refused {
-        mpsc::error::TrySendError::Full(_) => SessionError::Stalled,
-        mpsc::error::TrySendError::Closed(_) => SessionError::Closed,
-    })
-}
-
-fn say_demand(
-    outgoing: &mpsc::Sender<fleet::NodeMessage>,
-    demand: Option<fleet::Demand>,
-) -> Result<(), SessionError> {
-    demand.map_or(Ok(()), |demand| say(outgoing, FromNode::Demand(demand)))
-}
-
-/// Says Goodbye and waits until the controller has heard it.
-async fn farewell(
-    outgoing: mpsc::Sender<fleet::NodeMessage>,
-    mut incoming: Streaming<fleet::ControllerMessage>,
-) {
-    let goodbye = fleet::Goodbye {
-        reason: "stopping".into(),
-    };
-    if say(&outgoing, FromNode::Goodbye(goodbye)).is_err() {
-        return;
-    }
-    drop(outgoing);
-    let heard = async { while let Ok(Some(_)) = incoming.message().await {} };
-    // A controller that does not answer learns of the end from the connection.
-    let _ = timeout(FAREWELL, heard).await;
 }
 
 /// An error with its causes: gRPC hides what happened two levels down.

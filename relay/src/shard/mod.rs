@@ -8,6 +8,7 @@
 mod crossings;
 mod event_log;
 mod evicting;
+mod letters;
 mod links;
 mod listening;
 mod peer_errors;

@@ -14,7 +14,6 @@ use mio::event::Event as IoEvent;
 use mio::{Events, Poll};
 use turnfleet_turn::alternates::Alternates;
 use turnfleet_turn::policy::Config;
-use turnfleet_turn::wire::ReservationToken;
 use turnfleet_turn::{
     Command, Event, FiveTuple, Instant, Ledger, Now, OpenError, RelayedId, Server, ShardId,
     Transport,
@@ -23,7 +22,7 @@ use turnfleet_turn::{
 use super::crossings::Crossings;
 use super::event_log::{EventLog, ShardEventLog};
 use super::evicting::Evicting;
-use super::links::{Letter, Links, Reserved};
+use super::links::Links;
 use super::listening::Departures;
 use super::published::Published;
 use super::slowed::Slowed;
@@ -443,36 +442,6 @@ impl Shard {
         self.settle();
     }
 
-    fn read_letters(&mut self) {
-        while let Some(letter) = self.links.receive() {
-            match letter {
-                Letter::Claim { from, id, token } => {
-                    let held = self.server.release_reserved(self.now, token);
-                    let registry = self.poll.registry();
-                    let reserved = held.map(|(held, local)| Reserved {
-                        local,
-                        socket: self.relayed.release(registry, held),
-                    });
-                    self.links.answer(from, id, reserved);
-                }
-                Letter::Claimed { id, reserved } => {
-                    self.links.claimed();
-                    self.claimed(id, reserved);
-                }
-                Letter::Stream {
-                    from,
-                    stream,
-                    unread,
-                } => {
-                    self.links.acknowledge(from);
-                    self.adopt(stream, &unread);
-                }
-                Letter::StreamTaken => self.links.taken(),
-            }
-        }
-        self.settle();
-    }
-
     /// Carries out what the core asks for, and tells it which clients are gone, until both have nothing more to say.
     /// Nothing waits in `to_peers` here: a command may close the socket that it would leave by.
     pub(super) fn settle(&mut self) {
@@ -520,29 +489,9 @@ impl Shard {
         }
     }
 
-    fn relayed_opened(&mut self, id: RelayedId, opened: Result<SocketAddr, OpenError>) {
+    pub(super) fn relayed_opened(&mut self, id: RelayedId, opened: Result<SocketAddr, OpenError>) {
         self.counters.relayed_sockets_exhausted += u64::from(opened == Err(OpenError::Exhausted));
         self.server.handle_relayed_opened(self.now, id, opened);
-    }
-
-    /// Takes a socket over that another shard has given up, or has not.
-    fn claimed(&mut self, id: RelayedId, reserved: Option<Reserved>) {
-        let Some(Reserved { local, socket }) = reserved else {
-            let refused = Err(OpenError::NoReservation);
-            return self.relayed_opened(id, refused);
-        };
-        let registry = self.poll.registry();
-        match socket.map(|socket| self.relayed.adopt(registry, id, socket)) {
-            Some(Ok(local)) => self.relayed_opened(id, Ok(local)),
-            Some(Err(_)) | None => self.server.handle_claim_lost(self.now, id, local),
-        }
-    }
-
-    fn claim(&mut self, id: RelayedId, owner: ShardId, token: ReservationToken) {
-        if let Err(error) = self.links.claim(owner, id, token) {
-            self.counters.claims_refused += 1;
-            self.server.handle_relayed_opened(self.now, id, Err(error));
-        }
     }
 
     fn send(&mut self, to: FiveTuple, message: &[u8]) {
