@@ -117,7 +117,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "relay-0  198.51.100.7:1000  tls  udp               a5a5  yes  2000-02-28T23:59:59Z  2000-02-29T00:00:00Z  refreshed"
+            "relay-0  198.51.100.7:1000  tls  udp              a5a5  yes  2000-02-28T23:59:59Z  2000-02-29T00:00:00Z  refreshed"
         );
         assert_eq!(
             lines[2],
