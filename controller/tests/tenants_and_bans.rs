@@ -233,10 +233,10 @@ fn a_ban_that_may_be_a_mistake_or_says_nothing_is_refused() {
     let _node = stage.node(any_hello("relay-0"));
     set(&stage, "beta", &json!({}));
     for (body, status) in [
-        (json!({}), 400),
-        (json!({ "user": "" }), 400),
-        (json!({ "user": "a", "source": "192.0.2.1" }), 400),
-        (json!({ "source": "192.0.2.1", "tenant": "acme" }), 400),
+        (json!({}), 409),
+        (json!({ "user": "" }), 409),
+        (json!({ "user": "a", "source": "192.0.2.1" }), 409),
+        (json!({ "source": "192.0.2.1", "tenant": "acme" }), 409),
         (json!({ "source": "example.org" }), 400),
         (json!({ "source": "192.0.2.1/33" }), 400),
         (json!({ "user": "a", "seconds": 0 }), 400),

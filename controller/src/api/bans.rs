@@ -19,6 +19,7 @@ use crate::fleet::record::TokenHash;
 use crate::fleet::tenants::Tenants;
 use crate::fleet::{FleetView, tenants};
 use crate::reconcile::Handle;
+use crate::store::keys::unhex;
 use crate::wall_clock::since_epoch;
 
 /// Bans of an answer, where the request does not say how many.
@@ -63,7 +64,7 @@ pub(super) const QUERY: &[Field] = &[
     ),
     Field::new(
         "after",
-        Kind::Text(96),
+        Kind::Cursor,
         "What the answer before had as `next`: it goes on from there.",
     ),
 ];
@@ -136,31 +137,25 @@ pub(super) struct Page<'v> {
 }
 
 /// The bans that are `asked` for in the fields of [`QUERY`].
-pub(super) fn page<'v>(view: &'v FleetView, asked: &Values) -> Result<Page<'v>, ApiError> {
+pub(super) fn page<'v>(view: &'v FleetView, asked: &Values) -> Page<'v> {
     let kind = asked.text("kind");
     let limit = usize::try_from(asked.whole("limit").unwrap_or(LIMIT)).unwrap_or(usize::MAX);
-    let after = asked.text("after").map(cursor).transpose()?;
+    let after = asked.text("after").and_then(cursor);
     let wanted = |ban: &&std::sync::Arc<Ban>| kind.is_none_or(|kind| ban.whom.kind() == kind);
     let mut bans = view.bans.latest_first(after).filter(wanted).peekable();
     let page: Vec<_> = bans.by_ref().take(limit).collect();
     let last = page.last().filter(|_| bans.peek().is_some());
-    Ok(Page {
+    Page {
         next: last.map(|ban| format!("{}-{}", ban.since, ban.id())),
         bans: page.iter().map(|ban| shown(ban, &view.tenants)).collect(),
-    })
+    }
 }
 
-/// Where a page begins.
-fn cursor(text: &str) -> Result<(u64, TokenHash), ApiError> {
-    let read = || {
-        let (since, id) = text.split_once('-')?;
-        let hash = crate::store::keys::unhex(id)?;
-        Some((since.parse().ok()?, hash))
-    };
-    read().ok_or_else(|| {
-        let what = "it is not where a page begins";
-        ApiError::bad_parameter("query.after", what, "the `next` of the answer before")
-    })
+/// Where a page begins, by the time and the hash of the last ban of the page before.
+pub(super) fn cursor(text: &str) -> Option<(u64, TokenHash)> {
+    let (since, id) = text.split_once('-')?;
+    let hash = unhex(id)?;
+    Some((since.parse().ok()?, hash))
 }
 
 pub(super) fn shown<'v>(ban: &'v Ban, tenants: &'v Tenants) -> Shown<'v> {
@@ -187,7 +182,7 @@ fn whom(asked: &Values, tenants: &Tenants) -> Result<Whom, ApiError> {
     let text = |name| asked.text(name).filter(|text: &&str| !text.is_empty());
     let unclear = || {
         let expected = "one of user, tenant, source and peer; a tenant may stand beside a user";
-        ApiError::bad_parameter("ban", "it does not say what is banned", expected)
+        ApiError::conflict("ban", "it does not say what is banned".to_owned(), expected)
     };
     let net = |text: &str| network(text).ok_or_else(unclear);
     match (text("user"), text("tenant"), text("source"), text("peer")) {
@@ -274,7 +269,7 @@ async fn take_away(
 
 /// `GET /v1/bans`.
 pub(crate) async fn list(call: Call) -> Result<Response, ApiError> {
-    let Page { bans, next } = page(&call.view, &call.query)?;
+    let Page { bans, next } = page(&call.view, &call.query);
     let total = call.view.bans.len();
     Ok(answer_json(&Answer { bans, next, total }))
 }

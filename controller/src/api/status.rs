@@ -200,7 +200,7 @@ impl ApiError {
     }
 
     /// 409 for what the state of the fleet forbids; `place` is what stands in the way.
-    fn conflict(place: &'static str, what: String, expected: &'static str) -> Self {
+    pub(crate) fn conflict(place: &'static str, what: String, expected: &'static str) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", place, what, expected)
     }
 

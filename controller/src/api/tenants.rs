@@ -38,12 +38,12 @@ const QUOTAS: &[Field] = &[
 pub(super) const SET: &[Field] = &[
     Field::new(
         "realm",
-        Kind::Text(508),
+        Kind::Text(127),
         "What its clients may be challenged with; the fleet's where it is left out.",
     ),
     Field::new(
         "tls_names",
-        Kind::List(&Kind::Text(253), MAX_TLS_NAMES),
+        Kind::List(&Kind::DnsName, MAX_TLS_NAMES),
         "The server names that its TLS clients ask for.",
     ),
     Field::new(

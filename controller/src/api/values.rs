@@ -8,13 +8,18 @@ use serde_json::{Map, Value, json};
 
 use turnfleet_proto::credentials::SharedSecret;
 
+use super::bans::cursor;
 use super::parameters::Parameters;
 use super::status::{ApiError, excerpt};
 use crate::config::{NAME, is_name};
 use crate::fleet::bans::network;
 use crate::fleet::record::SecretScope;
-use crate::fleet::tenants::is_tenant_name;
+use crate::fleet::tenants::{is_dns_name, is_tenant_name};
 
+/// Networks of IPv4, as the document shows them.
+const V4_NETWORK: &str = "^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])/(3[0-2]|[12]?[0-9])$";
+/// Networks of IPv6 in the form that they mostly have; others are taken, too.
+const V6_NETWORK: &str = "^[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,5}::/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$";
 /// The longest secret that an operator gives.
 const MAX_SECRET_BYTES: usize = 512;
 
@@ -55,6 +60,10 @@ pub(crate) enum Kind {
     TenantName,
     /// An address or a network.
     Network,
+    /// A name in the DNS, as TLS clients ask for it.
+    DnsName,
+    /// Where a page of a list begins: a time, and what names an entry.
+    Cursor,
     /// At most so many texts of this kind.
     List(&'static Self, usize),
     /// An object with these fields.
@@ -115,7 +124,16 @@ impl Field {
                 json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$" })
             }
             Kind::Network => {
-                json!({ "type": "string", "pattern": "^[0-9a-fA-F:.]{2,45}(/[0-9]{1,3})?$" })
+                let v4 = json!({ "pattern": V4_NETWORK });
+                let v6 = json!({ "pattern": V6_NETWORK });
+                let address = [json!({ "format": "ipv4" }), json!({ "format": "ipv6" })];
+                json!({ "type": "string", "anyOf": [address[0], address[1], v4, v6] })
+            }
+            Kind::DnsName => {
+                json!({ "type": "string", "maxLength": 253, "pattern": "^[A-Za-z0-9_-]{1,63}(\\.[A-Za-z0-9_-]{1,63})*$" })
+            }
+            Kind::Cursor => {
+                json!({ "type": "string", "pattern": "^[0-9]{1,19}-[0-9a-f]{64}$" })
             }
             Kind::List(kind, most) => {
                 let item = Self::required("", *kind, "").schema(false);
@@ -150,6 +168,8 @@ impl Field {
             Kind::SecretScope => "fleet, region:NAME or tenant:NAME".to_owned(),
             Kind::TenantName => "a name such as acme: 1 to 63 lower-case letters, digits, '-', '_' and '.', beginning with a letter or a digit".to_owned(),
             Kind::Network => "an address, or a network such as 192.0.2.0/24".to_owned(),
+            Kind::DnsName => "a DNS name such as turn.acme.example".to_owned(),
+            Kind::Cursor => "the `next` of the answer before".to_owned(),
             Kind::List(kind, most) => {
                 let item = Self::required("", *kind, "").expected();
                 format!("a list of at most {most}, each {item}")
@@ -204,6 +224,14 @@ impl Field {
             Kind::Network => {
                 let text = value.as_str()?;
                 network(text).map(|_| Given::text(text))
+            }
+            Kind::DnsName => value
+                .as_str()
+                .filter(|text| is_dns_name(text))
+                .map(Given::text),
+            Kind::Cursor => {
+                let text = value.as_str()?;
+                cursor(text).map(|_| Given::text(text))
             }
             Kind::List(kind, most) => {
                 let items = value.as_array().filter(|items| items.len() <= most)?;
@@ -308,6 +336,8 @@ impl Values {
                     | Kind::SecretScope
                     | Kind::TenantName
                     | Kind::Network
+                    | Kind::DnsName
+                    | Kind::Cursor
                     | Kind::Object(_),
                 )
                 | None => json!(text),

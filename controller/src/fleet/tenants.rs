@@ -227,7 +227,9 @@ impl Terms {
     }
 }
 
-fn is_dns_name(name: &str) -> bool {
+/// Whether `name` can be that of a server, without a dot at its end.
+#[must_use]
+pub fn is_dns_name(name: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(letter);
     name.len() <= MAX_TLS_NAME && name.split('.').all(is_label)
