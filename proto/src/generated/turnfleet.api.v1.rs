@@ -720,6 +720,235 @@ pub struct LiftBanRequest {
     #[prost(string, tag = "5")]
     pub peer: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRequest {
+    /// `fleet`, `tenant`, `region`, `zone` or `node`; the whole fleet where it is empty.
+    #[prost(string, tag = "1")]
+    pub by: ::prost::alloc::string::String,
+    /// These alone, where they are not empty.
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Usage {
+    #[prost(message, repeated, tag = "1")]
+    pub sums: ::prost::alloc::vec::Vec<UsageSum>,
+}
+/// What it is of is what it was asked by; the rest is empty.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageSum {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub totals: ::core::option::Option<UsageTotals>,
+    /// Allocations that live.
+    #[prost(uint64, tag = "6")]
+    pub open: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub legs: ::prost::alloc::vec::Vec<UsageLeg>,
+}
+/// Application data, without the headers around it, and allocations.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageTotals {
+    #[prost(uint64, tag = "1")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_clients: u64,
+    #[prost(uint64, tag = "5")]
+    pub opened: u64,
+    #[prost(uint64, tag = "6")]
+    pub refused: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageLeg {
+    /// `udp`, `tcp`, `tls` or `dtls`.
+    #[prost(string, tag = "1")]
+    pub transport: ::prost::alloc::string::String,
+    /// `ipv4` or `ipv6`.
+    #[prost(string, tag = "2")]
+    pub family: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_to_clients: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageHistoryRequest {
+    /// `minute` or `hour`; minutes where it is empty.
+    #[prost(string, tag = "1")]
+    pub resolution: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Not together with a tenant.
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
+    /// Unix seconds; zero means the last hour, or day for hours.
+    #[prost(uint64, tag = "4")]
+    pub from: u64,
+    /// Unix seconds; zero means now.
+    #[prost(uint64, tag = "5")]
+    pub to: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageHistory {
+    #[prost(message, repeated, tag = "1")]
+    pub spans: ::prost::alloc::vec::Vec<UsageSpan>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageSpan {
+    /// Unix seconds. One that begins before its own minute or hour also tells of the time in which no controller could write.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(message, optional, tag = "3")]
+    pub totals: ::core::option::Option<UsageTotals>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopRequest {
+    /// `users`, `sources`, `peers` or `strangers`; users where it is empty.
+    #[prost(string, tag = "1")]
+    pub of: ::prost::alloc::string::String,
+    /// `minute` or `hour`; the last minute where it is empty.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// At most 200; zero means 20.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Top {
+    #[prost(message, repeated, tag = "1")]
+    pub talkers: ::prost::alloc::vec::Vec<Talker>,
+}
+/// A user or a network.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Talker {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub network: ::prost::alloc::string::String,
+    /// Relays that watch it.
+    #[prost(uint32, tag = "4")]
+    pub nodes: u32,
+    /// Application bytes.
+    #[prost(message, optional, tag = "5")]
+    pub last_minute: ::core::option::Option<UsageVolume>,
+    #[prost(message, optional, tag = "6")]
+    pub last_hour: ::core::option::Option<UsageVolume>,
+    #[prost(message, optional, tag = "7")]
+    pub watched: ::core::option::Option<UsageVolume>,
+    #[prost(uint64, tag = "8")]
+    pub bits_per_second: u64,
+    /// Of a user, about, within the last five to ten minutes: addresses that allocations were made from, peers, and peers with ports.
+    #[prost(uint32, tag = "9")]
+    pub addresses: u32,
+    #[prost(uint32, tag = "10")]
+    pub peers: u32,
+    #[prost(uint32, tag = "11")]
+    pub peer_ports: u32,
+    /// Within the last minute.
+    #[prost(uint64, tag = "12")]
+    pub permissions: u64,
+    #[prost(uint64, tag = "13")]
+    pub failures: u64,
+    #[prost(uint64, tag = "14")]
+    pub challenges: u64,
+    #[prost(uint64, tag = "15")]
+    pub unanswered: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageVolume {
+    #[prost(uint64, tag = "1")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes_to_clients: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchEventsRequest {
+    /// Such as allocation.opened, or allocation for all that begin so; empty: every kind.
+    #[prost(string, repeated, tag = "1")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Empty: every tenant.
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Empty: every node.
+    #[prost(string, tag = "3")]
+    pub node_id: ::prost::alloc::string::String,
+    /// The cursor of the last event that was seen: what came after it, as far as the controller still has it. Empty: what happens
+    /// from here on.
+    #[prost(string, tag = "4")]
+    pub after: ::prost::alloc::string::String,
+}
+/// docs/events.md has the kinds and their fields.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    /// The same at every controller; an event that is told twice has it twice. Empty for events.missed.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Where a later watch goes on.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Unix milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub at_milliseconds: u64,
+    #[prost(string, tag = "4")]
+    pub kind: ::prost::alloc::string::String,
+    /// Empty for none.
+    #[prost(string, tag = "5")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Empty for the default one.
+    #[prost(string, tag = "6")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "7")]
+    pub fields: ::prost::alloc::vec::Vec<EventField>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "event_field::Value", tags = "2, 3, 4, 5")]
+    pub value: ::core::option::Option<event_field::Value>,
+}
+/// Nested message and enum types in `EventField`.
+pub mod event_field {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        #[prost(uint64, tag = "3")]
+        Number(u64),
+        #[prost(bool, tag = "4")]
+        Flag(bool),
+        #[prost(message, tag = "5")]
+        Texts(super::EventTexts),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventTexts {
+    #[prost(string, repeated, tag = "1")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Generated client implementations.
 pub mod operator_client {
     #![allow(
@@ -1278,6 +1507,74 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "WatchCapacity"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// viewer: what the fleet has carried since counting began.
+        pub async fn show_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::Usage>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowUsage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// viewer: the same within each minute of a day, or each hour of a month.
+        pub async fn show_usage_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UsageHistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageHistory>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowUsageHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("turnfleet.api.v1.Operator", "ShowUsageHistory"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// viewer: the largest users and networks.
+        pub async fn show_top(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TopRequest>,
+        ) -> std::result::Result<tonic::Response<super::Top>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowTop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowTop"));
+            self.inner.unary(req, path, codec).await
+        }
         /// admin
         pub async fn list_tokens(
             &mut self,
@@ -1563,6 +1860,31 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "Trace"));
             self.inner.unary(req, path, codec).await
         }
+        /// viewer: what happens in the fleet. A token that is bound to a tenant sees what concerns that tenant.
+        pub async fn watch_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Event>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/WatchEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "WatchEvents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1711,6 +2033,21 @@ pub mod operator_server {
             tonic::Response<Self::WatchCapacityStream>,
             tonic::Status,
         >;
+        /// viewer: what the fleet has carried since counting began.
+        async fn show_usage(
+            &self,
+            request: tonic::Request<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::Usage>, tonic::Status>;
+        /// viewer: the same within each minute of a day, or each hour of a month.
+        async fn show_usage_history(
+            &self,
+            request: tonic::Request<super::UsageHistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageHistory>, tonic::Status>;
+        /// viewer: the largest users and networks.
+        async fn show_top(
+            &self,
+            request: tonic::Request<super::TopRequest>,
+        ) -> std::result::Result<tonic::Response<super::Top>, tonic::Status>;
         /// admin
         async fn list_tokens(
             &self,
@@ -1792,6 +2129,20 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::TraceRequest>,
         ) -> std::result::Result<tonic::Response<super::TraceResponse>, tonic::Status>;
+        /// Server streaming response type for the WatchEvents method.
+        type WatchEventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Event, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// viewer: what happens in the fleet. A token that is bound to a tenant sees what concerns that tenant.
+        async fn watch_events(
+            &self,
+            request: tonic::Request<super::WatchEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchEventsStream>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct OperatorServer<T> {
@@ -2756,6 +3107,137 @@ pub mod operator_server {
                     };
                     Box::pin(fut)
                 }
+                "/turnfleet.api.v1.Operator/ShowUsage" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowUsageSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::UsageRequest>
+                    for ShowUsageSvc<T> {
+                        type Response = super::Usage;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowUsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowUsageHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowUsageHistorySvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::UsageHistoryRequest>
+                    for ShowUsageHistorySvc<T> {
+                        type Response = super::UsageHistory;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UsageHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_usage_history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowUsageHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowTop" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowTopSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::TopRequest>
+                    for ShowTopSvc<T> {
+                        type Response = super::Top;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TopRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_top(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowTopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/turnfleet.api.v1.Operator/ListTokens" => {
                     #[allow(non_camel_case_types)]
                     struct ListTokensSvc<T: Operator>(pub Arc<T>);
@@ -3280,6 +3762,52 @@ pub mod operator_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/WatchEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchEventsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::ServerStreamingService<super::WatchEventsRequest>
+                    for WatchEventsSvc<T> {
+                        type Response = super::Event;
+                        type ResponseStream = T::WatchEventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::watch_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -14,7 +14,7 @@ pub struct EnrollResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeMessage {
-    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 20")]
+    #[prost(oneof = "node_message::Message", tags = "1, 2, 3, 4, 20, 40, 42, 41")]
     pub message: ::core::option::Option<node_message::Message>,
 }
 /// Nested message and enum types in `NodeMessage`.
@@ -31,6 +31,12 @@ pub mod node_message {
         Goodbye(super::Goodbye),
         #[prost(message, tag = "20")]
         TraceAnswer(super::TraceAnswer),
+        #[prost(message, tag = "40")]
+        Usage(super::Usage),
+        #[prost(message, tag = "42")]
+        Demand(super::Demand),
+        #[prost(message, tag = "41")]
+        Events(super::Events),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -74,6 +80,127 @@ pub struct Hello {
     /// The node keeps a journal of its allocations: it takes a JournalKey, and answers TraceQuery.
     #[prost(bool, tag = "23")]
     pub journal: bool,
+    /// The node tells what happens to allocations, from the controller's first EventsTaken of the session on.
+    #[prost(bool, tag = "40")]
+    pub events: bool,
+}
+/// Who used the node, and how much. Sent every five seconds, when a session begins, and before Goodbye. Counters never go back
+/// within an epoch, so a lost, repeated or late report does no harm.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Usage {
+    /// 16 random bytes: what is counted goes on over a restart of the node, and begins anew, with another epoch, where what it had
+    /// kept is lost.
+    #[prost(bytes = "vec", tag = "1")]
+    pub epoch: ::prost::alloc::vec::Vec<u8>,
+    /// Milliseconds since the Unix epoch at which it began, by the node's clock. Orders the epochs of a node.
+    #[prost(uint64, tag = "2")]
+    pub begun_millis: u64,
+    /// Rises with each report of the epoch.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    /// Those whose counters have changed since the session told of them, and once a minute all others too. At most 128 in one
+    /// message; where there are more, others follow.
+    #[prost(message, repeated, tag = "4")]
+    pub tenants: ::prost::alloc::vec::Vec<TenantUsage>,
+    /// Whether this message has nothing but tenants, and the lists stay as they were told before.
+    #[prost(bool, tag = "9")]
+    pub tenants_only: bool,
+    /// Each list replaces that of the report before. At most 56 of each, the largest first.
+    #[prost(message, repeated, tag = "5")]
+    pub users: ::prost::alloc::vec::Vec<UserUsage>,
+    #[prost(message, repeated, tag = "6")]
+    pub sources: ::prost::alloc::vec::Vec<NetworkUsage>,
+    #[prost(message, repeated, tag = "7")]
+    pub peers: ::prost::alloc::vec::Vec<NetworkUsage>,
+    #[prost(message, repeated, tag = "8")]
+    pub strangers: ::prost::alloc::vec::Vec<StrangerUsage>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TenantUsage {
+    /// Zero for the default tenant.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Those that are not zero.
+    #[prost(message, repeated, tag = "2")]
+    pub legs: ::prost::alloc::vec::Vec<LegUsage>,
+    #[prost(uint64, tag = "3")]
+    pub opened: u64,
+    #[prost(uint64, tag = "4")]
+    pub refused: u64,
+    /// Allocations that live.
+    #[prost(uint64, tag = "5")]
+    pub open: u64,
+}
+/// Application data of the clients that come by one transport and one address family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LegUsage {
+    #[prost(enumeration = "listener::Transport", tag = "1")]
+    pub transport: i32,
+    #[prost(bool, tag = "2")]
+    pub ipv6: bool,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_to_clients: u64,
+}
+/// Application data of one user or network: what was seen since it is among those that are watched, at most.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Volume {
+    #[prost(uint64, tag = "1")]
+    pub to_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub to_clients: u64,
+    #[prost(uint64, tag = "3")]
+    pub minute_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub minute_to_clients: u64,
+    #[prost(uint64, tag = "5")]
+    pub hour_to_peers: u64,
+    #[prost(uint64, tag = "6")]
+    pub hour_to_clients: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserUsage {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub volume: ::core::option::Option<Volume>,
+    /// What it did within the last five to ten minutes; each of 64 bytes, of which every set bit stands for something different.
+    #[prost(bytes = "vec", tag = "4")]
+    pub addresses: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub peers: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub endpoints: ::prost::alloc::vec::Vec<u8>,
+    /// Permissions for peers that the allocation had none for, within the last minute.
+    #[prost(uint64, tag = "7")]
+    pub permissions: u64,
+}
+/// An IPv4 /24 or an IPv6 /48.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkUsage {
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub volume: ::core::option::Option<Volume>,
+}
+/// What those of a network did who have proved nothing, within the last minute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StrangerUsage {
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub failures: u64,
+    #[prost(uint64, tag = "3")]
+    pub challenges: u64,
+    #[prost(uint64, tag = "4")]
+    pub unanswered: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {
@@ -248,17 +375,203 @@ pub struct PolicyStatus {
     #[prost(bool, tag = "20")]
     pub needs_whole: bool,
 }
+/// What limited tenants and users take on the node, and what it holds for them. Sent at the beginning of a session, when the node has
+/// taken Shares, each second when something has changed, and at once when less than a quarter of a share is left.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Demand {
+    /// Of the Shares that the node holds; zero where it was never told any.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// Every tenant that is limited or has a share; users that have one, or take much.
+    #[prost(message, repeated, tag = "3")]
+    pub uses: ::prost::alloc::vec::Vec<ShareUse>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareUse {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Empty for all users of the tenant together.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// What is held: the share, or what is used where that is more. Zero for what has no share.
+    #[prost(uint64, tag = "3")]
+    pub held_allocations: u64,
+    #[prost(uint64, tag = "4")]
+    pub held_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub held_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub allocations: u64,
+    /// Bits of application data a second that somebody wants to send, what is dropped included.
+    #[prost(uint64, tag = "7")]
+    pub to_peers: u64,
+    #[prost(uint64, tag = "8")]
+    pub to_clients: u64,
+    /// Whether an allocation was refused for want of a share in the last seconds.
+    #[prost(bool, tag = "9")]
+    pub refused: bool,
+}
 /// The node leaves on purpose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Goodbye {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
+/// What happened at a node, in order. Several may be under way. What has not been taken is said again in the next session, to
+/// whichever controller that is with.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Events {
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    /// Rises by one with each event of the incarnation, from one; EventsLost has the last of the numbers that are missing, where it
+    /// stands for events that had numbers.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub unix_millis: u64,
+    /// Absent where the event concerns no client.
+    #[prost(message, optional, tag = "3")]
+    pub client: ::core::option::Option<EventClient>,
+    #[prost(oneof = "event::What", tags = "10, 11, 12, 13, 14")]
+    pub what: ::core::option::Option<event::What>,
+}
+/// Nested message and enum types in `Event`.
+pub mod event {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "10")]
+        Opened(super::AllocationOpened),
+        #[prost(message, tag = "11")]
+        Closed(super::AllocationClosed),
+        #[prost(message, tag = "12")]
+        Evicting(super::AllocationEvicting),
+        #[prost(message, tag = "13")]
+        Refused(super::AllocationRefused),
+        #[prost(message, tag = "14")]
+        Lost(super::EventsLost),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventClient {
+    #[prost(uint32, tag = "1")]
+    pub shard: u32,
+    /// Unique in the shard while the process lives; absent where there is none.
+    #[prost(uint64, optional, tag = "2")]
+    pub allocation: ::core::option::Option<u64>,
+    #[prost(enumeration = "listener::Transport", tag = "3")]
+    pub transport: i32,
+    /// `ip:port` or `\[ip\]:port`, as the address of the server.
+    #[prost(string, tag = "4")]
+    pub client: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub server: ::prost::alloc::string::String,
+    /// Empty where a request had none.
+    #[prost(string, tag = "6")]
+    pub username: ::prost::alloc::string::String,
+    /// The name of the user's tenant; empty for the default one, and where it is not known.
+    #[prost(string, tag = "7")]
+    pub tenant: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationOpened {
+    /// UDP or TCP (RFC 6062).
+    #[prost(enumeration = "listener::Transport", tag = "1")]
+    pub relayed_transport: i32,
+    /// One or two.
+    #[prost(string, repeated, tag = "2")]
+    pub relayed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationClosed {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub seconds: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_client: u64,
+}
+/// It lives, and ends at the deadline: its application has until then to restart ICE.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationEvicting {
+    /// Unix seconds.
+    #[prost(uint64, tag = "1")]
+    pub deadline: u64,
+}
+/// An Allocate request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocationRefused {
+    /// The STUN error code.
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+}
+/// Events that nobody will hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsLost {
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    #[prost(enumeration = "events_lost::Reason", tag = "2")]
+    pub reason: i32,
+}
+/// Nested message and enum types in `EventsLost`.
+pub mod events_lost {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Reason {
+        Unspecified = 0,
+        /// They waited for a controller longer than there was room for.
+        Room = 1,
+        /// They came faster than they could be taken down.
+        Speed = 2,
+        /// Refusals beyond the rate at which they are told.
+        Rate = 3,
+    }
+    impl Reason {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "REASON_UNSPECIFIED",
+                Self::Room => "REASON_ROOM",
+                Self::Speed => "REASON_SPEED",
+                Self::Rate => "REASON_RATE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+                "REASON_ROOM" => Some(Self::Room),
+                "REASON_SPEED" => Some(Self::Speed),
+                "REASON_RATE" => Some(Self::Rate),
+                _ => None,
+            }
+        }
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
     #[prost(
         oneof = "controller_message::Message",
-        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 26, 27"
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 26, 27, 40, 41"
     )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
@@ -288,6 +601,10 @@ pub mod controller_message {
         JournalKey(super::JournalKey),
         #[prost(message, tag = "27")]
         TraceQuery(super::TraceQuery),
+        #[prost(message, tag = "40")]
+        EventsTaken(super::EventsTaken),
+        #[prost(message, tag = "41")]
+        Shares(super::Shares),
     }
 }
 /// What the node hashes the users of its journal with: the same at every node of the fleet. The node keeps it in memory only.
@@ -492,6 +809,13 @@ pub mod journal_gap {
         }
     }
 }
+/// The events of this incarnation up to that number need not be said again. Said at the beginning of a session, too, to a node
+/// that tells events: zero where the controller knows of none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsTaken {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
 /// The way from one snapshot to a later one. A base of zero means that it begins with nothing: the whole snapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Delta {
@@ -621,6 +945,37 @@ pub struct Redirect {
 pub struct Time {
     #[prost(uint64, tag = "1")]
     pub unix_seconds: u64,
+}
+/// What tenants and users may have on this node, of what they may have in the fleet. Replaces what was told before, unless it is of a
+/// lower term, or of a lower number in the same. Who is not in it is not limited. No part of the policy: it has no generation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Shares {
+    /// Rises with each leader.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// Empty for all users of the tenant together.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Absent for no limit.
+    #[prost(uint64, optional, tag = "3")]
+    pub allocations: ::core::option::Option<u64>,
+    /// Bits of application data a second.
+    #[prost(uint64, optional, tag = "4")]
+    pub to_peers: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    pub to_clients: ::core::option::Option<u64>,
+    /// The bytes of the day are used up: no further allocation, and 100 kbit/s for each user.
+    #[prost(bool, tag = "6")]
+    pub exhausted: bool,
 }
 /// The node's credential from its next session on. The one before it is good until this one has been used.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -882,6 +1237,21 @@ pub struct TenantRules {
     /// TCP relayed transport addresses (RFC 6062).
     #[prost(bool, tag = "1")]
     pub tcp_relaying: bool,
+    #[prost(message, optional, tag = "20")]
+    pub quotas: ::core::option::Option<Quotas>,
+}
+/// What users may take of the whole fleet; zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Quotas {
+    #[prost(uint64, tag = "1")]
+    pub allocations: u64,
+    /// In each direction.
+    #[prost(uint64, tag = "2")]
+    pub bits_per_second: u64,
+    #[prost(uint64, tag = "3")]
+    pub allocations_per_user: u64,
+    #[prost(uint64, tag = "4")]
+    pub user_bits_per_second: u64,
 }
 /// No new allocations from now on; live ones go on until the deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1318,12 +1688,60 @@ pub struct FollowRequest {
     /// Who asks.
     #[prost(string, tag = "1")]
     pub controller_id: ::prost::alloc::string::String,
+    /// Whether Sightings may come with quotas alone.
+    #[prost(bool, tag = "20")]
+    pub takes_quotas: bool,
 }
 /// Replaces what the same controller said before.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sightings {
     #[prost(message, repeated, tag = "1")]
     pub nodes: ::prost::alloc::vec::Vec<Sighting>,
+    /// What the controller has heard of the use of nodes since it spoke to this follower last, from the nodes themselves.
+    #[prost(message, repeated, tag = "2")]
+    pub usage: ::prost::alloc::vec::Vec<NodeUsage>,
+    #[prost(message, optional, tag = "20")]
+    pub quotas: ::core::option::Option<QuotaWord>,
+    /// There is nothing but `quotas` here: nodes are as they were told before.
+    #[prost(bool, tag = "21")]
+    pub quotas_only: bool,
+}
+/// The use of one node.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeUsage {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub usage: ::core::option::Option<Usage>,
+}
+/// What tenants and users take, as one controller hears of it, and what they may have, by the word of the leader.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QuotaWord {
+    /// Of the nodes that have their session with this controller.
+    #[prost(message, repeated, tag = "1")]
+    pub demands: ::prost::alloc::vec::Vec<NodeDemand>,
+    /// Where this controller leads: its term, and every node's shares.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<NodeShares>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeDemand {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Of the process that said it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub incarnation: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub demand: ::core::option::Option<Demand>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeShares {
+    #[prost(string, tag = "1")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub shares: ::core::option::Option<Shares>,
 }
 /// One node, as one controller sees it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1424,6 +1842,78 @@ pub struct ProbeWord {
     /// Milliseconds since it ended.
     #[prost(uint32, tag = "4")]
     pub age_ms: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerEventsRequest {
+    /// Who asks.
+    #[prost(string, tag = "1")]
+    pub controller_id: ::prost::alloc::string::String,
+    /// The run and the place of the last PeerEvents; empty and zero at the beginning.
+    #[prost(bytes = "vec", tag = "2")]
+    pub run: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub after: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerEvents {
+    /// Of the asked controller's process: places of another run mean nothing.
+    #[prost(bytes = "vec", tag = "1")]
+    pub run: ::prost::alloc::vec::Vec<u8>,
+    /// The place of the last event here.
+    #[prost(uint64, tag = "2")]
+    pub place: u64,
+    /// Events before these that are gone.
+    #[prost(uint64, tag = "3")]
+    pub missed: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub events: ::prost::alloc::vec::Vec<FleetEvent>,
+}
+/// Something that happened in the fleet, as every controller tells it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FleetEvent {
+    /// Where it was numbered, and the number there.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    #[prost(uint64, tag = "3")]
+    pub unix_millis: u64,
+    #[prost(string, tag = "4")]
+    pub kind: ::prost::alloc::string::String,
+    /// Empty for none.
+    #[prost(string, tag = "5")]
+    pub node_id: ::prost::alloc::string::String,
+    /// Empty for the default one.
+    #[prost(string, tag = "6")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "7")]
+    pub fields: ::prost::alloc::vec::Vec<FleetEventField>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetEventField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "fleet_event_field::Value", tags = "2, 3, 4, 5")]
+    pub value: ::core::option::Option<fleet_event_field::Value>,
+}
+/// Nested message and enum types in `FleetEventField`.
+pub mod fleet_event_field {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "2")]
+        Text(::prost::alloc::string::String),
+        #[prost(uint64, tag = "3")]
+        Number(u64),
+        #[prost(bool, tag = "4")]
+        Flag(bool),
+        #[prost(message, tag = "5")]
+        Texts(super::FleetEventTexts),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetEventTexts {
+    #[prost(string, repeated, tag = "1")]
+    pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Generated client implementations.
 pub mod controller_peer_client {
@@ -1569,6 +2059,32 @@ pub mod controller_peer_client {
                 .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Trace"));
             self.inner.unary(req, path, codec).await
         }
+        /// What happens where the asked controller hears of it by itself: what it still has of the time after `after`, and then
+        /// everything. The same metadata.
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PeerEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PeerEvents>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.fleet.v1.ControllerPeer/Events",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.fleet.v1.ControllerPeer", "Events"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1603,6 +2119,18 @@ pub mod controller_peer_server {
             &self,
             request: tonic::Request<super::PeerTraceRequest>,
         ) -> std::result::Result<tonic::Response<super::PeerTraceAnswer>, tonic::Status>;
+        /// Server streaming response type for the Events method.
+        type EventsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PeerEvents, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What happens where the asked controller hears of it by itself: what it still has of the time after `after`, and then
+        /// everything. The same metadata.
+        async fn events(
+            &self,
+            request: tonic::Request<super::PeerEventsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControllerPeerServer<T> {
@@ -1767,6 +2295,52 @@ pub mod controller_peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.fleet.v1.ControllerPeer/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: ControllerPeer>(pub Arc<T>);
+                    impl<
+                        T: ControllerPeer,
+                    > tonic::server::ServerStreamingService<super::PeerEventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::PeerEvents;
+                        type ResponseStream = T::EventsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PeerEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControllerPeer>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -539,3 +539,50 @@ pub struct BannedUserRecord {
     #[prost(string, tag = "2")]
     pub user: ::prost::alloc::string::String,
 }
+/// /tf/usage/v1/nodes/{node}/{epoch in hex}/{block of tenants:08}, outside of what controllers mirror: what a node counted in
+/// one epoch, as far as it is in the history.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRecord {
+    /// Where the node was last.
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub zone: ::prost::alloc::string::String,
+    /// A turnfleet.fleet.v1.Usage with the beginning of the epoch and the tenants of the block.
+    #[prost(bytes = "vec", tag = "3")]
+    pub usage: ::prost::alloc::vec::Vec<u8>,
+}
+/// /tf/usage/v1/minutes/{Unix minute:012} and /tf/usage/v1/hours/{Unix hour:012}: what came to the history within that time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageSpanRecord {
+    /// Unix seconds, inclusive and exclusive: longer than a minute or an hour where nothing was written before.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub tenants: ::prost::alloc::vec::Vec<UsageRow>,
+    #[prost(message, repeated, tag = "4")]
+    pub regions: ::prost::alloc::vec::Vec<UsageRow>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRow {
+    /// 4294967295 for all beyond the bound.
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// In place of a tenant.
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub packets_to_peers: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_to_peers: u64,
+    #[prost(uint64, tag = "5")]
+    pub packets_to_clients: u64,
+    #[prost(uint64, tag = "6")]
+    pub bytes_to_clients: u64,
+    #[prost(uint64, tag = "7")]
+    pub opened: u64,
+    #[prost(uint64, tag = "8")]
+    pub refused: u64,
+}
