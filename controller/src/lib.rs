@@ -70,6 +70,7 @@ pub struct Controller {
     prober: Prober,
     peers: Peers,
     handle: Handle,
+    store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     started_with: Config,
     stop: watch::Sender<bool>,
@@ -124,7 +125,7 @@ impl Controller {
         let (reconciler, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
             let me = controller_record(&config, &api);
-            let election = leader::stand(store, me, term, stopped.clone());
+            let election = leader::stand(Arc::clone(&store), me, term, stopped.clone());
             let reconciler = reconciler.with_leadership(Leadership::Elected(told));
             (reconciler, Some(tokio::spawn(election)))
         } else {
@@ -137,6 +138,7 @@ impl Controller {
             prober,
             peers,
             handle,
+            store,
             metrics,
             stop,
             reconciler,
@@ -270,6 +272,7 @@ impl Controller {
         if let Some(election) = self.election {
             drop(election.await);
         }
+        self.store.close().await;
     }
 }
 
