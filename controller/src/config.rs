@@ -26,7 +26,7 @@ pub use checked::{
 pub(crate) use checked::{NAME, is_name};
 pub use dns::{RawDns, RawNameServer};
 pub use port_plan::PortPlan;
-pub use tenants::{RawNamedTenant, RawQuotas};
+pub use tenants::RawNamedTenant;
 
 /// The controller's configuration.
 #[derive(Clone, Deserialize, Serialize, JsonSchema)]

@@ -75,6 +75,7 @@ pub struct Controller {
     peers: Peers,
     keeper: Keeper,
     handle: Handle,
+    store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     started_with: Config,
     stop: watch::Sender<bool>,
@@ -133,7 +134,7 @@ impl Controller {
         let (leadership, election) = if config.store.etcd.is_some() {
             let (term, told) = watch::channel(None);
             let me = controller_record(&config, &api);
-            let election = leader::stand(store, me, term, stopped.clone());
+            let election = leader::stand(Arc::clone(&store), me, term, stopped.clone());
             (Leadership::Elected(told), Some(tokio::spawn(election)))
         } else {
             (Leadership::Sole, None)
@@ -149,6 +150,7 @@ impl Controller {
             peers,
             keeper,
             handle,
+            store,
             metrics,
             stop,
             reconciler,
@@ -288,6 +290,7 @@ impl Controller {
         if let Some(election) = self.election {
             drop(election.await);
         }
+        self.store.close().await;
     }
 }
 

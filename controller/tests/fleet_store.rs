@@ -400,34 +400,6 @@ async fn a_user_that_is_kept_with_one_key_gets_the_other_one_at_the_next_start()
 }
 
 #[tokio::test]
-async fn nothing_secret_stands_in_the_stores_file() {
-    let mut state = State::new(2);
-    state.wishes.shared_secret = Some(SharedSecret::new("a secret that nobody may read"));
-    state.wishes.users = vec![StaticUser {
-        name: "a name of a user".into(),
-        key: [7; 16],
-        key_sha256: Some([8; 32]),
-    }];
-    let running = state.start().await;
-    let credential = running.enroll(0).await;
-    let join_token = running.join_token.clone();
-    running.stop().await;
-    let bytes = std::fs::read(state.dir.path().join("store.redb")).unwrap();
-    let secrets = [
-        "a secret that nobody may read",
-        "a name of a user",
-        &credential,
-        &join_token,
-    ];
-    for text in secrets {
-        let found = bytes
-            .windows(text.len())
-            .any(|window| window == text.as_bytes());
-        assert!(!found, "{text:?} can be read in the store's file");
-    }
-}
-
-#[tokio::test]
 async fn another_key_does_not_open_the_store() {
     let state = State::new(2);
     state.start().await.stop().await;

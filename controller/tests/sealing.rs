@@ -14,7 +14,7 @@ use cluster::Cluster;
 use stage::{Stage, any_hello};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use turnfleet_controller::config::{PortPlan, ProbeMode, RawConfig, RawEtcd};
+use turnfleet_controller::config::{PortPlan, ProbeMode, RawConfig, RawEtcd, RawUser};
 use turnfleet_controller::fleet::record::{Policy, SecretScope, SecretState};
 use turnfleet_controller::fleet::{FleetView, ListSettings, Settings, Wishes};
 use turnfleet_controller::reconcile::{Handle, Reconciler};
@@ -22,6 +22,8 @@ use turnfleet_controller::store::{MemoryStore, Put, Sealer, Store as _, Txn};
 use turnfleet_proto::credentials::SharedSecret;
 
 const CONFIGURED: &str = "the secret that the configuration names";
+const USER: &str = "a user whose name nobody may read";
+const PASSWORD: &str = "a password that nobody may read";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Has a controller write everything that is secret, and gives what must not be read anywhere.
@@ -29,6 +31,8 @@ fn write_secrets(stage: &Stage) -> Vec<Vec<u8>> {
     let controller = stage.controller();
     let mut secrets: Vec<Vec<u8>> = vec![
         CONFIGURED.into(),
+        USER.into(),
+        PASSWORD.into(),
         controller.api_token().into(),
         controller.join_token().into(),
     ];
@@ -144,6 +148,10 @@ fn nothing_secret_stands_in_the_file_of_the_embedded_store() {
 fn prepare(raw: &mut RawConfig) {
     raw.probe.mode = ProbeMode::Off;
     raw.shared_secret = Some(CONFIGURED.into());
+    raw.users = vec![RawUser {
+        name: USER.into(),
+        password: PASSWORD.into(),
+    }];
 }
 
 /// A controller's owner of the fleet, without listeners.

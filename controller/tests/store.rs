@@ -84,6 +84,20 @@ async fn a_second_opening_of_the_embedded_store_names_the_file() {
 }
 
 #[tokio::test]
+async fn an_embedded_store_that_is_closed_can_be_opened_by_another_whoever_still_holds_it() {
+    let backend = Embedded::new();
+    let first = backend.open().await;
+    let mut watch = first.watch("/", 1).await.unwrap();
+    commit(&first, put("/a", "x")).await;
+    first.close().await;
+    let second = backend.open().await;
+    assert!(read(&second, "/").await.contains_key("/a"));
+    assert!(matches!(first.range("/").await, Err(StoreError::Closed)));
+    assert!(matches!(watch.next().await, Err(StoreError::Closed)));
+    first.close().await;
+}
+
+#[tokio::test]
 async fn the_embedded_store_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let backend = Embedded::new();

@@ -71,7 +71,7 @@ fn answer(query: &TraceQuery, key: &UserKey) -> TraceAnswer {
             transport: Transport::Tls.into(),
             relayed: vec!["192.0.2.1:50000".into()],
             relayed_transport: Transport::Udp.into(),
-            tenant: 0,
+            tenant: 1,
             user_hash: key.hash("1800000600:ann").as_bytes().to_vec(),
             opened: AT - 5,
             ending: Ending::Closed.into(),
@@ -118,6 +118,7 @@ fn an_operator_hears_who_had_the_address_where_nobody_knows_and_who_was_not_hear
         (&found["transport"], &found["ending"]),
         (&json!("tls"), &json!("closed"))
     );
+    assert_eq!(found["tenant"], "#1");
     assert_eq!(
         (&found["opened"], &found["ended"]),
         (&json!(AT - 5), &json!(AT + 5))
@@ -146,6 +147,10 @@ fn an_operator_hears_who_had_the_address_where_nobody_knows_and_who_was_not_hear
         json!({"ip": "192.0.2.1", "port": 50000, "at": AT, "user": "bob", "within_seconds": 0});
     assert_eq!(trace(&stage, &body)["traces"][0]["is_user"], false);
     let headers = [("authorization", &*stage.admin())];
+    let acme = json!({"realm": "acme.example"}).to_string();
+    let made = ask(&stage, "PUT", "/v1/tenants/acme", &headers, &acme);
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(trace(&stage, &body)["traces"][0]["tenant"], "acme");
     let audit = ask(&stage, "GET", "/v1/audit?limit=1", &headers, "").json();
     let entry = &audit["entries"][0];
     assert_eq!(

@@ -374,13 +374,6 @@ impl std::fmt::Debug for Node {
     }
 }
 
-fn event_log(privacy: bool) -> Result<EventLog, NodeError> {
-    match privacy {
-        true => EventLog::private().map_err(|_| no_random_bytes()),
-        false => Ok(EventLog::open()),
-    }
-}
-
 /// Opens the listeners, and the book that their shards will count into.
 fn bind(
     settings: ShardSettings,

@@ -167,7 +167,10 @@ fn each_client_of_a_balancer_has_a_limit_of_its_own() {
     let from = "proxy_protocol_from=['127.0.0.0/8']";
     let _fleet = fleet(
         &format!("{{transport='tcp',address='{server}',{from}}}"),
+        // Shards have a share of the limit each, and the kernel deals connections to them by chance.
         &[
+            "--set",
+            "relay.shards=1",
             "--set",
             "relay.stream.unauthenticated_connections_per_source=2",
         ],

@@ -101,26 +101,13 @@ pub(super) struct Shown<'v> {
     pub(super) tcp_relaying: bool,
     /// Whether it lets none of its users in.
     pub(super) suspended: bool,
-    pub(super) quotas: ShownQuotas,
+    pub(super) quotas: Quotas,
     /// Unix seconds.
     pub(super) created_at: u64,
     /// Whether the configuration names it; it cannot be changed by this API then.
     pub(super) configured: bool,
     /// Whether it has a secret of its own: `/v1/secrets` shows it as `tenant:NAME`.
     pub(super) has_secret: bool,
-}
-
-/// What users may take of the whole fleet; 0 is no limit.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Quotas")]
-pub(super) struct ShownQuotas {
-    pub(super) allocations: u64,
-    pub(super) allocations_per_user: u64,
-    pub(super) bits_per_second: u64,
-    pub(super) user_bits_per_second: u64,
-    pub(super) bytes_per_day: u64,
-    pub(super) user_bytes_per_day: u64,
-    pub(super) credentials_per_minute: u64,
 }
 
 /// The tenant that was removed.
@@ -262,24 +249,10 @@ fn described(tenant: &Tenant, has_secret: bool) -> Shown<'_> {
         deny_peers: texts(&terms.deny_peers),
         tcp_relaying: terms.tcp_relaying,
         suspended: terms.suspended,
-        quotas: (&terms.quotas).into(),
+        quotas: terms.quotas,
         created_at: tenant.created_at,
         configured: tenant.configured,
         has_secret,
-    }
-}
-
-impl From<&Quotas> for ShownQuotas {
-    fn from(quotas: &Quotas) -> Self {
-        Self {
-            allocations: quotas.allocations,
-            allocations_per_user: quotas.allocations_per_user,
-            bits_per_second: quotas.bits_per_second,
-            user_bits_per_second: quotas.user_bits_per_second,
-            bytes_per_day: quotas.bytes_per_day,
-            user_bytes_per_day: quotas.user_bytes_per_day,
-            credentials_per_minute: quotas.credentials_per_minute,
-        }
     }
 }
 

@@ -20,6 +20,7 @@ use super::app::answer_json;
 use super::route::Call;
 use super::status::ApiError;
 use super::values::{Field, Kind, Values};
+use crate::fleet::tenants::Tenants;
 use crate::reconcile::Handle;
 use crate::traces::{Outcome, Question, Tracer};
 
@@ -78,7 +79,8 @@ struct Trace {
     relayed: Vec<String>,
     /// `udp` or `tcp`.
     relayed_transport: &'static str,
-    /// The tenant of the node, or `#` and the number of the user's tenant; `null` for the default one.
+    /// The user's tenant, or `#` and its number where it has been removed; the tenant of the node where the user is the default one's,
+    /// and `null` where that has none either.
     tenant: Option<String>,
     /// 32 hexadecimal digits: HMAC-SHA-256 under a key of the fleet, cut in half. `null` where it is not known.
     user_hash: Option<String>,
@@ -157,7 +159,7 @@ pub(super) async fn search(
     actor.looks(handle, "trace", &target, detail).await?;
     let outcome = tracer.search(question, admitted).await;
     let user = user.map(|user| tracer.journals().key().hash(user));
-    Ok(Answer::of(outcome, user))
+    Ok(Answer::of(outcome, user, &handle.view().tenants))
 }
 
 /// `POST /v1/trace`.
@@ -168,7 +170,7 @@ pub(crate) async fn trace(call: Call) -> Result<Response, ApiError> {
 }
 
 impl Answer {
-    fn of(outcome: Outcome, user: Option<UserHash>) -> Self {
+    fn of(outcome: Outcome, user: Option<UserHash>, tenants: &Tenants) -> Self {
         let mut answer = Self {
             traces: Vec::new(),
             gaps: Vec::new(),
@@ -177,10 +179,15 @@ impl Answer {
         };
         for heard in outcome.heard {
             let (node, told) = (heard.node.to_string(), heard.answer);
-            let traces = told.allocations.into_iter();
-            answer
-                .traces
-                .extend(traces.map(|it| Trace::of(&node, &heard.tenant, it, user)));
+            for told in told.allocations {
+                let tenant = match told.tenant {
+                    0 => heard.tenant.clone(),
+                    id => tenants
+                        .name(id)
+                        .map_or_else(|| format!("#{id}"), str::to_owned),
+                };
+                answer.traces.push(Trace::of(&node, tenant, told, user));
+            }
             let gaps = told.gaps.iter();
             answer.gaps.extend(gaps.map(|gap| Gap::of(&node, gap)));
             answer.heard.push(Heard {
@@ -199,7 +206,7 @@ impl Answer {
 }
 
 impl Trace {
-    fn of(node: &str, of_node: &str, told: TracedAllocation, user: Option<UserHash>) -> Self {
+    fn of(node: &str, tenant: String, told: TracedAllocation, user: Option<UserHash>) -> Self {
         let (transport, relayed_transport) = (told.transport(), told.relayed_transport());
         let (ending, is_live) = match told.ending() {
             Ending::Unspecified => ("live", true),
@@ -207,10 +214,6 @@ impl Trace {
             Ending::Died => ("died", false),
             Ending::Unseen => ("unseen", false),
             Ending::Unread => ("unread", false),
-        };
-        let tenant = match told.tenant {
-            0 => of_node.to_owned(),
-            number => format!("#{number}"),
         };
         let hash = UserHash::from_bytes(&told.user_hash);
         Self {

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::record::Quotas;
+
 /// Whoever has users of their own. Those of the API stand beside these; one that is taken out here stays, and is the API's from
 /// then on.
 #[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -24,25 +26,5 @@ pub struct RawNamedTenant {
     /// Lets none of its users in, and ends what they have.
     pub suspended: bool,
     /// What its users may take of the whole fleet.
-    pub quotas: RawQuotas,
-}
-
-/// Quotas over all relays; 0 is no limit.
-#[derive(Clone, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawQuotas {
-    /// Allocations of all users together.
-    pub allocations: u64,
-    /// Allocations of one user.
-    pub allocations_per_user: u64,
-    /// Bits a second of all users together, in each direction.
-    pub bits_per_second: u64,
-    /// Bits a second of one user, in each direction.
-    pub user_bits_per_second: u64,
-    /// Bytes a day of all users together, both directions.
-    pub bytes_per_day: u64,
-    /// Bytes a day of one user, both directions.
-    pub user_bytes_per_day: u64,
-    /// Credentials a minute that are minted for all users together.
-    pub credentials_per_minute: u64,
+    pub quotas: Quotas,
 }

@@ -116,7 +116,7 @@ impl Fleet {
             }),
             tenant: Some(wire::TenantRules {
                 tcp_relaying: policy.tcp_relaying,
-                quotas: None,
+                quotas: Some(self.tenants.quotas(DEFAULT_TENANT).wire()),
             }),
             tenants: Vec::new(),
             bans: Vec::new(),

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use turnfleet_proto::fleet as wire;
 
 use super::record::{Record, RecordKey};
@@ -69,23 +71,37 @@ pub struct Terms {
     pub quotas: Quotas,
 }
 
-/// What users may take of the whole fleet; zero is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What users may take of the whole fleet; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Quotas {
     /// Allocations of all users together.
     pub allocations: u64,
     /// Allocations of one user.
     pub allocations_per_user: u64,
-    /// Of all users together, in each direction.
+    /// Bits a second of all users together, in each direction.
     pub bits_per_second: u64,
-    /// Of one user, in each direction.
+    /// Bits a second of one user, in each direction.
     pub user_bits_per_second: u64,
-    /// Of all users together, both directions.
+    /// Bytes a day of all users together, both directions.
     pub bytes_per_day: u64,
-    /// Of one user, both directions.
+    /// Bytes a day of one user, both directions.
     pub user_bytes_per_day: u64,
-    /// Credentials that are minted for all users together.
+    /// Credentials a minute that are minted for all users together.
     pub credentials_per_minute: u64,
+}
+
+impl Quotas {
+    /// What relays hear of it: what takes a controller to count is not theirs.
+    #[must_use]
+    pub(super) fn wire(&self) -> wire::Quotas {
+        wire::Quotas {
+            allocations: self.allocations,
+            bits_per_second: self.bits_per_second,
+            allocations_per_user: self.allocations_per_user,
+            user_bits_per_second: self.user_bits_per_second,
+        }
+    }
 }
 
 /// Why a tenant is not made, changed or removed.
@@ -290,6 +306,12 @@ impl Tenants {
             DEFAULT_NAME => Some(DEFAULT_TENANT),
             name => self.ids.get(name).copied(),
         }
+    }
+
+    /// What the users of the one of that number may take, which may be the default one.
+    #[must_use]
+    pub fn quotas(&self, id: u32) -> Quotas {
+        self.get(id).map(|tenant| tenant.terms.quotas).unwrap_or_default()
     }
 
     /// All of them, by name.
@@ -547,6 +569,7 @@ impl Fleet {
             deny_peers: texts(&terms.deny_peers),
             rules: Some(wire::TenantRules {
                 tcp_relaying: terms.tcp_relaying,
+                quotas: Some(terms.quotas.wire()),
             }),
             allocations_per_user: terms.quotas.allocations_per_user,
             suspended: terms.suspended,

@@ -51,17 +51,6 @@ impl PeerService {
     }
 }
 
-impl PeerService {
-    /// Lets controllers of this fleet in alone.
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        if self.token.is(&bearer(request)?) {
-            return Ok(());
-        }
-        let text = "the token is not that of a controller of this fleet: it comes from the key that seals the store";
-        Err(Status::unauthenticated(text))
-    }
-}
-
 #[async_trait]
 impl ControllerPeer for PeerService {
     type EventsStream = ReceiverStream<Result<PeerEvents, Status>>;

@@ -11,7 +11,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,7 +56,8 @@ pub struct EmbeddedStore {
 }
 
 struct StoreFile {
-    database: Database,
+    /// `None` once it is closed. Whoever uses it holds the lock until its transaction has ended.
+    database: RwLock<Option<Database>>,
     history: Revision,
     last: watch::Sender<Revision>,
     leases: Arc<Leases>,
@@ -91,7 +92,7 @@ impl EmbeddedStore {
         let (sender, receiver) = watch::channel(0);
         let leases = Arc::new(Leases::default());
         let file = Arc::new(StoreFile {
-            database,
+            database: RwLock::new(Some(database)),
             history: history.max(1),
             last: sender,
             leases: Arc::clone(&leases),
@@ -149,6 +150,17 @@ impl Store for EmbeddedStore {
 
     fn max_operations(&self) -> usize {
         MAX_OPERATIONS
+    }
+
+    async fn close(&self) {
+        let file = Arc::clone(&self.file);
+        let closed = blocking("closing the store", move || {
+            file.close();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "the store closes with its process");
+        }
     }
 }
 
@@ -214,20 +226,38 @@ impl EmbeddedWatch {
 impl StoreFile {
     /// Goes on where the last process stopped, without what that one wrote with leases.
     fn begin(&self) -> Result<(), Failure> {
-        let txn = self.database.begin_read()?;
+        let ended = self.leased()?;
+        self.delete_leased(&ended)
+    }
+
+    /// The leases of the last process; tells watches where that one stopped.
+    fn leased(&self) -> Result<Vec<LeaseId>, Failure> {
+        let open = self.open();
+        let txn = opened(&open)?.begin_read()?;
         let last = read_meta(&txn.open_table(META)?, LAST)?;
         self.last.send_replace(last);
         let leased = txn.open_table(LEASED)?;
-        let ended: Result<Vec<_>, Failure> = leased
-            .iter()?
-            .map(|item| Ok(LeaseId(item?.1.value())))
-            .collect();
-        self.delete_leased(&ended?)
+        let leases = leased.iter()?.map(|item| Ok(LeaseId(item?.1.value())));
+        leases.collect()
+    }
+
+    fn open(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the transactions that are under way, and lets another process open the file.
+    fn close(&self) {
+        let mut open = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(open.take());
     }
 
     /// Deletes what was written with `ended`.
     fn delete_leased(&self, ended: &[LeaseId]) -> Result<(), Failure> {
-        let txn = self.database.begin_write()?;
+        let open = self.open();
+        let txn = opened(&open)?.begin_write()?;
         let mut deletes = Vec::new();
         for item in txn.open_table(LEASED)?.iter()? {
             let (key, lease) = item?;
@@ -243,7 +273,8 @@ impl StoreFile {
     }
 
     fn range(&self, prefix: &str) -> Result<Range, Failure> {
-        let txn = self.database.begin_read()?;
+        let open = self.open();
+        let txn = opened(&open)?.begin_read()?;
         let entries = txn.open_table(ENTRIES)?;
         let mut found = Vec::new();
         for item in entries.range(prefix..)? {
@@ -267,7 +298,8 @@ impl StoreFile {
     }
 
     fn commit(&self, asked: &Txn) -> Result<Outcome, Failure> {
-        let txn = self.database.begin_write()?;
+        let open = self.open();
+        let txn = opened(&open)?.begin_write()?;
         // A lease that ends from here on is ended by a later write.
         let mut named = asked.puts.iter().filter_map(|put| put.lease);
         if !named.all(|lease| self.leases.is_open(lease)) {
@@ -293,7 +325,8 @@ impl StoreFile {
 
     /// The commits from revision `from` on that touched `prefix`, a batch of them, and the revision to go on from.
     fn changes(&self, prefix: &str, from: Revision) -> Result<(Vec<Commit>, Revision), Failure> {
-        let txn = self.database.begin_read()?;
+        let open = self.open();
+        let txn = opened(&open)?.begin_read()?;
         let meta = txn.open_table(META)?;
         let compacted = read_meta(&meta, COMPACTED)?;
         if from <= compacted {
@@ -449,6 +482,10 @@ impl<E: Into<redb::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Backend(error.into())
     }
+}
+
+fn opened(open: &Option<Database>) -> Result<&Database, Failure> {
+    open.as_ref().ok_or(Failure::Store(StoreError::Closed))
 }
 
 /// Runs `work` where it may block.

@@ -17,6 +17,7 @@ pub(crate) mod open;
 mod seal;
 pub mod transfer;
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -57,6 +58,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// The most compares of one transaction, and the most puts and deletes together.
     fn max_operations(&self) -> usize;
+
+    /// Lets go of what another process may wait for, after what is under way. A store that nothing waits for has nothing to do.
+    async fn close(&self) {}
+}
+
+impl fmt::Debug for dyn Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
 }
 
 /// A stream of changes.
@@ -219,6 +229,9 @@ pub enum StoreError {
     /// A put names a lease that has ended.
     #[error("the lease has ended")]
     LeaseEnded,
+    /// [`Store::close`] came before.
+    #[error("the store is closed")]
+    Closed,
     /// A value that does not read as what its key promises.
     #[error("the value at {key} is damaged: {reason}")]
     Damaged {
@@ -278,6 +291,7 @@ impl StoreError {
             Self::Compacted { .. } | Self::Away | Self::Full | Self::LeaseEnded => true,
             Self::Backend { retryable, .. } | Self::Refused { retryable, .. } => *retryable,
             Self::InUse { .. }
+            | Self::Closed
             | Self::File { .. }
             | Self::TooLarge { .. }
             | Self::Damaged { .. }

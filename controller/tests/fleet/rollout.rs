@@ -8,14 +8,7 @@ use crate::stage::{Stage, id, identity};
 fn policy(realm: &str) -> Policy {
     Policy {
         realm: realm.into(),
-        allow_peers: Vec::new(),
-        deny_peers: Vec::new(),
-        danger_allow_loopback: false,
-        allocations_per_user: 100,
-        max_lifetime_seconds: 3600,
-        max_session_seconds: 0,
-        strict_expiry: false,
-        tcp_relaying: false,
+        ..Stage::policy()
     }
 }
 

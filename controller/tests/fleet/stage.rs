@@ -65,6 +65,20 @@ impl Stage {
         }
     }
 
+    pub(crate) fn policy() -> Policy {
+        Policy {
+            realm: "example.org".into(),
+            allow_peers: Vec::new(),
+            deny_peers: Vec::new(),
+            danger_allow_loopback: false,
+            allocations_per_user: 100,
+            max_lifetime_seconds: 3600,
+            max_session_seconds: 0,
+            strict_expiry: false,
+            tcp_relaying: false,
+        }
+    }
+
     pub(crate) fn empty() -> Self {
         Self::with(ListSettings::default())
     }
@@ -83,17 +97,7 @@ impl Stage {
         };
         stage.now.unix = 1_700_000_000;
         stage.store(Record::Generation(7));
-        stage.store(Record::Policy(Policy {
-            realm: "example.org".into(),
-            allow_peers: Vec::new(),
-            deny_peers: Vec::new(),
-            danger_allow_loopback: false,
-            allocations_per_user: 100,
-            max_lifetime_seconds: 3600,
-            max_session_seconds: 0,
-            strict_expiry: false,
-            tcp_relaying: false,
-        }));
+        stage.store(Record::Policy(Self::policy()));
         stage.store(Record::Secret(SecretGeneration {
             id: 1,
             scope: SecretScope::Fleet,

@@ -2,7 +2,7 @@
 
 use turnfleet_controller::FleetError;
 use turnfleet_controller::fleet::record::{
-    ApiToken, Policy, Quotas, Record, Scope, SecretGeneration, SecretScope, SecretState, Terms,
+    ApiToken, Quotas, Record, Scope, SecretGeneration, SecretScope, SecretState, Terms,
 };
 use turnfleet_controller::fleet::tenants::TenantError;
 use turnfleet_controller::fleet::{Ask, Fresh, Load, NodePolicies, Revocation, Wishes};
@@ -288,7 +288,7 @@ fn a_tenant_of_the_configuration_is_changed_there_alone_and_stays_when_it_is_tak
             .iter()
             .map(|(name, terms)| ((*name).to_owned(), terms.clone()));
         let wishes = Wishes {
-            policy: policy(),
+            policy: Stage::policy(),
             users: Vec::new(),
             shared_secret: None,
             join_token: None,
@@ -344,20 +344,6 @@ fn a_tenant_of_the_configuration_is_changed_there_alone_and_stays_when_it_is_tak
     start(&mut stage, &[("beta", strict.clone())]);
     assert_eq!(stage.fleet.tenants().named("acme").unwrap().terms, strict);
     remove(&mut stage, "acme");
-}
-
-fn policy() -> Policy {
-    Policy {
-        realm: "example.org".into(),
-        allow_peers: Vec::new(),
-        deny_peers: Vec::new(),
-        danger_allow_loopback: false,
-        allocations_per_user: 100,
-        max_lifetime_seconds: 3600,
-        max_session_seconds: 0,
-        strict_expiry: false,
-        tcp_relaying: false,
-    }
 }
 
 #[test]

@@ -12,9 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
 use turnfleet_proto::fleet::node_message::Message as FromNode;

@@ -271,9 +271,10 @@ impl Recorder {
                 at: unix,
                 reason: *reason,
             },
-            Event::Refused { .. } | Event::PeerConnected { .. } | Event::PeerDenied { .. } => {
-                return;
-            }
+            Event::Evicting { .. }
+            | Event::Refused { .. }
+            | Event::PeerConnected { .. }
+            | Event::PeerDenied { .. } => return,
         };
         if self.queue.try_send(item).is_err() {
             self.shared.counts.lost.fetch_add(1, Ordering::Relaxed);

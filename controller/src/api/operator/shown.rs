@@ -4,7 +4,7 @@ use turnfleet_proto::operator as wire;
 
 use crate::api::policy_actions::Progress;
 use crate::api::secrets::end_of;
-use crate::fleet::record::JoinToken;
+use crate::fleet::record::{JoinToken, Quotas};
 use crate::fleet::{Ask, Explanation, FleetView, Gauge, NodeView, SecretView, Totals};
 
 /// One node.
@@ -192,8 +192,8 @@ impl From<crate::api::tenants::Shown<'_>> for wire::Tenant {
     }
 }
 
-impl From<crate::api::tenants::ShownQuotas> for wire::Quotas {
-    fn from(quotas: crate::api::tenants::ShownQuotas) -> Self {
+impl From<Quotas> for wire::Quotas {
+    fn from(quotas: Quotas) -> Self {
         Self {
             allocations: quotas.allocations,
             allocations_per_user: quotas.allocations_per_user,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Check;
 use crate::config::RawNamedTenant;
-use crate::fleet::record::{Quotas, Terms};
+use crate::fleet::record::Terms;
 use crate::fleet::tenants::{MAX_TENANTS, TenantError};
 
 impl Check {
@@ -35,7 +35,6 @@ impl Check {
     }
 
     fn tenant(&mut self, raw: RawNamedTenant) -> (String, Terms) {
-        let quotas = raw.quotas;
         let terms = Terms {
             realm: raw.realm,
             tls_names: raw.tls_names,
@@ -43,15 +42,7 @@ impl Check {
             deny_peers: self.networks("tenants.deny_peers", &raw.deny_peers),
             tcp_relaying: raw.tcp_relaying,
             suspended: raw.suspended,
-            quotas: Quotas {
-                allocations: quotas.allocations,
-                allocations_per_user: quotas.allocations_per_user,
-                bits_per_second: quotas.bits_per_second,
-                user_bits_per_second: quotas.user_bits_per_second,
-                bytes_per_day: quotas.bytes_per_day,
-                user_bytes_per_day: quotas.user_bytes_per_day,
-                credentials_per_minute: quotas.credentials_per_minute,
-            },
+            quotas: raw.quotas,
         }
         .normalized();
         if let Err(TenantError::Unfit { what, expected, .. }) = terms.check(&raw.name) {

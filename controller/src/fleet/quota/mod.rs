@@ -22,6 +22,8 @@ use turnfleet_turn::Instant;
 pub use demand::Demand;
 use demand::Use;
 
+use super::tenants::Quotas as Limits;
+
 /// How long the first word of a relay in another leader's term is waited for before any share grows.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From one time that shares of a tenant or user shrink for others to the next.
@@ -41,27 +43,14 @@ pub struct Subject {
     pub user: Option<Box<str>>,
 }
 
-/// What a tenant may take of the fleet; zero is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TenantLimits {
-    /// Allocations of all users together.
-    pub allocations: u64,
-    /// Of all users together, in each direction.
-    pub bits_per_second: u64,
-    /// Allocations of one user.
-    pub user_allocations: u64,
-    /// Of one user, in each direction.
-    pub user_bits_per_second: u64,
-}
-
-impl TenantLimits {
+impl Limits {
     fn of_all(&self) -> Amounts {
         [self.allocations, self.bits_per_second, self.bits_per_second]
     }
 
     fn of_user(&self) -> Amounts {
         let rate = self.user_bits_per_second;
-        [self.user_allocations, rate, rate]
+        [self.allocations_per_user, rate, rate]
     }
 }
 
@@ -69,7 +58,7 @@ impl TenantLimits {
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Tenants with limits.
-    pub limits: BTreeMap<u32, TenantLimits>,
+    pub limits: BTreeMap<u32, Limits>,
     /// Whose bytes of the day are used up.
     pub exhausted: BTreeSet<Subject>,
     /// The relays that are not gone, and whether any controller has their session.

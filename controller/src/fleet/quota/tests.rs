@@ -7,7 +7,7 @@ use std::time::Duration;
 use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::Instant;
 
-use super::{Demand, Quotas, TenantLimits, Wanted};
+use super::{Demand, Quotas, Limits, Wanted};
 
 const LIMIT: u64 = 100;
 const TENANT: u32 = 7;
@@ -110,9 +110,9 @@ impl World {
     }
 
     fn wanted(&self) -> Wanted {
-        let limits = TenantLimits {
+        let limits = Limits {
             allocations: self.limit,
-            ..TenantLimits::default()
+            ..Limits::default()
         };
         Wanted {
             limits: BTreeMap::from([(TENANT, limits)]),

@@ -1,8 +1,8 @@
 //! What quotas are computed from, as the fleet knows it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::Wanted;
+use super::{Limits, Wanted};
 use crate::fleet::{Fleet, Health};
 
 impl Fleet {
@@ -13,10 +13,21 @@ impl Fleet {
             let is_gone = node.liveness.health() == Health::Gone;
             (!is_gone).then(|| (id.clone(), node.liveness.is_connected()))
         });
+        let limits = self.tenants.by_name().filter_map(|tenant| {
+            let limits = tenant.terms.quotas;
+            limits.is_shared_out().then_some((tenant.id, limits))
+        });
         Wanted {
-            limits: BTreeMap::new(),
+            limits: limits.collect(),
             exhausted: BTreeSet::new(),
             nodes: nodes.collect(),
         }
+    }
+}
+
+impl Limits {
+    /// Whether relays have shares of any.
+    fn is_shared_out(&self) -> bool {
+        [self.of_all(), self.of_user()] != [[0; 3]; 2]
     }
 }

@@ -88,9 +88,9 @@ fn bytes_of_tcp_connections_are_their_peers_whether_they_live_or_not() {
     let mut data = tcp::caller(&mut net, tcp::ALICE_DATA);
     tcp::spliced(&mut net, &mut data, id);
     let network = Network::of(addr(tcp::PEER).ip());
-    net.server.handle_spliced_data(id, 300, 7);
+    net.server.handle_spliced_data(net.now, id, 300, 7);
     assert_eq!(tallied(&mut net).peers[&network].sum(), 307);
-    net.server.handle_spliced_data(id, 0, 5);
+    net.server.handle_spliced_data(net.now, id, 0, 5);
     net.server.handle_connection_closed(id);
     let tally = tallied(&mut net);
     assert_eq!(tally.peers[&network].to_clients, 5);
