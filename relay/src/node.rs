@@ -153,14 +153,7 @@ impl Node {
         }
         let descriptor_limit = raise_descriptor_limit().map_err(NodeError::System)?;
         let dir = Arc::new(StateDir::open(&config.state_dir)?);
-        let state_dir = |source| NodeError::StateDir {
-            path: config.state_dir.clone(),
-            source,
-        };
-        let identity = Identity::load(config.node_id.clone(), &dir).map_err(state_dir)?;
-        let cache = SnapshotCache::open(config.node_id.clone(), &dir).map_err(state_dir)?;
-        require_membership(&config, &identity)?;
-
+        let (identity, cache) = kept_membership(&config, &dir)?;
         let certificate = certificate(&config)?;
         let share = descriptor_limit / config.nodes_in_process;
         let budget = descriptor_budget(&config, &addressing, share);
@@ -386,7 +379,21 @@ fn bind(
     Ok((bound, usage))
 }
 
-/// A node that is no member yet and cannot become one would try for ever.
+/// Who the node is, and what it served last; refuses a node that is no member yet and cannot become one, which would try for ever.
+fn kept_membership(
+    config: &Config,
+    dir: &StateDir,
+) -> Result<(Identity, SnapshotCache), NodeError> {
+    let state_dir = |source| NodeError::StateDir {
+        path: config.state_dir.clone(),
+        source,
+    };
+    let identity = Identity::load(config.node_id.clone(), dir).map_err(state_dir)?;
+    let cache = SnapshotCache::open(config.node_id.clone(), dir).map_err(state_dir)?;
+    require_membership(config, &identity)?;
+    Ok((identity, cache))
+}
+
 fn require_membership(config: &Config, identity: &Identity) -> Result<(), ConfigErrors> {
     let mut findings = Findings::default();
     let way = &config.controller;

@@ -45,13 +45,15 @@ impl Events {
             cursor = cursor.or_else(|| Some("start".to_owned()));
         }
         self.read(console, &mut cursor)?;
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             pause(RETRY);
             if let Err(error) = self.read(console, &mut cursor) {
                 tell(&format!("{error:#}"));
             }
         }
-        Ok(())
     }
 
     /// Reads one stream to its end, and leaves in `cursor` where the next one goes on.

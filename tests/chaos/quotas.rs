@@ -57,7 +57,7 @@ fn fill(fleet: &Fleet<'_>, relay: usize, most: usize, held: &mut Vec<(usize, Cal
 fn a_tenant_has_as_many_allocations_as_it_may_wherever_its_users_are() {
     with_fleet(|fleet| {
         limit(fleet);
-        let mut held = Vec::new();
+        let mut held: Vec<(usize, Caller)> = Vec::new();
         for round in 0..RELAYS {
             // Users leave the other relays for this one.
             for (_, mut caller) in held.drain(..) {
@@ -125,7 +125,7 @@ impl Flood {
                     }
                     std::thread::park_timeout(Duration::from_millis(2));
                 }
-                drop(caller.end());
+                let _ = caller.end();
             })
         };
         Self {

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use turnfleet_turn::client::AllocateOptions;
 
 use crate::client::Caller;
@@ -90,7 +90,7 @@ fn u01_sums_are_exact_whoever_dies_and_the_largest_user_is_seen_in_time() {
             let first = |it: &usize| {
                 let api = &fleet.controllers[*it].api;
                 let top = api.ask("/v1/usage/top?limit=3").unwrap_or_default();
-                top["talkers"][0]["user"] == Value::from("@user7:example.org")
+                top["talkers"][0]["user"] == "@user7:example.org"
             };
             all.iter().all(first).then(|| begun.elapsed())
         });

@@ -43,8 +43,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const QUEUE: usize = 4;
 /// A node that takes no message for so long is given up.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// A node says something every two seconds, and a word on each snapshot.
-const MESSAGES_A_SECOND: u32 = 20;
+/// Most are batches of events, of which a node sends one every 65 ms at most. What it takes of quotas comes four times a second.
+const MESSAGES_A_SECOND: u32 = 40;
 const MESSAGE_BURST: u32 = 200;
 
 /// For an enrolment without anything.
@@ -329,7 +329,7 @@ impl Link {
                         }
                     }
                     Ok(Some(_)) => {
-                        let text = "more than twenty messages a second";
+                        let text = format!("more than {MESSAGES_A_SECOND} messages a second");
                         Err(End::Refused(Status::resource_exhausted(text)))
                     }
                     Ok(None) | Err(_) => Err(End::Reset),
@@ -349,13 +349,8 @@ impl Link {
                 Taken(number) = intake.settled(), if session.tells_events => {
                     self.tell(Down::EventsTaken(EventsTaken { number })).await
                 }
-                order = session.orders.next(), if session.takes_deltas => {
-                    self.tell(message_of(order)).await
-                }
-                Ok(()) = session.drain.changed() => {
-                    let drain = newest(&mut session.drain);
-                    self.tell(Down::Drain(drain)).await
-                }
+                order = session.orders.next(), if session.takes_deltas => self.tell(message_of(order)).await,
+                Ok(()) = session.drain.changed() => self.tell(Down::Drain(newest(&mut session.drain))).await,
                 Ok(()) = session.alternates.changed() => {
                     let alternates = newest(&mut session.alternates);
                     self.tell(Down::Alternates(alternates)).await

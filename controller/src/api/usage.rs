@@ -271,8 +271,10 @@ pub(super) async fn past(
         Some(_) | None => (Resolution::Minute, "minute", 3600),
     };
     let now = wall_clock::since_epoch().as_secs();
-    let to = asked.whole("to").unwrap_or(now.saturating_add(1));
-    let from = asked.whole("from").unwrap_or(to.saturating_sub(back));
+    let to = asked.whole("to").unwrap_or_else(|| now.saturating_add(1));
+    let from = asked
+        .whole("from")
+        .unwrap_or_else(|| to.saturating_sub(back));
     let tenant = tenant_asked(view, asked)?;
     let region = asked.text("region");
     if tenant.is_some() && region.is_some() {

@@ -311,7 +311,9 @@ impl Tenants {
     /// What the users of the one of that number may take, which may be the default one.
     #[must_use]
     pub fn quotas(&self, id: u32) -> Quotas {
-        self.get(id).map(|tenant| tenant.terms.quotas).unwrap_or_default()
+        self.get(id)
+            .map(|tenant| tenant.terms.quotas)
+            .unwrap_or_default()
     }
 
     /// All of them, by name.

@@ -374,13 +374,7 @@ impl Reconciler {
             },
         );
         self.urgent = true;
-        let offer = self
-            .offer(&node)
-            .ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
-        let runs = match &offer {
-            Offer::Policy(policy) => self.policies.running(policy, &running),
-            Offer::Hold => None,
-        };
+        let (offer, runs) = self.first_offer(&node, &running)?;
         let fleet = self.mirror.fleet();
         let (offers, offer_updates) = watch::channel(offer);
         let (drain, drain_updates) = watch::channel(fleet.drain_order(&node, now.unix));

@@ -250,7 +250,7 @@ async fn latest(history: &History, resolution: Resolution) -> Result<OpenSpan, S
             span: kept::read_span(entry)?,
         })
     });
-    Ok(latest.unwrap_or(OpenSpan {
+    Ok(latest.unwrap_or_else(|| OpenSpan {
         resolution,
         number: 0,
         revision: 0,

@@ -23,8 +23,8 @@ use super::alternates;
 use super::client::{Client, ClientError};
 use super::events::{Outbox, Telling};
 use super::identity::{Identity, NodeCredential};
-use super::outgoing::{farewell, say, say_demand};
 use super::introduction::{Applied as AppliedPolicy, Introduction};
+use super::outgoing::{farewell, say, say_demand};
 use super::sections::{DeltaError, Sections};
 use super::snapshot_cache::SnapshotCache;
 use super::state_dir::StateDir;
@@ -298,14 +298,7 @@ impl Session {
                 Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
-                    let book = Arc::clone(&self.usage);
-                    let kept = tokio::task::spawn_blocking(move || book.keep_now(false)).await;
-                    if kept.is_ok() {
-                        self.tell_usage(&outgoing, &mut told)?;
-                    }
-                    for batch in events.rest(QUEUE / 2) {
-                        say(&outgoing, FromNode::Events(batch))?;
-                    }
+                    self.tell_last(&outgoing, &mut told, &mut events).await?;
                     farewell(outgoing, incoming).await;
                     return Ok(Stopped);
                 }
@@ -524,6 +517,22 @@ impl Session {
         messages
             .into_iter()
             .try_for_each(|message| say(outgoing, FromNode::Usage(message)))
+    }
+
+    /// Tells what has happened until the node stops.
+    async fn tell_last(
+        &self,
+        outgoing: &mpsc::Sender<fleet::NodeMessage>,
+        told: &mut Told,
+        events: &mut Telling,
+    ) -> Result<(), SessionError> {
+        let book = Arc::clone(&self.usage);
+        let kept = tokio::task::spawn_blocking(move || book.keep_now(false)).await;
+        if kept.is_ok() {
+            self.tell_usage(outgoing, told)?;
+        }
+        let mut rest = events.rest(QUEUE / 2).into_iter();
+        rest.try_for_each(|batch| say(outgoing, FromNode::Events(batch)))
     }
 
     /// The report; `uses` is what the session has heard of the secrets' uses.

@@ -15,8 +15,8 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use turnfleet_turn::{Event, ShardId};
 
-use crate::journal::Recorder;
 use super::telling::{ShardTeller, Teller};
+use crate::journal::Recorder;
 use crate::policy::TenantNames;
 
 /// Refusals that are logged in one second by one shard: they cost an attacker nothing.

@@ -20,7 +20,7 @@ impl Slowed {
         if self.indexes.last() != Some(&index) {
             self.indexes.push(index);
         }
-        self.due.get_or_insert(now.after(PAUSE));
+        self.due.get_or_insert_with(|| now.after(PAUSE));
     }
 
     /// When they are due.

@@ -3,6 +3,8 @@
 use turnfleet_proto::NodeId;
 
 use super::{Offer, Reconciler};
+use crate::error::FleetError;
+use crate::fleet::{NodePolicy, Running};
 
 impl Reconciler {
     /// What `node` shall run; `None` where there is no such node.
@@ -12,6 +14,21 @@ impl Reconciler {
             return Some(Offer::Hold);
         }
         self.policies.of(fleet, node).map(Offer::Policy)
+    }
+
+    /// The same for the session that begins, and what `node` runs, where this controller knows it.
+    pub(super) fn first_offer(
+        &mut self,
+        node: &NodeId,
+        running: &Running,
+    ) -> Result<(Offer, Option<NodePolicy>), FleetError> {
+        let offer = self.offer(node);
+        let offer = offer.ok_or_else(|| FleetError::UnknownNode(node.clone()))?;
+        let runs = match &offer {
+            Offer::Policy(policy) => self.policies.running(policy, running),
+            Offer::Hold => None,
+        };
+        Ok((offer, runs))
     }
 
     /// Offers every session what its node shall run, where that has changed.

@@ -12,7 +12,7 @@ use super::Outbox;
 
 /// Batches that were said and not taken.
 const UNDER_WAY: usize = 8;
-/// Between two batches: controllers take twenty messages a second, of which most may be batches.
+/// Between two batches: controllers take forty messages a second, of everything together.
 const PACE: Duration = Duration::from_millis(65);
 
 /// What one session says of events.
