@@ -7,7 +7,8 @@ mod stage;
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
+use stage::calls::ask;
 use stage::{Node, Stage, any_hello};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
@@ -283,6 +284,41 @@ fn a_rotation_is_told_step_by_step() {
 }
 
 #[test]
+fn tenants_and_bans_are_told_by_the_controller_that_leads() {
+    let stage = Stage::new();
+    let mut stream = Stream::open(&stage, "kinds=tenant,ban&after=start", None);
+    let admin = [("authorization", &*stage.admin())];
+    let mut said = |method: &str, path: &str, body: &Json, kind: &str| {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let answer = ask(&stage, method, path, &admin, &body);
+        assert!(answer.status < 300, "{method} {path}: {}", answer.body);
+        let (_, event) = stream.next().unwrap();
+        assert_eq!(
+            (&event["kind"], &event["tenant"]),
+            (&json!(kind), &json!("acme"))
+        );
+        event["fields"].clone()
+    };
+    let acme = json!({"suspended": true});
+    let changed = said("PUT", "/v1/tenants/acme", &acme, "tenant.changed");
+    assert_eq!(changed, acme);
+    let ban = json!({"user": "acme/eve", "reason": "floods"});
+    let placed = said("POST", "/v1/bans", &ban, "ban.placed");
+    assert_eq!(
+        (&placed["whom"], &placed["username"], &placed["by"]),
+        (&json!("user"), &json!("eve"), &json!("turnfleet"))
+    );
+    let path = "/v1/bans?user=acme/eve";
+    let lifted = said("DELETE", path, &Json::Null, "ban.lifted");
+    assert_eq!(lifted["ended"], false);
+    said("DELETE", "/v1/tenants/acme", &Json::Null, "tenant.removed");
+}
+
+#[test]
 fn under_privacy_nobody_is_told_who_or_where_a_user_is() {
     let stage = Stage::with(|raw| {
         raw.probe.mode = turnfleet_controller::config::ProbeMode::Off;
@@ -322,7 +358,7 @@ fn grpc_tells_the_same() {
         let lifted = What::BanLifted {
             ban: "b1".to_owned(),
             whom: "user".to_owned(),
-            by: None,
+            ended: true,
         };
         bus.publish(About::tenant("acme"), lifted);
         let event = told.message().await.unwrap().unwrap();
@@ -330,7 +366,7 @@ fn grpc_tells_the_same() {
             (event.kind.as_str(), event.tenant.as_str()),
             ("ban.lifted", "acme")
         );
-        assert_eq!(event.fields.len(), 2);
+        assert_eq!(event.fields.len(), 3);
         assert!(event.id.starts_with("controller/"));
     });
 }

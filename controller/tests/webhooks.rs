@@ -274,13 +274,10 @@ fn what_a_controller_publishes_is_delivered_as_its_webhook_wants_it() {
     let lifted = |ban: &str| What::BanLifted {
         ban: ban.to_owned(),
         whom: "user".to_owned(),
-        by: None,
+        ended: true,
     };
     bus.publish(About::tenant("other"), lifted("theirs"));
-    bus.publish(
-        About::tenant("acme"),
-        What::TenantRemoved { by: "x".to_owned() },
-    );
+    bus.publish(About::tenant("acme"), What::TenantRemoved {});
     bus.publish(About::tenant("acme"), lifted("ours"));
     stage.within("the event", || receiver.len() == 1);
     let events = receiver.state.events.lock().unwrap();

@@ -259,6 +259,26 @@ impl<'n> Fleet<'n> {
         })
     }
 
+    /// How often the fleet's policy has changed, where every relay runs the latest.
+    pub(crate) fn settled(&self) -> Option<u64> {
+        let nodes = self.controllers[0].api.nodes().ok()?;
+        let mut runs = nodes.iter().map(|node| node["applied_generation"].as_u64());
+        let first = runs.next()??;
+        runs.all(|other| other == Some(first)).then_some(first)
+    }
+
+    /// Makes a tenant, or changes it; returns when every relay knows.
+    #[track_caller]
+    pub(crate) fn set_tenant(&self, name: &str, terms: &Value) {
+        let before = eventually("the policy is settled", SOON, || self.settled());
+        let api = &self.controllers[0].api;
+        let (status, answer) = api.put(&format!("/v1/tenants/{name}"), terms).unwrap();
+        assert!(status < 300, "{status} {answer}");
+        eventually("every relay knows of the tenant", SOON, || {
+            (self.settled()? > before).then_some(())
+        });
+    }
+
     /// The number of the controller that leads.
     #[track_caller]
     pub(crate) fn leader(&self) -> usize {

@@ -62,14 +62,6 @@ fn stale(fleet: &Fleet<'_>) -> f64 {
     fleet.relays.iter().filter_map(count).sum()
 }
 
-/// How often the fleet's policy has changed, where every relay runs the latest.
-fn settled(fleet: &Fleet<'_>) -> Option<u64> {
-    let nodes = fleet.controllers[0].api.nodes().ok()?;
-    let mut runs = nodes.iter().map(|node| node["applied_generation"].as_u64());
-    let first = runs.next()??;
-    runs.all(|other| other == Some(first)).then_some(first)
-}
-
 /// Nonce keys that the store holds.
 fn keys(fleet: &Fleet<'_>) -> usize {
     let prefix = "/tf/v1/noncekeys/";
@@ -125,13 +117,13 @@ fn r11_a_nonce_is_good_at_every_relay_while_keys_change_and_at_the_successor_of_
             };
             asked += everywhere(&mut client);
 
-            let generation = eventually("the policy is settled", SOON, || settled(fleet));
+            let generation = eventually("the policy is settled", SOON, || fleet.settled());
             let had = keys(fleet);
             clock.set(A_DAY_LATER);
             // The next key verifies everywhere, and then it signs: two changes.
             eventually("another key signs", SOON, || {
                 asked += show_around(fleet, &balancer, asked);
-                let changed = settled(fleet)? >= generation + 2;
+                let changed = fleet.settled()? >= generation + 2;
                 (changed && keys(fleet) > had).then_some(())
             });
             asked += show_around(fleet, &balancer, asked);

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use turnfleet_turn::client::AllocateOptions;
 
 use crate::client::Caller;
@@ -16,19 +16,29 @@ const USERS: usize = 50;
 /// Bytes of one datagram.
 const SIZE: usize = 1000;
 
+/// Whose users there are; the first is the default tenant.
+const TENANTS: [&str; 3] = ["default", "north", "south"];
+
 /// A user with an allocation.
 struct User {
     caller: Caller,
+    tenant: usize,
     sent: u64,
 }
 
 impl User {
     fn new(fleet: &Fleet<'_>, number: usize, peer: SocketAddr) -> Self {
         let relay = &fleet.relays[number % RELAYS];
-        let mut caller = relay.caller(&format!("@user{number}:example.org"));
+        let tenant = number % TENANTS.len();
+        let prefix = ["", "north/", "south/"][tenant];
+        let mut caller = relay.caller(&format!("{prefix}@user{number}:example.org"));
         caller.allocate(AllocateOptions::default()).unwrap();
         caller.bind(peer).unwrap();
-        Self { caller, sent: 0 }
+        Self {
+            caller,
+            tenant,
+            sent: 0,
+        }
     }
 
     /// Sends so many datagrams to the peer, each of which has to arrive.
@@ -45,28 +55,49 @@ impl User {
     }
 }
 
-/// The sum of the fleet, as one controller tells it.
-fn total(fleet: &Fleet<'_>, controller: usize) -> (u64, u64) {
-    let answer = fleet.controllers[controller].api.ask("/v1/usage");
-    let answer = answer.unwrap_or_default();
-    let sum = &answer["sums"][0];
-    let number = |name: &str| sum[name].as_u64().unwrap_or(0);
-    (number("packets_to_peers"), number("bytes_to_peers"))
+/// Packets and bytes to peers: of each tenant, and of the whole fleet.
+type Sums = [(u64, u64); 4];
+
+/// The sums as one controller tells them.
+fn told(fleet: &Fleet<'_>, controller: usize) -> Sums {
+    let api = &fleet.controllers[controller].api;
+    let ask = |by| api.ask(&format!("/v1/usage?by={by}")).unwrap_or_default();
+    let (by_tenant, whole) = (ask("tenant"), ask("fleet"));
+    let read = |sum: &Value| {
+        let number = |name: &str| sum[name].as_u64().unwrap_or(0);
+        (number("packets_to_peers"), number("bytes_to_peers"))
+    };
+    let of = |tenant: &str| {
+        let mut sums = by_tenant["sums"].as_array().into_iter().flatten();
+        let sum = sums.find(|sum| sum["tenant"] == tenant);
+        sum.map(read).unwrap_or_default()
+    };
+    let [default, north, south] = TENANTS.map(of);
+    [default, north, south, read(&whole["sums"][0])]
 }
 
-fn wait_for_total(fleet: &Fleet<'_>, which: &[usize], packets: u64) -> Duration {
+/// The sums as they were sent.
+fn sent(users: &[User]) -> Sums {
+    let mut sums = Sums::default();
+    for user in users {
+        for sum in [user.tenant, TENANTS.len()] {
+            sums[sum].0 += user.sent;
+            sums[sum].1 += user.sent * SIZE as u64;
+        }
+    }
+    sums
+}
+
+fn wait_for_sums(fleet: &Fleet<'_>, which: &[usize], users: &[User]) -> Duration {
     let begun = Instant::now();
-    let wanted = (packets, packets * SIZE as u64);
+    let wanted = sent(users);
     eventually("the sums are exact", SOON, || {
-        let totals: Vec<_> = which.iter().map(|it| total(fleet, *it)).collect();
-        assert!(totals.iter().all(|it| it.0 <= wanted.0), "{totals:?}");
-        totals.iter().all(|it| *it == wanted).then_some(())
+        let told: Vec<_> = which.iter().map(|it| told(fleet, *it)).collect();
+        let is_too_much = |sums: &Sums| sums.iter().zip(&wanted).any(|(it, most)| it > most);
+        assert!(!told.iter().any(is_too_much), "{told:?} {wanted:?}");
+        told.iter().all(|it| *it == wanted).then_some(())
     });
     begun.elapsed()
-}
-
-fn packets(users: &[User]) -> u64 {
-    users.iter().map(|user| user.sent).sum()
 }
 
 #[test]
@@ -76,12 +107,15 @@ fn u01_sums_are_exact_whoever_dies_and_the_largest_user_is_seen_in_time() {
         let peer = UdpSocket::bind((CLIENT, 0)).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let at = peer.local_addr().unwrap();
+        for tenant in &TENANTS[1..] {
+            fleet.set_tenant(tenant, &json!({}));
+        }
         let mut users: Vec<_> = (0..USERS).map(|it| User::new(fleet, it, at)).collect();
         for user in &mut users {
             user.send(&peer, 20);
         }
         let all: Vec<_> = (0..CONTROLLERS).collect();
-        let exact = wait_for_total(fleet, &all, packets(&users));
+        let exact = wait_for_sums(fleet, &all, &users);
 
         // One user has more than all the others.
         users[7].send(&peer, 5000);
@@ -91,6 +125,7 @@ fn u01_sums_are_exact_whoever_dies_and_the_largest_user_is_seen_in_time() {
                 let api = &fleet.controllers[*it].api;
                 let top = api.ask("/v1/usage/top?limit=3").unwrap_or_default();
                 top["talkers"][0]["user"] == "@user7:example.org"
+                    && top["talkers"][0]["tenant"] == "north"
             };
             all.iter().all(first).then(|| begun.elapsed())
         });
@@ -103,7 +138,7 @@ fn u01_sums_are_exact_whoever_dies_and_the_largest_user_is_seen_in_time() {
             user.send(&peer, 10);
         }
         let others: Vec<_> = all.iter().copied().filter(|it| *it != leader).collect();
-        let after_leader = wait_for_total(fleet, &others, packets(&users));
+        let after_leader = wait_for_sums(fleet, &others, &users);
 
         // A relay is killed, and goes on counting where it was.
         fleet.relays[2].process.kill();
@@ -116,20 +151,22 @@ fn u01_sums_are_exact_whoever_dies_and_the_largest_user_is_seen_in_time() {
         again.bind(at).unwrap();
         let mut late = User {
             caller: again,
+            tenant: 0,
             sent: 0,
         };
         late.send(&peer, 50);
         users.push(late);
-        let after_relay = wait_for_total(fleet, &others, packets(&users));
+        let after_relay = wait_for_sums(fleet, &others, &users);
 
         fleet.controllers[leader].process.restart();
-        let after_return = wait_for_total(fleet, &[leader], packets(&users));
+        let after_return = wait_for_sums(fleet, &[leader], &users);
         figures::print(
             "U1",
             json!({
                 "users": USERS,
-                "packets": packets(&users),
-                "bytes": packets(&users) * SIZE as u64,
+                "tenants": TENANTS.len(),
+                "packets": sent(&users)[3].0,
+                "bytes": sent(&users)[3].1,
                 "exact_ms": millis(exact),
                 "largest_user_ms": millis(seen),
                 "largest_user_promised_ms": millis(SEEN),

@@ -182,9 +182,7 @@ impl Answer {
             for told in told.allocations {
                 let tenant = match told.tenant {
                     0 => heard.tenant.clone(),
-                    id => tenants
-                        .name(id)
-                        .map_or_else(|| format!("#{id}"), str::to_owned),
+                    id => tenants.label(id),
                 };
                 answer.traces.push(Trace::of(&node, tenant, told, user));
             }

@@ -391,26 +391,22 @@ impl From<(Leg, Totals)> for LegBody {
     }
 }
 
-/// The name of the default tenant.
-const DEFAULT_TENANT: &str = "default";
-
-/// What a tenant is called; its number where it is gone.
-pub(crate) fn tenant_name(_view: &FleetView, id: u32) -> String {
+/// What a tenant is called; all beyond the bound of a span are one.
+pub(crate) fn tenant_name(view: &FleetView, id: u32) -> String {
     match id {
-        0 => DEFAULT_TENANT.to_owned(),
         OTHER_TENANTS => OTHER_REGIONS.to_owned(),
-        id => id.to_string(),
+        id => view.tenants.label(id),
     }
 }
 
-/// The tenant that is asked for, by its name, or the number of one that is gone.
-fn tenant_asked(_view: &FleetView, asked: &Values) -> Result<Option<u32>, ApiError> {
-    match asked.text("tenant") {
-        None => Ok(None),
-        Some(DEFAULT_TENANT) => Ok(Some(0)),
-        Some(name) => name.parse().map(Some).map_err(|_| {
-            let place = "query.tenant";
-            ApiError::bad_parameter(place, "there is no such tenant", "the name of a tenant")
-        }),
-    }
+/// The tenant that is asked for, by its name.
+fn tenant_asked(view: &FleetView, asked: &Values) -> Result<Option<u32>, ApiError> {
+    let Some(name) = asked.text("tenant") else {
+        return Ok(None);
+    };
+    let id = view.tenants.id(name);
+    id.map(Some).ok_or_else(|| {
+        let place = "query.tenant";
+        ApiError::bad_parameter(place, "there is no such tenant", "the name of a tenant")
+    })
 }

@@ -322,21 +322,16 @@ kinds! {
         ban: String,
         /// `user`, `tenant`, `source` or `peer`.
         whom: String,
-        /// Who; missing where its time was over.
-        by: Option<String>,
+        /// Whether its time was over; otherwise somebody took it back, and the audit log says who.
+        ended: bool,
     }
-    /// A tenant was made or changed.
+    /// A tenant was made or changed; the audit log says by whom.
     TenantChanged = "tenant.changed" {
-        /// Who did.
-        by: String,
-        /// What is different.
-        detail: String,
+        /// Whether none of its users is let in.
+        suspended: bool,
     }
-    /// A tenant was removed.
-    TenantRemoved = "tenant.removed" {
-        /// Who did.
-        by: String,
-    }
+    /// A tenant was removed; the audit log says by whom.
+    TenantRemoved = "tenant.removed" {}
     /// Events that nobody hears of, from a node.
     EventsLost = "events.lost" {
         /// How many.

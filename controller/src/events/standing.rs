@@ -1,4 +1,4 @@
-//! What changes of nodes and secrets from one view of the fleet to the next, told by the controller that leads.
+//! What changes of nodes, secrets, tenants and bans from one view of the fleet to the next, told by the controller that leads.
 //!
 //! Every controller looks; those that do not lead remember what they saw for a while, so that one that begins to lead tells what
 //! its predecessor may have died before telling.
@@ -15,6 +15,10 @@ use super::kinds::What;
 use crate::fleet::record::SecretState;
 use crate::fleet::{FleetView, Health, NodeView, SecretView};
 use crate::reconcile::Handle;
+use crate::wall_clock::since_epoch;
+use rules::Rules;
+
+mod rules;
 
 /// How long what was seen may be the first that anybody hears of it: longer than a leader that died is believed to live.
 const MEMORY: Duration = Duration::from_secs(20);
@@ -24,12 +28,14 @@ const MAX_REMEMBERED: usize = 1000;
 /// Tells what changes until the controller stops.
 pub(crate) async fn announce(handle: Handle, bus: EventBus) {
     let mut views = handle.changes();
-    let mut standing = Standing::of(&views.borrow_and_update().clone());
+    let first = Arc::clone(&views.borrow_and_update());
+    let (mut standing, mut rules) = (Standing::of(&first), Rules::of(&first));
     let mut remembered = VecDeque::new();
     while views.changed().await.is_ok() {
         let view = Arc::clone(&views.borrow_and_update());
         let now = Instant::now();
-        let changes = standing.follow(&view);
+        let mut changes = standing.follow(&view);
+        changes.extend(rules.follow(&view, since_epoch().as_secs()));
         if view.leads {
             for (_, about, what) in remembered.drain(..) {
                 if !bus.has_recent(&about, &what, MEMORY) {

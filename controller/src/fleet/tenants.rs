@@ -299,6 +299,13 @@ impl Tenants {
         }
     }
 
+    /// What operators are shown of the one of that number: its name, or `#` and the number where it has been removed.
+    #[must_use]
+    pub fn label(&self, id: u32) -> String {
+        let name = self.name(id).map(str::to_owned);
+        name.unwrap_or_else(|| format!("#{id}"))
+    }
+
     /// The number of the one of that name, which may be the default one.
     #[must_use]
     pub fn id(&self, name: &str) -> Option<u32> {
