@@ -138,9 +138,8 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(errors) => {
                 let text = errors.to_string();
-                let keys = text
-                    .lines()
-                    .filter_map(|line| line.split([' ', ':']).next());
+                let lines = text.lines().map(str::trim_start);
+                let keys = lines.filter_map(|line| line.split([' ', ':']).next());
                 keys.map(str::to_owned).collect()
             }
         }
