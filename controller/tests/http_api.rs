@@ -175,6 +175,12 @@ fn every_bad_body_is_answered_with_what_where_and_what_was_expected() {
         (r#"{"ttl":-5}"#, 400, "bad_parameter", "body.ttl"),
         (r#"{"user":7}"#, 400, "bad_parameter", "body.user"),
         (
+            r#"{"user":"turnfleet-probe"}"#,
+            400,
+            "bad_parameter",
+            "body.user",
+        ),
+        (
             r#"{"transports":"udp"}"#,
             400,
             "bad_parameter",

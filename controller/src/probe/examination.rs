@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
-use turnfleet_proto::credentials::{EphemeralCredential, mint};
+use turnfleet_proto::credentials::{EphemeralCredential, PROBE_USER, mint};
 use turnfleet_turn::wire::ErrorCode;
 use turnfleet_turn::{AddressFamily, Transport as CoreTransport};
 
@@ -19,8 +19,6 @@ use super::trial::{Kind, Step, Trial, TrialError};
 use crate::fleet::{FleetView, Listener, NodeView, ProbeFailure, Transport};
 use crate::wall_clock::since_epoch;
 
-/// The probe's credentials name no user, and so no quota that others could use up.
-const NOBODY: &str = "";
 /// How long they are good for, in seconds: clocks may differ by that much.
 const CREDENTIAL_TTL: u64 = 120;
 /// For each step of a trial.
@@ -101,7 +99,7 @@ impl Examination {
         Self {
             places,
             tls: Arc::clone(tls),
-            credential: mint(secret, NOBODY, now + CREDENTIAL_TTL),
+            credential: mint(secret, PROBE_USER, now + CREDENTIAL_TTL),
             generation,
             unproven: node.secret_unproven,
             family: if has_v4 {

@@ -191,7 +191,10 @@ impl KeyRing {
         out.push(Candidate {
             key: LongTermKey::derive_with(out.algorithm(), username, realm, &password),
             user: belonging.user.clone(),
-            tenant: belonging.tenant,
+            tenant: match belonging.is_probe {
+                true => TenantId::PROBE,
+                false => belonging.tenant,
+            },
             home,
             expires_at: Some(ends),
             key_id: generation.id,

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
-use turnfleet_turn::{Event, ShardId};
+use turnfleet_turn::{Event, ShardId, TenantId};
 
 use super::telling::{ShardTeller, Teller};
 use crate::journal::Recorder;
@@ -102,8 +102,12 @@ impl ShardEventLog {
         }
     }
 
-    /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many.
+    /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many. What a controller's
+    /// probe does is in that one's metrics.
     pub(super) fn write(&mut self, event: &Event, unix: u64, tenants: &TenantNames) -> bool {
+        if event.tenant() == Some(TenantId::PROBE) {
+            return true;
+        }
         if let Some(journal) = &self.log.journal {
             journal.record(self.shard, event, unix);
         }
@@ -128,7 +132,9 @@ impl ShardEventLog {
 
     /// Sends `event`, which happened in second `unix`, on to the controller.
     pub(super) fn tell(&mut self, event: Event, unix: u64, tenants: &TenantNames) {
-        self.teller.tell(event, unix, tenants);
+        if event.tenant() != Some(TenantId::PROBE) {
+            self.teller.tell(event, unix, tenants);
+        }
     }
 
     /// How many allocations may be told of at this moment that they will be evicted.

@@ -14,6 +14,9 @@ pub struct TenantId(pub u32);
 impl TenantId {
     /// The tenant of everybody who is no other's.
     pub const DEFAULT: Self = Self(0);
+    /// Nobody's: the fleet's own controllers, which try whether the relay works. What they do is in no count of use, and has no
+    /// quota.
+    pub const PROBE: Self = Self(u32::MAX);
 }
 
 /// What holds for the users of one tenant in the place of what holds for everybody.

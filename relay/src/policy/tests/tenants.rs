@@ -165,6 +165,20 @@ fn a_node_that_is_bound_to_a_tenant_takes_everybody_for_its_user() {
 }
 
 #[test]
+fn a_controller_that_tries_the_node_is_nobodys_user_whosever_the_node_is() {
+    let probe = TenantId::PROBE.0;
+    let mut snapshot = with_tenants();
+    let found =
+        |snapshot: &fleet::Snapshot, name| found(snapshot, "1500:turnfleet-probe", FLEET, name);
+    let nobody = |home, secrets: &[u32]| (probe, home, None, secrets.to_vec());
+    assert_eq!(found(&snapshot, None), [nobody(0, &[2, 1])]);
+    let at_acmes = [nobody(ACME, &[11, 12]), nobody(0, &[2, 1])];
+    assert_eq!(found(&snapshot, Some("turn.acme.example")), at_acmes);
+    snapshot.own_tenant = ACME;
+    assert_eq!(found(&snapshot, None), at_acmes);
+}
+
+#[test]
 fn credentials_of_a_tenants_realm_are_made_with_it() {
     let identity = Identity {
         username: "1500:ann",

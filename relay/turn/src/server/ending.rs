@@ -37,7 +37,7 @@ impl Server {
                     self.commands.push_back(Command::ReleaseStream { client });
                 }
                 self.counters.count_closed(reason);
-                self.usage.tenant(allocation.owner.tenant).closed += 1;
+                self.note_closed(allocation.owner.tenant);
                 self.push_event(closed(allocation, now, reason));
             }
         }

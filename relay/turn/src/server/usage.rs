@@ -59,6 +59,9 @@ impl Server {
             return;
         };
         let owner = &allocation.owner;
+        if owner.tenant == TenantId::PROBE {
+            return;
+        }
         self.usage.tenant(owner.tenant).opened += 1;
         let name = owner.user().unwrap_or_default();
         if let Some(behaviour) = self.usage.behaviour(owner.tenant, name) {
@@ -69,7 +72,16 @@ impl Server {
 
     /// An Allocate request of a tenant's user was refused.
     pub(super) fn note_refused(&mut self, tenant: TenantId) {
-        self.usage.tenant(tenant).refused += 1;
+        if tenant != TenantId::PROBE {
+            self.usage.tenant(tenant).refused += 1;
+        }
+    }
+
+    /// An allocation of a tenant's user has ended.
+    pub(super) fn note_closed(&mut self, tenant: TenantId) {
+        if tenant != TenantId::PROBE {
+            self.usage.tenant(tenant).closed += 1;
+        }
     }
 
     /// The user of an allocation has asked for these peers, `installed` of which it had no permission for. A port of zero
@@ -79,6 +91,9 @@ impl Server {
             return;
         };
         let owner = &allocation.owner;
+        if owner.tenant == TenantId::PROBE {
+            return;
+        }
         let name = owner.user().unwrap_or_default();
         let Some(behaviour) = self.usage.behaviour(owner.tenant, name) else {
             return;
@@ -115,11 +130,11 @@ impl Server {
 /// Counts what went over `allocation`, connections apart, and how it ended where it has.
 pub(super) fn count_allocation(usage: &mut Tally, allocation: &mut Allocation) {
     let moved = allocation.take_traffic();
-    if moved == Traffic::default() {
-        return;
-    }
     let client = allocation.client;
     let owner = &allocation.owner;
+    if moved == Traffic::default() || owner.tenant == TenantId::PROBE {
+        return;
+    }
     let family = AddressFamily::of(client.client.ip());
     usage.leg(owner.tenant, client.transport, family).add(moved);
     let bytes = moved.bytes();

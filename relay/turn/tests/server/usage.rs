@@ -4,7 +4,7 @@ use turnfleet_turn::usage::{Network, Tally, TenantTally, User};
 use turnfleet_turn::{AddressFamily, TenantId, Transport};
 
 use crate::support::tcp;
-use crate::support::{ALICE, Caller, Net, PEER, PEER6, addr, allocated, dual};
+use crate::support::{ALICE, BOB, Caller, Net, PEER, PEER6, PROBE_NAME, addr, allocated, dual};
 
 /// Everything since the last call.
 fn tallied(net: &mut Net) -> Tally {
@@ -78,6 +78,21 @@ fn a_sweep_looks_at_so_many_places_and_comes_round() {
     assert!(!net.server.sweep_usage(2));
     assert!(net.server.sweep_usage(2));
     assert_eq!(net.server.take_usage().users[&alice()].bytes.sum(), 50);
+}
+
+#[test]
+fn what_a_controllers_probe_does_is_in_no_tally() {
+    let mut net = Net::new();
+    net.keys.set(PROBE_NAME, &["secret"]);
+    let mut probe = Caller::named(&mut net, BOB, PROBE_NAME);
+    let relayed = probe.allocated(&mut net);
+    probe.permit(&mut net, &[PEER]);
+    probe.send_indication(&mut net, PEER, &[7; 100]);
+    net.peer_sends(PEER, relayed, &[7; 30]);
+    probe.refresh(&mut net, Some(0));
+    let tally = tallied(&mut net);
+    assert!(tally.tenants.is_empty() && tally.users.is_empty());
+    assert!(tally.sources.is_empty() && tally.peers.is_empty());
 }
 
 // RFC 6062

@@ -11,8 +11,8 @@ pub(crate) use answer::{Answer, data_indication};
 pub(crate) use caller::Caller;
 pub(crate) use net::{Net, Outcome};
 pub(crate) use setup::{
-    ACME, ACME_NAME, ACME_REALM, OFFERED, PEER, PEER6, PORTS, REALM, START_UNIX, Setup, V4, V6,
-    addr, host,
+    ACME, ACME_NAME, ACME_REALM, OFFERED, PEER, PEER6, PORTS, PROBE_NAME, REALM, START_UNIX, Setup,
+    V4, V6, addr, host,
 };
 pub(crate) use worlds::{
     ALICE, ALICE_AGAIN, BOB, allocated, assert_challenge, claimed, dual, limited, refresh_family,

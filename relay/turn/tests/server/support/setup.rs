@@ -18,6 +18,9 @@ pub(crate) const ACME_NAME: &str = "turn.acme.example";
 
 pub(crate) const ACME_REALM: &str = "acme.example";
 
+/// The user who is nobody's.
+pub(crate) const PROBE_NAME: &str = "probe";
+
 pub(crate) const V4: &str = "198.51.100.1";
 
 pub(crate) const V6: &str = "2001:db8:1::1";
@@ -64,7 +67,10 @@ impl KeySource for Keys {
         let named = username.strip_prefix("acme/");
         let home = named.map_or(TenantId::DEFAULT, |_| ACME);
         let shown = server_name.filter(|name| *name == ACME_NAME);
-        let tenant = shown.map_or(home, |_| ACME);
+        let tenant = match username {
+            PROBE_NAME => TenantId::PROBE,
+            _ => shown.map_or(home, |_| ACME),
+        };
         let (expires_at, user) = match username.split_once(':') {
             Some((seconds, _)) => (seconds.parse().ok(), seconds.len() + 1..username.len()),
             None => {
