@@ -46,7 +46,7 @@ pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
 use dns::Responder;
-use events::{EventBus, Privacy, Webhooks};
+use events::{EventBus, Overruns, Privacy, Webhooks};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
 use leader::Leadership;
@@ -126,7 +126,8 @@ impl Controller {
             ca: config.controller.peer_ca.clone(),
         };
         let journals = (peers.clone(), journals);
-        let api = Api::start(&config, entrance, handle.clone(), journals).await?;
+        let overruns = Overruns::new(handle.events().clone(), Arc::clone(&metrics));
+        let api = Api::start(&config, entrance, (&handle, &overruns), journals).await?;
         let responder = |dns| Responder::start(dns, handle.changes(), &metrics);
         let dns = config.dns.as_ref().map(responder).transpose()?;
         let prober = Prober::start(&config.probe, handle.clone(), Arc::clone(&metrics))?;
@@ -142,7 +143,7 @@ impl Controller {
         let keeper = Keeper::start(&handle, leadership.clone());
         let reconciler = reconciler.with_leadership(leadership);
         let reconciler = tokio::spawn(reconciler.run(stopped));
-        let announcer = events::announce(handle.clone(), handle.events().clone());
+        let announcer = announce(&handle, overruns);
         Ok(Self {
             api,
             dns,
@@ -155,7 +156,7 @@ impl Controller {
             stop,
             reconciler,
             election,
-            announcer: tokio::spawn(announcer),
+            announcer,
             webhooks: tokio::spawn(webhooks.deliver()),
             api_token,
             join_token,
@@ -292,6 +293,15 @@ impl Controller {
         }
         self.store.close().await;
     }
+}
+
+/// Tells what changes of nodes, secrets and quotas until it is aborted.
+fn announce(handle: &Handle, overruns: Arc<Overruns>) -> JoinHandle<()> {
+    let standing = events::announce(handle.clone(), handle.events().clone());
+    let overruns = overruns.follow(handle.clone());
+    tokio::spawn(async {
+        tokio::join!(standing, overruns);
+    })
 }
 
 /// What is made of the key that seals the store.

@@ -8,6 +8,7 @@
 
 pub mod aggregate;
 pub mod counters;
+pub mod day;
 mod desk;
 pub mod history;
 pub(crate) mod keeper;

@@ -361,3 +361,20 @@ fn what_became_of_tokens_is_counted() {
         assert!(!metrics.contains(secret), "{metrics}");
     }
 }
+
+#[test]
+fn a_tenant_with_as_many_credentials_as_it_may_have_is_told_when_to_come_again() {
+    let homeserver = Homeserver::new();
+    homeserver.says("syt_alice", 200, ALICE);
+    let (stage, _node) = staged(&homeserver, |_| {});
+    let quotas = json!({ "quotas": { "credentials_per_minute": 1 } }).to_string();
+    let admin = stage.admin();
+    let header = ("authorization", admin.as_str());
+    let made = ask(&stage, "PUT", "/v1/tenants/default", &[header], &quotas);
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(with(&stage, "syt_alice").status, 200);
+    let refused = with(&stage, "syt_alice");
+    let body = assert_refused(&refused, 429, "M_LIMIT_EXCEEDED");
+    let wait = body["retry_after_ms"].as_u64().unwrap();
+    assert!((1000..=61_000).contains(&wait), "{body}");
+}

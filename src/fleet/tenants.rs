@@ -23,6 +23,11 @@ enum Action {
         /// Its name
         name: String,
     },
+    /// What one tenant takes of its quotas, over the whole fleet
+    Usage {
+        /// Its name
+        name: String,
+    },
     /// Makes a tenant, or changes what is named of it; all else stays as it is
     Set(Box<Set>),
     /// Removes a tenant with its secrets; its users are the default tenant's from then on, so revoke what mints for them
@@ -108,6 +113,9 @@ impl Tenants {
         match self.action.as_ref().unwrap_or(&Action::List) {
             Action::List => console.show(&Call::get("/v1/tenants"), table),
             Action::Show { name } => console.show(&Call::get(path(name)), details),
+            Action::Usage { name } => {
+                console.show(&Call::get(format!("{}/usage", path(name))), usage)
+            }
             Action::Set(set) => set.run(console),
             Action::Remove { name } => {
                 console.act(&Call::delete(path(name)), &format!("{name} is removed"))
@@ -246,6 +254,24 @@ fn details(tenant: &Json) -> Table {
             row("configured", cell(tenant, "/configured")),
         ])
         .with(quotas)
+}
+
+fn usage(answer: &Json) -> Table {
+    let row = |quota: &&str| {
+        let field = |field: &str| cell(answer, &format!("/{quota}/{field}"));
+        let limit = match field("limit").as_str() {
+            "0" => "no limit".to_owned(),
+            limit => limit.to_owned(),
+        };
+        vec![
+            quota.replace('_', " "),
+            limit,
+            field("used"),
+            field("exceeded"),
+        ]
+    };
+    let quotas = ["allocations", "bits_per_second", "bytes_per_day"];
+    Table::new(["QUOTA", "LIMIT", "USED", "EXCEEDED"]).with(quotas.iter().map(row))
 }
 
 #[cfg(test)]

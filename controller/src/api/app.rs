@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::auth::Guard;
 use super::forwarded::Proxies;
 use super::matrix::Matrix;
+use super::minting::Minting;
 use super::serve::Caller;
 use super::status::ApiError;
 use crate::metrics::Metrics;
@@ -37,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) tracer: Tracer,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) guard: Arc<Guard>,
+    pub(crate) minting: Minting,
     /// The homeserver whose users are answered, where there is one.
     pub(crate) matrix: Option<Matrix>,
     /// Who is believed about the addresses of clients.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use turnfleet_proto::credentials::{EphemeralCredential, PROBE_USER, mint};
 
+use super::minting::Minting;
 use super::status::ApiError;
 use crate::fleet::{Ask, FleetView, MAX_URIS, Names, UriKind, UriList};
 use crate::wall_clock::since_epoch;
@@ -184,10 +185,12 @@ impl CredentialRequest {
     /// Mints the credential and picks its relays, for a client at an address that may not be known.
     ///
     /// # Errors
-    /// 503 when no relay can serve what is asked for, and 403 for a suspended tenant.
+    /// 503 when no relay can serve what is asked for, 403 for a suspended tenant, and 429 for one that has had as many
+    /// credentials as it may.
     pub(crate) fn mint<'v>(
         &self,
         view: &'v FleetView,
+        minting: &Minting,
         default_ttl: u64,
         client: Option<IpAddr>,
     ) -> Result<Minted<'v>, ApiError> {
@@ -215,6 +218,8 @@ impl CredentialRequest {
                 )
             });
         }
+        let taken = minting.take(view, self.tenant.as_deref(), &self.user);
+        taken.map_err(ApiError::too_many_credentials)?;
         let ttl = self.ttl.unwrap_or(default_ttl);
         let end = since_epoch().as_secs().saturating_add(ttl);
         let credential = match &self.tenant {

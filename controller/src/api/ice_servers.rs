@@ -47,7 +47,7 @@ pub(crate) async fn ice_servers(
     let bearer = app.guard.admit(&view, token, Scope::Mint)?;
     let mut asked = credential_request(&body_bytes(request).await?)?;
     asked.of_tenant(bearer.tenant.as_deref())?;
-    let minted = asked.mint(&view, app.default_ttl, client)?;
+    let minted = asked.mint(&view, &app.minting, app.default_ttl, client)?;
     app.metrics.credentials_minted.inc();
     let server = IceServer {
         urls: &minted.uris,

@@ -115,8 +115,11 @@ async fn answer(
     let named = named.and_then(|()| asked.of_tenant(matrix.tenant.as_deref()));
     named.map_err(|_| Refusal::strange())?;
     let view = app.handle.view();
-    let minted = asked.mint(&view, matrix.ttl, ip);
-    let minted = minted.map_err(|_| Refusal::no_relay())?;
+    let minted = asked.mint(&view, &app.minting, matrix.ttl, ip);
+    let minted = minted.map_err(|error| match error.later() {
+        Some(wait) if error.is_rate_limit() => Refusal::too_many(wait),
+        Some(_) | None => Refusal::no_relay(),
+    })?;
     app.metrics.credentials_minted.inc();
     let credential = minted.credential;
     Ok(answer_json(&Answer {

@@ -23,6 +23,7 @@ mod http;
 mod ice_servers;
 mod join_tokens;
 mod matrix;
+mod minting;
 mod node_actions;
 mod nodes;
 mod openapi;
@@ -37,6 +38,7 @@ mod routes;
 mod secrets;
 mod serve;
 mod status;
+mod tenant_usage;
 mod tenants;
 mod tls;
 mod tokens;
@@ -59,6 +61,7 @@ pub use openapi::document as openapi_document;
 
 use crate::StartError;
 use crate::config::{Config, ListenerConfig};
+use crate::events::Overruns;
 use crate::metrics::Metrics;
 use crate::peers::{PeerService, PeerSettings, PeerToken};
 use crate::reconcile::Handle;
@@ -70,6 +73,7 @@ use forwarded::Proxies;
 use front::Front;
 use gate::Gate;
 use matrix::Matrix;
+use minting::Minting;
 pub(crate) use rate::TokenBucket;
 use serve::{Endpoint, Protocols, serve};
 use tls::Tls;
@@ -134,7 +138,7 @@ impl Api {
     pub(crate) async fn start(
         config: &Config,
         entrance: Entrance,
-        handle: Handle,
+        (handle, overruns): (&Handle, &Arc<Overruns>),
         (peers, journals): (PeerSettings, Journals),
     ) -> Result<Self, StartError> {
         let metrics = entrance.metrics;
@@ -159,6 +163,7 @@ impl Api {
             tracer: tracer.clone(),
             metrics: Arc::clone(&metrics),
             guard: Arc::clone(&guard),
+            minting: Minting::new(Arc::clone(overruns)),
             matrix: matrix.transpose()?,
             proxies: Proxies::new(config.trusted_proxies.clone()),
             default_ttl: config.credential_ttl.as_secs(),
@@ -178,7 +183,7 @@ impl Api {
             tls: grpc_tls.as_ref().map(|tls| Arc::clone(&tls.config)),
             client_ca,
             protocols: Protocols::Grpc,
-            service: grpc_router((handle, tracer), guard, peer_token, nodes),
+            service: grpc_router((handle.clone(), tracer), guard, peer_token, nodes),
             metrics,
         };
         let stop = entrance.stop;

@@ -23,8 +23,8 @@ use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
 use super::{
-    audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets, tenants,
-    tokens, trace, usage,
+    audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets, tenant_usage,
+    tenants, tokens, trace, usage,
 };
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
@@ -516,6 +516,16 @@ impl Operator for OperatorService {
         let view = self.handle.view();
         let found = tenants::found(&view, &request.get_ref().name)?;
         Ok(Response::new(found.into()))
+    }
+
+    async fn show_tenant_usage(
+        &self,
+        request: Request<wire::TenantRequest>,
+    ) -> Result<Response<wire::TenantUsage>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let view = self.handle.view();
+        let usage = tenant_usage::of(&self.handle, &view, &request.get_ref().name)?;
+        Ok(Response::new(usage.into()))
     }
 
     async fn set_tenant(

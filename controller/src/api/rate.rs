@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+const MINUTE_NANOS: u64 = 60_000_000_000;
+
 /// Lets `rate` requests a second through, and `burst` at once after a rest.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
@@ -24,6 +26,24 @@ impl TokenBucket {
             full_at: AtomicU64::new(0),
             nanos_a_request,
             depth_nanos: nanos_a_request.saturating_mul(u64::from(burst.max(1))),
+        }
+    }
+
+    /// A full bucket of `count` a minute, all of which may come at once; `count` is at least one.
+    pub(crate) fn a_minute(count: u64, now: Instant) -> Self {
+        Self {
+            origin: now,
+            full_at: AtomicU64::new(0),
+            nanos_a_request: (MINUTE_NANOS / count.max(1)).max(1),
+            depth_nanos: MINUTE_NANOS,
+        }
+    }
+
+    /// The same, as empty as this one is, with another count a minute.
+    pub(crate) fn with_count(&self, count: u64) -> Self {
+        Self {
+            full_at: AtomicU64::new(self.full_at.load(Ordering::Relaxed)),
+            ..Self::a_minute(count, self.origin)
         }
     }
 
@@ -67,5 +87,18 @@ mod tests {
         let later = start + Duration::from_secs(3600);
         assert_eq!([(); 2].map(|()| bucket.take(later)), [Ok(()); 2]);
         assert!(bucket.take(later).is_err());
+    }
+
+    #[test]
+    fn a_minutes_worth_may_come_at_once_and_another_count_begins_where_the_last_one_was() {
+        let start = Instant::now();
+        let bucket = TokenBucket::a_minute(7, start);
+        assert!((0..7).all(|_| bucket.take(start).is_ok()));
+        assert!(bucket.take(start).is_err());
+        let half = start + Duration::from_secs(30);
+        let bucket = bucket.with_count(60);
+        let taken = (0..60).take_while(|_| bucket.take(half).is_ok()).count();
+        assert!((29..=30).contains(&taken), "{taken}");
+        assert!(bucket.take(half).unwrap_err() <= Duration::from_secs(1));
     }
 }

@@ -6,8 +6,8 @@ use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
     audit, bans, capacity, dashboard, events, explain, http, ice_servers, join_tokens, matrix,
-    node_actions, nodes, policy_actions, ports, secrets, tenants, tokens, trace, turn_rest, usage,
-    webhooks,
+    node_actions, nodes, policy_actions, ports, secrets, tenant_usage, tenants, tokens, trace,
+    turn_rest, usage, webhooks,
 };
 use crate::fleet::record::Scope;
 
@@ -358,6 +358,10 @@ fn tenants() -> Vec<Route> {
             .calls(tenants::show)
             .answers::<tenants::Shown<'_>>()
             .says("One tenant", ""),
+        Draft::new(Method::GET, "/v1/tenants/{name}/usage", "tenant_usage", VIEWER)
+            .calls(tenant_usage::show)
+            .answers::<tenant_usage::Answer<'_>>()
+            .says("What a tenant takes of its quotas", "Over the whole fleet, as relays told within the last seconds."),
         Draft::new(Method::PUT, "/v1/tenants/{name}", "set_tenant", ADMIN)
             .body(tenants::SET)
             .calls(tenants::set)

@@ -5,6 +5,7 @@
 //! logged instead, nor a token.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -67,6 +68,16 @@ impl ApiError {
     /// The word that stays the same.
     pub(crate) fn code(&self) -> &'static str {
         self.body.code
+    }
+
+    /// Whether the same may be asked for later, because it was too much at once.
+    pub(crate) fn is_rate_limit(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS
+    }
+
+    /// After which time it may be asked for again, where that is known.
+    pub(crate) fn later(&self) -> Option<Duration> {
+        self.retry_after_seconds.map(Duration::from_secs)
     }
 
     fn retry_after(mut self, seconds: u64) -> Self {
@@ -312,7 +323,7 @@ impl ApiError {
     }
 
     /// 429 while the journals are searched as much as they may be.
-    pub(crate) fn searches_run(wait: std::time::Duration) -> Self {
+    pub(crate) fn searches_run(wait: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_requests",
@@ -354,12 +365,24 @@ impl ApiError {
     }
 
     /// 429.
-    pub(crate) fn too_many_requests(wait: std::time::Duration) -> Self {
+    pub(crate) fn too_many_requests(wait: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_requests",
             "header authorization",
             "the API token has made too many requests",
+            "another try after the seconds in the Retry-After header",
+        )
+        .retry_after(wait.as_secs().saturating_add(1))
+    }
+
+    /// 429: the tenant has had as many credentials as it may.
+    pub(crate) fn too_many_credentials(wait: Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "quota_exceeded",
+            "tenant",
+            "the tenant has had as many credentials within a minute as it may (credentials_per_minute)",
             "another try after the seconds in the Retry-After header",
         )
         .retry_after(wait.as_secs().saturating_add(1))

@@ -50,7 +50,7 @@ pub(crate) async fn turn(
     let bearer = app.guard.admit(&view, token, Scope::Mint)?;
     let mut asked = credential_request(&parameters)?;
     asked.of_tenant(bearer.tenant.as_deref())?;
-    let minted = asked.mint(&view, app.default_ttl, client)?;
+    let minted = asked.mint(&view, &app.minting, app.default_ttl, client)?;
     app.metrics.credentials_minted.inc();
     Ok(answer_json(&Answer {
         username: minted.credential.username,

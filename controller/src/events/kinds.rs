@@ -273,13 +273,13 @@ kinds! {
         /// As in `secret.rotated`.
         scope: String,
     }
-    /// A user or a tenant has come to the end of what it may use.
+    /// A user or a tenant has come to the end of what it may use. Told again when it has kept within it for a minute.
     QuotaExceeded = "quota.exceeded" {
-        /// Which one.
+        /// Which one, as the quotas of tenants are called: `allocations`, `allocations_per_user`, `bits_per_second`, `user_bits_per_second`, `bytes_per_day`, `user_bytes_per_day` or `credentials_per_minute`.
         quota: String,
         /// Its size.
         limit: u64,
-        /// The user, where it is a user's.
+        /// The user, where it is a user's: as in a USERNAME, without the time.
         username: Option<Username>,
     }
     /// A rule found something.

@@ -13,6 +13,7 @@ use super::certificate::{CertificateState, Validity};
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
+use super::quota::{QuotaState, Subject};
 use super::rates::Rates;
 use super::record::{
     ApiToken, ControllerRecord, JoinToken, PortGrant, Rollout, TokenHash, token_hash,
@@ -63,6 +64,8 @@ pub struct FleetView {
     pub tenants: Arc<Tenants>,
     /// Every ban.
     pub bans: Arc<Bans>,
+    /// How limited tenants stand, and users that have come to the end of what they may have: a second ago at most.
+    pub quotas: Arc<BTreeMap<Subject, QuotaState>>,
     pub(super) minting: Minting,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,

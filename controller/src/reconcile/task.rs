@@ -1,7 +1,7 @@
 //! The task behind [`Handle`]: it takes requests from the mailbox one by one, keeps the open sessions' channels, and
 //! publishes the view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKe
 use crate::error::FleetError;
 use crate::events::EventBus;
 use crate::fleet::node::port_report;
-use crate::fleet::quota::Quotas;
+use crate::fleet::quota::{QuotaState, Quotas, Subject};
 use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
     Admission, AlternatePool, Certified, Ended, Event, Fleet, FleetView, Fresh, Health,
@@ -68,6 +68,11 @@ pub struct Reconciler {
     quota_words: watch::Sender<Arc<wire::QuotaWord>>,
     /// There is something to tell other controllers of quotas.
     quota_news: bool,
+    /// How tenants and users stood a second ago at most.
+    quota_states: Arc<BTreeMap<Subject, QuotaState>>,
+    /// Whose bytes of the day were used up then.
+    exhausted: Arc<BTreeSet<Subject>>,
+    usage: UsageDesk,
     /// A session began or ended, or a node took a snapshot, since the sightings were told.
     sessions_changed: bool,
     sessions: BTreeMap<NodeId, Channels>,
@@ -165,6 +170,9 @@ impl Reconciler {
             quotas: Quotas::default(),
             quota_words,
             quota_news: false,
+            quota_states: Arc::default(),
+            exhausted: Arc::default(),
+            usage: usage.clone(),
             sessions_changed: false,
             sessions: BTreeMap::new(),
             last_session: 0,
@@ -507,7 +515,7 @@ impl Reconciler {
             self.sightings.send_replace(Arc::new(seen));
         }
         self.urgent |= self.mirror.tick(now) || self.stale || every_second;
-        self.look_after_quotas(now);
+        self.look_after_quotas(now, every_second);
         if tick.is_multiple_of(PORTS_TICKS) {
             self.look_after_ports(now).await;
         }

@@ -29,6 +29,8 @@ pub type Stamp = u64;
 #[derive(Clone, Debug, Default)]
 pub struct Aggregate {
     nodes: BTreeMap<NodeId, NodeUsage>,
+    /// Bytes of each tenant, over all nodes.
+    carried: BTreeMap<u32, u64>,
     stamp: Stamp,
     refused: u64,
 }
@@ -136,7 +138,7 @@ impl Aggregate {
         }
         let stamp = self.stamp + 1;
         let known = self.nodes.entry(node.clone()).or_default();
-        let (changed, refused) = known.fold(epoch, usage, at_millis);
+        let (changed, refused) = known.fold(epoch, usage, at_millis, &mut self.carried);
         self.refused += refused;
         if changed && is_own {
             known.told = stamp;
@@ -182,6 +184,12 @@ impl Aggregate {
             }
         }
         sums
+    }
+
+    /// The bytes that each tenant has carried, over all nodes and since counting began.
+    #[must_use]
+    pub fn carried(&self) -> &BTreeMap<u32, u64> {
+        &self.carried
     }
 
     /// Every node.
@@ -230,8 +238,14 @@ impl Aggregate {
 }
 
 impl NodeUsage {
-    /// Whether anything was new, and how much was refused.
-    fn fold(&mut self, epoch: Epoch, usage: wire::Usage, at_millis: u64) -> (bool, u64) {
+    /// Whether anything was new, and how much was refused; adds to `carried` what tenants have more.
+    fn fold(
+        &mut self,
+        epoch: Epoch,
+        usage: wire::Usage,
+        at_millis: u64,
+        carried: &mut BTreeMap<u32, u64>,
+    ) -> (bool, u64) {
         let (mut changed, mut refused) = (false, 0);
         let is_new = !self.epochs.contains_key(&epoch);
         if is_new && self.epochs.len() >= MAX_EPOCHS {
@@ -245,11 +259,11 @@ impl NodeUsage {
                 refused += 1;
                 continue;
             }
-            changed |= counters
-                .tenants
-                .entry(tenant.tenant)
-                .or_default()
-                .fold(tenant);
+            let known = counters.tenants.entry(tenant.tenant).or_default();
+            let before = known.bytes();
+            changed |= known.fold(tenant);
+            let sum = carried.entry(tenant.tenant).or_default();
+            *sum = sum.saturating_add(known.bytes().saturating_sub(before));
         }
         if counters.tenants.is_empty() {
             self.epochs.remove(&epoch);

@@ -129,6 +129,12 @@ impl TenantCounters {
         sum
     }
 
+    /// The bytes of both directions.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.totals().bytes()
+    }
+
     /// Each leg by itself, without allocations.
     pub fn legs(&self) -> impl Iterator<Item = (Leg, Totals)> {
         self.legs.iter().map(|(leg, values)| {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::counters::Totals;
+use super::day::{self, KeptDay};
 use super::kept::{self, Written};
 use crate::store::{Store, StoreError};
 
@@ -129,6 +130,15 @@ impl History {
     pub async fn written(&self) -> Result<Written, StoreError> {
         let range = self.store.range(kept::NODES).await?;
         Ok(Written::read(&range.entries))
+    }
+
+    /// What is kept of the day that was told last.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn day(&self) -> Result<Option<KeptDay>, StoreError> {
+        let range = self.store.range(day::KEYS).await?;
+        Ok(KeptDay::read(&range.entries))
     }
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {

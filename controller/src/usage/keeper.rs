@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::day::KeptDay;
 use super::history::{Resolution, Span};
 use super::kept::{self, Change, Written};
 use super::{UsageDesk, history::History};
@@ -79,7 +80,7 @@ struct OpenSpan {
 
 impl Task {
     async fn run(mut self) {
-        while let Err(error) = self.desk.load().await {
+        while let Err(error) = self.desk.load(wall_clock::since_epoch().as_secs()).await {
             tracing::warn!(%error, "what the store has of the use cannot be read; trying on");
             sleep(RETRY).await;
         }
@@ -103,7 +104,7 @@ impl Task {
             return Ok(());
         };
         if (self.term.as_ref()).is_none_or(|term| term.fence != fence) {
-            self.term = Some(self.begin(fence).await?);
+            self.term = Some(self.begin(fence, unix).await?);
             self.trim(unix).await?;
         }
         if (unix / 60).is_multiple_of(TRIM_MINUTES) {
@@ -124,12 +125,15 @@ impl Task {
         for changes in in_parts(changes, most.max(1)) {
             term.write(&self.history, &changes, unix).await?;
         }
-        Ok(())
+        match self.desk.day() {
+            Some(day) => term.write_day(&self.history, &day).await,
+            None => Ok(()),
+        }
     }
 
     /// Looks how far the store is.
-    async fn begin(&self, fence: Fence) -> Result<Term, StoreError> {
-        let written = self.desk.load().await?;
+    async fn begin(&self, fence: Fence, unix: u64) -> Result<Term, StoreError> {
+        let written = self.desk.load(unix).await?;
         let mut spans = Vec::with_capacity(2);
         for resolution in [Resolution::Minute, Resolution::Hour] {
             spans.push(latest(&self.history, resolution).await?);
@@ -182,12 +186,7 @@ impl Term {
             puts: changes.iter().map(Change::put).collect(),
             ..Txn::default()
         };
-        if let Fence::Revision(mod_revision) = self.fence {
-            txn.compares.push(Compare {
-                key: keys::LEADER.to_owned(),
-                mod_revision,
-            });
-        }
+        txn.compares.extend(self.leads());
         for open in &mut self.spans {
             open.span.to = open.span.to.max(unix);
             for change in changes {
@@ -210,6 +209,32 @@ impl Term {
             }
             // Another one leads, or leads again: what it wrote is read before anything is told.
             Outcome::Conflict { .. } => Err(StoreError::LeaseEnded),
+        }
+    }
+}
+
+impl Term {
+    /// Writes what a restart goes on from with the quotas of the day.
+    async fn write_day(&self, history: &History, day: &KeptDay) -> Result<(), StoreError> {
+        let txn = Txn {
+            compares: self.leads().into_iter().collect(),
+            puts: day.puts(),
+            ..Txn::default()
+        };
+        match history.store().commit(txn).await? {
+            Outcome::Committed { .. } => Ok(()),
+            Outcome::Conflict { .. } => Err(StoreError::LeaseEnded),
+        }
+    }
+
+    /// What must be so for a write of this term.
+    fn leads(&self) -> Option<Compare> {
+        match self.fence {
+            Fence::None => None,
+            Fence::Revision(mod_revision) => Some(Compare {
+                key: keys::LEADER.to_owned(),
+                mod_revision,
+            }),
         }
     }
 }
@@ -273,3 +298,6 @@ fn in_parts(changes: Vec<Change>, most: usize) -> Vec<Vec<Change>> {
     parts.push(part);
     parts
 }
+
+#[cfg(test)]
+mod tests;

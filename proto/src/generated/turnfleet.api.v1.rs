@@ -609,6 +609,34 @@ pub struct Quotas {
     #[prost(uint64, tag = "7")]
     pub credentials_per_minute: u64,
 }
+/// What a tenant takes of its quotas, over the whole fleet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TenantUsage {
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub allocations: ::core::option::Option<QuotaUsage>,
+    /// The direction that has more.
+    #[prost(message, optional, tag = "3")]
+    pub bits_per_second: ::core::option::Option<QuotaUsage>,
+    #[prost(message, optional, tag = "4")]
+    pub bytes_per_day: ::core::option::Option<QuotaUsage>,
+    /// Unix seconds: the beginning of the day in UTC.
+    #[prost(uint64, tag = "5")]
+    pub day_began: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuotaUsage {
+    /// Zero is no limit.
+    #[prost(uint64, tag = "1")]
+    pub limit: u64,
+    /// Missing where nobody counts.
+    #[prost(uint64, optional, tag = "2")]
+    pub used: ::core::option::Option<u64>,
+    /// Whether something is refused, dropped or slowed down for it.
+    #[prost(bool, tag = "3")]
+    pub exceeded: bool,
+}
 /// All of it: what is left out is as in a tenant that nothing is said of.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetTenantRequest {
@@ -1722,6 +1750,28 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowTenant"));
             self.inner.unary(req, path, codec).await
         }
+        /// viewer: what it takes of its quotas, over the whole fleet.
+        pub async fn show_tenant_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TenantRequest>,
+        ) -> std::result::Result<tonic::Response<super::TenantUsage>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowTenantUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowTenantUsage"));
+            self.inner.unary(req, path, codec).await
+        }
         /// admin: makes a tenant, or changes all that is said of one.
         pub async fn set_tenant(
             &mut self,
@@ -2093,6 +2143,11 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::TenantRequest>,
         ) -> std::result::Result<tonic::Response<super::Tenant>, tonic::Status>;
+        /// viewer: what it takes of its quotas, over the whole fleet.
+        async fn show_tenant_usage(
+            &self,
+            request: tonic::Request<super::TenantRequest>,
+        ) -> std::result::Result<tonic::Response<super::TenantUsage>, tonic::Status>;
         /// admin: makes a tenant, or changes all that is said of one.
         async fn set_tenant(
             &self,
@@ -3491,6 +3546,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ShowTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowTenantUsage" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowTenantUsageSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::TenantRequest>
+                    for ShowTenantUsageSvc<T> {
+                        type Response = super::TenantUsage;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_tenant_usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowTenantUsageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -586,3 +586,32 @@ pub struct UsageRow {
     #[prost(uint64, tag = "8")]
     pub refused: u64,
 }
+/// /tf/usage/v1/day/tenants and /tf/usage/v1/day/users: what a day's quotas go on from after a restart. Each has its own part.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageDayRecord {
+    /// Days since 1970 (UTC).
+    #[prost(uint64, tag = "1")]
+    pub day: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub tenants: ::prost::alloc::vec::Vec<UsageDayTenant>,
+    #[prost(message, repeated, tag = "3")]
+    pub users: ::prost::alloc::vec::Vec<UsageDayUser>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageDayTenant {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    /// The bytes that it had carried, since counting began, when the day began.
+    #[prost(uint64, tag = "2")]
+    pub begun_at: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageDayUser {
+    #[prost(uint32, tag = "1")]
+    pub tenant: u32,
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// Bytes of the day.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+}

@@ -186,8 +186,11 @@ impl Ledger {
     pub fn admit(&self, holder: Holder<'_>, limits: &Limits) -> Result<(), Refused> {
         let mut books = self.lock();
         let count = books.held_by(holder).map_or(0, |held| held.allocations);
-        if holder.user.is_some() && count >= limits.allocations_per_user {
+        if let Some(user) = holder.user
+            && count >= limits.allocations_per_user
+        {
             books.refused_user_quota += 1;
+            books.quotas.refused(holder.tenant, user);
             return Err(Refused::UserQuota);
         }
         if books.held.allocations >= limits.allocations {

@@ -103,17 +103,21 @@ impl Quotas {
         self.users.get(&tenant)?.get(user)
     }
 
+    fn is_exhausted(&self, tenant: TenantId) -> bool {
+        let of_tenant = self.tenants.get(&tenant);
+        of_tenant.is_some_and(|quota| quota.share.exhausted)
+    }
+
     /// The rates of a user, where it has any.
     fn user_rates(&self, tenant: TenantId, user: &str) -> Option<[u64; 2]> {
         let of_tenant = self.tenants.get(&tenant);
         let own = self.user(tenant, user);
-        let used_up = |share: &Share| share.exhausted;
-        let is_exhausted = of_tenant.is_some_and(|quota| used_up(&quota.share));
         let rates = match own.map(|own| own.rates) {
             Some(rates) if is_limited(rates) => rates,
             Some(_) | None => of_tenant.map_or([0; 2], |quota| quota.user_rates),
         };
-        let rates = match is_exhausted || own.is_some_and(used_up) {
+        let is_exhausted = self.is_exhausted(tenant) || own.is_some_and(|own| own.exhausted);
+        let rates = match is_exhausted {
             true => rates.map(|rate| match rate {
                 0 => EXHAUSTED_RATE,
                 rate => rate.min(EXHAUSTED_RATE),
@@ -127,10 +131,15 @@ impl Quotas {
     fn has_same_rated(&self, other: &Self) -> bool {
         let rated = |quotas: &Self| {
             let tenants = quotas.tenants.iter().map(|(&tenant, quota)| {
-                let users = is_limited(quota.user_rates) || quota.share.exhausted;
-                (tenant, is_limited(quota.share.rates), users)
+                let all = is_limited(quota.share.rates);
+                (
+                    tenant,
+                    all,
+                    is_limited(quota.user_rates),
+                    quota.share.exhausted,
+                )
             });
-            let tenants = tenants.filter(|(_, all, users)| *all || *users);
+            let tenants = tenants.filter(|(_, all, users, exhausted)| *all || *users || *exhausted);
             let of_users = quotas.users.iter().flat_map(|(&tenant, users)| {
                 let rated = |share: &Share| is_limited(share.rates) || share.exhausted;
                 let users = users.iter().filter(move |(_, share)| rated(share));
@@ -191,8 +200,7 @@ impl QuotaBooks {
             && let Some(share) = self.quotas.user(tenant, user)
             && is_full(share, of_user)
         {
-            let users = self.users.entry(tenant).or_default();
-            users.entry(user.into()).or_default().refused += 1;
+            self.refused(tenant, user);
             return Err(Exceeded::User);
         }
         let quota = self.quotas.tenants.get(&tenant);
@@ -210,24 +218,41 @@ impl QuotaBooks {
         }
         let of_tenant = self.tenants.get(&tenant);
         let of_tenant = of_tenant.and_then(|entry| entry.shaper.clone());
-        let rates = user.and_then(|user| Some((user, self.quotas.user_rates(tenant, user)?)));
-        let of_user = rates.and_then(|(user, rates)| {
-            let users = self.users.entry(tenant).or_default();
-            if !users.contains_key(user) {
-                users.insert(user.into(), Entry::default());
+        let of_user = match user {
+            Some(user) => self.user_shaper(tenant, user),
+            // Nobody knows which of them belong together.
+            None => {
+                let alone = || Arc::new(Shaper::new([EXHAUSTED_RATE; 2]));
+                self.quotas.is_exhausted(tenant).then(alone)
             }
-            let entry = users.get_mut(user)?;
-            if entry.shaper.is_none() {
-                entry.take(rates);
-            }
-            entry.shaper.clone()
-        });
+        };
         (of_tenant.is_some() || of_user.is_some()).then(|| {
             Box::new(Shapers {
                 tenant: of_tenant,
                 user: of_user,
             })
         })
+    }
+
+    fn user_shaper(&mut self, tenant: TenantId, user: &str) -> Option<Arc<Shaper>> {
+        let rates = self.quotas.user_rates(tenant, user)?;
+        let users = self.users.entry(tenant).or_default();
+        if !users.contains_key(user) {
+            users.insert(user.into(), Entry::default());
+        }
+        let entry = users.get_mut(user)?;
+        if entry.shaper.is_none() {
+            entry.take(rates);
+        }
+        entry.shaper.clone()
+    }
+
+    /// Counts a refusal of a user with a share of its own that has as much as one may have on any relay.
+    pub(crate) fn refused(&mut self, tenant: TenantId, user: &str) {
+        if self.quotas.user(tenant, user).is_some() {
+            let users = self.users.entry(tenant).or_default();
+            users.entry(user.into()).or_default().refused += 1;
+        }
     }
 
     /// The last allocation of a user has ended.
@@ -360,5 +385,35 @@ mod tests {
         assert_eq!(refused, Err(Exceeded::Tenant));
         let shapers = books.shapers(ACME, Some("alice")).unwrap();
         assert_eq!(shapers.user.unwrap().rates(), [EXHAUSTED_RATE, 50_000]);
+        let mut nobody = || books.shapers(ACME, None).unwrap().user.unwrap();
+        let (one, other) = (nobody(), nobody());
+        assert_eq!(one.rates(), [EXHAUSTED_RATE; 2]);
+        assert!(!Arc::ptr_eq(&one, &other), "each has the rate of its own");
+        assert!(
+            books.set(quotas(Share::default(), [0, 50_000])),
+            "the next day has begun"
+        );
+        assert!(books.shapers(ACME, None).is_none());
+        let shapers = books.shapers(ACME, Some("alice")).unwrap();
+        assert_eq!(shapers.user.unwrap().rates(), [0, 50_000]);
+    }
+
+    #[test]
+    fn a_user_whose_bytes_are_used_up_is_alone_in_it() {
+        let mut books = QuotaBooks::default();
+        let mut both = quotas(Share::default(), [0; 2]);
+        let used_up = Share {
+            exhausted: true,
+            ..Share::default()
+        };
+        let alice = BTreeMap::from([("alice".into(), used_up)]);
+        both.users.insert(ACME, alice);
+        assert!(books.set(both));
+        let refused = books.check((ACME, 1), Some(("alice", 1)));
+        assert_eq!(refused, Err(Exceeded::User));
+        assert_eq!(books.check((ACME, 1), Some(("bob", 1))), Ok(()));
+        let shapers = books.shapers(ACME, Some("alice")).unwrap();
+        assert_eq!(shapers.user.unwrap().rates(), [EXHAUSTED_RATE; 2]);
+        assert!(books.shapers(ACME, Some("bob")).is_none());
     }
 }

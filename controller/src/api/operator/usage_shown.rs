@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use turnfleet_proto::operator as wire;
 
 use super::given;
+use crate::api::tenant_usage::{Answer, Use};
 use crate::api::usage::{LegBody, Row, SpanBody, TalkerBody, TotalsBody, Volume};
 
 pub(super) fn totals_asked(request: wire::UsageRequest) -> Value {
@@ -110,6 +111,28 @@ impl From<Volume> for wire::UsageVolume {
         Self {
             bytes_to_peers: volume.bytes_to_peers,
             bytes_to_clients: volume.bytes_to_clients,
+        }
+    }
+}
+
+impl From<Answer<'_>> for wire::TenantUsage {
+    fn from(answer: Answer<'_>) -> Self {
+        Self {
+            tenant: answer.tenant.to_owned(),
+            allocations: Some(answer.allocations.into()),
+            bits_per_second: Some(answer.bits_per_second.into()),
+            bytes_per_day: Some(answer.bytes_per_day.into()),
+            day_began: answer.day_began,
+        }
+    }
+}
+
+impl From<Use> for wire::QuotaUsage {
+    fn from(quota: Use) -> Self {
+        Self {
+            limit: quota.limit,
+            used: quota.used,
+            exceeded: quota.exceeded,
         }
     }
 }

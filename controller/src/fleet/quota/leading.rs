@@ -8,9 +8,7 @@ use turnfleet_turn::Instant;
 
 use super::balance::{May, Next, Reach, next};
 use super::targets::{Kind, Taken};
-use super::{
-    Amounts, CALM, Leading, MAX_USERS, PATIENCE, QuotaState, Quotas, Share, Subject, Told, Wanted,
-};
+use super::{Amounts, CALM, Leading, MAX_USERS, PATIENCE, Quotas, Share, Subject, Told, Wanted};
 
 const KINDS: [Kind; 3] = [Kind::Allocations, Kind::Bandwidth, Kind::Bandwidth];
 
@@ -22,7 +20,6 @@ impl Quotas {
         let seen = self.nodes.values().map(|node| node.demand.holds().0).max();
         let seen = seen.unwrap_or(0);
         if !leads {
-            self.states.clear();
             let led = self.leading.take().is_some();
             if led {
                 // What no relay has heard of this one's term is nothing to another leader.
@@ -90,7 +87,6 @@ impl Quotas {
             })
             .collect();
         let mut shares: Vec<BTreeMap<Subject, Share>> = vec![BTreeMap::new(); ids.len()];
-        self.states.clear();
         for (subject, limit) in &limits {
             let exhausted = wanted.exhausted.contains(subject);
             let amounts = self.subject_amounts(now, subject, *limit, &reach);
@@ -98,8 +94,6 @@ impl Quotas {
                 let share = Share { amounts, exhausted };
                 shares[place].insert(subject.clone(), share);
             }
-            let state = self.state(subject, *limit, exhausted);
-            self.states.insert(subject.clone(), state);
         }
         self.tell(&ids, &reach, shares)
     }
@@ -129,7 +123,7 @@ impl Quotas {
             }
         }
         self.users = users;
-        for subject in &wanted.exhausted {
+        for subject in wanted.exhausted.iter() {
             limits.entry(subject.clone()).or_default();
         }
         limits
@@ -190,24 +184,6 @@ impl Quotas {
             leading.shrunk.insert(subject.clone(), now);
         }
         amounts
-    }
-
-    fn state(&self, subject: &Subject, limit: Amounts, exhausted: bool) -> QuotaState {
-        let mut state = QuotaState {
-            limit,
-            exhausted,
-            ..QuotaState::default()
-        };
-        for node in self.nodes.values() {
-            let Some(it) = node.used(subject) else {
-                continue;
-            };
-            let counted = node.counted(subject);
-            state.exceeded |=
-                it.refused || (1..3).any(|kind| limit[kind] > 0 && it.used[kind] > counted[kind]);
-            state.used = std::array::from_fn(|kind| state.used[kind].saturating_add(it.used[kind]));
-        }
-        state
     }
 
     /// Tells those that can be told what is not what they were told before.

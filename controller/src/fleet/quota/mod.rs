@@ -8,12 +8,14 @@
 mod balance;
 mod demand;
 mod leading;
+mod states;
 mod targets;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::{NodeId, fleet as wire};
@@ -21,6 +23,7 @@ use turnfleet_turn::Instant;
 
 pub use demand::Demand;
 use demand::Use;
+pub use states::QuotaState;
 
 use super::tenants::Quotas as Limits;
 
@@ -60,22 +63,9 @@ pub struct Wanted {
     /// Tenants with limits.
     pub limits: BTreeMap<u32, Limits>,
     /// Whose bytes of the day are used up.
-    pub exhausted: BTreeSet<Subject>,
+    pub exhausted: Arc<BTreeSet<Subject>>,
     /// The relays that are not gone, and whether any controller has their session.
     pub nodes: BTreeMap<NodeId, bool>,
-}
-
-/// One tenant or user over the whole fleet, as operators see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QuotaState {
-    /// What it may have; zero is no limit.
-    pub limit: Amounts,
-    /// What it takes.
-    pub used: Amounts,
-    /// Whether a relay has refused it an allocation, or drops some of its data.
-    pub exceeded: bool,
-    /// Whether its bytes of the day are used up.
-    pub exhausted: bool,
 }
 
 /// What every controller knows of shares, and what a leader does about them.
@@ -88,7 +78,6 @@ pub struct Quotas {
     leading: Option<Leading>,
     /// Users with shares of their own.
     users: BTreeSet<Subject>,
-    states: BTreeMap<Subject, QuotaState>,
     /// Something has happened since shares were last computed.
     is_stale: bool,
 }
@@ -226,12 +215,6 @@ impl Quotas {
             term: self.term,
             shares: shares.collect(),
         }
-    }
-
-    /// Every limited tenant, and users near to their limits: where this controller leads, as of the last computation.
-    #[must_use]
-    pub fn states(&self) -> &BTreeMap<Subject, QuotaState> {
-        &self.states
     }
 }
 

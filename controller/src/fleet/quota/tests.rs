@@ -1,13 +1,14 @@
 //! A model of relays that hold what they are told, with words under way, relays cut off and leaders that change: the sum of
 //! what is held never passes the limit.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::Instant;
 
-use super::{Demand, Limits, Quotas, Wanted};
+use super::{Demand, Limits, Quotas, Subject, Wanted};
 
 const LIMIT: u64 = 100;
 const TENANT: u32 = 7;
@@ -298,4 +299,99 @@ fn a_limit_that_is_taken_away_is_no_bound() {
         .iter()
         .filter(|share| share.allocations.is_some());
     assert_eq!(bounds.count(), 0);
+}
+
+fn subject(user: Option<&str>) -> Subject {
+    Subject {
+        tenant: TENANT,
+        user: user.map(Into::into),
+    }
+}
+
+#[test]
+fn every_controller_knows_who_has_come_to_the_end_of_what() {
+    let mut world = World::new(2);
+    world.settle();
+    while world.relays[0].arrive() {}
+    world.speak(0);
+    world.deliver();
+    for controller in &world.controllers {
+        let state = controller.states(&world.wanted())[&subject(None)];
+        assert_eq!(
+            (state.limit[0], state.used[0]),
+            (LIMIT, world.relays[0].used)
+        );
+        assert_eq!(state.exceeded, [true, false, false]);
+    }
+    world.relays[0].is_connected = false;
+    world.look();
+    let states = world.controllers[0].states(&world.wanted());
+    assert_eq!(states[&subject(None)].exceeded, [false; 3]);
+}
+
+#[test]
+fn users_are_shown_when_they_have_come_to_the_end_of_something() {
+    let mut quotas = Quotas::default();
+    let limits = Limits {
+        user_bits_per_second: 1000,
+        ..Limits::default()
+    };
+    let node = || "relay-0".parse::<NodeId>().unwrap();
+    let mut wanted = Wanted {
+        limits: BTreeMap::from([(TENANT, limits)]),
+        nodes: BTreeMap::from([(node(), true)]),
+        ..Wanted::default()
+    };
+    let share_use = |user: &str, to_peers| wire::ShareUse {
+        tenant: TENANT,
+        user: user.to_owned(),
+        to_peers,
+        ..wire::ShareUse::default()
+    };
+    let demand = wire::Demand {
+        uses: vec![share_use("alice", 1001), share_use("bob", 1000)],
+        ..wire::Demand::default()
+    };
+    quotas.demanded(&node(), b"run", Demand::read(&demand));
+    quotas.look(Instant(1), 1, false, &wanted);
+    let shown = |wanted: &Wanted| quotas.states(wanted).into_keys().collect::<Vec<_>>();
+    assert_eq!(shown(&wanted), [subject(None), subject(Some("alice"))]);
+    wanted.exhausted = Arc::new(BTreeSet::from([subject(Some("bob"))]));
+    assert_eq!(shown(&wanted).len(), 3);
+    assert!(quotas.states(&wanted)[&subject(Some("bob"))].exhausted);
+}
+
+#[test]
+fn relays_are_told_at_once_whose_bytes_of_the_day_are_used_up() {
+    let mut quotas = Quotas::default();
+    let node: NodeId = "relay-0".parse().unwrap();
+    let mut wanted = Wanted {
+        nodes: BTreeMap::from([(node.clone(), true)]),
+        ..Wanted::default()
+    };
+    quotas.demanded(&node, b"run", Demand::default());
+    let mut told = |wanted: &Wanted| {
+        quotas.look(Instant(1), 1, true, wanted);
+        let told = quotas.shares(&node).unwrap();
+        let (term, number) = (told.term, told.number);
+        let holds = wire::Demand {
+            term,
+            number,
+            ..wire::Demand::default()
+        };
+        quotas.demanded(&node, b"run", Demand::read(&holds));
+        told.shares
+    };
+    assert!(told(&wanted).is_empty());
+    wanted.exhausted = Arc::new(BTreeSet::from([subject(None), subject(Some("bob"))]));
+    let shares = told(&wanted);
+    let users: Vec<_> = shares.iter().map(|share| share.user.as_str()).collect();
+    assert_eq!(users, ["", "bob"]);
+    assert!(
+        shares
+            .iter()
+            .all(|it| it.exhausted && it.allocations.is_none())
+    );
+    wanted.exhausted = Arc::default();
+    assert!(told(&wanted).is_empty(), "the next day has begun");
 }

@@ -1,27 +1,36 @@
 //! What quotas are computed from, as the fleet knows it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{Limits, Wanted};
+use super::{Limits, Subject, Wanted};
 use crate::fleet::{Fleet, Health};
 
 impl Fleet {
-    /// Who is limited, and the relays that have shares.
+    /// Who is limited, and the relays that have shares; `exhausted` are those whose bytes of the day are used up.
     #[must_use]
-    pub fn wanted_quotas(&self) -> Wanted {
+    pub fn wanted_quotas(&self, exhausted: Arc<BTreeSet<Subject>>) -> Wanted {
         let nodes = self.nodes.iter().filter_map(|(id, node)| {
             let is_gone = node.liveness.health() == Health::Gone;
             (!is_gone).then(|| (id.clone(), node.liveness.is_connected()))
         });
-        let limits = self.tenants.by_name().filter_map(|tenant| {
-            let limits = tenant.terms.quotas;
-            limits.is_shared_out().then_some((tenant.id, limits))
-        });
         Wanted {
-            limits: limits.collect(),
-            exhausted: BTreeSet::new(),
+            limits: self.limits_where(Limits::is_shared_out),
+            exhausted,
             nodes: nodes.collect(),
         }
+    }
+
+    /// The tenants with a limit of bytes a day, their own or that of each user.
+    #[must_use]
+    pub fn daily_quotas(&self) -> BTreeMap<u32, Limits> {
+        self.limits_where(|limits| limits.bytes_per_day > 0 || limits.user_bytes_per_day > 0)
+    }
+
+    fn limits_where(&self, holds: impl Fn(&Limits) -> bool) -> BTreeMap<u32, Limits> {
+        let tenants = self.tenants.by_name();
+        let limits = tenants.map(|tenant| (tenant.id, tenant.terms.quotas));
+        limits.filter(|(_, limits)| holds(limits)).collect()
     }
 }
 

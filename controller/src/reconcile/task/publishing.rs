@@ -19,7 +19,9 @@ impl Reconciler {
         let fleet = self.mirror.fleet();
         tell_desires(fleet, &mut self.sessions, now.unix);
         self.make_offers();
-        let view = Arc::new(view_of(&self.mirror, now));
+        let mut view = view_of(&self.mirror, now);
+        view.quotas = Arc::clone(&self.quota_states);
+        let view = Arc::new(view);
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }

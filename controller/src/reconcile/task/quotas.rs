@@ -1,5 +1,7 @@
 //! Quotas over the fleet: what relays take goes to the leader, and what they may have comes back.
 
+use std::sync::Arc;
+
 use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::Now;
 
@@ -50,8 +52,13 @@ impl Reconciler {
     }
 
     /// Shares out what there is, where this controller leads, and tells what has changed.
-    pub(super) fn look_after_quotas(&mut self, now: Now) {
-        let wanted = self.mirror.fleet().wanted_quotas();
+    pub(super) fn look_after_quotas(&mut self, now: Now, every_second: bool) {
+        let fleet = self.mirror.fleet();
+        if every_second {
+            let exhausted = self.usage.exhausted(now.unix, &fleet.daily_quotas());
+            self.exhausted = Arc::new(exhausted);
+        }
+        let wanted = fleet.wanted_quotas(Arc::clone(&self.exhausted));
         let millis = now.unix.saturating_mul(1000);
         let leads = self.mirror.leads();
         if self.quotas.look(now.instant, millis, leads, &wanted) {
@@ -61,6 +68,9 @@ impl Reconciler {
         if std::mem::take(&mut self.quota_news) {
             let word = self.quotas.word(self.sessions.keys());
             self.quota_words.send_replace(word.into());
+        }
+        if every_second {
+            self.quota_states = Arc::new(self.quotas.states(&wanted));
         }
     }
 
