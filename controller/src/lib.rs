@@ -13,6 +13,7 @@
 //! and probes only, and is never written. Of several controllers on one etcd, [`leader`] names the one that does what only one
 //! may do.
 
+pub mod abuse;
 mod api;
 pub mod config;
 pub mod dns;
@@ -42,6 +43,7 @@ use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::private_file;
 
+use abuse::Watch;
 pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
@@ -83,6 +85,7 @@ pub struct Controller {
     election: Option<JoinHandle<()>>,
     announcer: JoinHandle<()>,
     webhooks: JoinHandle<()>,
+    abuse: Watch,
     api_token: String,
     join_token: String,
 }
@@ -143,6 +146,7 @@ impl Controller {
         let reconciler = reconciler.with_leadership(leadership);
         let reconciler = tokio::spawn(reconciler.run(stopped));
         let announcer = events::announce(handle.clone(), handle.events().clone());
+        let abuse = Watch::start((&config).into(), handle.clone(), Arc::clone(&metrics));
         Ok(Self {
             api,
             dns,
@@ -157,6 +161,7 @@ impl Controller {
             election,
             announcer: tokio::spawn(announcer),
             webhooks: tokio::spawn(webhooks.deliver()),
+            abuse,
             api_token,
             join_token,
             started_with: config,
@@ -180,7 +185,7 @@ impl Controller {
         }
     }
 
-    /// Takes over what `config` says of policy, users, secrets and tokens. A changed policy begins a rollout. What else differs
+    /// Takes over what `config` says of policy, users, secrets, tokens and the rules of abuse. A changed policy begins a rollout. What else differs
     /// from the start, the listeners among it, is named in the log and waits for the next one; the filter of the log is the
     /// caller's to take over.
     ///
@@ -189,6 +194,7 @@ impl Controller {
     pub async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         Self::check(config).map_err(ReloadError::Files)?;
         self.handle.reconfigure(wishes(config)).await?;
+        self.abuse.configure(config);
         for key in self.started_with.kept_until_restart(config) {
             tracing::warn!(key, "has changed, and takes effect at the next start");
         }
@@ -279,6 +285,7 @@ impl Controller {
         self.peers.stop();
         self.announcer.abort();
         self.webhooks.abort();
+        self.abuse.stop();
         if let Some(dns) = self.dns {
             dns.stop().await;
         }

@@ -3,6 +3,7 @@
 //! Labels come from closed enums, or name a region or one of the largest tenants: never an address, a user, a node or a
 //! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
 
+mod abuse;
 mod usage;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use crate::fleet::{
     CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
 };
 use crate::usage::UsageDesk;
+use abuse::AbuseCounters;
 use usage::UsageCounters;
 
 /// One metric, as the reference shows it.
@@ -65,6 +67,7 @@ pub(crate) struct Metrics {
     pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
     pub(crate) dns: DnsCounters,
+    pub(crate) abuse: AbuseCounters,
     usage: UsageCounters,
     fleet: FleetGauges,
 }
@@ -196,6 +199,7 @@ impl Metrics {
                 &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
             ),
             dns: DnsCounters::new(make),
+            abuse: AbuseCounters::new(make),
             usage: UsageCounters::new(make),
             fleet: FleetGauges::new(make),
             registry: make.registry.clone(),

@@ -1,5 +1,6 @@
 //! gRPC `Operator`: what the HTTP API does for operators, by the same functions and with the same words.
 
+mod abuse_shown;
 mod asked;
 mod shown;
 mod usage_shown;
@@ -23,8 +24,8 @@ use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
 use super::{
-    audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets, tenants,
-    tokens, trace, usage,
+    abuse, audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets,
+    tenants, tokens, trace, usage,
 };
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
@@ -393,6 +394,16 @@ impl Operator for OperatorService {
         let talkers = usage::largest(&self.handle, &self.handle.view(), &asked);
         let talkers = talkers.into_iter().map(wire::Talker::from).collect();
         Ok(Response::new(wire::Top { talkers }))
+    }
+
+    async fn show_abuse(
+        &self,
+        request: Request<wire::AbuseRequest>,
+    ) -> Result<Response<wire::Abuse>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let asked = Values::of_json(abuse::QUERY, &abuse_shown::asked(request.into_inner()))?;
+        let answer = abuse::answer(&self.handle, &self.handle.view(), &asked);
+        Ok(Response::new(answer.into()))
     }
 
     async fn watch_events(

@@ -24,6 +24,7 @@ use super::mirror::Mirror;
 use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
 use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
+use crate::abuse::AbuseDesk;
 use crate::error::FleetError;
 use crate::events::EventBus;
 use crate::fleet::node::port_report;
@@ -189,6 +190,7 @@ impl Reconciler {
                 audit,
                 usage,
                 events: EventBus::new("", None),
+                abuse: AbuseDesk::default(),
                 asked_by: None,
             },
         ))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use turnfleet_proto::{NodeId, fleet as wire};
 use turnfleet_turn::Instant;
 
-use super::{Demand, Limits, Quotas, Wanted};
+use super::{Demand, Quotas, Limits, Wanted};
 
 const LIMIT: u64 = 100;
 const TENANT: u32 = 7;
