@@ -185,9 +185,9 @@ impl Controller {
         }
     }
 
-    /// Takes over what `config` says of policy, users, secrets, tokens and the rules of abuse. A changed policy begins a rollout. What else differs
-    /// from the start, the listeners among it, is named in the log and waits for the next one; the filter of the log is the
-    /// caller's to take over.
+    /// Takes over what `config` says of policy, users, secrets, tokens and the rules of abuse. A changed policy begins a rollout.
+    /// What else differs from the start, the listeners among it, is named in the log and waits for the next one; the filter of
+    /// the log is the caller's to take over.
     ///
     /// # Errors
     /// When a file that it names cannot be used, or the store fails; nothing has changed then.

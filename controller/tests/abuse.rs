@@ -10,8 +10,9 @@ use stage::{Node, Stage, any_hello};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use turnfleet_controller::config::{Config, RawConfig, RawRule, RawVerdict};
+use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
-use turnfleet_proto::fleet::{StrangerUsage, Usage, UserUsage};
+use turnfleet_proto::fleet::{Demand, Share, StrangerUsage, Usage, UserUsage};
 use turnfleet_proto::operator::AbuseRequest;
 use turnfleet_proto::operator::operator_client::OperatorClient;
 
@@ -182,4 +183,57 @@ fn under_privacy_nothing_says_who_and_where() {
         "{seen}"
     );
     assert!(seen.contains("ban for 2m"), "{seen}");
+    // What peers sent to whom stays, under the name that events have.
+    let (told, suspects) = (told(&stage), suspects(&stage));
+    let suspect = suspects.iter().find(|it| it["rule"] == "peer_fan_out");
+    let suspect = suspect.unwrap();
+    assert_eq!(suspect["user"], told[1]["fields"]["username"]);
+    let evidence = suspect["evidence"].as_str().unwrap();
+    assert!(evidence.contains("whose peers sent 0 bytes"), "{evidence}");
+}
+
+/// Says what it takes of quotas and confirms shares, as a relay does, until this user is among those that are told of.
+fn hear_held_back(stage: &Stage, node: &mut Node, user: &str) -> Share {
+    stage.runtime.block_on(async {
+        node.say(Up::Demand(Demand::default())).await;
+        loop {
+            let Some(Down::Shares(shares)) = node.hear().await.unwrap() else {
+                continue;
+            };
+            let (term, number) = (shares.term, shares.number);
+            let confirmed = Demand {
+                term,
+                number,
+                ..Demand::default()
+            };
+            node.say(Up::Demand(confirmed)).await;
+            if let Some(share) = shares.shares.into_iter().find(|it| it.user == user) {
+                return share;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_user_is_throttled_at_relays_that_know_of_no_limit() {
+    let stage = Stage::with(|raw| {
+        raw.abuse.peer_fan_out.verdict = Some(RawVerdict::Throttle);
+    });
+    let mut node = stage.node(any_hello("relay-0"));
+    tell(&stage, &node, 1);
+    let share = hear_held_back(&stage, &mut node, "eve");
+    assert!(share.exhausted);
+    let limits = (share.allocations, share.to_peers, share.to_clients);
+    assert_eq!(limits, (None, None, None));
+    let suspects = suspects(&stage);
+    let eve = suspects.iter().find(|it| it["user"] == "eve").unwrap();
+    assert_eq!(eve["would"], "throttle user eve for 1h");
+    assert_eq!(
+        (&eve["throttled"], &eve["banned"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(get(&stage, "/v1/bans")["total"], 0);
+    let metrics = ask(&stage, "GET", "/metrics", &[], "").body;
+    let line = "turnfleet_controller_abuse_throttles_total{rule=\"peer_fan_out\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
 }

@@ -50,10 +50,19 @@ fn suspects(answer: &Json) -> Table {
             cell(suspect, "/verdict"),
             cell(suspect, "/would"),
             cell(suspect, "/banned"),
+            cell(suspect, "/throttled"),
         ]
     };
     let header = [
-        "RULE", "WHOM", "SINCE", "LAST", "EVIDENCE", "VERDICT", "WOULD", "BANNED",
+        "RULE",
+        "WHOM",
+        "SINCE",
+        "LAST",
+        "EVIDENCE",
+        "VERDICT",
+        "WOULD",
+        "BANNED",
+        "THROTTLED",
     ];
     Table::new(header).with(list(answer, "/suspects").map(row))
 }
@@ -95,14 +104,14 @@ mod tests {
         let answer = json!({"suspects": [
             {"rule": "denied_peers", "tenant": "acme", "user": "eve\u{1b}", "network": null, "since": 0, "last": 60,
              "count": 250, "peak": 300, "evidence": "250 peers", "verdict": "observe",
-             "would": "ban user eve for 1h", "banned": false},
+             "would": "ban user eve for 1h", "banned": false, "throttled": false},
             {"rule": "unanswered_challenges", "tenant": null, "user": null, "network": "192.0.2.0/24", "since": 0,
-             "last": 0, "evidence": "", "verdict": "observe", "would": "nothing: because", "banned": true},
+             "last": 0, "evidence": "", "verdict": "observe", "would": "nothing: because", "banned": true, "throttled": false},
         ]});
         let table = suspects(&answer).to_string();
         let rows: Vec<_> = table.lines().skip(1).collect();
         assert!(rows[0].contains("acme/eve\\u{1b}"), "{}", rows[0]);
-        assert!(rows[0].ends_with("observe  ban user eve for 1h  no"));
-        assert!(rows[1].contains("  192.0.2.0/24  ") && rows[1].ends_with("yes"));
+        assert!(rows[0].contains("observe  ban user eve for 1h  no"));
+        assert!(rows[1].contains("  192.0.2.0/24  ") && rows[1].contains("  yes  "));
     }
 }

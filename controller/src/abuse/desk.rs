@@ -1,5 +1,6 @@
 //! What the watch and the API share.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::rule::Rule;
 use super::settings::{RuleSettings, Settings};
 use super::signals::Signals;
 use super::subject::Subject;
+use crate::fleet::quota;
 use crate::wall_clock::since_epoch;
 
 /// See the module. Cheap to clone. Until it is configured no rule looks at anything.
@@ -23,6 +25,8 @@ struct Shared {
     /// Unix milliseconds then: the clock of the engine goes on from there, and never back.
     started_unix: u64,
     engine: Mutex<Engine>,
+    /// Apart from the engine, so that nobody waits for a look.
+    throttled: Mutex<Arc<BTreeSet<quota::Subject>>>,
 }
 
 /// Somebody who is suspected.
@@ -43,6 +47,7 @@ impl Default for AbuseDesk {
             started: Instant::now(),
             started_unix: unix.unwrap_or(u64::MAX),
             engine: Mutex::new(Engine::new(Settings::off())),
+            throttled: Mutex::default(),
         }))
     }
 }
@@ -83,7 +88,15 @@ impl AbuseDesk {
     /// See [`Engine::judge`].
     pub(super) fn judge(&self, signals: &Signals, fleet: &Fleetwide, leads: bool) -> Vec<Finding> {
         let now = self.millis();
-        self.engine().judge(now, signals, fleet, leads)
+        let mut engine = self.engine();
+        let findings = engine.judge(now, signals, fleet, leads);
+        let throttled = engine.throttled(now);
+        drop(engine);
+        let mut known = self.known_throttled();
+        if **known != throttled {
+            *known = Arc::new(throttled);
+        }
+        findings
     }
 
     /// See [`Engine::undone`].
@@ -91,7 +104,17 @@ impl AbuseDesk {
         self.engine().undone(rule, subject);
     }
 
-    pub(super) fn millis(&self) -> u64 {
+    /// Whose users relays are to throttle, as of the last look.
+    pub(crate) fn throttled(&self) -> Arc<BTreeSet<quota::Subject>> {
+        Arc::clone(&self.known_throttled())
+    }
+
+    fn known_throttled(&self) -> MutexGuard<'_, Arc<BTreeSet<quota::Subject>>> {
+        let known = self.0.throttled.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn millis(&self) -> u64 {
         let passed: Duration = self.0.started.elapsed();
         let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         self.0.started_unix.saturating_add(passed)

@@ -3,7 +3,7 @@
 //! Whoever is found is told at once, or, where calls look alike when they begin, when a second report says so too. A verdict
 //! always waits for the second report: nobody is banned for one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::rule::{Base, Rule};
 use super::settings::{RuleSettings, Settings, Verdict};
 use super::signals::Signals;
 use super::subject::Subject;
+use crate::fleet::quota;
 
 /// Milliseconds in which every relay reports once more.
 const SECOND_LOOK: u64 = 6000;
@@ -23,6 +24,8 @@ const TELL_EVERY: u64 = 60_000;
 const FORGOTTEN_AFTER: u64 = 600_000;
 /// Cases at a time; who was found longest ago goes.
 const MAX_CASES: usize = 4096;
+/// Users that are throttled at a time; others are when there is room.
+const MAX_THROTTLED: usize = 1000;
 
 /// Somebody whom a rule found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +48,10 @@ pub struct Case {
     is_plain: bool,
     /// When it was told.
     told_at: Option<u64>,
-    /// When a ban was decided on.
+    /// When a ban or a throttle was decided on.
     acted_at: Option<u64>,
+    /// When a throttle ends.
+    throttled_until: Option<u64>,
 }
 
 /// What a rule does where it may, and would do where it observes.
@@ -54,6 +59,8 @@ pub struct Case {
 pub enum Act {
     /// A ban for so long.
     Ban(Duration),
+    /// No further allocation, and little bandwidth, for so long.
+    Throttle(Duration),
     /// Nothing, for this reason.
     Nothing(&'static str),
 }
@@ -62,6 +69,7 @@ impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ban(time) => write!(f, "ban for {}", Shown(*time)),
+            Self::Throttle(time) => write!(f, "throttle for {}", Shown(*time)),
             Self::Nothing(why) => write!(f, "nothing: {why}"),
         }
     }
@@ -73,9 +81,36 @@ impl Act {
     pub fn about(&self, subject: &Subject) -> String {
         match self {
             Self::Ban(time) => format!("ban {} {subject} for {}", subject.kind(), Shown(*time)),
+            Self::Throttle(time) => {
+                let kind = subject.kind();
+                format!("throttle {kind} {subject} for {}", Shown(*time))
+            }
             Self::Nothing(_) => self.to_string(),
         }
     }
+}
+
+impl Case {
+    /// Whether it is throttled at `millis`.
+    #[must_use]
+    pub fn is_throttled(&self, millis: u64) -> bool {
+        self.throttled_until.is_some_and(|until| millis < until)
+    }
+
+    /// For how long `verdict` falls at `millis`, where it is wanted, and did not fall within `time`: what an operator has
+    /// lifted does not come back for the same.
+    fn falls(&mut self, millis: u64, verdict: Verdict, time: Duration) -> Option<Duration> {
+        let has_fallen = self.acted_at.is_some_and(|at| millis < after(at, time));
+        let falls = self.verdict == verdict && !has_fallen;
+        if falls {
+            self.acted_at = Some(millis);
+        }
+        falls.then_some(time)
+    }
+}
+
+fn after(millis: u64, time: Duration) -> u64 {
+    millis.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A time in its largest whole unit.
@@ -104,6 +139,8 @@ pub struct Finding {
     pub tell: bool,
     /// Whether a ban is to be placed.
     pub ban: Option<Duration>,
+    /// Whether a throttle begins.
+    pub throttle: bool,
 }
 
 /// See the module.
@@ -151,6 +188,11 @@ impl Engine {
             let settings = &self.settings;
             self.cases
                 .retain(|(rule, subject), _| settings.judge(*rule, subject, fleet));
+            for ((rule, _), case) in &mut self.cases {
+                if settings.of(*rule).verdict != Verdict::Throttle {
+                    case.throttled_until = None;
+                }
+            }
         }
         for reading in readings(signals, fleet) {
             if !self.settings.judge(reading.rule, &reading.subject, fleet) {
@@ -167,8 +209,10 @@ impl Engine {
                 self.found(millis, &reading, measured, act, settings.verdict);
             }
         }
-        self.cases
-            .retain(|_, case| millis.saturating_sub(case.last) < FORGOTTEN_AFTER);
+        self.cases.retain(|_, case| {
+            let is_recent = millis.saturating_sub(case.last) < FORGOTTEN_AFTER;
+            is_recent || case.is_throttled(millis)
+        });
         match leads {
             true => self.due(millis),
             false => Vec::new(),
@@ -184,6 +228,14 @@ impl Engine {
             .collect();
         cases.sort_by_key(|(_, _, case)| std::cmp::Reverse(case.last));
         cases
+    }
+
+    /// Whose users are throttled at `millis`.
+    #[must_use]
+    pub fn throttled(&self, millis: u64) -> BTreeSet<quota::Subject> {
+        let held = self.cases.iter().filter(|(_, it)| it.is_throttled(millis));
+        held.filter_map(|((_, subject), _)| subject.quota())
+            .collect()
     }
 
     /// What is wanted.
@@ -228,6 +280,7 @@ impl Engine {
             is_plain: false,
             told_at: None,
             acted_at: None,
+            throttled_until: None,
         });
         // One moment long ago is no second look.
         if millis.saturating_sub(case.last) > 2 * SECOND_LOOK {
@@ -243,7 +296,8 @@ impl Engine {
     }
 
     fn drop_oldest(&mut self) {
-        let oldest = self.cases.iter().min_by_key(|(_, case)| case.last);
+        let cases = self.cases.iter();
+        let oldest = cases.min_by_key(|(_, case)| (case.throttled_until, case.last));
         if let Some(key) = oldest.map(|(key, _)| key.clone()) {
             self.cases.remove(&key);
             self.dropped += 1;
@@ -252,31 +306,33 @@ impl Engine {
 
     /// What has to be said or done at `millis` of what was found then.
     fn due(&mut self, millis: u64) -> Vec<Finding> {
+        let mut room = MAX_THROTTLED.saturating_sub(self.throttled(millis).len());
         let found = self.cases.iter_mut().filter(|(_, it)| it.last == millis);
         let due = found.filter_map(|((rule, subject), case)| {
             let is_confirmed = case.last.saturating_sub(case.since) >= SECOND_LOOK;
-            let passed = |at: Option<u64>, time: u64| at.is_none_or(|at| millis >= at + time);
-            let tell = (is_confirmed || case.is_plain) && passed(case.told_at, TELL_EVERY);
-            let ban = match (case.verdict, case.act) {
-                (Verdict::Ban, Act::Ban(time)) if is_confirmed => {
-                    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                    // One that an operator lifted is not placed again for the same.
-                    passed(case.acted_at, millis).then_some(time)
-                }
-                (Verdict::Ban | Verdict::Observe, Act::Ban(_) | Act::Nothing(_)) => None,
-            };
+            let is_told = case.told_at.is_some_and(|at| millis < at + TELL_EVERY);
+            let tell = (is_confirmed || case.is_plain) && !is_told;
             if tell {
                 case.told_at = Some(millis);
             }
-            if ban.is_some() {
-                case.acted_at = Some(millis);
+            let (ban, throttle) = match case.act {
+                Act::Ban(time) if is_confirmed => (case.falls(millis, Verdict::Ban, time), None),
+                Act::Throttle(time) if is_confirmed && room > 0 => {
+                    (None, case.falls(millis, Verdict::Throttle, time))
+                }
+                Act::Ban(_) | Act::Throttle(_) | Act::Nothing(_) => (None, None),
+            };
+            if let Some(time) = throttle {
+                case.throttled_until = Some(after(millis, time));
+                room -= 1;
             }
-            (tell || ban.is_some()).then(|| Finding {
+            (tell || ban.is_some() || throttle.is_some()).then(|| Finding {
                 rule: *rule,
                 subject: subject.clone(),
                 case: case.clone(),
                 tell,
                 ban,
+                throttle: throttle.is_some(),
             })
         });
         due.collect()
@@ -301,6 +357,7 @@ fn act(reading: &Reading, measured: &Measured, settings: &RuleSettings, fleet: &
     }
     match measured.holds_back {
         Some(why) => Act::Nothing(why),
+        None if settings.verdict == Verdict::Throttle => Act::Throttle(settings.ban_for),
         None => Act::Ban(settings.ban_for),
     }
 }

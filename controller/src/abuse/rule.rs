@@ -95,6 +95,22 @@ impl Rule {
         }
     }
 
+    /// Whether it finds users who have proved who they are.
+    #[must_use]
+    pub fn is_of_users(self) -> bool {
+        match self {
+            Self::PeerFanOut
+            | Self::PortScan
+            | Self::SharedCredential
+            | Self::ReconnectLoop
+            | Self::DeniedPeers => true,
+            Self::AuthenticationFailures
+            | Self::FailuresOfUser
+            | Self::UnansweredChallenges
+            | Self::QuotaEvasion => false,
+        }
+    }
+
     /// Why it cannot ban, where it cannot: whoever it finds is the victim.
     #[must_use]
     pub fn bans_nobody_because(self) -> Option<&'static str> {

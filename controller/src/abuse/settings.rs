@@ -11,6 +11,8 @@ use super::subject::Subject;
 pub enum Verdict {
     /// It is told, with what would have been done.
     Observe,
+    /// The user gets no further allocation, and what it has goes on slowly.
+    Throttle,
     /// Whoever it is is banned.
     Ban,
 }
@@ -21,6 +23,7 @@ impl Verdict {
     pub fn name(self) -> &'static str {
         match self {
             Self::Observe => "observe",
+            Self::Throttle => "throttle",
             Self::Ban => "ban",
         }
     }
@@ -37,7 +40,7 @@ pub struct RuleSettings {
     pub window: Duration,
     /// What follows.
     pub verdict: Verdict,
-    /// How long a ban lasts, or would.
+    /// How long a ban or a throttle lasts, or would.
     pub ban_for: Duration,
 }
 

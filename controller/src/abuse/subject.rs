@@ -5,6 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::fleet::bans::Whom;
+use crate::fleet::quota;
 
 /// Whom a rule found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,18 @@ impl Subject {
             }),
             Self::Claim(_) => None,
             Self::Network(network) => Some(Whom::Source(*network)),
+        }
+    }
+
+    /// Whose quota a throttle concerns; `None` for all but users who have proved who they are.
+    #[must_use]
+    pub fn quota(&self) -> Option<quota::Subject> {
+        match self {
+            Self::User { tenant, user } => Some(quota::Subject {
+                tenant: *tenant,
+                user: Some(user.as_str().into()),
+            }),
+            Self::Claim(_) | Self::Network(_) => None,
         }
     }
 

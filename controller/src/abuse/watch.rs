@@ -167,6 +167,10 @@ impl Task {
                 };
                 self.handle.events().publish(about, words.what.clone());
             }
+            if finding.throttle {
+                let throttled = &self.metrics.abuse.throttles;
+                throttled.with_label_values(&[finding.rule.name()]).inc();
+            }
             let Some(time) = finding.ban else {
                 continue;
             };

@@ -59,7 +59,7 @@ pub(super) struct RuleBody {
     pub(super) enabled: bool,
     pub(super) threshold: u64,
     pub(super) window_seconds: u64,
-    /// `observe` or `ban`.
+    /// `observe`, `throttle` or `ban`.
     pub(super) verdict: &'static str,
     pub(super) ban_seconds: u64,
 }
@@ -84,12 +84,14 @@ pub(super) struct SuspectBody {
     pub(super) peak: u64,
     /// What was seen.
     pub(super) evidence: String,
-    /// What the rule is wanted to do: `observe` or `ban`.
+    /// What the rule is wanted to do: `observe`, `throttle` or `ban`.
     pub(super) verdict: &'static str,
     /// What it does, or would do.
     pub(super) would: String,
     /// Whether a ban of it holds, whoever has placed it.
     pub(super) banned: bool,
+    /// Whether relays hold the user to little because of this rule, as far as the controller that answers has led since.
+    pub(super) throttled: bool,
 }
 
 /// `GET /v1/abuse`.
@@ -161,6 +163,7 @@ fn suspect(suspect: &Suspect, handle: &Handle, view: &FleetView) -> SuspectBody 
         verdict: case.verdict.name(),
         would: would(&case.act, subject, bus.is_private()),
         banned: ban.is_some_and(|ban| !ban.has_ended(now)),
+        throttled: case.is_throttled(handle.abuse().millis()),
     }
 }
 

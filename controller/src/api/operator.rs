@@ -24,8 +24,8 @@ use super::serve::Caller;
 use super::status::{ApiError, excerpt};
 use super::values::Values;
 use super::{
-    abuse, audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets,
-    tenants, tokens, trace, usage,
+    audit, bans, events, explain, join_tokens, node_actions, policy_actions, secrets, tenants,
+    tokens, trace, usage,
 };
 use crate::fleet::record::Scope;
 use crate::reconcile::Handle;
@@ -401,9 +401,8 @@ impl Operator for OperatorService {
         request: Request<wire::AbuseRequest>,
     ) -> Result<Response<wire::Abuse>, Status> {
         self.admit(&request, Scope::Viewer)?;
-        let asked = Values::of_json(abuse::QUERY, &abuse_shown::asked(request.into_inner()))?;
-        let answer = abuse::answer(&self.handle, &self.handle.view(), &asked);
-        Ok(Response::new(answer.into()))
+        let answer = abuse_shown::answer(&self.handle, request.into_inner())?;
+        Ok(Response::new(answer))
     }
 
     async fn watch_events(

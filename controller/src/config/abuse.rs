@@ -57,7 +57,7 @@ pub struct RawRule {
     pub window_seconds: Option<u64>,
     /// What follows.
     pub verdict: Option<RawVerdict>,
-    /// How long a ban lasts, in seconds: 60 to 2592000. Where the rule only observes, it tells of this ban.
+    /// How long a ban or a throttle lasts, in seconds: 60 to 2592000. Where the rule only observes, it tells of this ban.
     pub ban_seconds: Option<u64>,
 }
 
@@ -68,8 +68,8 @@ pub enum RawVerdict {
     /// It is told, with what would have been done.
     #[default]
     Observe,
-    /// Not to be had: relays hold all users of a tenant to one limit, and no single one to a smaller one. Set
-    /// `user_bits_per_second` among the quotas of the tenant instead.
+    /// The user gets no further allocation on any relay, and 100 kbit/s each way for those that it has. Only of rules that find
+    /// users.
     Throttle,
     /// Whoever it is is banned on every relay.
     Ban,

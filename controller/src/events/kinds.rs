@@ -284,7 +284,7 @@ kinds! {
     }
     /// Too many requests with bad credentials come from one network of clients. At most once a minute for each.
     AbuseAuthenticationFailures = "abuse.authentication_failures" {
-        /// What the rule is wanted to do: `observe` or `ban`.
+        /// What the rule is wanted to do: `observe`, `throttle` or `ban`.
         verdict: String,
         /// What it does, or would do: such as `ban source 192.0.2.0/24 for 1h`, or `nothing:` with the reason. Without whom under privacy.
         would: String,

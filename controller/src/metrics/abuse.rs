@@ -11,6 +11,8 @@ pub(crate) struct AbuseCounters {
     pub(crate) found: IntCounterVec,
     /// By rule.
     pub(crate) bans: IntCounterVec,
+    /// By rule.
+    pub(crate) throttles: IntCounterVec,
     /// What there was no room for.
     pub(crate) forgotten: IntCounter,
 }
@@ -26,6 +28,11 @@ impl AbuseCounters {
             bans: make.counters(
                 "abuse_bans_total",
                 "Bans that rules of abuse have placed.",
+                &["rule"],
+            ),
+            throttles: make.counters(
+                "abuse_throttles_total",
+                "Users that rules of abuse have throttled, as often as a throttle began.",
                 &["rule"],
             ),
             forgotten: make.counter(

@@ -67,6 +67,7 @@ pub struct Reconciler {
     sightings: watch::Sender<Arc<wire::Sightings>>,
     quotas: Quotas,
     quota_words: watch::Sender<Arc<wire::QuotaWord>>,
+    abuse: AbuseDesk,
     /// There is something to tell other controllers of quotas.
     quota_news: bool,
     /// A session began or ended, or a node took a snapshot, since the sightings were told.
@@ -157,6 +158,7 @@ impl Reconciler {
         let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let (quota_words, quotas_told) = watch::channel(Arc::default());
+        let abuse = AbuseDesk::default();
         let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
             mirror,
@@ -165,6 +167,7 @@ impl Reconciler {
             sightings,
             quotas: Quotas::default(),
             quota_words,
+            abuse: abuse.clone(),
             quota_news: false,
             sessions_changed: false,
             sessions: BTreeMap::new(),
@@ -190,7 +193,7 @@ impl Reconciler {
                 audit,
                 usage,
                 events: EventBus::new("", None),
-                abuse: AbuseDesk::default(),
+                abuse,
                 asked_by: None,
             },
         ))

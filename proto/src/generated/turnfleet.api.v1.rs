@@ -978,7 +978,7 @@ pub struct AbuseRule {
     pub threshold: u64,
     #[prost(uint64, tag = "4")]
     pub window_seconds: u64,
-    /// observe or ban.
+    /// observe, throttle or ban.
     #[prost(string, tag = "5")]
     pub verdict: ::prost::alloc::string::String,
     #[prost(uint64, tag = "6")]
@@ -1010,7 +1010,7 @@ pub struct Suspect {
     /// What was seen.
     #[prost(string, tag = "9")]
     pub evidence: ::prost::alloc::string::String,
-    /// observe or ban.
+    /// observe, throttle or ban.
     #[prost(string, tag = "10")]
     pub verdict: ::prost::alloc::string::String,
     /// What is done, or would be.
@@ -1019,6 +1019,9 @@ pub struct Suspect {
     /// Whether a ban of it holds.
     #[prost(bool, tag = "12")]
     pub banned: bool,
+    /// Whether relays hold it to little, because of this rule.
+    #[prost(bool, tag = "13")]
+    pub throttled: bool,
 }
 /// Generated client implementations.
 pub mod operator_client {

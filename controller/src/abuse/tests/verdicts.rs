@@ -184,3 +184,73 @@ fn a_time_is_told_in_its_largest_whole_unit() {
     assert_eq!(told(5400), "ban for 90m");
     assert_eq!(told(61), "ban for 61s");
 }
+
+fn scans() -> Signals {
+    ann(UserSignals {
+        new_peers: 2000,
+        ..UserSignals::default()
+    })
+}
+
+fn throttling() -> Settings {
+    let mut settings = usual_abuse();
+    let rule = &mut settings.rules[Rule::PeerFanOut.index()];
+    rule.verdict = Verdict::Throttle;
+    rule.ban_for = Duration::from_secs(1800);
+    settings
+}
+
+#[test]
+fn a_throttle_waits_for_a_second_report_and_ends_by_itself() {
+    let mut engine = Engine::new(throttling());
+    let first = at(&mut engine, 100, &scans());
+    assert_eq!(
+        first[0].case.act.about(&first[0].subject),
+        "throttle user ann for 30m"
+    );
+    assert!(!first[0].throttle && engine.throttled(100_000).is_empty());
+    let second = at(&mut engine, 106, &scans());
+    assert!(second[0].throttle && second[0].ban.is_none());
+    let ann = user("ann").quota().unwrap();
+    // It outlasts what is remembered of suspects who have stopped.
+    for second in [107, 1000, 1905] {
+        at(&mut engine, second, &Signals::default());
+        assert_eq!(engine.throttled(second * 1000), [ann.clone()].into());
+    }
+    assert!(engine.throttled(1_906_000).is_empty());
+    at(&mut engine, 1906, &Signals::default());
+    assert!(engine.cases().is_empty());
+}
+
+#[test]
+fn a_throttle_ends_when_it_is_wanted_no_more_or_its_user_is_exempt() {
+    let mut exempt = throttling();
+    exempt.exempt.users = ["ann".to_owned()].into();
+    for other in [usual_abuse(), exempt] {
+        let mut engine = Engine::new(throttling());
+        for second in [100, 106] {
+            at(&mut engine, second, &scans());
+        }
+        assert_eq!(engine.throttled(107_000).len(), 1);
+        engine.configure(other);
+        at(&mut engine, 107, &scans());
+        assert!(engine.throttled(107_000).is_empty());
+    }
+}
+
+#[test]
+fn as_many_are_throttled_as_relays_are_told_of() {
+    let mut signals = Signals::default();
+    for n in 0..1200 {
+        let seen = UserSignals {
+            new_peers: 2000,
+            ..UserSignals::default()
+        };
+        signals.users.insert((0, format!("user{n}")), seen);
+    }
+    let mut engine = Engine::new(throttling());
+    for second in [100, 106, 107] {
+        at(&mut engine, second, &signals);
+    }
+    assert_eq!(engine.throttled(107_000).len(), 1000);
+}

@@ -1,16 +1,25 @@
 //! Who is suspected of abuse, in the gRPC service's own messages.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use turnfleet_proto::operator as wire;
 
 use super::given;
-use crate::api::abuse::{Answer, RuleBody, SuspectBody};
+use crate::api::abuse::{self, Answer, RuleBody, SuspectBody};
+use crate::api::status::ApiError;
+use crate::api::values::Values;
+use crate::reconcile::Handle;
 
-pub(super) fn asked(request: wire::AbuseRequest) -> Value {
-    json!({
+/// What is asked for, by the rules of the HTTP API.
+pub(super) fn answer(
+    handle: &Handle,
+    request: wire::AbuseRequest,
+) -> Result<wire::Abuse, ApiError> {
+    let asked = json!({
         "rule": given(request.rule),
         "limit": Some(request.limit).filter(|limit| *limit != 0),
-    })
+    });
+    let asked = Values::of_json(abuse::QUERY, &asked)?;
+    Ok(abuse::answer(handle, &handle.view(), &asked).into())
 }
 
 impl From<Answer> for wire::Abuse {
@@ -59,6 +68,7 @@ impl From<SuspectBody> for wire::Suspect {
             verdict: suspect.verdict.to_owned(),
             would: suspect.would,
             banned: suspect.banned,
+            throttled: suspect.throttled,
         }
     }
 }

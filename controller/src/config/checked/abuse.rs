@@ -69,9 +69,13 @@ impl Check {
                 self.fail(key, Some("ban".to_owned()), expected);
                 Verdict::Observe
             }
-            (RawVerdict::Throttle, _) => {
-                let expected = "observe or ban: relays hold all users of a tenant to one limit, which \
-                                `user_bits_per_second` of its quotas sets, and no single one to a smaller one";
+            (RawVerdict::Throttle, None) if rule.is_of_users() => Verdict::Throttle,
+            (RawVerdict::Throttle, why) => {
+                let why = why.unwrap_or("it finds networks, and only users can be throttled");
+                let expected = match rule.bans_nobody_because() {
+                    Some(_) => format!("observe, because {why}"),
+                    None => format!("observe or ban, because {why}"),
+                };
                 self.fail(key, Some("throttle".to_owned()), expected);
                 Verdict::Observe
             }
@@ -134,8 +138,13 @@ mod tests {
         assert!(victim.contains("victim"), "{victim}");
         let user = checked(|raw| ban(&mut raw.failures_of_user)).unwrap_err();
         assert!(user.contains("in its name"), "{user}");
-        let throttle = refusal(|raw| raw.port_scan.verdict = Some(RawVerdict::Throttle));
-        assert!(throttle.contains("user_bits_per_second"), "{throttle}");
+        let throttle = |rule: &mut RawRule| rule.verdict = Some(RawVerdict::Throttle);
+        let network = checked(|raw| throttle(&mut raw.quota_evasion)).unwrap_err();
+        assert!(network.contains("observe or ban"), "{network}");
+        let victim = checked(|raw| throttle(&mut raw.failures_of_user)).unwrap_err();
+        assert!(victim.contains("in its name"), "{victim}");
+        let settings = checked(|raw| throttle(&mut raw.port_scan)).unwrap();
+        assert_eq!(settings.of(Rule::PortScan).verdict, Verdict::Throttle);
         let window = refusal(|raw| raw.shared_credential.window_seconds = Some(60));
         assert!(window.contains("a multiple of 300"), "{window}");
         refusal(|raw| raw.denied_peers.threshold = Some(0));

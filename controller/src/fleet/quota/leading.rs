@@ -93,9 +93,13 @@ impl Quotas {
         self.states.clear();
         for (subject, limit) in &limits {
             let exhausted = wanted.exhausted.contains(subject);
+            let held_back = exhausted || wanted.throttled.contains(subject);
             let amounts = self.subject_amounts(now, subject, *limit, &reach);
             for (place, amounts) in amounts.into_iter().enumerate() {
-                let share = Share { amounts, exhausted };
+                let share = Share {
+                    amounts,
+                    exhausted: held_back,
+                };
                 shares[place].insert(subject.clone(), share);
             }
             let state = self.state(subject, *limit, exhausted);
@@ -129,7 +133,7 @@ impl Quotas {
             }
         }
         self.users = users;
-        for subject in &wanted.exhausted {
+        for subject in wanted.exhausted.iter().chain(wanted.throttled.iter()) {
             limits.entry(subject.clone()).or_default();
         }
         limits
@@ -251,5 +255,6 @@ fn hash_of(wanted: &Wanted) -> u64 {
         limits.of_user().hash(&mut hasher);
     }
     wanted.exhausted.hash(&mut hasher);
+    wanted.throttled.hash(&mut hasher);
     hasher.finish()
 }

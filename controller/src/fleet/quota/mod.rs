@@ -14,6 +14,7 @@ mod tests;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::{NodeId, fleet as wire};
@@ -61,6 +62,8 @@ pub struct Wanted {
     pub limits: BTreeMap<u32, Limits>,
     /// Whose bytes of the day are used up.
     pub exhausted: BTreeSet<Subject>,
+    /// Whom a rule of abuse throttles: relays hold them as if their bytes of the day were used up.
+    pub throttled: Arc<BTreeSet<Subject>>,
     /// The relays that are not gone, and whether any controller has their session.
     pub nodes: BTreeMap<NodeId, bool>,
 }

@@ -1,6 +1,7 @@
 //! What quotas are computed from, as the fleet knows it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Limits, Wanted};
 use crate::fleet::{Fleet, Health};
@@ -20,6 +21,7 @@ impl Fleet {
         Wanted {
             limits: limits.collect(),
             exhausted: BTreeSet::new(),
+            throttled: Arc::default(),
             nodes: nodes.collect(),
         }
     }

@@ -51,7 +51,8 @@ impl Reconciler {
 
     /// Shares out what there is, where this controller leads, and tells what has changed.
     pub(super) fn look_after_quotas(&mut self, now: Now) {
-        let wanted = self.mirror.fleet().wanted_quotas();
+        let mut wanted = self.mirror.fleet().wanted_quotas();
+        wanted.throttled = self.abuse.throttled();
         let millis = now.unix.saturating_mul(1000);
         let leads = self.mirror.leads();
         if self.quotas.look(now.instant, millis, leads, &wanted) {
