@@ -2,6 +2,7 @@
 //! `docs/configuration.md` is generated from, and every default stands here once. [`Config`] is what remains when it has
 //! been checked.
 
+mod abuse;
 mod checked;
 mod dns;
 mod kept;
@@ -18,6 +19,9 @@ use crate::fleet::Names;
 
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
+pub use abuse::{RawAbuse, RawExempt, RawRule, RawVerdict};
+#[cfg(test)]
+pub(crate) use checked::usual_abuse;
 pub use checked::{
     ApiTokenConfig, Config, ControllerConfig, DnsConfig, ListenerConfig, LogConfig, LogFormat,
     MatrixConfig, NameServer, Opaque, ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
@@ -82,6 +86,8 @@ pub struct RawConfig {
     pub dns: RawDns,
     /// Lists for Matrix clients, in the homeserver's place.
     pub matrix: RawMatrix,
+    /// The rules that find abuse.
+    pub abuse: RawAbuse,
     /// What a relay shows when it comes for the first time; it may be used again and again. Without it, or
     /// `join_token_file`, one is made at the first start and kept. At least 16 characters.
     pub join_token: Option<String>,
@@ -123,6 +129,7 @@ impl Default for RawConfig {
             lists: RawLists::default(),
             dns: RawDns::default(),
             matrix: RawMatrix::default(),
+            abuse: RawAbuse::default(),
             join_token: None,
             join_token_file: None,
             api_tokens: Vec::new(),

@@ -13,6 +13,7 @@
 //! and probes only, and is never written. Of several controllers on one etcd, [`leader`] names the one that does what only one
 //! may do.
 
+pub mod abuse;
 mod api;
 pub mod config;
 pub mod dns;
@@ -42,6 +43,7 @@ use tokio::task::JoinHandle;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::private_file;
 
+use abuse::Watch;
 pub use api::openapi_document;
 use api::{Api, Entrance};
 use config::{ApiTokenConfig, Config};
@@ -83,6 +85,7 @@ pub struct Controller {
     election: Option<JoinHandle<()>>,
     announcer: JoinHandle<()>,
     webhooks: JoinHandle<()>,
+    abuse: Watch,
     api_token: String,
     join_token: String,
 }
@@ -104,13 +107,8 @@ impl Controller {
         let entrance = Entrance::open(&config, Arc::clone(&metrics)).await?;
         let (store, (peer_token, journals), reconciler, handle) =
             open_fleet(&config, &wishes).await?;
-        let kept = |setting| {
-            reconciler
-                .fleet()
-                .kept(setting)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let fleet = reconciler.fleet();
+        let kept = |setting| fleet.kept(setting).unwrap_or_default().to_owned();
         let api_token = kept(Setting::ApiToken);
         let join_token = wishes
             .join_token
@@ -144,6 +142,7 @@ impl Controller {
         let reconciler = reconciler.with_leadership(leadership);
         let reconciler = tokio::spawn(reconciler.run(stopped));
         let announcer = announce(&handle, overruns);
+        let abuse = Watch::start((&config).into(), handle.clone(), Arc::clone(&metrics));
         Ok(Self {
             api,
             dns,
@@ -158,6 +157,7 @@ impl Controller {
             election,
             announcer,
             webhooks: tokio::spawn(webhooks.deliver()),
+            abuse,
             api_token,
             join_token,
             started_with: config,
@@ -181,15 +181,16 @@ impl Controller {
         }
     }
 
-    /// Takes over what `config` says of policy, users, secrets and tokens. A changed policy begins a rollout. What else differs
-    /// from the start, the listeners among it, is named in the log and waits for the next one; the filter of the log is the
-    /// caller's to take over.
+    /// Takes over what `config` says of policy, users, secrets, tokens and the rules of abuse. A changed policy begins a rollout.
+    /// What else differs from the start, the listeners among it, is named in the log and waits for the next one; the filter of
+    /// the log is the caller's to take over.
     ///
     /// # Errors
     /// When a file that it names cannot be used, or the store fails; nothing has changed then.
     pub async fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         Self::check(config).map_err(ReloadError::Files)?;
         self.handle.reconfigure(wishes(config)).await?;
+        self.abuse.configure(config);
         for key in self.started_with.kept_until_restart(config) {
             tracing::warn!(key, "has changed, and takes effect at the next start");
         }
@@ -280,6 +281,7 @@ impl Controller {
         self.peers.stop();
         self.announcer.abort();
         self.webhooks.abort();
+        self.abuse.stop();
         if let Some(dns) = self.dns {
             dns.stop().await;
         }

@@ -3,6 +3,7 @@
 //! Labels come from closed enums, or name a region or one of the largest tenants: never an address, a user, a node or a
 //! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
 
+mod abuse;
 mod quotas;
 mod usage;
 
@@ -21,6 +22,7 @@ use crate::fleet::{
     CLOCK_LIMIT, CLOCK_WARNING, CertificateState, FleetView, Health, NodeView, Totals,
 };
 use crate::usage::UsageDesk;
+use abuse::AbuseCounters;
 use quotas::QuotaCounters;
 use usage::UsageCounters;
 
@@ -67,6 +69,7 @@ pub(crate) struct Metrics {
     pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
     pub(crate) dns: DnsCounters,
+    pub(crate) abuse: AbuseCounters,
     pub(crate) quotas: QuotaCounters,
     usage: UsageCounters,
     fleet: FleetGauges,
@@ -199,6 +202,7 @@ impl Metrics {
                 &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
             ),
             dns: DnsCounters::new(make),
+            abuse: AbuseCounters::new(make),
             quotas: QuotaCounters::new(make),
             usage: UsageCounters::new(make),
             fleet: FleetGauges::new(make),

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use turnfleet_proto::{NodeId, PortRange, fleet as wire};
 use turnfleet_turn::Now;
 
+use crate::abuse::AbuseDesk;
 use crate::error::FleetError;
 use crate::events::EventBus;
 use crate::fleet::audit::AuditEntry;
@@ -43,6 +44,7 @@ pub struct Handle {
     audit: AuditLog,
     usage: UsageDesk,
     events: EventBus,
+    abuse: AbuseDesk,
     /// Who asks for the changes that go through this handle, where somebody does.
     asked_by: Option<AuditEntry>,
 }
@@ -545,6 +547,12 @@ impl Handle {
     #[must_use]
     pub fn usage(&self) -> &UsageDesk {
         &self.usage
+    }
+
+    /// Who is suspected of abuse.
+    #[must_use]
+    pub fn abuse(&self) -> &AbuseDesk {
+        &self.abuse
     }
 
     /// Keeps an API token that an operator has made, known by its hash.

@@ -3,6 +3,7 @@
 //!
 //! It knows the HTTP API and nothing else of a controller.
 
+mod abuse;
 mod audit;
 mod bans;
 pub(crate) mod call;
@@ -50,6 +51,8 @@ enum Action {
     Usage(usage::Usage),
     /// The largest users and networks of the last minute or hour
     Top(usage::Top),
+    /// Who is suspected of abuse, by which rule, and what would be done
+    Abuse(abuse::Abuse),
     /// Why relay nodes are, or are not, in somebody's list
     Explain(explain::Explain),
     /// What happens in the fleet: allocations, nodes, secrets, quotas, abuse, bans
@@ -113,6 +116,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
         Action::Ports(ports) => ports.run(&console),
         Action::Usage(usage) => usage.run(&console),
         Action::Top(top) => top.run(&console),
+        Action::Abuse(abuse) => abuse.run(&console),
         Action::Explain(explain) => explain.run(&console),
         Action::Events(events) => events.run(&console),
         Action::Audit(audit) => audit.run(&console),

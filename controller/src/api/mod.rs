@@ -3,6 +3,7 @@
 //! It reads the fleet's view and speaks to [`Handle`]; it never touches the store. A read or a credential is answered from
 //! memory.
 
+mod abuse;
 mod actor;
 mod app;
 mod audit;

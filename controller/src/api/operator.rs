@@ -1,5 +1,6 @@
 //! gRPC `Operator`: what the HTTP API does for operators, by the same functions and with the same words.
 
+mod abuse_shown;
 mod asked;
 mod shown;
 mod usage_shown;
@@ -393,6 +394,15 @@ impl Operator for OperatorService {
         let talkers = usage::largest(&self.handle, &self.handle.view(), &asked);
         let talkers = talkers.into_iter().map(wire::Talker::from).collect();
         Ok(Response::new(wire::Top { talkers }))
+    }
+
+    async fn show_abuse(
+        &self,
+        request: Request<wire::AbuseRequest>,
+    ) -> Result<Response<wire::Abuse>, Status> {
+        self.admit(&request, Scope::Viewer)?;
+        let answer = abuse_shown::answer(&self.handle, request.into_inner())?;
+        Ok(Response::new(answer))
     }
 
     async fn watch_events(

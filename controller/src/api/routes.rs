@@ -5,9 +5,9 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    audit, bans, capacity, dashboard, events, explain, http, ice_servers, join_tokens, matrix,
-    node_actions, nodes, policy_actions, ports, secrets, tenant_usage, tenants, tokens, trace,
-    turn_rest, usage, webhooks,
+    abuse, audit, bans, capacity, dashboard, events, explain, http, ice_servers, join_tokens,
+    matrix, node_actions, nodes, policy_actions, ports, secrets, tenant_usage, tenants, tokens,
+    trace, turn_rest, usage, webhooks,
 };
 use crate::fleet::record::Scope;
 
@@ -96,6 +96,7 @@ pub(super) fn routes() -> Vec<Route> {
         tokens(),
         tenants(),
         bans(),
+        suspects(),
         document(),
     ]
     .into_iter()
@@ -395,6 +396,16 @@ fn bans() -> Vec<Route> {
             .calls(bans::lift_one)
             .answers::<bans::Shown<'_>>()
             .says("Lifts the ban of that id", ""),
+    ]
+}
+
+fn suspects() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/abuse", "abuse", VIEWER)
+            .query(abuse::QUERY)
+            .calls(abuse::show)
+            .answers::<abuse::Answer>()
+            .says("Who is suspected of abuse, and what would be done", "Rules find them in what relays report every five seconds. Under privacy, users and networks are hashes."),
     ]
 }
 

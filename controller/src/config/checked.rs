@@ -1,5 +1,6 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
+mod abuse;
 mod dns;
 mod matrix;
 mod store;
@@ -22,9 +23,12 @@ use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 use super::{
     PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawLog, RawProbe, RawTls, RawUser,
 };
+use crate::abuse::Settings;
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser, Terms};
 
+#[cfg(test)]
+pub(crate) use abuse::usual_abuse;
 pub use dns::{DnsConfig, NameServer};
 pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
@@ -78,6 +82,8 @@ pub struct Config {
     pub dns: Option<DnsConfig>,
     /// The homeserver whose users get lists by their access tokens.
     pub matrix: Option<MatrixConfig>,
+    /// The rules that find abuse.
+    pub abuse: Settings,
     /// The join token that the operator gives.
     pub join_token: Option<Opaque>,
     /// API tokens that the operator gives.
@@ -264,6 +270,7 @@ impl Check {
             lists,
             dns,
             matrix,
+            abuse: self.abuse(raw.abuse),
             join_token,
             api_tokens,
             tenants,

@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::cursor::Cursor;
-use super::event::{Event, EventId};
+use super::event::{Event, EventId, Value};
 use super::filter::Filter;
 use super::kinds::{What, log};
 use super::privacy::Privacy;
@@ -238,10 +238,33 @@ impl EventBus {
         u32::from_be_bytes([a, b, c, d])
     }
 
+    /// Whether users and addresses are hidden.
+    pub(crate) fn is_private(&self) -> bool {
+        self.0.privacy.is_some()
+    }
+
+    /// A user, as it may be shown.
+    pub(crate) fn user(&self, name: &str) -> String {
+        self.shown(Value::User(name.to_owned()))
+    }
+
+    /// The address or the network of a client, as it may be shown.
+    pub(crate) fn place(&self, address: &str) -> String {
+        self.shown(Value::Address(address.to_owned()))
+    }
+
+    fn shown(&self, value: Value) -> String {
+        let hidden = match &self.0.privacy {
+            Some(privacy) => privacy.hide(value),
+            None => value,
+        };
+        hidden.to_string()
+    }
+
     fn hidden(&self, mut event: Event) -> Event {
         if let Some(privacy) = &self.0.privacy {
             for field in &mut event.fields {
-                let value = std::mem::replace(&mut field.value, super::Value::Flag(false));
+                let value = std::mem::replace(&mut field.value, Value::Flag(false));
                 field.value = privacy.hide(value);
             }
         }

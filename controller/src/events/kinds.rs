@@ -282,19 +282,139 @@ kinds! {
         /// The user, where it is a user's: as in a USERNAME, without the time.
         username: Option<Username>,
     }
-    /// A rule found something.
-    AbuseFound = "abuse.found" {
-        /// The rule.
-        rule: String,
-        /// What it does, or would do where it only observes.
+    /// Too many requests with bad credentials come from one network of clients. At most once a minute for each.
+    AbuseAuthenticationFailures = "abuse.authentication_failures" {
+        /// What the rule is wanted to do: `observe`, `throttle` or `ban`.
         verdict: String,
-        /// Whether it is done.
-        enforced: bool,
+        /// What it does, or would do: such as `ban source 192.0.2.0/24 for 1h`, or `nothing:` with the reason. Without whom under privacy.
+        would: String,
         /// The user, where it is about one.
         username: Option<Username>,
-        /// The client's address or network, where it is about one.
+        /// The network, where it is about one.
         client: Option<Place>,
+        /// What was counted within the window of the rule.
+        count: u64,
         /// What was seen.
+        detail: String,
+    }
+    /// Too many requests with bad credentials name one user, whoever sends them. At most once a minute for each.
+    AbuseFailuresOfUser = "abuse.failures_of_user" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// Nobody answers the challenges that relays send to a network: requests come in the name of its addresses. At most once a minute for each.
+    AbuseUnansweredChallenges = "abuse.unanswered_challenges" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// A user asks for too many peers that do not answer as those of a call do. At most once a minute for each.
+    AbusePeerFanOut = "abuse.peer_fan_out" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// A user asks for too many ports of few peers that do not answer. At most once a minute for each.
+    AbusePortScan = "abuse.port_scan" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// A user comes from too many addresses. At most once a minute for each.
+    AbuseSharedCredential = "abuse.shared_credential" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// Too many users of one network of clients have as many allocations as one may have. At most once a minute for each.
+    AbuseQuotaEvasion = "abuse.quota_evasion" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// A user opens too many allocations. At most once a minute for each.
+    AbuseReconnectLoop = "abuse.reconnect_loop" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
+        detail: String,
+    }
+    /// A user asks for too many peers that the policy refuses. At most once a minute for each.
+    AbuseDeniedPeers = "abuse.denied_peers" {
+        /// As in `abuse.authentication_failures`.
+        verdict: String,
+        /// As in `abuse.authentication_failures`.
+        would: String,
+        /// As in `abuse.authentication_failures`.
+        username: Option<Username>,
+        /// As in `abuse.authentication_failures`.
+        client: Option<Place>,
+        /// As in `abuse.authentication_failures`.
+        count: u64,
+        /// As in `abuse.authentication_failures`.
         detail: String,
     }
     /// Somebody is let in no more, or nothing goes to a peer.

@@ -24,6 +24,7 @@ use super::mirror::Mirror;
 use super::orders::Orderer;
 use super::surroundings::{Clock, Random, Surroundings};
 use super::{Extent, Handle, MAILBOX, Offer, Planner, Request, Session, SessionKey};
+use crate::abuse::AbuseDesk;
 use crate::error::FleetError;
 use crate::events::EventBus;
 use crate::fleet::node::port_report;
@@ -66,6 +67,7 @@ pub struct Reconciler {
     sightings: watch::Sender<Arc<wire::Sightings>>,
     quotas: Quotas,
     quota_words: watch::Sender<Arc<wire::QuotaWord>>,
+    abuse: AbuseDesk,
     /// There is something to tell other controllers of quotas.
     quota_news: bool,
     /// How tenants and users stood a second ago at most.
@@ -161,6 +163,7 @@ impl Reconciler {
         let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let (quota_words, quotas_told) = watch::channel(Arc::default());
+        let abuse = AbuseDesk::default();
         let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
             mirror,
@@ -169,6 +172,7 @@ impl Reconciler {
             sightings,
             quotas: Quotas::default(),
             quota_words,
+            abuse: abuse.clone(),
             quota_news: false,
             quota_states: Arc::default(),
             exhausted: Arc::default(),
@@ -197,6 +201,7 @@ impl Reconciler {
                 audit,
                 usage,
                 events: EventBus::new("", None),
+                abuse,
                 asked_by: None,
             },
         ))

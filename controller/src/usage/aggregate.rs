@@ -63,9 +63,9 @@ pub struct Latest {
     /// Live allocations by tenant.
     open: BTreeMap<u32, u64>,
     /// Whom the node watches.
-    pub(super) lists: wire::Usage,
+    pub(crate) lists: wire::Usage,
     /// When it was told, by the controller's own clock, in milliseconds.
-    pub(super) at_millis: u64,
+    pub(crate) at_millis: u64,
 }
 
 /// What totals are asked by.
@@ -300,6 +300,7 @@ impl NodeUsage {
             usage.sources.truncate(MAX_NAMES);
             usage.peers.truncate(MAX_NAMES);
             usage.strangers.truncate(MAX_NAMES);
+            usage.limited.truncate(MAX_NAMES);
             latest.lists = usage;
             latest.at_millis = at_millis;
         }
@@ -318,7 +319,7 @@ impl NodeUsage {
         &self.epochs
     }
 
-    pub(super) fn latest(&self) -> Option<&Latest> {
+    pub(crate) fn latest(&self) -> Option<&Latest> {
         self.latest.as_ref()
     }
 

@@ -116,6 +116,12 @@ impl UsageDesk {
         at(&books.aggregate)
     }
 
+    /// Looks at the aggregate, as it is at the moment that stands beside it.
+    pub(crate) fn look_now<T>(&self, at: impl FnOnce(&Aggregate, u64) -> T) -> T {
+        let now = self.millis();
+        at(&self.books().aggregate, now)
+    }
+
     /// Those with the most of `kind`, by the last minute or hour.
     #[must_use]
     pub fn top(&self, kind: Kind, by: top::Span, limit: usize) -> Vec<Talker> {

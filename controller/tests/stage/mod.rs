@@ -89,6 +89,11 @@ impl Stage {
         self.controller.as_ref().unwrap()
     }
 
+    /// What the controller was started with.
+    pub(crate) fn raw(&self) -> &RawConfig {
+        &self.raw
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.controller().http_address())
     }

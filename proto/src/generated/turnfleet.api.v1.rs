@@ -977,6 +977,80 @@ pub struct EventTexts {
     #[prost(string, repeated, tag = "1")]
     pub texts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbuseRequest {
+    /// The name of a rule; empty for all.
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    /// At most 1000; zero means 100.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Abuse {
+    #[prost(message, repeated, tag = "1")]
+    pub rules: ::prost::alloc::vec::Vec<AbuseRule>,
+    /// Whoever was found last first.
+    #[prost(message, repeated, tag = "2")]
+    pub suspects: ::prost::alloc::vec::Vec<Suspect>,
+    #[prost(uint32, tag = "3")]
+    pub total: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbuseRule {
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    #[prost(uint64, tag = "3")]
+    pub threshold: u64,
+    #[prost(uint64, tag = "4")]
+    pub window_seconds: u64,
+    /// observe, throttle or ban.
+    #[prost(string, tag = "5")]
+    pub verdict: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub ban_seconds: u64,
+}
+/// Somebody whom a rule found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Suspect {
+    #[prost(string, tag = "1")]
+    pub rule: ::prost::alloc::string::String,
+    /// Of a user; the tenant is empty where requests name the user without proof.
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub user: ::prost::alloc::string::String,
+    /// Of clients, a CIDR.
+    #[prost(string, tag = "4")]
+    pub network: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(uint64, tag = "5")]
+    pub since: u64,
+    #[prost(uint64, tag = "6")]
+    pub last: u64,
+    /// Within the window of the rule.
+    #[prost(uint64, tag = "7")]
+    pub count: u64,
+    #[prost(uint64, tag = "8")]
+    pub peak: u64,
+    /// What was seen.
+    #[prost(string, tag = "9")]
+    pub evidence: ::prost::alloc::string::String,
+    /// observe, throttle or ban.
+    #[prost(string, tag = "10")]
+    pub verdict: ::prost::alloc::string::String,
+    /// What is done, or would be.
+    #[prost(string, tag = "11")]
+    pub would: ::prost::alloc::string::String,
+    /// Whether a ban of it holds.
+    #[prost(bool, tag = "12")]
+    pub banned: bool,
+    /// Whether relays hold it to little, because of this rule.
+    #[prost(bool, tag = "13")]
+    pub throttled: bool,
+}
 /// Generated client implementations.
 pub mod operator_client {
     #![allow(
@@ -1603,6 +1677,28 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowTop"));
             self.inner.unary(req, path, codec).await
         }
+        /// viewer: who is suspected of abuse.
+        pub async fn show_abuse(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AbuseRequest>,
+        ) -> std::result::Result<tonic::Response<super::Abuse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/turnfleet.api.v1.Operator/ShowAbuse",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("turnfleet.api.v1.Operator", "ShowAbuse"));
+            self.inner.unary(req, path, codec).await
+        }
         /// admin
         pub async fn list_tokens(
             &mut self,
@@ -2098,6 +2194,11 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::TopRequest>,
         ) -> std::result::Result<tonic::Response<super::Top>, tonic::Status>;
+        /// viewer: who is suspected of abuse.
+        async fn show_abuse(
+            &self,
+            request: tonic::Request<super::AbuseRequest>,
+        ) -> std::result::Result<tonic::Response<super::Abuse>, tonic::Status>;
         /// admin
         async fn list_tokens(
             &self,
@@ -3278,6 +3379,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ShowTopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/turnfleet.api.v1.Operator/ShowAbuse" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowAbuseSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::AbuseRequest>
+                    for ShowAbuseSvc<T> {
+                        type Response = super::Abuse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AbuseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::show_abuse(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowAbuseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

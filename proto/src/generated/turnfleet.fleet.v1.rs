@@ -105,7 +105,7 @@ pub struct Usage {
     /// Whether this message has nothing but tenants, and the lists stay as they were told before.
     #[prost(bool, tag = "9")]
     pub tenants_only: bool,
-    /// Each list replaces that of the report before. At most 56 of each, the largest first.
+    /// Each list replaces that of the report before. At most 48 of each, the largest first.
     #[prost(message, repeated, tag = "5")]
     pub users: ::prost::alloc::vec::Vec<UserUsage>,
     #[prost(message, repeated, tag = "6")]
@@ -114,6 +114,8 @@ pub struct Usage {
     pub peers: ::prost::alloc::vec::Vec<NetworkUsage>,
     #[prost(message, repeated, tag = "8")]
     pub strangers: ::prost::alloc::vec::Vec<StrangerUsage>,
+    #[prost(message, repeated, tag = "10")]
+    pub limited: ::prost::alloc::vec::Vec<LimitedUsage>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TenantUsage {
@@ -178,9 +180,17 @@ pub struct UserUsage {
     pub peers: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "6")]
     pub endpoints: ::prost::alloc::vec::Vec<u8>,
-    /// Permissions for peers that the allocation had none for, within the last minute.
+    /// Permissions for peers that the allocation had none for, and TCP connections to peers, within the last minute.
     #[prost(uint64, tag = "7")]
     pub permissions: u64,
+    /// The /24 and /48 networks of the addresses, as these are told.
+    #[prost(bytes = "vec", tag = "8")]
+    pub networks: ::prost::alloc::vec::Vec<u8>,
+    /// Peers that the policy refused, and allocations that were opened, within the last minute.
+    #[prost(uint64, tag = "9")]
+    pub denied: u64,
+    #[prost(uint64, tag = "10")]
+    pub opened: u64,
 }
 /// An IPv4 /24 or an IPv6 /48.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -195,12 +205,26 @@ pub struct NetworkUsage {
 pub struct StrangerUsage {
     #[prost(string, tag = "1")]
     pub network: ::prost::alloc::string::String,
+    /// Requests with bad credentials, of senders who have read a challenge.
     #[prost(uint64, tag = "2")]
     pub failures: u64,
+    /// Requests by UDP that ask for one, whether it was sent or held back.
     #[prost(uint64, tag = "3")]
     pub challenges: u64,
     #[prost(uint64, tag = "4")]
     pub unanswered: u64,
+}
+/// Users of a network who had as many allocations as one may have when they asked for another one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitedUsage {
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    /// The users of the last five to ten minutes, as the addresses of a user are told.
+    #[prost(bytes = "vec", tag = "2")]
+    pub users: ::prost::alloc::vec::Vec<u8>,
+    /// Refusals within the last minute.
+    #[prost(uint64, tag = "3")]
+    pub times: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listener {

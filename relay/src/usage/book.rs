@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use turnfleet_proto::fleet;
 use turnfleet_turn::TenantId;
 use turnfleet_turn::usage::{
-    Behaviour, Bytes, Network, Spread, Strangers, Tally, TenantTally, User,
+    Behaviour, Bytes, Limited, Network, Spread, Strangers, Tally, TenantTally, User,
 };
 
 use super::report;
@@ -19,6 +19,10 @@ type Hour<V> = Window<V, 60, 60_000>;
 
 /// How a user spreads is told for the current span of so many milliseconds and the one before.
 const SPREAD_SPAN: u64 = 300_000;
+
+/// Application bytes that one peer, refusal or allocation weighs as much as, so that users who scan stay among those that are
+/// watched.
+const BYTES_OF_A_DEED: u64 = 100_000;
 
 /// Application data of one name.
 #[derive(Clone, Debug, Default)]
@@ -53,29 +57,63 @@ impl Volume {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watched {
     pub(super) volume: Volume,
-    pub(super) spreads: Spreads,
+    /// Addresses, their networks, peers, and endpoints.
+    pub(super) spreads: Spreads<4>,
     pub(super) permissions: Minute<u64>,
+    pub(super) denied: Minute<u64>,
+    pub(super) opened: Minute<u64>,
 }
 
-/// How a user has spread lately.
+impl Watched {
+    fn add(&mut self, now: u64, behaviour: &Behaviour) {
+        let seen = [
+            &behaviour.addresses,
+            &behaviour.networks,
+            &behaviour.peers,
+            &behaviour.endpoints,
+        ];
+        self.spreads.add(now, seen);
+        self.permissions.add(now, behaviour.permissions);
+        self.denied.add(now, behaviour.denied);
+        self.opened.add(now, behaviour.opened);
+    }
+}
+
+/// What is known of the users of one network who were at their limits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spreads {
-    span: u64,
-    current: [Spread; 3],
-    before: [Spread; 3],
+pub(super) struct AtLimits {
+    pub(super) users: Spreads<1>,
+    pub(super) times: Minute<u64>,
 }
 
-impl Spreads {
-    fn add(&mut self, millis: u64, behaviour: &Behaviour) {
+/// What was seen lately of `N` kinds of things.
+#[derive(Clone, Debug)]
+pub(super) struct Spreads<const N: usize> {
+    span: u64,
+    current: [Spread; N],
+    before: [Spread; N],
+}
+
+impl<const N: usize> Default for Spreads<N> {
+    fn default() -> Self {
+        Self {
+            span: 0,
+            current: [Spread::default(); N],
+            before: [Spread::default(); N],
+        }
+    }
+}
+
+impl<const N: usize> Spreads<N> {
+    fn add(&mut self, millis: u64, seen: [&Spread; N]) {
         self.advance(millis);
-        let seen = [&behaviour.addresses, &behaviour.peers, &behaviour.endpoints];
         for (mine, seen) in self.current.iter_mut().zip(seen) {
             mine.add(seen);
         }
     }
 
-    /// Addresses, peers and endpoints of the last five to ten minutes.
-    pub(super) fn latest(&mut self, millis: u64) -> [Spread; 3] {
+    /// Those of the last five to ten minutes.
+    pub(super) fn latest(&mut self, millis: u64) -> [Spread; N] {
         self.advance(millis);
         let mut sum = self.current;
         for (sum, before) in sum.iter_mut().zip(&self.before) {
@@ -89,10 +127,10 @@ impl Spreads {
         if span <= self.span {
             return;
         }
-        let current = std::mem::take(&mut self.current);
+        let current = std::mem::replace(&mut self.current, [Spread::default(); N]);
         self.before = match span - self.span {
             1 => current,
-            _ => <[Spread; 3]>::default(),
+            _ => [Spread::default(); N],
         };
         self.span = span;
     }
@@ -119,6 +157,7 @@ pub(super) struct Book {
     pub(super) sources: Talkers<Network, Volume>,
     pub(super) peers: Talkers<Network, Volume>,
     pub(super) strangers: Talkers<Network, Suspects>,
+    pub(super) limited: Talkers<Network, AtLimits>,
     unnamed: u64,
     /// The time of the latest report: tallies are about a second old, and so is the time that they count for.
     millis: u64,
@@ -140,6 +179,7 @@ impl Book {
             sources: Talkers::new(millis),
             peers: Talkers::new(millis),
             strangers: Talkers::new(millis),
+            limited: Talkers::new(millis),
             unnamed: 0,
             millis,
             has_changed: false,
@@ -159,11 +199,12 @@ impl Book {
             self.tenants.entry(*id).or_default().add(tenant);
         }
         for (user, seen) in tally.users {
-            let watched = self.users.add(now, user, seen.bytes.sum());
+            let deeds = seen.behaviour.as_deref().map_or(0, deeds);
+            let weight = seen.bytes.sum() + deeds * BYTES_OF_A_DEED;
+            let watched = self.users.add(now, user, weight);
             watched.volume.add(now, seen.bytes);
             if let Some(behaviour) = seen.behaviour {
-                watched.spreads.add(now, &behaviour);
-                watched.permissions.add(now, behaviour.permissions);
+                watched.add(now, &behaviour);
             }
         }
         for (network, bytes) in tally.sources {
@@ -174,6 +215,11 @@ impl Book {
         }
         for (network, seen) in tally.strangers {
             self.absorb_strangers(network, seen);
+        }
+        for (network, Limited { users, times }) in tally.limited {
+            let limited = self.limited.add(now, network, times);
+            limited.users.add(now, [&users]);
+            limited.times.add(now, times);
         }
     }
 
@@ -200,4 +246,9 @@ impl Book {
         self.number += 1;
         (report::of(self, self.millis), has_changed)
     }
+}
+
+/// How much a user did beside sending.
+fn deeds(behaviour: &Behaviour) -> u64 {
+    behaviour.permissions + behaviour.denied + behaviour.opened
 }

@@ -13,7 +13,7 @@ use super::book::{Book, Volume};
 use super::talkers::Talkers;
 
 /// Names of one kind in a report. With the longest usernames the message stays below 64 KiB, which is what controllers take.
-const MAX_TOLD: usize = 56;
+const MAX_TOLD: usize = 48;
 
 /// Tenants in one message, and messages in one report. What is left over is in the next report.
 const TENANTS_A_MESSAGE: usize = 128;
@@ -79,6 +79,7 @@ pub(super) fn of(book: &mut Book, millis: u64) -> fleet::Usage {
         sources: networks(&mut book.sources, millis),
         peers: networks(&mut book.peers, millis),
         strangers: strangers(book, millis),
+        limited: limited(book, millis),
         tenants_only: false,
     }
 }
@@ -146,24 +147,29 @@ fn wire_transport(transport: Transport) -> WireTransport {
     }
 }
 
-/// Those with the most data lately, and those that spread the most.
+/// Those with the most data lately, and those that spread or do the most.
 fn users(book: &mut Book, millis: u64) -> Vec<fleet::UserUsage> {
     let mut users: Vec<_> = book
         .users
         .iter_mut()
         .map(|(user, watched)| {
-            let [addresses, peers, endpoints] = watched.spreads.latest(millis);
-            let spread = [addresses, peers, endpoints].map(|spread| spread.estimate());
+            let [addresses, networks, peers, endpoints] = watched.spreads.latest(millis);
+            let spread = [addresses, peers, endpoints].map(|spread| u64::from(spread.estimate()));
             let usage = fleet::UserUsage {
                 tenant: user.tenant.0,
                 user: user.name.to_string(),
                 volume: Some(watched.volume.told(millis)),
                 addresses: bits(addresses),
+                networks: bits(networks),
                 peers: bits(peers),
                 endpoints: bits(endpoints),
                 permissions: watched.permissions.sum(millis),
+                denied: watched.denied.sum(millis),
+                opened: watched.opened.sum(millis),
             };
-            (spread.into_iter().max().unwrap_or(0), usage)
+            let deeds = [usage.permissions, usage.denied, usage.opened];
+            let most = spread.into_iter().chain(deeds).max();
+            (most.unwrap_or(0), usage)
         })
         .collect();
     users.sort_by_cached_key(|(spread, usage)| Reverse((*spread, lately(usage.volume.as_ref()))));
@@ -173,7 +179,8 @@ fn users(book: &mut Book, millis: u64) -> Vec<fleet::UserUsage> {
     rest.sort_by_key(|usage| Reverse(lately(usage.volume.as_ref())));
     told.extend(rest.into_iter().take(MAX_TOLD / 2));
     told.retain(|usage| {
-        lately(usage.volume.as_ref()) > 0 || !usage.addresses.is_empty() || !usage.peers.is_empty()
+        let is_seen = !usage.addresses.is_empty() || !usage.peers.is_empty();
+        lately(usage.volume.as_ref()) > 0 || is_seen || usage.denied > 0
     });
     told.sort_by_key(|usage| Reverse(lately(usage.volume.as_ref())));
     told
@@ -209,6 +216,22 @@ fn strangers(book: &mut Book, millis: u64) -> Vec<fleet::StrangerUsage> {
     told.sort_by_key(|usage| Reverse(weight(usage)));
     told.truncate(MAX_TOLD);
     told
+}
+
+fn limited(book: &mut Book, millis: u64) -> Vec<fleet::LimitedUsage> {
+    let told = book.limited.iter_mut().map(|(network, limited)| {
+        let [users] = limited.users.latest(millis);
+        let usage = fleet::LimitedUsage {
+            network: network.to_string(),
+            users: bits(users),
+            times: limited.times.sum(millis),
+        };
+        (users.estimate(), usage)
+    });
+    let mut told: Vec<_> = told.filter(|(users, _)| *users > 0).collect();
+    told.sort_by_key(|(users, usage)| Reverse((*users, usage.times)));
+    told.truncate(MAX_TOLD);
+    told.into_iter().map(|(_, usage)| usage).collect()
 }
 
 /// The bytes of the last hour.

@@ -16,7 +16,7 @@ use crate::ports::PortRequest;
 use crate::shaper::Shapers;
 use crate::tenant::TenantId;
 use crate::time::Instant;
-use crate::usage::Traffic;
+use crate::usage::{SentPorts, Traffic};
 use crate::wire::{ErrorCode, IntegrityKind, LongTermKey, ReservationToken, TransactionId};
 
 /// Every permission lasts this long unless refreshed (RFC 8656 §9).
@@ -53,6 +53,8 @@ pub(crate) struct Allocation {
     pub(crate) tallied: Traffic,
     /// Present where its tenant or its user has a rate.
     pub(crate) shapers: Option<Box<Shapers>>,
+    /// Ports of peers that the client has sent to since they were looked at last.
+    pub(crate) sent_ports: SentPorts,
     /// Present until the relayed sockets are open and the Allocate request is answered.
     pub(crate) pending: Option<Box<Pending>>,
 }
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     fn an_allocation_is_small() {
         assert!(
-            size_of::<Allocation>() <= 592,
+            size_of::<Allocation>() <= 600,
             "{}",
             size_of::<Allocation>()
         );

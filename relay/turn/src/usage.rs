@@ -4,12 +4,14 @@
 //! of each allocation, move what was counted into a [`Tally`], which the driver takes away. Traffic of tenants is counted
 //! to the byte; users and networks are named up to a bound, and what is beyond it is counted without a name.
 
+mod sent_ports;
 mod spread;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub(crate) use self::sent_ports::SentPorts;
 pub use self::spread::Spread;
 use crate::addr::{AddressFamily, Transport};
 use crate::counters::Flow;
@@ -119,32 +121,42 @@ pub struct UserTally {
 pub struct Behaviour {
     /// Addresses that it made allocations from.
     pub addresses: Spread,
+    /// Networks of these.
+    pub networks: Spread,
     /// IP addresses of peers that it asked for.
     pub peers: Spread,
-    /// Addresses with ports of peers that it asked for.
+    /// Addresses with ports of peers that it asked for, or sent to where these are many.
     pub endpoints: Spread,
-    /// Permissions for peers that the allocation had none for.
+    /// Permissions for peers that the allocation had none for, and TCP connections to peers.
     pub permissions: u64,
+    /// Peers that the policy refused it.
+    pub denied: u64,
+    /// Allocations that it opened.
+    pub opened: u64,
 }
 
 impl Behaviour {
     /// Adds what `other` has.
     pub fn add(&mut self, other: &Self) {
         self.addresses.add(&other.addresses);
+        self.networks.add(&other.networks);
         self.peers.add(&other.peers);
         self.endpoints.add(&other.endpoints);
         self.permissions += other.permissions;
+        self.denied += other.denied;
+        self.opened += other.opened;
     }
 }
 
 /// What those did who have proved nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strangers {
-    /// Requests whose credentials are no good.
+    /// Requests whose credentials are no good, of senders who have read a challenge: nobody fails in another's name.
     pub failures: u64,
-    /// Challenges sent, by UDP.
+    /// Requests by UDP that ask for a challenge, whether it is sent or the reflection budget holds it back, and Binding requests
+    /// that it holds back.
     pub challenges: u64,
-    /// Requests that were authentic, by UDP: a challenge that its receiver asked for leads to one.
+    /// Requests by UDP whose senders have read a challenge: one that its receiver asked for leads to one.
     pub authentic: u64,
 }
 
@@ -155,6 +167,15 @@ impl Strangers {
         self.challenges += other.challenges;
         self.authentic += other.authentic;
     }
+}
+
+/// Users of one network who were at their own limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// The users.
+    pub users: Spread,
+    /// Allocations that were refused them for it.
+    pub times: u64,
 }
 
 /// A network of the size that one holder usually has: an IPv4 /24, an IPv6 /48.
@@ -175,6 +196,12 @@ impl Network {
                 Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
             }
         })
+    }
+}
+
+impl From<Network> for IpAddr {
+    fn from(network: Network) -> Self {
+        network.0
     }
 }
 
@@ -201,6 +228,8 @@ pub struct Tally {
     pub peers: BTreeMap<Network, Bytes>,
     /// Where those are who have proved nothing.
     pub strangers: BTreeMap<Network, Strangers>,
+    /// Where users are who are at their own limits.
+    pub limited: BTreeMap<Network, Limited>,
     /// What was counted without a name, because there were too many.
     pub unnamed: u64,
 }
@@ -214,6 +243,7 @@ impl Tally {
             self.sources.len(),
             self.peers.len(),
             self.strangers.len(),
+            self.limited.len(),
         ];
         names.iter().any(|len| *len >= MANY_NAMES)
     }
@@ -251,6 +281,10 @@ impl Tally {
 
     pub(crate) fn stranger(&mut self, ip: IpAddr) -> Option<&mut Strangers> {
         entry(&mut self.strangers, Network::of(ip), &mut self.unnamed)
+    }
+
+    pub(crate) fn limited(&mut self, ip: IpAddr) -> Option<&mut Limited> {
+        entry(&mut self.limited, Network::of(ip), &mut self.unnamed)
     }
 
     /// Where traffic of a client's leg is counted.

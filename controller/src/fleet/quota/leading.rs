@@ -89,9 +89,13 @@ impl Quotas {
         let mut shares: Vec<BTreeMap<Subject, Share>> = vec![BTreeMap::new(); ids.len()];
         for (subject, limit) in &limits {
             let exhausted = wanted.exhausted.contains(subject);
+            let held_back = exhausted || wanted.throttled.contains(subject);
             let amounts = self.subject_amounts(now, subject, *limit, &reach);
             for (place, amounts) in amounts.into_iter().enumerate() {
-                let share = Share { amounts, exhausted };
+                let share = Share {
+                    amounts,
+                    exhausted: held_back,
+                };
                 shares[place].insert(subject.clone(), share);
             }
         }
@@ -123,7 +127,7 @@ impl Quotas {
             }
         }
         self.users = users;
-        for subject in wanted.exhausted.iter() {
+        for subject in wanted.exhausted.iter().chain(wanted.throttled.iter()) {
             limits.entry(subject.clone()).or_default();
         }
         limits
@@ -227,5 +231,6 @@ fn hash_of(wanted: &Wanted) -> u64 {
         limits.of_user().hash(&mut hasher);
     }
     wanted.exhausted.hash(&mut hasher);
+    wanted.throttled.hash(&mut hasher);
     hasher.finish()
 }

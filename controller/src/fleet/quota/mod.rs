@@ -64,6 +64,8 @@ pub struct Wanted {
     pub limits: BTreeMap<u32, Limits>,
     /// Whose bytes of the day are used up.
     pub exhausted: Arc<BTreeSet<Subject>>,
+    /// Whom a rule of abuse throttles: relays hold them as if their bytes of the day were used up.
+    pub throttled: Arc<BTreeSet<Subject>>,
     /// The relays that are not gone, and whether any controller has their session.
     pub nodes: BTreeMap<NodeId, bool>,
 }

@@ -17,6 +17,7 @@ impl Fleet {
         Wanted {
             limits: self.limits_where(Limits::is_shared_out),
             exhausted,
+            throttled: Arc::default(),
             nodes: nodes.collect(),
         }
     }

@@ -22,7 +22,7 @@ use crate::request_method::RequestMethod;
 use crate::table::AllocationId;
 use crate::tenant::TenantId;
 use crate::time::Instant;
-use crate::usage::Traffic;
+use crate::usage::{SentPorts, Traffic};
 use crate::wire::{AttributeError, AttributeType, Message, ReservationToken};
 
 /// REQUESTED-TRANSPORT, RFC 8656 §18.8.
@@ -116,6 +116,7 @@ impl Server {
             to_client: Flow::default(),
             tallied: Traffic::default(),
             shapers,
+            sent_ports: SentPorts::default(),
             pending: Some(Box::new(Pending {
                 closing,
                 attempts: Pending::ATTEMPTS,
@@ -208,6 +209,7 @@ impl Server {
             .map_err(|refused| match refused {
                 Refused::UserQuota => {
                     self.counters.count_limit(Limit::AllocationsPerUser);
+                    self.note_limited(request.from.client.ip(), owner);
                     Reject::AllocationQuotaReached
                 }
                 Refused::TenantQuota => {

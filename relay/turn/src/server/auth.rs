@@ -89,6 +89,13 @@ impl Server {
         Ok(credential)
     }
 
+    /// Whether a signed request shows that its sender has read what was sent to its address.
+    pub(super) fn has_read_challenge(&self, request: &Request<'_>) -> bool {
+        let nonce = request.message.nonce().and_then(Result::ok);
+        let signed = request.message.has_integrity();
+        signed && nonce.is_some_and(|nonce| self.accepts_nonce(request, nonce))
+    }
+
     /// Whether the sender was given this nonce. A client data connection may show that of its control connection.
     fn accepts_nonce(&self, request: &Request<'_>, nonce: &[u8]) -> bool {
         let given_to =

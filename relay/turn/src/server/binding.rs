@@ -17,6 +17,7 @@ impl Server {
             return self.refuse(request, Reject::UnknownAttribute, None, reply);
         }
         if !self.may_answer_binding(request) {
+            self.note_withheld(request);
             return Decision::Drop(DropReason::ReflectionBudget);
         }
         let answer = request.answer();

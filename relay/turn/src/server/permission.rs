@@ -69,6 +69,8 @@ impl Server {
     pub(super) fn forbid(&mut self, id: AllocationId, peer: IpAddr, rule: PeerDenied) -> Reject {
         if rule == PeerDenied::Banned {
             self.counters.count_ban(BanKind::Peer);
+        } else {
+            self.note_denied(id);
         }
         if let Some(allocation) = self.table.allocation(id) {
             let event = Event::PeerDenied {

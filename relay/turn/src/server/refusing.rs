@@ -21,7 +21,7 @@ impl Server {
         self.counters.count_reject(request.method, reject);
         let answered = key.is_some() || self.may_challenge(request);
         if key.is_none() {
-            self.note_stranger(request, reject, answered);
+            self.note_stranger(request, reject);
         }
         if !answered {
             return Decision::Drop(DropReason::ReflectionBudget);

@@ -143,6 +143,7 @@ impl Server {
             return Decision::Drop(DropReason::OverBandwidth);
         }
         moved.to_peers += payload.len as u64;
+        allocation.sent_ports.note(peer.port());
         allocation.to_peers.count(payload.len);
         let transport = allocation.client.transport;
         self.counters.count_to_peer(transport, payload.len);

@@ -71,7 +71,7 @@ impl Server {
         let checked = self.check_tcp_peer(tenant, peer, request.now.unix);
         checked.map_err(|rule| self.forbid(id, peer.ip(), rule))?;
         self.admit_connection(id)?;
-        self.note_peers(id, &[peer], 0);
+        self.note_peers(id, &[peer], 1);
         let stage = Stage::Connecting(request.answer());
         let connection = self.add_connection(now, id, peer, stage);
         self.commands.push_back(Command::ConnectPeer {

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::Server;
 use super::request::Request;
 use crate::addr::{AddressFamily, Transport};
-use crate::allocation::Allocation;
+use crate::allocation::{Allocation, Owner};
 use crate::reject::Reject;
 use crate::table::AllocationId;
 use crate::tenant::TenantId;
-use crate::usage::{Behaviour, Bytes, Tally, Traffic};
+use crate::usage::{Behaviour, Bytes, Network, Tally, Traffic};
 
 impl Server {
     /// Counts what went over the next `places` of the table since they were looked at last; `true` at the end of the
@@ -67,6 +67,8 @@ impl Server {
         if let Some(behaviour) = self.usage.behaviour(owner.tenant, name) {
             let client = allocation.client.client.ip();
             insert_ip(&mut behaviour.addresses, client);
+            insert_ip(&mut behaviour.networks, Network::of(client).into());
+            behaviour.opened += 1;
         }
     }
 
@@ -104,16 +106,54 @@ impl Server {
         }
     }
 
-    /// Somebody who has proved nothing is refused; `answered` says whether the answer goes out.
-    pub(super) fn note_stranger(&mut self, request: &Request<'_>, reject: Reject, answered: bool) {
-        let failed = reject == Reject::Unauthenticated && request.message.has_integrity();
-        let challenged = answered && request.from.transport == Transport::Udp;
+    /// The policy refused a peer to the user of an allocation.
+    pub(super) fn note_denied(&mut self, id: AllocationId) {
+        let Some(allocation) = self.table.allocation(id) else {
+            return;
+        };
+        let owner = &allocation.owner;
+        if owner.tenant == TenantId::PROBE {
+            return;
+        }
+        let name = owner.user().unwrap_or_default();
+        if let Some(behaviour) = self.usage.behaviour(owner.tenant, name) {
+            behaviour.denied += 1;
+        }
+    }
+
+    /// A user who has as many allocations as one may have was refused another one.
+    pub(super) fn note_limited(&mut self, from: IpAddr, owner: &Owner) {
+        if let (Some(user), Some(limited)) = (owner.user(), self.usage.limited(from)) {
+            let tenant = owner.tenant.0.to_be_bytes();
+            limited
+                .users
+                .insert(&[&tenant[..], user.as_bytes()].concat());
+            limited.times += 1;
+        }
+    }
+
+    /// Somebody who has proved nothing is refused, whether the answer goes out or not.
+    pub(super) fn note_stranger(&mut self, request: &Request<'_>, reject: Reject) {
+        let by_udp = request.from.transport == Transport::Udp;
+        // Without a challenge that was read, credentials are bad in the name of anybody.
+        let failed = reject == Reject::Unauthenticated && self.has_read_challenge(request);
+        // One that is banned is told so, and not asked for a credential.
+        let challenged = by_udp && !failed && reject != Reject::Forbidden;
         if !failed && !challenged {
             return;
         }
+        let lives = request.allocation.is_some();
         if let Some(stranger) = self.usage.stranger(request.from.client.ip()) {
             stranger.failures += u64::from(failed);
-            stranger.challenges += u64::from(challenged && request.allocation.is_none());
+            stranger.challenges += u64::from(challenged && !lives);
+            stranger.authentic += u64::from(failed && by_udp && !lives);
+        }
+    }
+
+    /// A Binding request by UDP is beyond the reflection budget: that many are asked for in another's name.
+    pub(super) fn note_withheld(&mut self, request: &Request<'_>) {
+        if let Some(stranger) = self.usage.stranger(request.from.client.ip()) {
+            stranger.challenges += 1;
         }
     }
 
@@ -143,6 +183,12 @@ pub(super) fn count_allocation(usage: &mut Tally, allocation: &mut Allocation) {
     }
     if let Some(source) = usage.source(client.client.ip()) {
         source.add(bytes);
+    }
+    let ports = std::mem::take(&mut allocation.sent_ports);
+    if ports.are_many()
+        && let Some(behaviour) = usage.behaviour(owner.tenant, owner.user().unwrap_or_default())
+    {
+        ports.each(|group| behaviour.endpoints.insert(&[group]));
     }
     allocation
         .permissions

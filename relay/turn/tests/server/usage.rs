@@ -1,10 +1,14 @@
 //! What a server tallies of those who use it: to the byte, once, and whatever ends first.
 
+use turnfleet_turn::policy::Limits;
 use turnfleet_turn::usage::{Network, Tally, TenantTally, User};
-use turnfleet_turn::{AddressFamily, TenantId, Transport};
+use turnfleet_turn::wire::Method;
+use turnfleet_turn::{AddressFamily, DropReason, TenantId, Transport};
 
 use crate::support::tcp;
-use crate::support::{ALICE, BOB, Caller, Net, PEER, PEER6, PROBE_NAME, addr, allocated, dual};
+use crate::support::{
+    ALICE, BOB, Caller, Net, Outcome, PEER, PEER6, PROBE_NAME, addr, allocated, dual, limited,
+};
 
 /// Everything since the last call.
 fn tallied(net: &mut Net) -> Tally {
@@ -144,8 +148,96 @@ fn challenges_that_lead_to_nothing_and_wrong_passwords_are_their_sources() {
     assert_eq!(caller.allocate(&mut net, |_| {}).code(), 401);
     let network = Network::of(addr(ALICE).ip());
     let strangers = tallied(&mut net).strangers[&network];
-    assert_eq!((strangers.failures, strangers.challenges), (1, 2));
+    assert_eq!((strangers.failures, strangers.challenges), (1, 1));
+    assert_eq!(strangers.authentic, 1);
     caller.password = "secret".into();
     caller.allocated(&mut net);
     assert_eq!(tallied(&mut net).strangers[&network].authentic, 1);
+}
+
+#[test]
+fn a_flood_counts_for_its_source_whether_it_is_answered_or_not() {
+    for method in [Method::Allocate, Method::Binding] {
+        let mut net = Net::new();
+        let forger = &mut Caller::new(&mut net, ALICE);
+        let _ = tallied(&mut net);
+        let held_back = |net: &mut Net, forger: &mut Caller| {
+            let packet = forger.unsigned(method, |_| {});
+            net.client_sends(forger.five_tuple, &packet)
+                == Outcome::Dropped(DropReason::ReflectionBudget)
+        };
+        let sent = (0..5000).filter(|_| held_back(&mut net, forger)).count();
+        assert!(sent > 3000, "{sent}");
+        let network = Network::of(addr(ALICE).ip());
+        let challenges = tallied(&mut net).strangers[&network].challenges;
+        assert!(challenges >= 4000, "{challenges}");
+    }
+}
+
+#[test]
+fn networks_allocations_and_refused_peers_are_the_users() {
+    let mut net = Net::new();
+    for client in ["192.0.2.10:5000", "192.0.2.11:5000", "198.51.100.7:5000"] {
+        let mut caller = Caller::new(&mut net, client);
+        caller.allocated(&mut net);
+        assert_eq!(caller.permit(&mut net, &["127.0.0.1:1"]).code(), 403);
+        assert_eq!(caller.bind(&mut net, 0x4000, "127.0.0.1:1").code(), 403);
+    }
+    let tally = tallied(&mut net);
+    let behaviour = tally.users[&alice()].behaviour.as_deref().unwrap();
+    assert_eq!(behaviour.networks.estimate(), 2);
+    assert_eq!((behaviour.opened, behaviour.denied), (3, 6));
+    assert_eq!(behaviour.permissions, 0);
+}
+
+#[test]
+fn users_at_their_own_limit_are_counted_by_network() {
+    let mut net = Net::with(limited(Limits {
+        allocations_per_user: 1,
+        ..Limits::default()
+    }));
+    Caller::new(&mut net, "192.0.2.1:1").allocated(&mut net);
+    for port in 2..6 {
+        let mut next = Caller::new(&mut net, &format!("192.0.2.1:{port}"));
+        assert_eq!(next.allocate(&mut net, |_| {}).code(), 486);
+    }
+    let limited = tallied(&mut net).limited;
+    let here = &limited[&Network::of(addr("192.0.2.1:1").ip())];
+    assert_eq!((here.users.estimate(), here.times), (1, 4));
+}
+
+#[test]
+fn who_sends_to_many_ports_of_a_peer_shows_and_who_calls_does_not() {
+    let (mut net, mut caller, _) = allocated();
+    caller.permit(&mut net, &["203.0.113.9:0"]);
+    let _ = tallied(&mut net);
+    for _ in 0..1000 {
+        caller.send_indication(&mut net, "203.0.113.9:5000", &[7; 100]);
+        caller.send_indication(&mut net, "203.0.113.9:5001", &[7; 100]);
+    }
+    let behaviour = |tally: &Tally| tally.users[&alice()].behaviour.clone();
+    assert_eq!(behaviour(&tallied(&mut net)), None);
+    for port in 1..1025 {
+        caller.send_indication(&mut net, &format!("203.0.113.9:{port}"), &[7; 10]);
+    }
+    let scan = behaviour(&tallied(&mut net)).unwrap();
+    assert!(
+        scan.endpoints.estimate() >= 58,
+        "{}",
+        scan.endpoints.estimate()
+    );
+}
+
+#[test]
+fn nobody_fails_in_the_name_of_another_address() {
+    let mut net = Net::new();
+    let mut forger = Caller::new(&mut net, ALICE);
+    let _ = tallied(&mut net);
+    forger.password = "wrong".into();
+    forger.five_tuple.client = addr("198.51.100.77:5000");
+    for _ in 0..10 {
+        assert_eq!(forger.allocate(&mut net, |_| {}).code(), 401);
+    }
+    let victim = tallied(&mut net).strangers[&Network::of(forger.five_tuple.client.ip())];
+    assert_eq!((victim.failures, victim.challenges), (0, 10));
 }
