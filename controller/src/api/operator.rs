@@ -565,20 +565,10 @@ impl Operator for OperatorService {
         request: Request<wire::ListBansRequest>,
     ) -> Result<Response<wire::ListBansResponse>, Status> {
         self.admit(&request, Scope::Viewer)?;
-        let asked = request.into_inner();
-        let asked = json!({
-            "kind": given(asked.kind),
-            "limit": Some(asked.limit).filter(|limit| *limit != 0),
-            "after": given(asked.after),
-        });
-        let asked = Values::of_json(bans::QUERY, &asked)?;
+        let asked = Values::of_json(bans::QUERY, &asked::bans(request.into_inner()))?;
         let view = self.handle.view();
         let page = bans::page(&view, &asked);
-        Ok(Response::new(wire::ListBansResponse {
-            bans: page.bans.into_iter().map(wire::Ban::from).collect(),
-            next: page.next.unwrap_or_default(),
-            total: u32::try_from(view.bans.len()).unwrap_or(u32::MAX),
-        }))
+        Ok(Response::new(shown::bans(page, view.bans.len())))
     }
 
     async fn place_ban(

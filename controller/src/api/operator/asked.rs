@@ -27,6 +27,15 @@ pub(super) fn tenant(asked: wire::SetTenantRequest) -> Value {
     })
 }
 
+/// The fields of [`QUERY`](crate::api::bans::QUERY).
+pub(super) fn bans(asked: wire::ListBansRequest) -> Value {
+    json!({
+        "kind": given(asked.kind),
+        "limit": Some(asked.limit).filter(|limit| *limit != 0),
+        "after": given(asked.after),
+    })
+}
+
 /// The fields of [`PLACE`](crate::api::bans::PLACE).
 pub(super) fn ban(asked: wire::PlaceBanRequest) -> Value {
     json!({

@@ -2,10 +2,20 @@
 
 use turnfleet_proto::operator as wire;
 
+use crate::api::bans;
 use crate::api::policy_actions::Progress;
 use crate::api::secrets::end_of;
 use crate::fleet::record::{JoinToken, Quotas};
 use crate::fleet::{Ask, Explanation, FleetView, Gauge, NodeView, SecretView, Totals};
+
+/// Some of the bans, of which there are `total`.
+pub(super) fn bans(page: bans::Page<'_>, total: usize) -> wire::ListBansResponse {
+    wire::ListBansResponse {
+        bans: page.bans.into_iter().map(wire::Ban::from).collect(),
+        next: page.next.unwrap_or_default(),
+        total: u32::try_from(total).unwrap_or(u32::MAX),
+    }
+}
 
 /// One node.
 pub(super) fn node(node: &NodeView, view: &FleetView) -> wire::Node {
