@@ -4,15 +4,18 @@
 
 mod stage;
 
+use std::time::Duration;
+
 use serde_json::Value;
 use stage::calls::ask;
 use stage::{Node, Stage, any_hello};
+use tokio::time::timeout;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 use turnfleet_controller::config::{Config, RawConfig, RawRule, RawVerdict};
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
-use turnfleet_proto::fleet::{Demand, Share, StrangerUsage, Usage, UserUsage};
+use turnfleet_proto::fleet::{Demand, Heartbeat, Share, StrangerUsage, Usage, UserUsage};
 use turnfleet_proto::operator::AbuseRequest;
 use turnfleet_proto::operator::operator_client::OperatorClient;
 
@@ -192,25 +195,24 @@ fn under_privacy_nothing_says_who_and_where() {
     assert!(evidence.contains("whose peers sent 0 bytes"), "{evidence}");
 }
 
-/// Says what it takes of quotas and confirms shares, as a relay does, until this user is among those that are told of.
+/// Lives, says what it takes of quotas and confirms shares, as a relay does, until this user is among those that are told of.
 fn hear_held_back(stage: &Stage, node: &mut Node, user: &str) -> Share {
+    const TURNS: usize = 30;
     stage.runtime.block_on(async {
-        node.say(Up::Demand(Demand::default())).await;
-        loop {
-            let Some(Down::Shares(shares)) = node.hear().await.unwrap() else {
+        let mut held = Demand::default();
+        for _ in 0..TURNS {
+            node.say(Up::Heartbeat(Heartbeat::default())).await;
+            node.say(Up::Demand(held.clone())).await;
+            let heard = timeout(Duration::from_secs(1), node.hear()).await;
+            let Ok(Ok(Some(Down::Shares(shares)))) = heard else {
                 continue;
             };
-            let (term, number) = (shares.term, shares.number);
-            let confirmed = Demand {
-                term,
-                number,
-                ..Demand::default()
-            };
-            node.say(Up::Demand(confirmed)).await;
+            (held.term, held.number) = (shares.term, shares.number);
             if let Some(share) = shares.shares.into_iter().find(|it| it.user == user) {
                 return share;
             }
         }
+        panic!("{user} is held back by nobody");
     })
 }
 

@@ -19,7 +19,8 @@ use turnfleet_proto::fleet::event::What as Told;
 use turnfleet_proto::fleet::listener::Transport;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::{
-    AllocationClosed, AllocationOpened, Event, EventClient, Events, Hello,
+    AllocationClosed, AllocationOpened, Event, EventClient, Events, Hello, NetworkUsage, Usage,
+    UserUsage, Volume,
 };
 use turnfleet_proto::operator::WatchEventsRequest;
 use turnfleet_proto::operator::operator_client::OperatorClient;
@@ -338,6 +339,34 @@ fn under_privacy_nobody_is_told_who_or_where_a_user_is() {
     );
     assert!(text.contains("192.0.2.1:3478"), "{text}");
     assert_eq!(first["fields"]["username"], second["fields"]["username"]);
+    let volume = Some(Volume {
+        minute_to_peers: 1000,
+        ..Volume::default()
+    });
+    let usage = Usage {
+        epoch: vec![7; 16],
+        begun_millis: 1,
+        number: 1,
+        users: vec![UserUsage {
+            user: "ann".to_owned(),
+            volume,
+            ..UserUsage::default()
+        }],
+        sources: vec![NetworkUsage {
+            network: "192.0.2.0/24".to_owned(),
+            volume,
+        }],
+        ..Usage::default()
+    };
+    stage.runtime.block_on(node.say(Up::Usage(usage)));
+    let admin = [("authorization", &*stage.admin())];
+    for of in ["users", "sources"] {
+        let path = format!("/v1/usage/top?of={of}");
+        let largest = || ask(&stage, "GET", &path, &admin, "").body;
+        stage.within("the largest is told", || largest().contains("1000"));
+        let told = largest();
+        assert!(!told.contains("ann") && !told.contains("192.0.2"), "{told}");
+    }
 }
 
 #[test]

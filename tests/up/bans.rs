@@ -2,10 +2,8 @@
 //! ban ends or is lifted, whatever is restarted meanwhile.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use turnfleet_turn::client::AllocateOptions;
 use turnfleet_turn::wire::ErrorCode;
 
@@ -95,20 +93,6 @@ impl Talk {
 }
 
 impl Fleet {
-    /// Says something to `turnfleet fleet`.
-    #[track_caller]
-    fn order(&self, arguments: &[&str]) -> Value {
-        let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
-            .arg("fleet")
-            .args(arguments)
-            .args(["--json", "--controller", self.text("/http")])
-            .env("TURNFLEET_API_TOKEN", self.text("/api_token"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
     /// What all relays answer to a client at `ip` that is known as `user`.
     #[track_caller]
     fn answers(&self, ip: &str, user: &str) -> Vec<Result<(), ErrorCode>> {

@@ -154,6 +154,20 @@ impl Fleet {
         response.body_mut().read_json().unwrap()
     }
 
+    /// Says something to `turnfleet fleet`.
+    #[track_caller]
+    pub(crate) fn order(&self, arguments: &[&str]) -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+            .arg("fleet")
+            .args(arguments)
+            .args(["--json", "--controller", self.text("/http")])
+            .env("TURNFLEET_API_TOKEN", self.text("/api_token"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// The ports of all relays that lists name to one of several users.
     pub(crate) fn listed_ports(&self) -> Vec<u16> {
         let mut ports = Vec::new();

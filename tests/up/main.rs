@@ -16,6 +16,7 @@ mod draining;
 mod fleet;
 mod machines;
 mod processes;
+mod quotas;
 mod ready;
 mod refusals;
 mod secrets;

@@ -10,7 +10,6 @@ use super::status::ApiError;
 use super::values::{Field, Kind, Values};
 use crate::abuse::{Act, Rule, Subject, Suspect};
 use crate::fleet::FleetView;
-use crate::fleet::tenants::DEFAULT_NAME;
 use crate::reconcile::Handle;
 use crate::wall_clock::since_epoch;
 
@@ -140,8 +139,7 @@ fn suspect(suspect: &Suspect, handle: &Handle, view: &FleetView) -> SuspectBody 
             tenant: id,
             user: name,
         } => {
-            let known = view.tenants.name(*id).unwrap_or(DEFAULT_NAME);
-            tenant = Some(known.to_owned());
+            tenant = Some(view.tenants.label(*id));
             user = Some(bus.user(name));
         }
         // It comes from events, which have hidden it already.

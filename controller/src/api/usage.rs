@@ -319,13 +319,13 @@ pub(super) fn largest(handle: &Handle, view: &FleetView, asked: &Values) -> Vec<
     };
     let limit = usize::try_from(asked.whole("limit").unwrap_or(20)).unwrap_or(usize::MAX);
     let talkers = handle.usage().top(of, by, limit);
-    let is_user = of == top::Kind::Users;
+    let (is_user, bus) = (of == top::Kind::Users, handle.events());
     let body = |talker: Talker| {
         let [addresses, peers, peer_ports] = talker.spreads.map(|seen| seen.estimate());
         let [failures, challenges, unanswered] = talker.strangers;
         let (user, network) = match is_user {
-            true => (Some(talker.name), None),
-            false => (None, Some(talker.name)),
+            true => (Some(bus.user(&talker.name)), None),
+            false => (None, Some(bus.place(&talker.name))),
         };
         TalkerBody {
             tenant: is_user.then(|| tenant_name(view, talker.tenant)),

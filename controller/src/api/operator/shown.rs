@@ -216,8 +216,8 @@ impl From<Quotas> for wire::Quotas {
     }
 }
 
-impl From<crate::api::bans::Shown<'_>> for wire::Ban {
-    fn from(ban: crate::api::bans::Shown<'_>) -> Self {
+impl From<bans::Shown<'_>> for wire::Ban {
+    fn from(ban: bans::Shown<'_>) -> Self {
         Self {
             id: ban.id,
             kind: ban.kind.to_owned(),
