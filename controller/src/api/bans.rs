@@ -14,10 +14,10 @@ use super::route::Call;
 use super::status::ApiError;
 use super::values::{Field, Kind, Values};
 use crate::FleetError;
+use crate::fleet::FleetView;
 use crate::fleet::bans::{Ban, BanError, Bans, MAX_REASON_BYTES, MAX_USER_BYTES, Whom, network};
 use crate::fleet::record::TokenHash;
 use crate::fleet::tenants::Tenants;
-use crate::fleet::{FleetView, tenants};
 use crate::reconcile::Handle;
 use crate::store::keys::unhex;
 use crate::wall_clock::since_epoch;
@@ -191,9 +191,7 @@ fn whom(asked: &Values, tenants: &Tenants) -> Result<Whom, ApiError> {
             Ok(whom.map_err(FleetError::from)?)
         }
         (None, Some(name), None, None) => {
-            let unknown = || tenants::TenantError::Unknown(name.to_owned());
-            let id = tenants.id(name).ok_or_else(unknown);
-            Ok(Whom::Tenant(id.map_err(FleetError::from)?))
+            Ok(Whom::Tenant(tenants.known(name).map_err(FleetError::from)?))
         }
         (None, None, Some(source), None) => Ok(Whom::Source(net(source)?)),
         (None, None, None, Some(peer)) => Ok(Whom::Peer(net(peer)?)),

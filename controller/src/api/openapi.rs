@@ -9,7 +9,7 @@ use super::matrix::RefusalBody;
 use super::route::{Access, Route};
 use super::routes::routes;
 use super::status::Envelope;
-use super::values::object;
+use super::values::{Kind, object};
 
 const TITLE: &str = "Turnfleet controller";
 const DESCRIPTION: &str = "Credentials with lists of healthy relays for applications, and the fleet for its operators. \
@@ -154,7 +154,9 @@ fn refusals(route: &Route) -> Vec<u16> {
     if route.access != Access::Open {
         statuses.extend([401, 403, 429]);
     }
-    if has_parts || route.changes() {
+    let mut query = route.query.iter();
+    let names_tenant = query.any(|field| matches!(field.kind, Kind::TenantName));
+    if has_parts || names_tenant || route.changes() {
         statuses.push(404);
     }
     if route.body.is_some() {

@@ -10,7 +10,6 @@ use super::status::ApiError;
 use crate::FleetError;
 use crate::fleet::FleetView;
 use crate::fleet::quota::Subject;
-use crate::fleet::tenants::TenantError;
 use crate::reconcile::Handle;
 use crate::usage::UsageDesk;
 use crate::usage::aggregate::{By, Filter};
@@ -48,9 +47,7 @@ pub(super) fn of<'v>(
     view: &'v FleetView,
     name: &'v str,
 ) -> Result<Answer<'v>, ApiError> {
-    let tenant = view.tenants.id(name);
-    let unknown = || FleetError::from(TenantError::Unknown(name.to_owned()));
-    let tenant = tenant.ok_or_else(unknown)?;
+    let tenant = view.tenants.known(name).map_err(FleetError::from)?;
     let quotas = view.tenants.quotas(tenant);
     let state = view.quotas.get(&Subject { tenant, user: None });
     let limited = state.filter(|state| state.limit[0] > 0);

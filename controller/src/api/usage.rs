@@ -22,7 +22,7 @@ use crate::usage::history::{OTHER_REGIONS, OTHER_TENANTS, Resolution, Span};
 use crate::usage::top::{self, Talker};
 use crate::wall_clock;
 
-const TENANT: Field = Field::new("tenant", Kind::Name, "This tenant alone.");
+const TENANT: Field = Field::new("tenant", Kind::TenantName, "This tenant alone.");
 const REGION: Field = Field::new("region", Kind::Name, "This region alone.");
 
 /// What a query for totals may say.
@@ -404,9 +404,6 @@ fn tenant_asked(view: &FleetView, asked: &Values) -> Result<Option<u32>, ApiErro
     let Some(name) = asked.text("tenant") else {
         return Ok(None);
     };
-    let id = view.tenants.id(name);
-    id.map(Some).ok_or_else(|| {
-        let place = "query.tenant";
-        ApiError::bad_parameter(place, "there is no such tenant", "the name of a tenant")
-    })
+    let id = view.tenants.known(name).map_err(FleetError::from)?;
+    Ok(Some(id))
 }

@@ -306,10 +306,7 @@ impl Tenants {
     /// When there is no such tenant.
     pub fn banned_user(&self, user: &str, tenant: Option<&str>) -> Result<Whom, TenantError> {
         let (tenant, user) = match (tenant, user.split_once('/')) {
-            (Some(name), _) => {
-                let unknown = || TenantError::Unknown(name.to_owned());
-                (self.id(name).ok_or_else(unknown)?, user)
-            }
+            (Some(name), _) => (self.known(name)?, user),
             (None, Some((name, rest))) if name != DEFAULT_NAME => match self.id(name) {
                 Some(id) => (id, rest),
                 None => (DEFAULT_TENANT, user),

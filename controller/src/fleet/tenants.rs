@@ -315,6 +315,15 @@ impl Tenants {
         }
     }
 
+    /// The same for one that has to be there.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn known(&self, name: &str) -> Result<u32, TenantError> {
+        let unknown = || TenantError::Unknown(name.to_owned());
+        self.id(name).ok_or_else(unknown)
+    }
+
     /// What the users of the one of that number may take, which may be the default one.
     #[must_use]
     pub fn quotas(&self, id: u32) -> Quotas {
