@@ -81,11 +81,11 @@ mutants! {
     "a channel permits nobody": "server/channel.rs",
         "self.install_permissions(id, &[peer.ip()], now)?;" => "";
     "data needs no permission": "server/relaying.rs",
-        "let via = relayed.id;\n        if !allocation.permissions.allow(peer.ip(), now) {" =>
-        "let via = relayed.id;\n        if false {";
+        "let via = relayed.id;\n        let Some(moved) = allocation.permissions.live(peer.ip(), now) else {" =>
+        "let via = relayed.id;\n        let mut moved = crate::usage::Bytes::default();\n        let Some(moved) = Some(&mut moved) else {";
     "peers need no permission": "server/relaying.rs",
-        "// §9: the permission is the peer's IP address, whatever its port.\n        if !allocation.permissions.allow(peer.ip(), now) {" =>
-        "if false {";
+        "// §9: the permission is the peer's IP address, whatever its port.\n        let Some(moved) = allocation.permissions.live(peer.ip(), now) else {" =>
+        "let mut moved = crate::usage::Bytes::default();\n        let Some(moved) = Some(&mut moved) else {";
     "a bound peer's data comes as an indication": "server/relaying.rs",
         "match allocation.channels.number(peer, now) {" => "match allocation.channels.number(peer, now).filter(|_| false) {";
     "no reservation is redeemed": "server/reservation.rs",

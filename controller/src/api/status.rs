@@ -199,6 +199,15 @@ impl ApiError {
         )
     }
 
+    /// 404 for what no record is kept of.
+    pub(crate) fn nothing_kept(
+        place: &'static str,
+        what: &'static str,
+        expected: &'static str,
+    ) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_kept", place, what, expected)
+    }
+
     /// 404 for a node that is none.
     pub(crate) fn unknown_node(node: impl Into<Text>) -> Self {
         Self::new(

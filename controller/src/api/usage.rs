@@ -278,10 +278,9 @@ pub(super) async fn past(
     let tenant = tenant_asked(view, asked)?;
     let region = asked.text("region");
     if tenant.is_some() && region.is_some() {
-        let what = "the past is kept by tenant and by region, not by both";
-        return Err(ApiError::bad_parameter(
+        return Err(ApiError::nothing_kept(
             "query.region",
-            what,
+            "the past is kept by tenant and by region, not by both",
             "one of the two",
         ));
     }
