@@ -188,13 +188,17 @@ impl KeyRing {
             username, realm, ..
         } = identity;
         let password = generation.secret.password(username);
+        // With a secret of its own a tenant would get out of what holds for it.
+        let is_probe = belonging.is_probe && home == TenantId::DEFAULT;
+        let (tenant, user) = match is_probe {
+            // It has no quota that others could use up.
+            true => (TenantId::PROBE, None),
+            false => (belonging.tenant, belonging.user.clone()),
+        };
         out.push(Candidate {
             key: LongTermKey::derive_with(out.algorithm(), username, realm, &password),
-            user: belonging.user.clone(),
-            tenant: match belonging.is_probe {
-                true => TenantId::PROBE,
-                false => belonging.tenant,
-            },
+            user,
+            tenant,
             home,
             expires_at: Some(ends),
             key_id: generation.id,

@@ -65,7 +65,7 @@ pub(super) struct Belonging {
     pub(super) named: TenantId,
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<usize>>,
-    /// It is a controller, which tries the relay.
+    /// It says that it is a controller, which tries the relay.
     pub(super) is_probe: bool,
 }
 
@@ -207,8 +207,7 @@ impl Directory {
         Some(Belonging {
             tenant,
             named,
-            // It has no quota that others could use up.
-            user: user.filter(|user| !user.is_empty() && !is_probe),
+            user: user.filter(|user| !user.is_empty()),
             is_probe,
         })
     }

@@ -103,13 +103,13 @@ impl ShardEventLog {
     }
 
     /// Writes `event`, which happened in second `unix`; `false` where it was left out because there are too many. What a controller's
-    /// probe does is in that one's metrics.
+    /// probe does is in that one's metrics, and in the journal, which leaves out nobody.
     pub(super) fn write(&mut self, event: &Event, unix: u64, tenants: &TenantNames) -> bool {
-        if event.tenant() == Some(TenantId::PROBE) {
-            return true;
-        }
         if let Some(journal) = &self.log.journal {
             journal.record(self.shard, event, unix);
+        }
+        if event.tenant() == Some(TenantId::PROBE) {
+            return true;
         }
         if !tracing::enabled!(target: "turnfleet::event", tracing::Level::INFO) {
             return true;

@@ -170,9 +170,11 @@ fn a_controller_that_tries_the_node_is_nobodys_user_whosever_the_node_is() {
     let mut snapshot = with_tenants();
     let found =
         |snapshot: &fleet::Snapshot, name| found(snapshot, "1500:turnfleet-probe", FLEET, name);
-    let nobody = |home, secrets: &[u32]| (probe, home, None, secrets.to_vec());
-    assert_eq!(found(&snapshot, None), [nobody(0, &[2, 1])]);
-    let at_acmes = [nobody(ACME, &[11, 12]), nobody(0, &[2, 1])];
+    let nobody = || (probe, 0, None, vec![2, 1]);
+    assert_eq!(found(&snapshot, None), [nobody()]);
+    // Whoever has a secret of a tenant alone stays that one's user, whatever the name.
+    let acmes = of(ACME, ACME, "turnfleet-probe", &[11, 12]);
+    let at_acmes = [acmes, nobody()];
     assert_eq!(found(&snapshot, Some("turn.acme.example")), at_acmes);
     snapshot.own_tenant = ACME;
     assert_eq!(found(&snapshot, None), at_acmes);
