@@ -1,26 +1,16 @@
-//! The Python packages that tests drive, in an environment of their own below `target/`: what `tests/interop/requirements.txt`
-//! names, installed anew when that file changes.
+//! The Python packages that tests drive, in environments of their own below `target/`: what a folder of tests names in its
+//! `requirements.txt`, installed anew when that file changes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use crate::process::{root, run};
 
-/// What is to be installed.
-const REQUIREMENTS: &str = "tests/interop/requirements.txt";
-
-/// Where it is, as the tests know it.
-fn environment() -> PathBuf {
-    root().join("target/python")
-}
-
-/// What stands in the environment.
-fn stamp() -> PathBuf {
-    environment().join("requirements.txt")
-}
+/// Each environment, below `target/` as its tests know it, and the file that says what is in it.
+const ENVIRONMENTS: &[(&str, &str)] = &[("python", "tests/interop/requirements.txt")];
 
 /// Whether there is a Python that makes environments: Debian keeps that part in a package of its own.
 pub(crate) fn makes_environments() -> bool {
@@ -31,26 +21,33 @@ pub(crate) fn makes_environments() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn wanted() -> Result<Vec<u8>> {
-    let path = root().join(REQUIREMENTS);
-    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// Makes the environment and installs into it.
+/// Makes the environments and installs into them.
 ///
 /// # Errors
 /// When Python has no `venv`, or a package cannot be had.
 pub(crate) fn install() -> Result<()> {
-    let wanted = wanted()?;
-    if fs::read(stamp()).is_ok_and(|there| there == wanted) {
+    for (name, requirements) in ENVIRONMENTS {
+        install_one(
+            &root().join("target").join(name),
+            &root().join(requirements),
+        )?;
+    }
+    Ok(())
+}
+
+/// A copy of the requirements in the environment tells what stands in it.
+fn install_one(environment: &Path, requirements: &Path) -> Result<()> {
+    let wanted = fs::read(requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    let stamp = environment.join("requirements.txt");
+    if fs::read(&stamp).is_ok_and(|there| there == wanted) {
         return Ok(());
     }
-    let environment = environment();
     run(Command::new("python3")
         .args(["-m", "venv", "--clear"])
-        .arg(&environment))?;
+        .arg(environment))?;
     run(Command::new(environment.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
-        .arg(Path::new(REQUIREMENTS)))?;
-    fs::write(stamp(), wanted).with_context(|| format!("cannot write {}", stamp().display()))
+        .arg(requirements))?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }

@@ -8,77 +8,24 @@ use anyhow::Result;
 use crate::process::{self, answers, cargo};
 use crate::python;
 
-/// A Debian package that tests need, and a file by which to see that it is there.
-struct Tool {
-    package: &'static str,
-    file: &'static str,
-}
-
-const TOOLS: [Tool; 16] = [
-    Tool {
-        package: "etcd-server",
-        file: "/usr/bin/etcd",
-    },
-    Tool {
-        package: "etcd-client",
-        file: "/usr/bin/etcdctl",
-    },
-    Tool {
-        package: "strace",
-        file: "/usr/bin/strace",
-    },
-    Tool {
-        package: "coturn",
-        file: "/usr/bin/turnutils_uclient",
-    },
-    Tool {
-        package: "chromium",
-        file: "/usr/bin/chromium",
-    },
-    Tool {
-        package: "chromium-driver",
-        file: "/usr/bin/chromedriver",
-    },
-    Tool {
-        package: "haproxy",
-        file: "/usr/sbin/haproxy",
-    },
-    Tool {
-        package: "nginx",
-        file: "/usr/sbin/nginx",
-    },
-    Tool {
-        package: "prosody",
-        file: "/usr/bin/prosody",
-    },
-    Tool {
-        package: "dnsmasq-base",
-        file: "/usr/sbin/dnsmasq",
-    },
-    Tool {
-        package: "bind9-dnsutils",
-        file: "/usr/bin/dig",
-    },
-    Tool {
-        package: "openssl",
-        file: "/usr/bin/openssl",
-    },
-    Tool {
-        package: "curl",
-        file: "/usr/bin/curl",
-    },
-    Tool {
-        package: "iproute2",
-        file: "/bin/ip",
-    },
-    Tool {
-        package: "faketime",
-        file: "/usr/bin/faketime",
-    },
-    Tool {
-        package: "nftables",
-        file: "/usr/sbin/nft",
-    },
+/// The Debian packages that tests need, each with a file by which to see that it is there.
+const TOOLS: &[(&str, &str)] = &[
+    ("bind9-dnsutils", "/usr/bin/dig"),
+    ("chromium", "/usr/bin/chromium"),
+    ("chromium-driver", "/usr/bin/chromedriver"),
+    ("coturn", "/usr/bin/turnutils_uclient"),
+    ("curl", "/usr/bin/curl"),
+    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
+    ("etcd-client", "/usr/bin/etcdctl"),
+    ("etcd-server", "/usr/bin/etcd"),
+    ("faketime", "/usr/bin/faketime"),
+    ("haproxy", "/usr/sbin/haproxy"),
+    ("iproute2", "/bin/ip"),
+    ("nftables", "/usr/sbin/nft"),
+    ("nginx", "/usr/sbin/nginx"),
+    ("openssl", "/usr/bin/openssl"),
+    ("prosody", "/usr/bin/prosody"),
+    ("strace", "/usr/bin/strace"),
 ];
 
 /// Set for the tests where every tool is there: a test whose tool is missing then fails instead of saying so.
@@ -104,8 +51,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Installs the missing tools as root, or prints the line that does; returns whether all are there.
 fn install() -> Result<bool> {
-    let absent = TOOLS.iter().filter(|tool| !Path::new(tool.file).exists());
-    let mut missing: Vec<&str> = absent.map(|tool| tool.package).collect();
+    let absent = TOOLS.iter().filter(|(_, file)| !Path::new(file).exists());
+    let mut missing: Vec<&str> = absent.map(|(package, _)| *package).collect();
     if !python::makes_environments() {
         missing.push("python3-venv");
     }
