@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::fleet::Snapshot;
+use turnfleet_proto::probe_name::ProbeKey;
 use turnfleet_turn::ledger::GrantedPorts;
 use turnfleet_turn::peer_filter::{FleetRange, PeerFilter, PeerRules};
 use turnfleet_turn::policy::{Config, Limits, Policy, RelayedHost, TcpRelaying};
@@ -28,6 +29,7 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 struct Keys {
     realm: String,
     secrets: Vec<SharedSecret>,
+    probes: Vec<ProbeKey>,
 }
 
 impl KeySource for Keys {
@@ -36,9 +38,9 @@ impl KeySource for Keys {
         let Some(parsed) = EphemeralUsername::parse(username) else {
             return;
         };
-        let user = parsed
-            .user
-            .map(|user| username.len() - user.len()..username.len());
+        let is_probe = self.probes.iter().any(|key| key.has_made(parsed));
+        let user = parsed.user.filter(|_| !is_probe);
+        let user = user.map(|user| username.len() - user.len()..username.len());
         for secret in &self.secrets {
             let password = secret.password(username);
             out.push(Candidate {
@@ -74,6 +76,11 @@ pub(crate) async fn serve(listener: Arc<UdpSocket>, ledger: Arc<Ledger>, snapsho
                 .secrets
                 .into_iter()
                 .map(|generation| SharedSecret::new(generation.secret))
+                .collect(),
+            probes: snapshot
+                .nonce_keys
+                .iter()
+                .map(|key| ProbeKey::of_nonce_key(&key.key))
                 .collect(),
         },
         origin: std::time::Instant::now(),
