@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use turnfleet_controller::FleetError;
-use turnfleet_controller::config::{PortPlan, ProbeMode};
+use turnfleet_controller::config::PortPlan;
 use turnfleet_controller::fleet::record::{Policy, SecretScope, Setting, StaticUser};
-use turnfleet_controller::fleet::{Ended, FleetView, Health, ListSettings, Settings, Wishes};
+use turnfleet_controller::fleet::{Ended, FleetView, Health, Settings, Wishes};
 use turnfleet_controller::reconcile::{Handle, Offer, Reconciler, Session};
 use turnfleet_controller::store::{EmbeddedStore, SealError, Sealer, StoreError};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{NodeId, fleet as wire};
+
+use crate::plain_fleet;
 
 /// A state directory, on which controllers start and stop.
 struct State {
@@ -31,15 +33,8 @@ struct Running {
 
 fn policy() -> Policy {
     Policy {
-        realm: "example.org".into(),
         allow_peers: vec!["10.1.0.0/16".parse().unwrap()],
-        deny_peers: Vec::new(),
-        danger_allow_loopback: false,
-        allocations_per_user: 100,
-        max_lifetime_seconds: 3600,
-        max_session_seconds: 0,
-        strict_expiry: false,
-        tcp_relaying: false,
+        ..plain_fleet::wishes("example.org").policy
     }
 }
 
@@ -49,21 +44,14 @@ impl State {
             dir: tempfile::tempdir().unwrap(),
             wishes: Wishes {
                 policy: policy(),
-                users: Vec::new(),
-                shared_secret: None,
-                join_token: None,
-                api_tokens: Vec::new(),
-                tenants: Vec::new(),
+                ..plain_fleet::wishes("example.org")
             },
             settings: Settings {
-                region: "north".into(),
                 ports: PortPlan {
-                    range: "50000-50099".parse().unwrap(),
                     relays_per_address,
+                    ..plain_fleet::settings().ports
                 },
-                probe: ProbeMode::Off,
-                lists: ListSettings::default(),
-                rotate_secrets_every: None,
+                ..plain_fleet::settings()
             },
         }
     }

@@ -9,8 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use turnfleet_controller::FleetError;
-use turnfleet_controller::fleet::record::{ControllerRecord, Policy};
-use turnfleet_controller::fleet::{Settings, Wishes};
+use turnfleet_controller::fleet::record::ControllerRecord;
 use turnfleet_controller::leader::{Leadership, Term, stand};
 use turnfleet_controller::reconcile::Reconciler;
 use turnfleet_controller::store::{
@@ -18,6 +17,8 @@ use turnfleet_controller::store::{
     StoreError, Txn, Watch, keys,
 };
 use turnfleet_proto::store::LeaderRecord;
+
+use crate::plain_fleet;
 
 struct Candidate {
     term: watch::Receiver<Option<Term>>,
@@ -131,34 +132,8 @@ async fn upkeep(
     dir: &std::path::Path,
     leadership: Leadership,
 ) -> Result<(), FleetError> {
-    let wishes = Wishes {
-        policy: Policy {
-            realm: "example.org".into(),
-            allow_peers: Vec::new(),
-            deny_peers: Vec::new(),
-            danger_allow_loopback: false,
-            allocations_per_user: 100,
-            max_lifetime_seconds: 3600,
-            max_session_seconds: 0,
-            strict_expiry: false,
-            tcp_relaying: false,
-        },
-        users: Vec::new(),
-        shared_secret: None,
-        join_token: None,
-        api_tokens: Vec::new(),
-        tenants: Vec::new(),
-    };
-    let settings = Settings {
-        region: "north".into(),
-        ports: turnfleet_controller::config::PortPlan {
-            range: "50000-50099".parse().unwrap(),
-            relays_per_address: 1,
-        },
-        rotate_secrets_every: None,
-        probe: turnfleet_controller::config::ProbeMode::Off,
-        lists: turnfleet_controller::fleet::ListSettings::default(),
-    };
+    let wishes = plain_fleet::wishes("example.org");
+    let settings = plain_fleet::settings();
     let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
     let (reconciler, handle) = Reconciler::open(Arc::new(store.clone()), sealer, settings, &wishes)
         .await

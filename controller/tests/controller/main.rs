@@ -29,6 +29,7 @@ mod membership;
 mod operator_api;
 mod operator_grpc;
 mod paused_link;
+mod plain_fleet;
 mod policy_push;
 mod probe;
 mod promises;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use turnfleet_controller::fleet::record::{Policy, Rollout, Stage as Reached};
+use turnfleet_controller::fleet::record::{Rollout, Stage as Reached};
 use turnfleet_controller::fleet::{FleetView, Wishes};
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::{PolicyStatus, Snapshot};
 
+use crate::plain_fleet;
 use crate::stage::{Node, Stage, any_hello};
 
 const RELAYS: usize = 3;
@@ -103,24 +104,9 @@ fn denied(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn wishes(deny: &[&str]) -> Wishes {
-    Wishes {
-        policy: Policy {
-            realm: "turnfleet.local".to_owned(),
-            allow_peers: Vec::new(),
-            deny_peers: deny.iter().map(|net| net.parse().unwrap()).collect(),
-            danger_allow_loopback: false,
-            allocations_per_user: 100,
-            max_lifetime_seconds: 3600,
-            max_session_seconds: 0,
-            strict_expiry: false,
-            tcp_relaying: false,
-        },
-        users: Vec::new(),
-        shared_secret: None,
-        join_token: None,
-        api_tokens: Vec::new(),
-        tenants: Vec::new(),
-    }
+    let mut wishes = plain_fleet::wishes("turnfleet.local");
+    wishes.policy.deny_peers = deny.iter().map(|net| net.parse().unwrap()).collect();
+    wishes
 }
 
 fn reconfigure(stage: &Stage, deny: &[&str]) {

@@ -8,14 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use turnfleet_controller::config::{PortPlan, ProbeMode, RawConfig, RawEtcd, RawUser};
-use turnfleet_controller::fleet::record::{Policy, SecretScope, SecretState};
-use turnfleet_controller::fleet::{FleetView, ListSettings, Settings, Wishes};
+use turnfleet_controller::config::{ProbeMode, RawConfig, RawEtcd, RawUser};
+use turnfleet_controller::fleet::FleetView;
+use turnfleet_controller::fleet::record::{SecretScope, SecretState};
 use turnfleet_controller::reconcile::{Handle, Reconciler};
 use turnfleet_controller::store::{MemoryStore, Put, Sealer, Store as _, Txn};
 use turnfleet_proto::credentials::SharedSecret;
 
 use crate::cluster::Cluster;
+use crate::plain_fleet;
 use crate::stage::{Stage, any_hello};
 
 const CONFIGURED: &str = "the secret that the configuration names";
@@ -153,34 +154,8 @@ fn prepare(raw: &mut RawConfig) {
 
 /// A controller's owner of the fleet, without listeners.
 async fn run(store: MemoryStore, dir: &Path) -> (Handle, watch::Sender<bool>) {
-    let settings = Settings {
-        region: "north".into(),
-        ports: PortPlan {
-            range: "50000-50099".parse().unwrap(),
-            relays_per_address: 1,
-        },
-        rotate_secrets_every: None,
-        probe: ProbeMode::Off,
-        lists: ListSettings::default(),
-    };
-    let wishes = Wishes {
-        policy: Policy {
-            realm: "example.org".into(),
-            allow_peers: Vec::new(),
-            deny_peers: Vec::new(),
-            danger_allow_loopback: false,
-            allocations_per_user: 100,
-            max_lifetime_seconds: 3600,
-            max_session_seconds: 0,
-            strict_expiry: false,
-            tcp_relaying: false,
-        },
-        users: Vec::new(),
-        shared_secret: None,
-        join_token: None,
-        api_tokens: Vec::new(),
-        tenants: Vec::new(),
-    };
+    let settings = plain_fleet::settings();
+    let wishes = plain_fleet::wishes("example.org");
     let sealer = Sealer::open(&dir.join("store.key"), true).unwrap();
     let opened = Reconciler::open(Arc::new(store), sealer, settings, &wishes).await;
     let (reconciler, handle) = opened.unwrap();
