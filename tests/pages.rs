@@ -130,8 +130,15 @@ fn the_events_page_lists_every_kind_and_field() {
     let written = fs::read_to_string(path).unwrap();
     let (written, _) = written.split_once(MADE).unwrap();
     let mut page = [written, MADE].concat();
-    for kind in turnfleet_controller::events::kind_reference() {
+    let kinds = turnfleet_controller::events::kind_reference();
+    for (place, kind) in kinds.iter().enumerate() {
         page.push_str(&format!("\n### `{}`\n\n{}\n", kind.name, kind.text));
+        let mut others = kinds[..place].iter();
+        let same = others.find(|other| !kind.fields.is_empty() && other.fields == kind.fields);
+        if let Some(other) = same {
+            page.push_str(&format!("\nIts fields are those of `{}`.\n", other.name));
+            continue;
+        }
         if !kind.fields.is_empty() {
             page.push_str("\n| Field | Form | Meaning |\n|---|---|---|\n");
         }

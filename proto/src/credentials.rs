@@ -84,9 +84,6 @@ pub struct EphemeralCredential {
     pub expires_at: u64,
 }
 
-/// The user as whom controllers try relays. Relays count it for no tenant, and tell nobody of it.
-pub const PROBE_USER: &str = "turnfleet-probe";
-
 /// Makes a credential that ends at `expires_at` (Unix seconds). An empty `user` gives a bare timestamp.
 #[must_use]
 pub fn mint(secret: &SharedSecret, user: &str, expires_at: u64) -> EphemeralCredential {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use turnfleet_proto::probe_name::ProbeKey;
 use turnfleet_proto::{GrantedRange, PortRange, fleet};
 use turnfleet_turn::KeySource;
 use turnfleet_turn::peer_filter::{Cidr, FleetRange, PeerFilter, PeerRules};
@@ -173,10 +174,18 @@ pub(crate) fn compile(
     let granted = granted(&snapshot.port_grants, &local.public_ips)?;
     let peer_rules = peer_rules(snapshot.peer_policy.as_ref(), &local.own_ips)?;
     let known = tenants::tenants(snapshot, local)?;
-    let keys = KeyRing::new(realm.clone(), snapshot, known.directory, &local.secret_uses)?;
+    let nonce_keys = nonce_keys(&snapshot.nonce_keys)?;
+    let probes = nonce_keys.iter().map(|key| ProbeKey::of_nonce_key(key));
+    let keys = KeyRing::new(
+        realm.clone(),
+        snapshot,
+        known.directory,
+        probes.collect(),
+        &local.secret_uses,
+    )?;
     let server = Policy {
         realm,
-        nonce_keys: nonce_keys(&snapshot.nonce_keys)?,
+        nonce_keys,
         nonce_lifetime: local.nonce_lifetime,
         peer_filter: PeerFilter::new(peer_rules),
         limits: limits(snapshot.limits.unwrap_or_default(), local)?,

@@ -13,7 +13,8 @@ mod calls;
 #[expect(dead_code, reason = "other test programs share it, and use more of it")]
 mod client;
 mod clocks;
-#[path = "../../controller/tests/cluster/mod.rs"]
+#[path = "../../controller/tests/controller/cluster/mod.rs"]
+#[expect(dead_code, reason = "other test programs share it, and use more of it")]
 mod cluster;
 mod controllers_die;
 mod cuts;

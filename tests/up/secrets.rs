@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -64,15 +63,7 @@ impl Fleet {
     /// Says something to `turnfleet fleet secrets`.
     #[track_caller]
     fn secrets(&self, arguments: &[&str]) -> Value {
-        let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
-            .args(["fleet", "secrets"])
-            .args(arguments)
-            .args(["--json", "--controller", self.text("/http")])
-            .env("TURNFLEET_API_TOKEN", self.text("/api_token"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        self.order(&[["secrets"].as_slice(), arguments].concat())
     }
 
     fn secret(&self, id: u64) -> Value {

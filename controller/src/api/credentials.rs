@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use turnfleet_proto::credentials::{EphemeralCredential, PROBE_USER, mint};
+use turnfleet_proto::credentials::{EphemeralCredential, mint};
 
 use super::minting::Minting;
 use super::status::ApiError;
@@ -54,14 +54,6 @@ impl CredentialRequest {
             };
             let expected = format!("at most {MAX_USER_BYTES} bytes without control characters");
             return Err(ApiError::bad_parameter(place.to_owned(), what, expected));
-        }
-        if user == PROBE_USER {
-            let what = "this user is the probe, which relays count for nobody";
-            return Err(ApiError::bad_parameter(
-                place.to_owned(),
-                what,
-                "another user",
-            ));
         }
         user.clone_into(&mut self.user);
         Ok(())

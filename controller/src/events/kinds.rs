@@ -128,162 +128,180 @@ macro_rules! kinds {
     };
 }
 
-kinds! {
-    /// An allocation was granted.
-    AllocationOpened = "allocation.opened" {
-        /// The shard of the relay that has it.
-        shard: u64,
-        /// Its number: unique in the shard while the relay's process lives.
-        allocation: u64,
-        /// How its client comes: `udp`, `tcp` or `tls`.
-        transport: String,
-        /// The client's address.
-        client: Place,
-        /// The address that the client came to.
-        server: String,
-        /// The USERNAME.
-        username: Username,
-        /// `udp`, or `tcp` (RFC 6062).
-        relayed_transport: String,
-        /// The relayed transport addresses, one or two.
-        relayed: Vec<String>,
+/// The table with the kinds of abuse between the others: their fields are written once for all of them.
+macro_rules! kinds_with_abuse {
+    (
+        { $($before:tt)* }
+        $fields:tt
+        { $($(#[doc = $doc:tt])+ $name:ident = $text:tt;)* }
+        { $($after:tt)* }
+    ) => {
+        kinds! {
+            $($before)*
+            $($(#[doc = $doc])+ $name = $text $fields)*
+            $($after)*
+        }
+    };
+}
+
+kinds_with_abuse! {
+    {
+        /// An allocation was granted.
+        AllocationOpened = "allocation.opened" {
+            /// The shard of the relay that has it.
+            shard: u64,
+            /// Its number: unique in the shard while the relay's process lives.
+            allocation: u64,
+            /// How its client comes: `udp`, `tcp` or `tls`.
+            transport: String,
+            /// The client's address.
+            client: Place,
+            /// The address that the client came to.
+            server: String,
+            /// The USERNAME.
+            username: Username,
+            /// `udp`, or `tcp` (RFC 6062).
+            relayed_transport: String,
+            /// The relayed transport addresses, one or two.
+            relayed: Vec<String>,
+        }
+        /// An allocation ended.
+        AllocationClosed = "allocation.closed" {
+            /// As in `allocation.opened`.
+            shard: u64,
+            /// As in `allocation.opened`.
+            allocation: u64,
+            /// As in `allocation.opened`.
+            transport: String,
+            /// As in `allocation.opened`.
+            client: Place,
+            /// As in `allocation.opened`.
+            server: String,
+            /// As in `allocation.opened`.
+            username: Username,
+            /// Why: `refreshed`, `expired`, `client_gone`, `socket_failed`, `shutdown`, `revoked`, or another label of the metric `turnfleet_relay_allocations_closed_total`.
+            reason: String,
+            /// How long it lived.
+            seconds: u64,
+            /// Application bytes from the client to its peers.
+            bytes_to_peers: u64,
+            /// Application bytes from peers to the client.
+            bytes_to_client: u64,
+        }
+        /// An allocation lives, and will be ended at the deadline, because its relay is being emptied: its application has until then to restart ICE. Told again where the deadline changes.
+        AllocationEvicting = "allocation.evicting" {
+            /// As in `allocation.opened`.
+            shard: u64,
+            /// As in `allocation.opened`.
+            allocation: u64,
+            /// As in `allocation.opened`.
+            transport: String,
+            /// As in `allocation.opened`.
+            client: Place,
+            /// As in `allocation.opened`.
+            server: String,
+            /// As in `allocation.opened`.
+            username: Username,
+            /// When it will be ended, in Unix seconds.
+            deadline: u64,
+        }
+        /// An Allocate request was refused after authentication, or for want of it where it had credentials. Of one shard at most 20 a second are told.
+        AllocationRefused = "allocation.refused" {
+            /// As in `allocation.opened`.
+            shard: u64,
+            /// As in `allocation.opened`.
+            transport: String,
+            /// As in `allocation.opened`.
+            client: Place,
+            /// As in `allocation.opened`.
+            server: String,
+            /// The USERNAME of the request, where it had one.
+            username: Option<Username>,
+            /// The STUN error code.
+            code: u64,
+        }
+        /// A node has come for the first time, or as another process.
+        NodeJoined = "node.joined" {
+            /// Its region.
+            region: String,
+            /// What tells its process from others: the ids of its events have the same eight digits.
+            incarnation: String,
+        }
+        /// A node is in nobody's list any more, because it does not answer, or has left.
+        NodeLost = "node.lost" {
+            /// How it stands: `unhealthy` or `gone`.
+            health: String,
+            /// Allocations that it had when it was heard last.
+            allocations: u64,
+        }
+        /// A node that was lost answers again.
+        NodeBack = "node.back" {
+            /// How it stands.
+            health: String,
+        }
+        /// A node is being emptied: it takes no more allocations.
+        NodeDraining = "node.draining" {
+            /// Allocations that it had when it was heard last.
+            allocations: u64,
+        }
+        /// A node that is being emptied has no allocation left.
+        NodeDrained = "node.drained" {}
+        /// A node takes allocations again.
+        NodeUndrained = "node.undrained" {}
+        /// A node refused a policy, and goes on with what it ran.
+        NodePolicyRefused = "node.policy_refused" {
+            /// Its words.
+            reason: String,
+            /// The generation that it runs.
+            running_generation: u64,
+        }
+        /// A shared secret is there that credentials are not minted with yet.
+        SecretRotated = "secret.rotated" {
+            /// The generation.
+            secret: u64,
+            /// Whose relays accept it: `fleet`, `region:NAME` or `tenant:NAME`.
+            scope: String,
+        }
+        /// Credentials are minted with a shared secret.
+        SecretPromoted = "secret.promoted" {
+            /// The generation.
+            secret: u64,
+            /// As in `secret.rotated`.
+            scope: String,
+        }
+        /// A shared secret is accepted until it is unpinned.
+        SecretPinned = "secret.pinned" {
+            /// The generation.
+            secret: u64,
+            /// As in `secret.rotated`.
+            scope: String,
+        }
+        /// No credential is minted with a shared secret any more; relays accept those that there are.
+        SecretRetiring = "secret.retiring" {
+            /// The generation.
+            secret: u64,
+            /// As in `secret.rotated`.
+            scope: String,
+        }
+        /// Relays refuse a shared secret, by an operator's word.
+        SecretRevoked = "secret.revoked" {
+            /// The generation.
+            secret: u64,
+            /// As in `secret.rotated`.
+            scope: String,
+        }
+        /// A user or a tenant has come to the end of what it may use. Told again when it has kept within it for a minute.
+        QuotaExceeded = "quota.exceeded" {
+            /// Which one, as the quotas of tenants are called: `allocations`, `allocations_per_user`, `bits_per_second`, `user_bits_per_second`, `bytes_per_day`, `user_bytes_per_day` or `credentials_per_minute`.
+            quota: String,
+            /// Its size.
+            limit: u64,
+            /// The user, where it is a user's: as in a USERNAME, without the time.
+            username: Option<Username>,
+        }
     }
-    /// An allocation ended.
-    AllocationClosed = "allocation.closed" {
-        /// As in `allocation.opened`.
-        shard: u64,
-        /// As in `allocation.opened`.
-        allocation: u64,
-        /// As in `allocation.opened`.
-        transport: String,
-        /// As in `allocation.opened`.
-        client: Place,
-        /// As in `allocation.opened`.
-        server: String,
-        /// As in `allocation.opened`.
-        username: Username,
-        /// Why: `refreshed`, `expired`, `client_gone`, `socket_failed`, `shutdown`, `revoked`, or another label of the metric `turnfleet_relay_allocations_closed_total`.
-        reason: String,
-        /// How long it lived.
-        seconds: u64,
-        /// Application bytes from the client to its peers.
-        bytes_to_peers: u64,
-        /// Application bytes from peers to the client.
-        bytes_to_client: u64,
-    }
-    /// An allocation lives, and will be ended at the deadline, because its relay is being emptied: its application has until then to restart ICE. Told again where the deadline changes.
-    AllocationEvicting = "allocation.evicting" {
-        /// As in `allocation.opened`.
-        shard: u64,
-        /// As in `allocation.opened`.
-        allocation: u64,
-        /// As in `allocation.opened`.
-        transport: String,
-        /// As in `allocation.opened`.
-        client: Place,
-        /// As in `allocation.opened`.
-        server: String,
-        /// As in `allocation.opened`.
-        username: Username,
-        /// When it will be ended, in Unix seconds.
-        deadline: u64,
-    }
-    /// An Allocate request was refused after authentication, or for want of it where it had credentials. Of one shard at most 20 a second are told.
-    AllocationRefused = "allocation.refused" {
-        /// As in `allocation.opened`.
-        shard: u64,
-        /// As in `allocation.opened`.
-        transport: String,
-        /// As in `allocation.opened`.
-        client: Place,
-        /// As in `allocation.opened`.
-        server: String,
-        /// The USERNAME of the request, where it had one.
-        username: Option<Username>,
-        /// The STUN error code.
-        code: u64,
-    }
-    /// A node has come for the first time, or as another process.
-    NodeJoined = "node.joined" {
-        /// Its region.
-        region: String,
-        /// What tells its process from others: the ids of its events have the same eight digits.
-        incarnation: String,
-    }
-    /// A node is in nobody's list any more, because it does not answer, or has left.
-    NodeLost = "node.lost" {
-        /// How it stands: `unhealthy` or `gone`.
-        health: String,
-        /// Allocations that it had when it was heard last.
-        allocations: u64,
-    }
-    /// A node that was lost answers again.
-    NodeBack = "node.back" {
-        /// How it stands.
-        health: String,
-    }
-    /// A node is being emptied: it takes no more allocations.
-    NodeDraining = "node.draining" {
-        /// Allocations that it had when it was heard last.
-        allocations: u64,
-    }
-    /// A node that is being emptied has no allocation left.
-    NodeDrained = "node.drained" {}
-    /// A node takes allocations again.
-    NodeUndrained = "node.undrained" {}
-    /// A node refused a policy, and goes on with what it ran.
-    NodePolicyRefused = "node.policy_refused" {
-        /// Its words.
-        reason: String,
-        /// The generation that it runs.
-        running_generation: u64,
-    }
-    /// A shared secret is there that credentials are not minted with yet.
-    SecretRotated = "secret.rotated" {
-        /// The generation.
-        secret: u64,
-        /// Whose relays accept it: `fleet`, `region:NAME` or `tenant:NAME`.
-        scope: String,
-    }
-    /// Credentials are minted with a shared secret.
-    SecretPromoted = "secret.promoted" {
-        /// The generation.
-        secret: u64,
-        /// As in `secret.rotated`.
-        scope: String,
-    }
-    /// A shared secret is accepted until it is unpinned.
-    SecretPinned = "secret.pinned" {
-        /// The generation.
-        secret: u64,
-        /// As in `secret.rotated`.
-        scope: String,
-    }
-    /// No credential is minted with a shared secret any more; relays accept those that there are.
-    SecretRetiring = "secret.retiring" {
-        /// The generation.
-        secret: u64,
-        /// As in `secret.rotated`.
-        scope: String,
-    }
-    /// Relays refuse a shared secret, by an operator's word.
-    SecretRevoked = "secret.revoked" {
-        /// The generation.
-        secret: u64,
-        /// As in `secret.rotated`.
-        scope: String,
-    }
-    /// A user or a tenant has come to the end of what it may use. Told again when it has kept within it for a minute.
-    QuotaExceeded = "quota.exceeded" {
-        /// Which one, as the quotas of tenants are called: `allocations`, `allocations_per_user`, `bits_per_second`, `user_bits_per_second`, `bytes_per_day`, `user_bytes_per_day` or `credentials_per_minute`.
-        quota: String,
-        /// Its size.
-        limit: u64,
-        /// The user, where it is a user's: as in a USERNAME, without the time.
-        username: Option<Username>,
-    }
-    /// Too many requests with bad credentials come from one network of clients. At most once a minute for each.
-    AbuseAuthenticationFailures = "abuse.authentication_failures" {
+    // Every rule of abuse tells the same.
+    {
         /// What the rule is wanted to do: `observe`, `throttle` or `ban`.
         verdict: String,
         /// What it does, or would do: such as `ban source 192.0.2.0/24 for 1h`, or `nothing:` with the reason. Without whom under privacy.
@@ -297,172 +315,74 @@ kinds! {
         /// What was seen.
         detail: String,
     }
-    /// Too many requests with bad credentials name one user, whoever sends them. At most once a minute for each.
-    AbuseFailuresOfUser = "abuse.failures_of_user" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
+    {
+        /// Too many requests with bad credentials come from one network of clients. At most once a minute for each.
+        AbuseAuthenticationFailures = "abuse.authentication_failures";
+        /// Too many requests with bad credentials name one user, whoever sends them. At most once a minute for each.
+        AbuseFailuresOfUser = "abuse.failures_of_user";
+        /// Nobody answers the challenges that relays send to a network: requests come in the name of its addresses. At most once a minute for each.
+        AbuseUnansweredChallenges = "abuse.unanswered_challenges";
+        /// A user asks for too many peers that do not answer as those of a call do. At most once a minute for each.
+        AbusePeerFanOut = "abuse.peer_fan_out";
+        /// A user asks for too many ports of few peers that do not answer. At most once a minute for each.
+        AbusePortScan = "abuse.port_scan";
+        /// A user comes from too many addresses. At most once a minute for each.
+        AbuseSharedCredential = "abuse.shared_credential";
+        /// Too many users of one network of clients have as many allocations as one may have. At most once a minute for each.
+        AbuseQuotaEvasion = "abuse.quota_evasion";
+        /// A user opens too many allocations. At most once a minute for each.
+        AbuseReconnectLoop = "abuse.reconnect_loop";
+        /// A user asks for too many peers that the policy refuses. At most once a minute for each.
+        AbuseDeniedPeers = "abuse.denied_peers";
     }
-    /// Nobody answers the challenges that relays send to a network: requests come in the name of its addresses. At most once a minute for each.
-    AbuseUnansweredChallenges = "abuse.unanswered_challenges" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// A user asks for too many peers that do not answer as those of a call do. At most once a minute for each.
-    AbusePeerFanOut = "abuse.peer_fan_out" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// A user asks for too many ports of few peers that do not answer. At most once a minute for each.
-    AbusePortScan = "abuse.port_scan" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// A user comes from too many addresses. At most once a minute for each.
-    AbuseSharedCredential = "abuse.shared_credential" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// Too many users of one network of clients have as many allocations as one may have. At most once a minute for each.
-    AbuseQuotaEvasion = "abuse.quota_evasion" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// A user opens too many allocations. At most once a minute for each.
-    AbuseReconnectLoop = "abuse.reconnect_loop" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// A user asks for too many peers that the policy refuses. At most once a minute for each.
-    AbuseDeniedPeers = "abuse.denied_peers" {
-        /// As in `abuse.authentication_failures`.
-        verdict: String,
-        /// As in `abuse.authentication_failures`.
-        would: String,
-        /// As in `abuse.authentication_failures`.
-        username: Option<Username>,
-        /// As in `abuse.authentication_failures`.
-        client: Option<Place>,
-        /// As in `abuse.authentication_failures`.
-        count: u64,
-        /// As in `abuse.authentication_failures`.
-        detail: String,
-    }
-    /// Somebody is let in no more, or nothing goes to a peer.
-    BanPlaced = "ban.placed" {
-        /// Its id.
-        ban: String,
-        /// `user`, `tenant`, `source` or `peer`.
-        whom: String,
-        /// The user, for one of a user.
-        username: Option<Username>,
-        /// The network, for one of a source.
-        client: Option<Place>,
-        /// The network, for one of a peer.
-        peer: Option<String>,
-        /// Why.
-        reason: String,
-        /// Who or which rule.
-        by: String,
-        /// Unix seconds of its end; missing where it has none.
-        until: Option<u64>,
-    }
-    /// A ban ended, or was taken back.
-    BanLifted = "ban.lifted" {
-        /// Its id.
-        ban: String,
-        /// `user`, `tenant`, `source` or `peer`.
-        whom: String,
-        /// Whether its time was over; otherwise somebody took it back, and the audit log says who.
-        ended: bool,
-    }
-    /// A tenant was made or changed; the audit log says by whom.
-    TenantChanged = "tenant.changed" {
-        /// Whether none of its users is let in.
-        suspended: bool,
-    }
-    /// A tenant was removed; the audit log says by whom.
-    TenantRemoved = "tenant.removed" {}
-    /// Events that nobody hears of, from a node.
-    EventsLost = "events.lost" {
-        /// How many.
-        count: u64,
-        /// `room`: they waited for a controller longer than there was room for; `speed`: they came too fast; `rate`: refusals beyond the rate at which they are told.
-        reason: String,
-    }
-    /// Events that this stream did not bring, because it was read too slowly, or are gone from where it goes on. Of the stream itself: it has no id, and no webhook gets it.
-    EventsMissed = "events.missed" {
-        /// How many; missing where that is not known.
-        count: Option<u64>,
+    {
+        /// Somebody is let in no more, or nothing goes to a peer.
+        BanPlaced = "ban.placed" {
+            /// Its id.
+            ban: String,
+            /// `user`, `tenant`, `source` or `peer`.
+            whom: String,
+            /// The user, for one of a user.
+            username: Option<Username>,
+            /// The network, for one of a source.
+            client: Option<Place>,
+            /// The network, for one of a peer.
+            peer: Option<String>,
+            /// Why.
+            reason: String,
+            /// Who or which rule.
+            by: String,
+            /// Unix seconds of its end; missing where it has none.
+            until: Option<u64>,
+        }
+        /// A ban ended, or was taken back.
+        BanLifted = "ban.lifted" {
+            /// Its id.
+            ban: String,
+            /// `user`, `tenant`, `source` or `peer`.
+            whom: String,
+            /// Whether its time was over; otherwise somebody took it back, and the audit log says who.
+            ended: bool,
+        }
+        /// A tenant was made or changed; the audit log says by whom.
+        TenantChanged = "tenant.changed" {
+            /// Whether none of its users is let in.
+            suspended: bool,
+        }
+        /// A tenant was removed; the audit log says by whom.
+        TenantRemoved = "tenant.removed" {}
+        /// Events that nobody hears of, from a node.
+        EventsLost = "events.lost" {
+            /// How many.
+            count: u64,
+            /// `room`: they waited for a controller longer than there was room for; `speed`: they came too fast; `rate`: refusals beyond the rate at which they are told.
+            reason: String,
+        }
+        /// Events that this stream did not bring, because it was read too slowly, or are gone from where it goes on. Of the stream itself: it has no id, and no webhook gets it.
+        EventsMissed = "events.missed" {
+            /// How many; missing where that is not known.
+            count: Option<u64>,
+        }
     }
 }
 

@@ -84,6 +84,7 @@ impl Fleet {
             region: self.settings.region.as_str().into(),
             names: lists.names,
             minting: self.minting(&minted),
+            probe_key: self.nonce_keys.probe_key(),
             secrets: self.secret_views(now.instant, &minted).into(),
             api_tokens: Arc::clone(&self.api_tokens),
             join_tokens: Arc::clone(&self.join_tokens),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use turnfleet_proto::probe_name::ProbeKey;
 use turnfleet_turn::{Instant, Now};
 
 use super::record::{NonceKey, Record, RecordKey};
@@ -42,6 +43,12 @@ impl NonceKeys {
     pub(super) fn remove(&mut self, id: u32) {
         self.by_id.remove(&id);
         self.staged_since.remove(&id);
+    }
+
+    /// What proves that a username is the probe's, to every relay: it goes with the key that signs.
+    pub(super) fn probe_key(&self) -> Option<ProbeKey> {
+        let signing = self.iter().find(|key| !key.staged)?;
+        Some(ProbeKey::of_nonce_key(&signing.key))
     }
 
     /// Newest first.

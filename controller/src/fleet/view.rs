@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use turnfleet_proto::NodeId;
+use turnfleet_proto::probe_name::ProbeKey;
 
 use super::bans::Bans;
 use super::certificate::{CertificateState, Validity};
@@ -67,6 +68,7 @@ pub struct FleetView {
     /// How limited tenants stand, and users that have come to the end of what they may have: a second ago at most.
     pub quotas: Arc<BTreeMap<Subject, QuotaState>>,
     pub(super) minting: Minting,
+    pub(super) probe_key: Option<ProbeKey>,
     pub(super) api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     pub(super) join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     pub(super) candidates: Candidates,
@@ -116,6 +118,14 @@ impl FleetView {
     #[must_use]
     pub fn for_everybody(&self, region: Option<&str>) -> Vec<&Arc<NodeView>> {
         self.candidates.for_everybody(region)
+    }
+
+    /// The user as whom relays are tried until `expires_at` (Unix seconds): relays know it, and count it for nobody. Without a
+    /// nonce key, which comes with the first start, it is none.
+    #[must_use]
+    pub fn probe_user(&self, expires_at: u64) -> String {
+        let key = self.probe_key.as_ref();
+        key.map_or_else(String::new, |key| key.user(expires_at))
     }
 
     /// How many nodes are in lists.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
-use turnfleet_proto::credentials::{EphemeralCredential, PROBE_USER, mint};
+use turnfleet_proto::credentials::{EphemeralCredential, mint};
 use turnfleet_turn::wire::ErrorCode;
 use turnfleet_turn::{AddressFamily, Transport as CoreTransport};
 
@@ -93,13 +93,13 @@ impl Examination {
             .filter_map(|listener| place(listener, node.identity.hostname.as_deref()))
             .collect();
         places.sort_by_key(|place| place.transport);
-        let now = since_epoch().as_secs();
+        let ends = since_epoch().as_secs() + CREDENTIAL_TTL;
         let (secret, generation) = view.trial_secret(node);
         let has_v4 = node.identity.public_ips.iter().any(IpAddr::is_ipv4);
         Self {
             places,
             tls: Arc::clone(tls),
-            credential: mint(secret, PROBE_USER, now + CREDENTIAL_TTL),
+            credential: mint(secret, &view.probe_user(ends), ends),
             generation,
             unproven: node.secret_unproven,
             family: if has_v4 {

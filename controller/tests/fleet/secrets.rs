@@ -8,8 +8,9 @@ use turnfleet_controller::fleet::record::{Record, SecretGeneration, SecretScope,
 use turnfleet_controller::fleet::{
     Ask, Ended, Event, FleetView, Load, NodeView, Pin, Registration, Revocation, Running,
 };
-use turnfleet_proto::credentials::SharedSecret;
+use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::fleet::Snapshot;
+use turnfleet_proto::probe_name::ProbeKey;
 
 use crate::stage::{Stage, host, id, identity};
 
@@ -271,12 +272,21 @@ fn a_nonce_key_signs_when_every_relay_verifies_it() {
         let signing = keys.iter().filter(|key| !key.staged).map(|key| key.id);
         (keys.len(), signing.max())
     };
-    assert_eq!(signing(&stage), (2, Some(1)));
+    // So does the key of the probe's username.
+    let proves = |stage: &Stage| {
+        let username = format!("1500:{}", stage.view().probe_user(1500));
+        let parsed = EphemeralUsername::parse(&username).unwrap();
+        let keys = stage.fleet.snapshot(&id(0)).unwrap().nonce_keys;
+        let mut keys = keys.iter();
+        let made = keys.find(|key| ProbeKey::of_nonce_key(&key.key).has_made(parsed));
+        made.map(|key| key.id)
+    };
+    assert_eq!((signing(&stage), proves(&stage)), ((2, Some(1)), Some(1)));
     stage.acknowledge(0);
     assert!(!stage.keep_up());
     stage.acknowledge(1);
     assert!(stage.keep_up());
-    assert_eq!(signing(&stage), (2, Some(2)));
+    assert_eq!((signing(&stage), proves(&stage)), ((2, Some(2)), Some(2)));
     assert!(!stage.keep_up());
 }
 

@@ -10,6 +10,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::secret_generation::State;
+use turnfleet_proto::probe_name::ProbeKey;
 use turnfleet_turn::wire::{LongTermKey, PasswordAlgorithm};
 use turnfleet_turn::{Candidate, Candidates, Identity, KeySource, Now, TenantId};
 
@@ -75,6 +76,13 @@ impl Generation {
     }
 }
 
+/// Whose the controllers are that try the relay: nobody's, with no quota that others could use up.
+const PROBE: Belonging = Belonging {
+    tenant: TenantId::PROBE,
+    named: TenantId::DEFAULT,
+    user: None,
+};
+
 /// The accepted generations of one shared secret, the likeliest first.
 pub(super) struct Ring(Vec<Generation>);
 
@@ -139,6 +147,8 @@ pub(super) struct KeyRing {
     shared: Ring,
     users: HashMap<Box<str>, UserKeys>,
     tenants: Directory,
+    /// What controllers may have made the probe's username with.
+    probes: Vec<ProbeKey>,
     /// When each secret was last used.
     uses: HashMap<u32, Arc<AtomicU64>>,
     /// Has made no credential: it is tried in the place of secrets that a tenant does not have, so that time does not tell
@@ -147,7 +157,7 @@ pub(super) struct KeyRing {
 }
 
 impl KeyRing {
-    /// The ring of `snapshot`, whose uses are kept in `uses`.
+    /// The ring of `snapshot`, whose uses are kept in `uses`; `probes` tell the probe's username.
     ///
     /// # Errors
     /// For the first secret or user that does not fit.
@@ -155,6 +165,7 @@ impl KeyRing {
         realm: Box<str>,
         snapshot: &fleet::Snapshot,
         tenants: Directory,
+        probes: Vec<ProbeKey>,
         uses: &SecretUses,
     ) -> Result<Self, SnapshotError> {
         let users = users(&snapshot.users)?;
@@ -172,6 +183,7 @@ impl KeyRing {
             shared,
             users,
             tenants,
+            probes,
             uses: known,
             decoy: SharedSecret::new(decoy),
         })
@@ -188,21 +200,19 @@ impl KeyRing {
             username, realm, ..
         } = identity;
         let password = generation.secret.password(username);
-        // With a secret of its own a tenant would get out of what holds for it.
-        let is_probe = belonging.is_probe && home == TenantId::DEFAULT;
-        let (tenant, user) = match is_probe {
-            // It has no quota that others could use up.
-            true => (TenantId::PROBE, None),
-            false => (belonging.tenant, belonging.user.clone()),
-        };
         out.push(Candidate {
             key: LongTermKey::derive_with(out.algorithm(), username, realm, &password),
-            user,
-            tenant,
+            user: belonging.user.clone(),
+            tenant: belonging.tenant,
             home,
             expires_at: Some(ends),
             key_id: generation.id,
         });
+    }
+
+    /// Whether a controller has made the username, to try the relay.
+    fn is_probe(&self, username: EphemeralUsername<'_>) -> bool {
+        self.probes.iter().any(|key| key.has_made(username))
     }
 
     /// Adds `count` keys that nobody has.
@@ -260,6 +270,9 @@ impl KeySource for KeyRing {
             self.push((identity, ends), generation, (&belonging, home), out);
             tried += 1;
         }
+        // By a secret of its own a tenant would get out of what holds for it.
+        let probe = self.is_probe(parsed).then_some(PROBE);
+        let belonging = probe.unwrap_or(belonging);
         // A node that is bound to a tenant is told its secrets twice.
         for generation in shared.filter(|it| own.iter().all(|own| own.id != it.id)) {
             let home = belonging.named;

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-use turnfleet_proto::credentials::PROBE_USER;
 use turnfleet_proto::fleet;
 use turnfleet_turn::peer_filter::PeerOverlay;
 use turnfleet_turn::{Identity, TenantId, TenantPolicy, Tenants};
@@ -65,8 +64,6 @@ pub(super) struct Belonging {
     pub(super) named: TenantId,
     /// The part of the username that counts against the limit per user.
     pub(super) user: Option<Range<usize>>,
-    /// It says that it is a controller, which tries the relay.
-    pub(super) is_probe: bool,
 }
 
 /// What comes of the tenants of a snapshot.
@@ -188,7 +185,6 @@ impl Directory {
         user: Option<&str>,
     ) -> Option<Belonging> {
         let end = identity.username.len();
-        let is_probe = user == Some(PROBE_USER);
         let whole = user.map(|user| end - user.len()..end);
         let named = user.and_then(|user| user.split_once('/'));
         let named = named.and_then(|(name, rest)| Some((*self.by_name.get(name)?, rest)));
@@ -208,7 +204,6 @@ impl Directory {
             tenant,
             named,
             user: user.filter(|user| !user.is_empty()),
-            is_probe,
         })
     }
 

@@ -7,9 +7,14 @@ use super::{Limits, Subject, Wanted};
 use crate::fleet::{Fleet, Health};
 
 impl Fleet {
-    /// Who is limited, and the relays that have shares; `exhausted` are those whose bytes of the day are used up.
+    /// Who is limited, and the relays that have shares; `exhausted` are those whose bytes of the day are used up, `throttled`
+    /// those that a rule of abuse gives less.
     #[must_use]
-    pub fn wanted_quotas(&self, exhausted: Arc<BTreeSet<Subject>>) -> Wanted {
+    pub fn wanted_quotas(
+        &self,
+        exhausted: Arc<BTreeSet<Subject>>,
+        throttled: Arc<BTreeSet<Subject>>,
+    ) -> Wanted {
         let nodes = self.nodes.iter().filter_map(|(id, node)| {
             let is_gone = node.liveness.health() == Health::Gone;
             (!is_gone).then(|| (id.clone(), node.liveness.is_connected()))
@@ -17,7 +22,7 @@ impl Fleet {
         Wanted {
             limits: self.limits_where(Limits::is_shared_out),
             exhausted,
-            throttled: Arc::default(),
+            throttled,
             nodes: nodes.collect(),
         }
     }

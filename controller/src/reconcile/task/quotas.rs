@@ -58,8 +58,8 @@ impl Reconciler {
             let exhausted = self.usage.exhausted(now.unix, &fleet.daily_quotas());
             self.exhausted = Arc::new(exhausted);
         }
-        let mut wanted = fleet.wanted_quotas(Arc::clone(&self.exhausted));
-        wanted.throttled = self.abuse.throttled();
+        let throttled = self.abuse.throttled();
+        let wanted = fleet.wanted_quotas(Arc::clone(&self.exhausted), throttled);
         let millis = now.unix.saturating_mul(1000);
         let leads = self.mirror.leads();
         if self.quotas.look(now.instant, millis, leads, &wanted) {

@@ -167,17 +167,36 @@ fn a_node_that_is_bound_to_a_tenant_takes_everybody_for_its_user() {
 #[test]
 fn a_controller_that_tries_the_node_is_nobodys_user_whosever_the_node_is() {
     let probe = TenantId::PROBE.0;
-    let mut snapshot = with_tenants();
-    let found =
-        |snapshot: &fleet::Snapshot, name| found(snapshot, "1500:turnfleet-probe", FLEET, name);
-    let nobody = || (probe, 0, None, vec![2, 1]);
-    assert_eq!(found(&snapshot, None), [nobody()]);
-    // Whoever has a secret of a tenant alone stays that one's user, whatever the name.
-    let acmes = of(ACME, ACME, "turnfleet-probe", &[11, 12]);
-    let at_acmes = [acmes, nobody()];
-    assert_eq!(found(&snapshot, Some("turn.acme.example")), at_acmes);
-    snapshot.own_tenant = ACME;
-    assert_eq!(found(&snapshot, None), at_acmes);
+    // A controller may be a rotation of the nonce keys ahead, or behind.
+    for nonce_key in &snapshot().nonce_keys {
+        let mut snapshot = with_tenants();
+        let user = ProbeKey::of_nonce_key(&nonce_key.key).user(1500);
+        let username = format!("1500:{user}");
+        let found = |snapshot: &fleet::Snapshot, name| found(snapshot, &username, FLEET, name);
+        let nobody = || (probe, 0, None, vec![2, 1]);
+        assert_eq!(found(&snapshot, None), [nobody()]);
+        // Whoever has a secret of a tenant alone stays that one's user, whatever the name.
+        let at_acmes = [of(ACME, ACME, &user, &[11, 12]), nobody()];
+        assert_eq!(found(&snapshot, Some("turn.acme.example")), at_acmes);
+        snapshot.own_tenant = ACME;
+        assert_eq!(found(&snapshot, None), at_acmes);
+    }
+}
+
+#[test]
+fn who_only_calls_himself_a_controller_is_a_user_like_others() {
+    let made_by = |key: [u8; 32], end| ProbeKey::of_nonce_key(&key).user(end);
+    for user in [
+        "turnfleet-probe",
+        "turnfleet-probe:",
+        &made_by([9; 32], 1500),
+        // It has ended, and the time before it was written anew.
+        &made_by([1; 32], 900),
+    ] {
+        let username = format!("1500:{user}");
+        let found = found(&with_tenants(), &username, FLEET, None);
+        assert_eq!(found, [of(0, 0, user, &[2, 1])]);
+    }
 }
 
 #[test]

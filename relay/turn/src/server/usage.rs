@@ -59,12 +59,11 @@ impl Server {
             return;
         };
         let owner = &allocation.owner;
-        if owner.tenant == TenantId::PROBE {
+        let Some(usage) = counted(&mut self.usage, owner.tenant) else {
             return;
-        }
-        self.usage.tenant(owner.tenant).opened += 1;
-        let name = owner.user().unwrap_or_default();
-        if let Some(behaviour) = self.usage.behaviour(owner.tenant, name) {
+        };
+        usage.tenant(owner.tenant).opened += 1;
+        if let Some(behaviour) = behaviour_of(usage, owner) {
             let client = allocation.client.client.ip();
             insert_ip(&mut behaviour.addresses, client);
             insert_ip(&mut behaviour.networks, Network::of(client).into());
@@ -74,15 +73,15 @@ impl Server {
 
     /// An Allocate request of a tenant's user was refused.
     pub(super) fn note_refused(&mut self, tenant: TenantId) {
-        if tenant != TenantId::PROBE {
-            self.usage.tenant(tenant).refused += 1;
+        if let Some(usage) = counted(&mut self.usage, tenant) {
+            usage.tenant(tenant).refused += 1;
         }
     }
 
     /// An allocation of a tenant's user has ended.
     pub(super) fn note_closed(&mut self, tenant: TenantId) {
-        if tenant != TenantId::PROBE {
-            self.usage.tenant(tenant).closed += 1;
+        if let Some(usage) = counted(&mut self.usage, tenant) {
+            usage.tenant(tenant).closed += 1;
         }
     }
 
@@ -93,11 +92,7 @@ impl Server {
             return;
         };
         let owner = &allocation.owner;
-        if owner.tenant == TenantId::PROBE {
-            return;
-        }
-        let name = owner.user().unwrap_or_default();
-        let Some(behaviour) = self.usage.behaviour(owner.tenant, name) else {
+        let Some(behaviour) = behaviour_of(&mut self.usage, owner) else {
             return;
         };
         behaviour.permissions += installed;
@@ -111,12 +106,7 @@ impl Server {
         let Some(allocation) = self.table.allocation(id) else {
             return;
         };
-        let owner = &allocation.owner;
-        if owner.tenant == TenantId::PROBE {
-            return;
-        }
-        let name = owner.user().unwrap_or_default();
-        if let Some(behaviour) = self.usage.behaviour(owner.tenant, name) {
+        if let Some(behaviour) = behaviour_of(&mut self.usage, &allocation.owner) {
             behaviour.denied += 1;
         }
     }
@@ -167,14 +157,28 @@ impl Server {
     }
 }
 
+/// Where to count what users of `tenant` do: nowhere for the fleet's own controllers, which try whether the relay works.
+fn counted(usage: &mut Tally, tenant: TenantId) -> Option<&mut Tally> {
+    (tenant != TenantId::PROBE).then_some(usage)
+}
+
+/// How the user of an allocation behaves, where that is counted.
+fn behaviour_of<'u>(usage: &'u mut Tally, owner: &Owner) -> Option<&'u mut Behaviour> {
+    let usage = counted(usage, owner.tenant)?;
+    usage.behaviour(owner.tenant, owner.user().unwrap_or_default())
+}
+
 /// Counts what went over `allocation`, connections apart, and how it ended where it has.
 pub(super) fn count_allocation(usage: &mut Tally, allocation: &mut Allocation) {
     let moved = allocation.take_traffic();
     let client = allocation.client;
     let owner = &allocation.owner;
-    if moved == Traffic::default() || owner.tenant == TenantId::PROBE {
+    if moved == Traffic::default() {
         return;
     }
+    let Some(usage) = counted(usage, owner.tenant) else {
+        return;
+    };
     let family = AddressFamily::of(client.client.ip());
     usage.leg(owner.tenant, client.transport, family).add(moved);
     let bytes = moved.bytes();
@@ -186,7 +190,7 @@ pub(super) fn count_allocation(usage: &mut Tally, allocation: &mut Allocation) {
     }
     let ports = std::mem::take(&mut allocation.sent_ports);
     if ports.are_many()
-        && let Some(behaviour) = usage.behaviour(owner.tenant, owner.user().unwrap_or_default())
+        && let Some(behaviour) = behaviour_of(usage, owner)
     {
         ports.each(|group| behaviour.endpoints.insert(&[group]));
     }
