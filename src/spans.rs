@@ -17,10 +17,11 @@ use opentelemetry_sdk::trace::{
 };
 use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::registry::LookupSpan;
 use turnfleet_proto::spans::{FIGURES, TARGET, TOOK};
+
+use crate::telemetry::Way;
 
 /// Spans that wait for the collector.
 const QUEUE: usize = 4096;
@@ -44,13 +45,7 @@ pub(crate) struct Source<'a> {
 ///
 /// # Errors
 /// When nothing can be sent to such an address.
-pub(crate) fn layer<S>(
-    endpoint: &str,
-    source: Source<'_>,
-) -> anyhow::Result<Box<dyn Layer<S> + Send + Sync>>
-where
-    S: tracing::Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
-{
+pub(crate) fn layer(endpoint: &str, source: Source<'_>) -> anyhow::Result<Way> {
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use turnfleet_proto::spans::{ENDPOINT_FORM, TARGET, is_endpoint};
 
 use crate::spans::{self, Source};
@@ -82,6 +82,9 @@ impl LogFormat {
 /// Replaces the filter of the running log.
 type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
+/// Where events or spans go.
+pub(crate) type Way = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Set when the log starts.
 static REPLACE: OnceLock<Replace> = OnceLock::new();
 
@@ -107,19 +110,20 @@ pub(crate) fn start(args: &LogArgs, configured: Configured<'_>) -> anyhow::Resul
     let log = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let log = match args.log_format.unwrap_or(configured.format) {
+    let log: Way = match args.log_format.unwrap_or(configured.format) {
         LogFormat::Text => log.with_filter(filter).boxed(),
         LogFormat::Json => log.json().flatten_event(true).with_filter(filter).boxed(),
     };
     let asked = args.otlp_endpoint.as_deref().filter(|it| !it.is_empty());
-    let traced = match asked.or(configured.otlp_endpoint) {
-        Some(endpoint) if !is_endpoint(endpoint) => {
-            anyhow::bail!("--otlp-endpoint {endpoint}: expected {ENDPOINT_FORM}")
-        }
-        Some(endpoint) => Some(spans::layer(endpoint, configured.source)?),
-        None => None,
-    };
-    tracing_subscriber::registry().with(log).with(traced).init();
+    let mut ways = vec![log];
+    if let Some(endpoint) = asked.or(configured.otlp_endpoint) {
+        anyhow::ensure!(
+            is_endpoint(endpoint),
+            "--otlp-endpoint {endpoint}: expected {ENDPOINT_FORM}"
+        );
+        ways.push(spans::layer(endpoint, configured.source)?);
+    }
+    tracing_subscriber::registry().with(ways).init();
     // The log starts once in a process.
     drop(REPLACE.set(Box::new(move |filter| handle.reload(filter).is_ok())));
     Ok(())

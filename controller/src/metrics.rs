@@ -4,7 +4,10 @@
 //! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
 
 mod abuse;
+mod policy;
 mod quotas;
+mod secrets;
+mod store;
 mod usage;
 
 use std::cell::RefCell;
@@ -23,7 +26,11 @@ use crate::fleet::{
 };
 use crate::usage::UsageDesk;
 use abuse::AbuseCounters;
+pub(crate) use policy::{PolicyCounters, Word};
 use quotas::QuotaCounters;
+use secrets::SecretGauges;
+pub(crate) use store::StoreCounters;
+use turnfleet_proto::spans::FIGURES;
 use usage::UsageCounters;
 
 /// One metric, as the reference shows it.
@@ -38,6 +45,31 @@ pub struct MetricReference {
     /// What it means.
     pub help: String,
 }
+
+/// What the values of each label are, whichever metric has it.
+pub const METRIC_LABELS: &[(&str, &str)] = &[
+    ("direction", "`to_peer`, `to_client`"),
+    ("health", "the states of a node's health"),
+    ("how", "`reset`, `goodbye`"),
+    ("level", "`warn`, `out`"),
+    ("listener", "`http`, `grpc`, `dns`"),
+    ("operation", "the operations of the store: six"),
+    ("outcome", "what can become of it, named in the code"),
+    ("rcode", "response codes of DNS that the responder gives"),
+    ("reason", "the reasons that are named in the code"),
+    ("region", "the regions of nodes: as many as the operator names"),
+    ("resource", "`allocations`, `relayed_ports`"),
+    ("route", "the paths of the API, as its document has them, and one for all others"),
+    ("rule", "the rules of abuse"),
+    ("scope", "`fleet`"),
+    ("stage", "the stages of a rollout"),
+    ("state", "the states that are named in the code"),
+    ("status", "the HTTP status codes that the API answers with"),
+    ("tenant", "a hundred tenants by name, and `*` for the others"),
+    ("type", "the types of DNS records that the responder knows, and one for all others"),
+    ("verdict", "the verdicts of rules of abuse"),
+    ("what", "the quotas by name"),
+];
 
 /// Every metric of a controller, in the order of this file.
 #[must_use]
@@ -54,6 +86,7 @@ pub(crate) struct Metrics {
     /// HTTP requests, by route and status.
     pub(crate) requests: IntCounterVec,
     pub(crate) credentials_minted: IntCounter,
+    pub(crate) credential_seconds: Histogram,
     pub(crate) authentication_failures: IntCounter,
     pub(crate) rate_limited: IntCounter,
     pub(crate) homeserver_answers: IntCounterVec,
@@ -68,6 +101,11 @@ pub(crate) struct Metrics {
     pub(crate) webhook_events: IntCounterVec,
     pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
+    pub(crate) policy: PolicyCounters,
+    pub(crate) store: StoreCounters,
+    spans: IntCounterVec,
+    bans: IntGauge,
+    secrets: SecretGauges,
     pub(crate) dns: DnsCounters,
     pub(crate) abuse: AbuseCounters,
     pub(crate) quotas: QuotaCounters,
@@ -151,6 +189,11 @@ impl Metrics {
                 "credentials_minted_total",
                 "Ephemeral credentials handed out.",
             ),
+            credential_seconds: make.histogram(
+                "credential_duration_seconds",
+                "From the arrival of a request for a credential to the answer that holds one, by HTTP of any form.",
+                &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+            ),
             authentication_failures: make.counter(
                 "authentication_failures_total",
                 "HTTP requests without a known token, or without the scope.",
@@ -201,6 +244,15 @@ impl Metrics {
                 "How long successful probes took.",
                 &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
             ),
+            policy: PolicyCounters::new(make),
+            store: StoreCounters::new(make),
+            spans: make.counters(
+                "spans_total",
+                "Spans for a trace: exported to the collector, lost because too many waited for it, or refused by it; of the whole process.",
+                &["outcome"],
+            ),
+            bans: make.gauge("bans", "Bans that are in force."),
+            secrets: SecretGauges::new(make),
             dns: DnsCounters::new(make),
             abuse: AbuseCounters::new(make),
             quotas: QuotaCounters::new(make),
@@ -244,6 +296,12 @@ impl Metrics {
     /// Everything, with the fleet as `view` has it, and what each tenant used.
     pub(crate) fn render(&self, view: &FleetView, usage: &UsageDesk) -> String {
         self.fleet.set(view);
+        self.secrets.set(view);
+        self.bans.set(signed(view.bans.len() as u64));
+        for (outcome, count) in FIGURES.outcomes() {
+            let counter = self.spans.with_label_values(&[outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         self.usage.set(view, usage);
         self.quotas.set(usage);
         let mut text = Vec::new();
@@ -497,5 +555,23 @@ impl Maker {
     fn histogram(&self, name: &str, text: &str, buckets: &[f64]) -> Histogram {
         let opts = HistogramOpts::from(Self::opts(name, text)).buckets(buckets.to_vec());
         self.registered("histogram", Histogram::with_opts(opts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_every_label_are_told_of() {
+        let reference = metric_reference();
+        let mut used: Vec<&str> = reference
+            .iter()
+            .flat_map(|metric| metric.labels.iter().map(String::as_str))
+            .collect();
+        used.sort_unstable();
+        used.dedup();
+        let told: Vec<&str> = METRIC_LABELS.iter().map(|(label, _)| *label).collect();
+        assert_eq!(used, told);
     }
 }

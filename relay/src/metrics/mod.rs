@@ -103,6 +103,8 @@ pub(crate) struct Observed {
 pub(crate) struct CertificateCounts {
     pub(crate) replaced: u64,
     pub(crate) rejected: u64,
+    /// The last second in which clients accept it, in Unix time; zero where that cannot be read.
+    pub(crate) not_after: u64,
 }
 
 /// A line of the table.

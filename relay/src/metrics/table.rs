@@ -370,6 +370,12 @@ pub(super) const METRICS: &[Metric] = &[
             out.add(&["rejected"], counts.rejected);
         },
     ),
+    gauge(
+        "turnfleet_relay_certificate_expiry_timestamp_seconds",
+        &[],
+        "When the certificate of the TLS listeners ends, in seconds since 1970; 0 where there is none.",
+        |now, out| out.plain(now.certificate.unwrap_or_default().not_after),
+    ),
     counter(
         "turnfleet_relay_reloads_total",
         &["outcome"],

@@ -3,6 +3,8 @@
 //! A span is made once its end is known, and says how long it took: between the request and the success other requests are
 //! served. Nothing in it tells who the client is.
 
+use std::time::Duration;
+
 use turnfleet_proto::spans::TARGET;
 use turnfleet_turn::{Event, ShardId, TenantId};
 
@@ -27,13 +29,11 @@ impl ShardSpans {
 
     /// Makes the span of `event`, which happened in second `unix`, where there is one and somebody takes it.
     pub(super) fn make(&mut self, event: &Event, unix: u64) {
-        if !tracing::enabled!(target: TARGET, tracing::Level::INFO)
-            || event.tenant() == Some(TenantId::PROBE)
-        {
+        if event.tenant() == Some(TenantId::PROBE) {
             return;
         }
         let transport = event.client().transport.name();
-        let shard = self.shard.0;
+        let shard = i64::from(self.shard.0);
         let span = match event {
             Event::Opened {
                 allocation,
@@ -46,9 +46,9 @@ impl ShardSpans {
                 otel.kind = "server",
                 shard,
                 transport,
-                allocation,
+                allocation = signed(*allocation),
                 relayed_transport = relayed_transport.name(),
-                took_nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+                took_nanos = nanos(*took),
             ),
             Event::Closed {
                 allocation,
@@ -62,11 +62,11 @@ impl ShardSpans {
                 "allocation",
                 shard,
                 transport,
-                allocation,
+                allocation = signed(*allocation),
                 reason = reason.name(),
-                bytes_to_peers,
-                bytes_to_client,
-                took_nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
+                bytes_to_peers = signed(*bytes_to_peers),
+                bytes_to_client = signed(*bytes_to_client),
+                took_nanos = nanos(*duration),
             ),
             Event::Refused { code, .. } if self.rate.admits(unix, SPANS_A_SECOND) => {
                 tracing::info_span!(
@@ -76,7 +76,7 @@ impl ShardSpans {
                     otel.status_code = "ERROR",
                     shard,
                     transport,
-                    code,
+                    code = i64::from(*code),
                 )
             }
             Event::Opened { .. }
@@ -89,4 +89,13 @@ impl ShardSpans {
         // Its end is that of what it tells of.
         drop(span);
     }
+}
+
+/// Traces know signed numbers only.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
