@@ -10,7 +10,8 @@ pub const TARGET: &str = "turnfleet::span";
 pub const TOOK: &str = "took_nanos";
 
 /// What an address of a collector looks like, for errors.
-pub const ENDPOINT_FORM: &str = "http://host:port of a collector that takes OTLP by gRPC, or nothing";
+pub const ENDPOINT_FORM: &str =
+    "http://host:port of a collector that takes OTLP by gRPC, or nothing";
 
 /// Whether spans can be sent to `endpoint`: `http`, a host and a port, and no path. What goes on from the collector may be
 /// encrypted; the way to it is that of this machine or cluster.
@@ -21,7 +22,10 @@ pub fn is_endpoint(endpoint: &str) -> bool {
     let Some((host, port)) = rest.and_then(|rest| rest.rsplit_once(':')) else {
         return false;
     };
-    let host_is_good = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    let host_is_good = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);

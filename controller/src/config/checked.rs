@@ -21,9 +21,7 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{
-    PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawProbe, RawTls, RawUser,
-};
+use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawProbe, RawTls, RawUser};
 use crate::abuse::Settings;
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser, Terms};

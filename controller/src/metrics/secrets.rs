@@ -3,7 +3,8 @@
 use prometheus::{IntGauge, IntGaugeVec};
 
 use super::{Maker, signed};
-use crate::fleet::{FleetView, SecretState};
+use crate::fleet::FleetView;
+use crate::fleet::record::SecretState;
 use crate::wall_clock::since_epoch;
 
 /// Set from the view whenever the metrics are rendered.

@@ -19,11 +19,7 @@ impl MeteredStore {
         Self { inner, counters }
     }
 
-    fn counted<T>(
-        &self,
-        operation: &str,
-        result: Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn counted<T>(&self, operation: &str, result: Result<T, StoreError>) -> Result<T, StoreError> {
         count(&self.counters, operation, result)
     }
 }

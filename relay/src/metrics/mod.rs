@@ -9,8 +9,8 @@ use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType,
 };
-use turnfleet_turn::{Counters, Durations};
 use turnfleet_turn::ledger::Usage;
+use turnfleet_turn::{Counters, Durations};
 
 use crate::control::{ControlCounts, ControlState, EventCounts};
 use crate::journal;
@@ -63,9 +63,18 @@ pub const LABELS: &[(&str, &str)] = &[
     ("ban", "what is banned: `user`, `tenant`, `source`, `peer`"),
     ("code", "STUN error codes that a relay answers with"),
     ("direction", "`to_peer`, `to_client`"),
-    ("limit", "the bounds of a relay, which are named in its code"),
-    ("method", "the methods of requests in RFC 8489, RFC 8656 and RFC 6062"),
-    ("outcome", "what can become of it, named in the code: at most four"),
+    (
+        "limit",
+        "the bounds of a relay, which are named in its code",
+    ),
+    (
+        "method",
+        "the methods of requests in RFC 8489, RFC 8656 and RFC 6062",
+    ),
+    (
+        "outcome",
+        "what can become of it, named in the code: at most four",
+    ),
     ("reason", "the reasons that are named in the code"),
     ("shard", "`same`, `other`"),
     ("state", "the states of a control session"),
@@ -294,7 +303,10 @@ mod tests {
 
     #[test]
     fn the_values_of_every_label_are_told_of() {
-        let mut used: Vec<&str> = metric_reference().flat_map(|metric| metric.labels).copied().collect();
+        let mut used: Vec<&str> = metric_reference()
+            .flat_map(|metric| metric.labels)
+            .copied()
+            .collect();
         used.sort_unstable();
         used.dedup();
         let told: Vec<&str> = LABELS.iter().map(|(label, _)| *label).collect();
