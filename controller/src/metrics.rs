@@ -10,6 +10,7 @@ mod quotas;
 mod secrets;
 mod store;
 mod usage;
+mod zeros;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -152,7 +153,9 @@ struct FleetGauges {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        Self::made_by(&Maker::default())
+        let metrics = Self::made_by(&Maker::default());
+        metrics.begin_at_zero();
+        metrics
     }
 
     fn made_by(make: &Maker) -> Self {

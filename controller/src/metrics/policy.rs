@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounterVec};
 
 use super::Maker;
+use super::zeros::begin;
 
 /// Counted by the sessions of relays.
 #[derive(Debug)]
@@ -25,6 +26,14 @@ pub(crate) enum Word {
 }
 
 impl Word {
+    /// Every word there is.
+    pub(super) const ALL: [Self; 4] = [
+        Self::Applied,
+        Self::Refused,
+        Self::NeedsWhole,
+        Self::Missing,
+    ];
+
     /// The name in metrics and traces.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -50,6 +59,10 @@ impl PolicyCounters {
                 &["outcome"],
             ),
         }
+    }
+
+    pub(super) fn begin_at_zero(&self) {
+        begin(&self.words, &Word::ALL.map(Word::name));
     }
 
     /// Counts the word on a policy that was told `after` ago.

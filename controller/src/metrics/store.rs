@@ -14,6 +14,16 @@ pub(crate) struct StoreCounters {
 }
 
 impl StoreCounters {
+    /// What can be asked of a store.
+    pub(super) const OPERATIONS: [&str; 6] = [
+        "range",
+        "commit",
+        "watch",
+        "grant_lease",
+        "keep_lease",
+        "revoke_lease",
+    ];
+
     pub(super) fn new(make: &Maker) -> Self {
         Self {
             commits: make.histogram(
