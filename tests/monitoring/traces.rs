@@ -85,18 +85,22 @@ impl Collector {
         address
     }
 
-    /// The first span of `service` that is called so.
-    fn first(&self, service: &str, name: &str) -> Option<Got> {
+    /// The first span of `service` that is called so, and has `attribute` unless that is empty.
+    fn first(&self, service: &str, name: &str, attribute: &str) -> Option<Got> {
         let kept = self.0.lock().unwrap();
         let mut of_name = kept.iter().filter(|got| got.span.name == name);
-        of_name.find(|got| got.service == service).cloned()
+        let fits = |got: &&Got| {
+            let says = attribute.is_empty() || got.attributes.contains_key(attribute);
+            got.service == service && says
+        };
+        of_name.find(fits).cloned()
     }
 
     #[track_caller]
-    fn awaits(&self, service: &str, name: &str) -> Got {
+    fn awaits(&self, service: &str, name: &str, attribute: &str) -> Got {
         let mut found = None;
         within(SOON, &format!("a span {name} of {service}"), || {
-            found = self.first(service, name);
+            found = self.first(service, name, attribute);
             found.is_some()
         });
         found.unwrap()
@@ -130,21 +134,21 @@ fn a_collector_gets_requests_credentials_pushes_and_allocations() {
     caller.allocate(AllocateOptions::default()).unwrap();
     caller.end().unwrap();
 
-    let request = collector.awaits("turnfleet-up", "GET /turn");
+    let request = collector.awaits("turnfleet-up", "GET /turn", "http.route");
     assert_eq!(request.attributes["http.response.status_code"], "200");
     assert!(request.instance.starts_with("up-"), "{}", request.instance);
-    let mint = collector.awaits("turnfleet-up", "mint");
+    let mint = collector.awaits("turnfleet-up", "mint", "");
     assert_eq!(mint.span.parent_span_id, request.span.span_id);
     assert_eq!(mint.span.trace_id, request.span.trace_id);
-    let push = collector.awaits("turnfleet-up", "policy push");
+    let push = collector.awaits("turnfleet-up", "policy push", "outcome");
     assert_eq!(push.attributes["outcome"], "applied");
     assert_eq!(push.attributes["node"], fleet.text("/relays/0/node"));
 
-    let allocate = collector.awaits("turnfleet-relay", "allocate");
+    let allocate = collector.awaits("turnfleet-relay", "allocate", "took_nanos");
     assert_eq!(allocate.instance, fleet.text("/relays/0/node"));
     assert_eq!(allocate.attributes["transport"], "udp");
     assert!(took(&allocate.span) > Duration::ZERO);
-    let allocation = collector.awaits("turnfleet-relay", "allocation");
+    let allocation = collector.awaits("turnfleet-relay", "allocation", "reason");
     assert_eq!(allocation.attributes["reason"], "refreshed");
     assert!(took(&allocation.span) > took(&allocate.span));
     // Who the client is stays where it was.

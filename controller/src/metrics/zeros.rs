@@ -13,6 +13,7 @@ impl Metrics {
         begin(&self.sessions_ended, &["reset", "goodbye"]);
         begin(&self.reloads, &["good", "refused"]);
         begin(&self.webhook_events, &["delivered", "given_up"]);
+        begin(&self.homeserver_answers, &["busy"]);
         begin(&self.connections_refused, &["http", "grpc"]);
         begin(&self.store.failures, &StoreCounters::OPERATIONS);
         self.policy.begin_at_zero();

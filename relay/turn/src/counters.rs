@@ -130,17 +130,20 @@ impl RedirectReason {
     }
 }
 
+/// Classes of durations that have an end.
+const CLASSES: usize = 12;
+
 /// How long something took, in classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durations {
     /// How many there were in each class of [`Self::BOUNDS`], then those beyond the last.
-    classes: [u64; Self::BOUNDS.len() + 1],
+    classes: [u64; CLASSES + 1],
     sum_nanos: u64,
 }
 
 impl Durations {
     /// The longest duration of each class but the last, which has no end.
-    pub const BOUNDS: [Duration; 12] = [
+    pub const BOUNDS: [Duration; CLASSES] = [
         Duration::from_micros(25),
         Duration::from_micros(50),
         Duration::from_micros(100),
