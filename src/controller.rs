@@ -9,7 +9,8 @@ use turnfleet_relay::shard::raise_descriptor_limit;
 use crate::cli::ServiceArgs;
 use crate::reload::Reloads;
 use crate::shutdown::Signals;
-use crate::telemetry::{LogArgs, LogFormat};
+use crate::spans::Source;
+use crate::telemetry::{Configured, LogArgs, LogFormat};
 use crate::{config, held, notify, reload, telemetry};
 
 /// The title of a list of problems.
@@ -43,7 +44,17 @@ pub(crate) async fn run(args: &ServiceArgs, log: &LogArgs) -> anyhow::Result<()>
         ConfiguredFormat::Text => LogFormat::Text,
         ConfiguredFormat::Json => LogFormat::Json,
     };
-    telemetry::start_configured(log, &config.log.filter, format)?;
+    let source = Source {
+        service: "turnfleet-controller",
+        instance: config.controller.id.as_str(),
+    };
+    let configured = Configured {
+        filter: &config.log.filter,
+        format,
+        otlp_endpoint: config.otlp_endpoint.as_deref(),
+        source,
+    };
+    telemetry::start(log, configured)?;
     let mut signals = Signals::listen()?;
     let mut reloads = Reloads::listen(args.config.as_deref())?;
     // Each connection and each probe takes one.

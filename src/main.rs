@@ -21,6 +21,7 @@ mod relay;
 mod reload;
 mod resolve;
 mod shutdown;
+mod spans;
 mod state_dir;
 mod target;
 mod telemetry;

@@ -12,7 +12,8 @@ use turnfleet_relay::config::{Config, LogFormat as ConfiguredFormat};
 use crate::cli::{RelayArgs, ServiceArgs};
 use crate::reload::Reloads;
 use crate::shutdown::Signals;
-use crate::telemetry::{LogArgs, LogFormat};
+use crate::spans::Source;
+use crate::telemetry::{Configured, LogArgs, LogFormat};
 use crate::{admin, config, held, notify, reload, shutdown, telemetry};
 
 /// The title of a list of problems.
@@ -52,7 +53,17 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
         ConfiguredFormat::Text => LogFormat::Text,
         ConfiguredFormat::Json => LogFormat::Json,
     };
-    telemetry::start_configured(log, &config.log.filter, format)?;
+    let source = Source {
+        service: "turnfleet-relay",
+        instance: config.node_id.as_str(),
+    };
+    let configured = Configured {
+        filter: &config.log.filter,
+        format,
+        otlp_endpoint: config.otlp_endpoint.as_deref(),
+        source,
+    };
+    telemetry::start(log, configured)?;
     let mut signals = Signals::listen()?;
     let mut reloads = Reloads::listen(service.config.as_deref())?;
     let deadline = config.drain_deadline;

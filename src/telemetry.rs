@@ -1,12 +1,19 @@
-//! Sets up the log: lines of text for a person or JSON for a collector, on standard error. Standard output belongs to what
-//! a command was asked to print.
+//! Sets up the log, lines of text for a person or JSON for a collector, on standard error, and the way of spans to a trace
+//! where one is wanted. Standard output belongs to what a command was asked to print.
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use turnfleet_proto::spans::{ENDPOINT_FORM, TARGET, is_endpoint};
+
+use crate::spans::{self, Source};
 
 /// What is logged, and how.
 #[derive(Args, Clone, Debug, Default)]
@@ -31,6 +38,25 @@ pub(crate) struct LogArgs {
         help_heading = "Log"
     )]
     pub(crate) log_format: Option<LogFormat>,
+    /// Where `up`, `relay` and `controller` send traces: a collector that takes OTLP by gRPC
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        hide_env_values = true,
+        help_heading = "Log"
+    )]
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+/// What is logged and traced where the flags say nothing else, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Configured<'a> {
+    pub(crate) filter: &'a str,
+    pub(crate) format: LogFormat,
+    pub(crate) otlp_endpoint: Option<&'a str>,
+    pub(crate) source: Source<'a>,
 }
 
 /// The form of a log line.
@@ -56,6 +82,9 @@ impl LogFormat {
 /// Replaces the filter of the running log.
 type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 
+/// Where events or spans go.
+pub(crate) type Way = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Set when the log starts.
 static REPLACE: OnceLock<Replace> = OnceLock::new();
 
@@ -64,28 +93,40 @@ const KEY: &str = "log.filter";
 /// The filter of a command whose configuration names none.
 pub(crate) const DEFAULT_FILTER: &str = "info";
 
-/// Starts logging; called once in a process.
+/// Starts the log, and the way of spans where a collector is named; called once in a process, within the runtime.
 ///
 /// # Errors
-/// When the filter cannot be read.
-pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    start_named(filter, "--log", format)
-}
-
-/// As [`start`], with what the configuration says where the flags do not.
-///
-/// # Errors
-/// When the filter cannot be read.
-pub(crate) fn start_configured(
-    args: &LogArgs,
-    filter: &str,
-    format: LogFormat,
-) -> anyhow::Result<()> {
-    let format = args.log_format.unwrap_or(format);
-    match &args.filter {
-        Some(filter) => start(filter, format),
-        None => start_named(filter, KEY, format),
+/// When the filter or the collector's address cannot be read.
+pub(crate) fn start(args: &LogArgs, configured: Configured<'_>) -> anyhow::Result<()> {
+    let filter = match &args.filter {
+        Some(filter) => parse(filter, "--log"),
+        None => parse(configured.filter, KEY),
+    };
+    let (filter, handle) = reload::Layer::new(filter?);
+    let no_spans = filter_fn(|metadata| metadata.target() != TARGET);
+    // Without a word on levels, every line below that of the filter would be looked at.
+    let no_spans = no_spans.with_max_level_hint(LevelFilter::TRACE);
+    let filter = filter.and(no_spans);
+    let log = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let log: Way = match args.log_format.unwrap_or(configured.format) {
+        LogFormat::Text => log.with_filter(filter).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    let asked = args.otlp_endpoint.as_deref().filter(|it| !it.is_empty());
+    let mut ways = vec![log];
+    if let Some(endpoint) = asked.or(configured.otlp_endpoint) {
+        anyhow::ensure!(
+            is_endpoint(endpoint),
+            "--otlp-endpoint {endpoint}: expected {ENDPOINT_FORM}"
+        );
+        ways.push(spans::layer(endpoint, configured.source)?);
     }
+    tracing_subscriber::registry().with(ways).init();
+    // The log starts once in a process.
+    drop(REPLACE.set(Box::new(move |filter| handle.reload(filter).is_ok())));
+    Ok(())
 }
 
 /// Finds out whether the filter of a configuration can be read.
@@ -103,35 +144,6 @@ fn parse(filter: &str, key: &str) -> anyhow::Result<EnvFilter> {
             "{key} = {filter}: expected a level or directives, such as info,turnfleet_relay=debug"
         )
     })
-}
-
-/// As [`start`], with a filter that was written at `key`.
-///
-/// # Errors
-/// When the filter cannot be read.
-fn start_named(filter: &str, key: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = parse(filter, key)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let replace: Replace = match format {
-        LogFormat::Text => {
-            let log = log.with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |filter| handle.reload(filter).is_ok())
-        }
-        LogFormat::Json => {
-            let log = log.json().flatten_event(true).with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |filter| handle.reload(filter).is_ok())
-        }
-    };
-    // The log starts once in a process.
-    drop(REPLACE.set(replace));
-    Ok(())
 }
 
 /// Logs by the filter of a configuration from here on, unless the flags name one.

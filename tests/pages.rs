@@ -102,6 +102,9 @@ const METRICS: &str = "\
 Relays and controllers serve these families in the text format of Prometheus at `/metrics`: a controller on its HTTP
 listener, a relay on `metrics.address`. Labels take their values from closed sets; no address, user, node or token is ever a label.
 Who uses a node is told by the controller's API.
+
+The unit is that of the base of Prometheus: seconds and bytes; what is counted stands in the meaning. A histogram has the series
+`_bucket`, `_sum` and `_count`. What the alerts and the dashboards that come with the chart make of it: [incidents](incidents.md).
 ";
 
 #[test]
@@ -112,11 +115,16 @@ fn the_metrics_page_lists_every_family() {
         let kind = metric.kind.name();
         page.push_str(&line(metric.name, kind, metric.labels, metric.help));
     }
+    page.push_str(&labels("The relay", turnfleet_relay::metrics::LABELS));
     page.push_str(&section("The controller", "turnfleet_controller_"));
     for metric in turnfleet_controller::metric_reference() {
         let labels: Vec<&str> = metric.labels.iter().map(String::as_str).collect();
         page.push_str(&line(&metric.name, metric.kind, &labels, &metric.help));
     }
+    page.push_str(&labels(
+        "The controller",
+        turnfleet_controller::METRIC_LABELS,
+    ));
     assert_page("metrics.md", &page);
 }
 
@@ -151,10 +159,39 @@ fn the_events_page_lists_every_kind_and_field() {
 }
 
 fn section(title: &str, prefix: &str) -> String {
-    format!("\n## {title}: `{prefix}*`\n\n| Name | Type | Labels | Meaning |\n|---|---|---|---|\n")
+    format!(
+        "\n## {title}: `{prefix}*`\n\n| Name | Type | Unit | Labels | Meaning |\n|---|---|---|---|---|\n"
+    )
 }
 
 fn line(name: &str, kind: &str, labels: &[&str], help: &str) -> String {
     let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-    format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "))
+    let (unit, labels) = (unit(name), labels.join(", "));
+    format!("| `{name}` | {kind} | {unit} | {labels} | {help} |\n")
+}
+
+/// What a value is measured in, which the name of the family says; a count has no unit.
+fn unit(name: &str) -> &'static str {
+    let base = name.strip_suffix("_total").unwrap_or(name);
+    let rates = ["bits_per_second", "packets_per_second"];
+    if let Some(rate) = rates.into_iter().find(|rate| base.ends_with(rate)) {
+        return match rate {
+            "bits_per_second" => "bits/s",
+            _ => "packets/s",
+        };
+    }
+    match base.rsplit('_').next() {
+        Some("seconds") => "seconds",
+        Some("bytes") => "bytes",
+        _ if base.ends_with("_seconds_to_full") => "seconds",
+        _ => "",
+    }
+}
+
+fn labels(title: &str, labels: &[(&str, &str)]) -> String {
+    let mut text = format!("\n### {title}: values of labels\n\n| Label | Values |\n|---|---|\n");
+    for (label, values) in labels {
+        text.push_str(&format!("| `{label}` | {values} |\n"));
+    }
+    text
 }

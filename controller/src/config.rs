@@ -102,6 +102,8 @@ pub struct RawConfig {
     pub webhooks: Vec<RawWebhook>,
     /// What is logged.
     pub log: RawLog,
+    /// Where traces go.
+    pub telemetry: RawTelemetry,
 }
 
 impl Default for RawConfig {
@@ -136,6 +138,7 @@ impl Default for RawConfig {
             privacy: false,
             webhooks: Vec::new(),
             log: RawLog::default(),
+            telemetry: RawTelemetry::default(),
         }
     }
 }
@@ -157,6 +160,15 @@ impl Default for RawLog {
             format: "text".to_owned(),
         }
     }
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTelemetry {
+    /// The collector that takes traces as OTLP by gRPC, such as `http://127.0.0.1:4317`; without it none are made. The environment's
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and `--otlp-endpoint` stand over it.
+    pub otlp_endpoint: String,
 }
 
 /// Where the fleet's state is kept.

@@ -53,11 +53,11 @@ use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
 use fleet::{FleetView, Settings, Wishes};
 use leader::Leadership;
 use metrics::Metrics;
-pub use metrics::{MetricReference, metric_reference};
+pub use metrics::{METRIC_LABELS, MetricReference, metric_reference};
 use peers::{PeerSettings, PeerToken, Peers};
 use probe::Prober;
 use reconcile::{Handle, Reconciler};
-use store::{EtcdStore, Store, StoreError, open};
+use store::{EtcdStore, MeteredStore, Store, StoreError, open};
 use traces::Journals;
 use usage::keeper::Keeper;
 
@@ -106,7 +106,7 @@ impl Controller {
         let metrics = Arc::new(Metrics::new());
         let entrance = Entrance::open(&config, Arc::clone(&metrics)).await?;
         let (store, (peer_token, journals), reconciler, handle) =
-            open_fleet(&config, &wishes).await?;
+            open_fleet(&config, &wishes, &metrics).await?;
         let fleet = reconciler.fleet();
         let kept = |setting| fleet.kept(setting).unwrap_or_default().to_owned();
         let api_token = kept(Setting::ApiToken);
@@ -313,6 +313,7 @@ type Derived = (PeerToken, Journals);
 async fn open_fleet(
     config: &Config,
     wishes: &Wishes,
+    metrics: &Metrics,
 ) -> Result<(Arc<dyn Store>, Derived, Reconciler, Handle), StartError> {
     let settings = settings(config);
     let mut failures = 0;
@@ -321,7 +322,8 @@ async fn open_fleet(
         let opened = opened.map_err(|source| store_error(config, source))?;
         let derived = (PeerToken::of(&opened.sealer), Journals::of(&opened.sealer));
         let privacy = config.privacy.then(|| Privacy::of(&opened.sealer));
-        let store = opened.store;
+        let metered = MeteredStore::new(opened.store, metrics.store.clone());
+        let store: Arc<dyn Store> = Arc::new(metered);
         let fleet = Reconciler::open(Arc::clone(&store), opened.sealer, settings.clone(), wishes);
         match fleet.await {
             Ok((reconciler, handle)) => {

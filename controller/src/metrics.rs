@@ -4,8 +4,13 @@
 //! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
 
 mod abuse;
+mod labels;
+mod policy;
 mod quotas;
+mod secrets;
+mod store;
 mod usage;
+mod zeros;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -23,7 +28,12 @@ use crate::fleet::{
 };
 use crate::usage::UsageDesk;
 use abuse::AbuseCounters;
+pub use labels::METRIC_LABELS;
+pub(crate) use policy::{PolicyCounters, Word};
 use quotas::QuotaCounters;
+use secrets::SecretGauges;
+pub(crate) use store::StoreCounters;
+use turnfleet_proto::spans::FIGURES;
 use usage::UsageCounters;
 
 /// One metric, as the reference shows it.
@@ -54,6 +64,7 @@ pub(crate) struct Metrics {
     /// HTTP requests, by route and status.
     pub(crate) requests: IntCounterVec,
     pub(crate) credentials_minted: IntCounter,
+    pub(crate) credential_seconds: Histogram,
     pub(crate) authentication_failures: IntCounter,
     pub(crate) rate_limited: IntCounter,
     pub(crate) homeserver_answers: IntCounterVec,
@@ -68,6 +79,11 @@ pub(crate) struct Metrics {
     pub(crate) webhook_events: IntCounterVec,
     pub(crate) webhook_waiting: IntGauge,
     pub(crate) probe_seconds: Histogram,
+    pub(crate) policy: PolicyCounters,
+    pub(crate) store: StoreCounters,
+    spans: IntCounterVec,
+    bans: IntGauge,
+    secrets: SecretGauges,
     pub(crate) dns: DnsCounters,
     pub(crate) abuse: AbuseCounters,
     pub(crate) quotas: QuotaCounters,
@@ -137,7 +153,9 @@ struct FleetGauges {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        Self::made_by(&Maker::default())
+        let metrics = Self::made_by(&Maker::default());
+        metrics.begin_at_zero();
+        metrics
     }
 
     fn made_by(make: &Maker) -> Self {
@@ -151,6 +169,7 @@ impl Metrics {
                 "credentials_minted_total",
                 "Ephemeral credentials handed out.",
             ),
+            credential_seconds: credential_seconds(make),
             authentication_failures: make.counter(
                 "authentication_failures_total",
                 "HTTP requests without a known token, or without the scope.",
@@ -159,15 +178,8 @@ impl Metrics {
                 "rate_limited_total",
                 "HTTP requests beyond the rate of their token.",
             ),
-            homeserver_answers: make.counters(
-                "homeserver_answers_total",
-                "What came of asking the homeserver about access tokens; `busy` where it was not asked, because too many were before.",
-                &["outcome"],
-            ),
-            homeserver_words_cut_short: make.counter(
-                "homeserver_words_cut_short_total",
-                "Words of the homeserver that were forgotten before their time, because there were too many.",
-            ),
+            homeserver_answers: homeserver_answers(make),
+            homeserver_words_cut_short: homeserver_words_cut_short(make),
             connections_refused: make.counters(
                 "connections_refused_total",
                 "Connections closed because the listener had as many as it takes, at all or of their address.",
@@ -196,11 +208,12 @@ impl Metrics {
             webhook_events: webhook_events(make),
             webhook_waiting: webhook_waiting(make),
             probes: make.counters("probes_total", "Probes of relays.", &["outcome"]),
-            probe_seconds: make.histogram(
-                "probe_duration_seconds",
-                "How long successful probes took.",
-                &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
-            ),
+            probe_seconds: probe_seconds(make),
+            policy: PolicyCounters::new(make),
+            store: StoreCounters::new(make),
+            spans: spans(make),
+            bans: make.gauge("bans", "Bans that are in force."),
+            secrets: SecretGauges::new(make),
             dns: DnsCounters::new(make),
             abuse: AbuseCounters::new(make),
             quotas: QuotaCounters::new(make),
@@ -244,6 +257,12 @@ impl Metrics {
     /// Everything, with the fleet as `view` has it, and what each tenant used.
     pub(crate) fn render(&self, view: &FleetView, usage: &UsageDesk) -> String {
         self.fleet.set(view);
+        self.secrets.set(view);
+        self.bans.set(signed(view.bans.len() as u64));
+        for (outcome, count) in FIGURES.outcomes() {
+            let counter = self.spans.with_label_values(&[outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         self.usage.set(view, usage);
         self.quotas.set(usage);
         let mut text = Vec::new();
@@ -252,6 +271,45 @@ impl Metrics {
             .expect("a vector takes every byte");
         String::from_utf8(text).expect("the text format is UTF-8")
     }
+}
+
+fn credential_seconds(make: &Maker) -> Histogram {
+    make.histogram(
+        "credential_duration_seconds",
+        "From the arrival of a request for a credential to the answer that holds one, by HTTP of any form.",
+        &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+    )
+}
+
+fn spans(make: &Maker) -> IntCounterVec {
+    make.counters(
+        "spans_total",
+        "Spans for a trace: exported to the collector, lost because too many waited for it, or refused by it; of the whole process.",
+        &["outcome"],
+    )
+}
+
+fn homeserver_answers(make: &Maker) -> IntCounterVec {
+    make.counters(
+        "homeserver_answers_total",
+        "What came of asking the homeserver about access tokens; `busy` where it was not asked, because too many were before.",
+        &["outcome"],
+    )
+}
+
+fn homeserver_words_cut_short(make: &Maker) -> IntCounter {
+    make.counter(
+        "homeserver_words_cut_short_total",
+        "Words of the homeserver that were forgotten before their time, because there were too many.",
+    )
+}
+
+fn probe_seconds(make: &Maker) -> Histogram {
+    make.histogram(
+        "probe_duration_seconds",
+        "How long successful probes took.",
+        &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+    )
 }
 
 fn webhook_events(make: &Maker) -> IntCounterVec {

@@ -1,6 +1,7 @@
 //! What relay nodes, the controller and callers agree on: the messages between them, node identities, port ranges, TURN
-//! URIs, how a mistake in a configuration is told, how a private file is kept and a changed one noticed, the certificates that
-//! servers show, the shared secret with the ephemeral credentials made from it, and the name of the probe.
+//! URIs, how a mistake in a configuration is told, how a private file is kept and a changed one noticed, the certificates
+//! that servers show, how spans for a trace are marked and counted, the shared secret with the ephemeral credentials made
+//! from it, and the name of the probe.
 //!
 //! A leaf: it depends on no other crate of the project, opens no socket and reads no clock.
 
@@ -13,6 +14,7 @@ mod node_id;
 mod port_range;
 pub mod private_file;
 pub mod probe_name;
+pub mod spans;
 mod turn_uri;
 pub mod user_hash;
 

@@ -265,6 +265,7 @@ impl Node {
                 .map(|certificate| metrics::CertificateCounts {
                     replaced: certificate.replaced(),
                     rejected: certificate.rejected(),
+                    not_after: certificate.validity().map_or(0, |(_, last)| last),
                 }),
             reloads: (
                 self.reloads.good.load(Ordering::Relaxed),

@@ -60,11 +60,14 @@ impl Children {
                 command.env_remove(&name);
             }
         }
+        let traced = log.otlp_endpoint.iter();
+        let traced = traced.flat_map(|endpoint| ["--otlp-endpoint", endpoint.as_str()]);
         let mut child = command
             .args(["relay", "--end-with-stdin", "--config"])
             .arg(config)
             .args(["--log", log.filter.as_deref().unwrap_or(DEFAULT_FILTER)])
             .args(["--log-format", log.log_format.unwrap_or_default().name()])
+            .args(traced)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             // Ctrl-C reaches the whole group of a terminal: this process alone answers it.

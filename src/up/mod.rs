@@ -30,8 +30,9 @@ use turnfleet_turn::Transport;
 use crate::certificate::{Authority, Files};
 use crate::config;
 use crate::shutdown::Signals;
+use crate::spans::Source;
 use crate::state_dir::StateDir;
-use crate::telemetry::{DEFAULT_FILTER, LogArgs};
+use crate::telemetry::{Configured, DEFAULT_FILTER, LogArgs, LogFormat};
 use crate::{admin, notify, telemetry};
 
 use self::children::Children;
@@ -50,8 +51,16 @@ const WRONG: &str = "the configuration of up is wrong";
 /// # Errors
 /// When the flags are wrong, a port is taken, or a part of the fleet cannot start.
 pub(crate) async fn run(flags: Flags, log: &LogArgs) -> anyhow::Result<()> {
-    let filter = log.filter.as_deref().unwrap_or(DEFAULT_FILTER);
-    telemetry::start(filter, log.log_format.unwrap_or_default())?;
+    let configured = Configured {
+        filter: DEFAULT_FILTER,
+        format: LogFormat::default(),
+        otlp_endpoint: None,
+        source: Source {
+            service: "turnfleet-up",
+            instance: &format!("up-{}", std::process::id()),
+        },
+    };
+    telemetry::start(log, configured)?;
     let mut signals = Signals::listen()?;
     raise_descriptor_limit().context("cannot raise the limit on open files")?;
     let mut fleet = Fleet::prepare(flags)?;

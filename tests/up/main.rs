@@ -15,6 +15,8 @@ mod credentials;
 mod draining;
 mod fleet;
 mod machines;
+#[path = "../monitoring/mod.rs"]
+mod monitoring;
 mod processes;
 mod quotas;
 mod ready;

@@ -24,6 +24,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("nftables", "/usr/sbin/nft"),
     ("nginx", "/usr/sbin/nginx"),
     ("openssl", "/usr/bin/openssl"),
+    ("prometheus", "/usr/bin/prometheus"),
+    (
+        "prometheus-alertmanager",
+        "/usr/bin/prometheus-alertmanager",
+    ),
     ("prosody", "/usr/bin/prosody"),
     ("strace", "/usr/bin/strace"),
 ];

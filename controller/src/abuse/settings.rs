@@ -18,6 +18,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict, in the order of their weight.
+    pub const ALL: [Self; 3] = [Self::Observe, Self::Throttle, Self::Ban];
+
     /// Its name in configuration and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use turnfleet_proto::credentials::{EphemeralCredential, mint};
+use turnfleet_proto::spans::TARGET;
 
 use super::minting::Minting;
 use super::status::ApiError;
@@ -186,6 +187,7 @@ impl CredentialRequest {
         default_ttl: u64,
         client: Option<IpAddr>,
     ) -> Result<Minted<'v>, ApiError> {
+        let _span = tracing::info_span!(target: TARGET, "mint").entered();
         let tenant = self.tenant.as_deref().and_then(|it| view.tenants.named(it));
         if tenant.is_some_and(|tenant| tenant.terms.suspended) {
             return Err(ApiError::suspended());

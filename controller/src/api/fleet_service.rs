@@ -222,7 +222,8 @@ async fn run(
     tracing::info!(node = %key.node, session = key.number, "session opened");
     let open = Open::count(&metrics.sessions);
     let mut desk = keeps_journal.then(|| journals.open(&key.node));
-    let end = link.converse(&handle, &mut session, &mut desk).await;
+    let talk = PolicyTalk::new(&session, &metrics.policy);
+    let end = link.converse(&handle, &mut session, &mut desk, talk).await;
     drop(desk);
     let how = end.how();
     handle.session_ended(key.clone(), how).await;
@@ -297,10 +298,10 @@ impl Link {
         handle: &Handle,
         session: &mut Session,
         desk: &mut Option<Desk>,
+        mut talk: PolicyTalk<'_>,
     ) -> End {
         let bucket = TokenBucket::new(MESSAGES_A_SECOND, MESSAGE_BURST, Instant::now());
         // A node has its first snapshot before anything else.
-        let mut talk = PolicyTalk::new(session);
         if let Some(message) = talk.tell(newest(&mut session.offers))
             && let Err(end) = self.tell(message).await
         {
@@ -342,6 +343,7 @@ impl Link {
                     Err(_) => Err(FleetError::SessionReplaced.into()),
                 },
                 () = due(talk.due()) => {
+                    talk.give_up();
                     let text = "no word on the policy";
                     Err(End::Refused(Status::deadline_exceeded(text)))
                 }
@@ -373,7 +375,7 @@ impl Link {
         message: Option<Up>,
         handle: &Handle,
         session: &Session,
-        (talk, intake): (&mut PolicyTalk, &mut Intake),
+        (talk, intake): (&mut PolicyTalk<'_>, &mut Intake),
     ) -> Result<(), End> {
         match message {
             Some(Up::Heartbeat(heartbeat)) => handle

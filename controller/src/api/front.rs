@@ -16,9 +16,10 @@ use http::header::ORIGIN;
 use http::{Method, Request};
 use hyper::body::Incoming;
 use tower::Service;
+use tracing::Instrument as _;
 
 use super::app::App;
-use super::http::finish;
+use super::http::{Arrival, finish};
 use super::{ice_servers, turn_rest};
 
 /// The HTTP API as one service.
@@ -78,14 +79,18 @@ impl Service<Request<Incoming>> for Front {
         };
         let app = App::clone(&self.app);
         Box::pin(async move {
-            let request = request.map(Body::new);
+            let arrival = Arrival::of(way.route(), request.method());
+            let (request, span) = (request.map(Body::new), arrival.span.clone());
+            let state = State(App::clone(&app));
             let answer = match way {
-                Straight::Turn => turn_rest::turn(State(App::clone(&app)), request).await,
+                Straight::Turn => turn_rest::turn(state, request).instrument(span).await,
                 Straight::IceServers => {
-                    ice_servers::ice_servers(State(App::clone(&app)), request).await
+                    ice_servers::ice_servers(state, request)
+                        .instrument(span)
+                        .await
                 }
             };
-            Ok(finish(&app, way.route(), answer.into_response()))
+            Ok(finish(&app, arrival, answer.into_response()))
         })
     }
 }

@@ -1,15 +1,18 @@
 //! The router of the HTTP API, and what every answer has in common: JSON errors, `Cache-Control: no-store`, counters.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Method, Uri};
 use schemars::JsonSchema;
 use serde::Serialize;
+use tracing::{Instrument as _, Span};
+use turnfleet_proto::spans::TARGET;
 
 use super::app::{App, answer_json};
 use super::auth::bearer_token;
@@ -38,17 +41,58 @@ pub(crate) fn router(app: App, origins: Origins) -> Router {
 /// What every answer has in common: nearly all hold credentials or passing state.
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    finish(&app, route, response)
+    let arrival = Arrival::of(route, request.method());
+    let response = next.run(request).instrument(arrival.span.clone()).await;
+    finish(&app, arrival, response)
 }
 
-/// Counts `response` to a request of `route`, and keeps it out of caches.
-pub(super) fn finish(app: &App, route: &str, mut response: Response) -> Response {
-    app.metrics
-        .requests
-        .with_label_values(&[route, response.status().as_str()])
-        .inc();
+/// A request that has come.
+pub(super) struct Arrival<'r> {
+    route: &'r str,
+    at: Instant,
+    pub(super) span: Span,
+}
+
+impl<'r> Arrival<'r> {
+    /// One of `route`, at this moment.
+    pub(super) fn of(route: &'r str, method: &Method) -> Self {
+        let span = tracing::info_span!(
+            target: TARGET,
+            parent: None,
+            "request",
+            otel.name = format!("{method} {route}"),
+            otel.kind = "server",
+            otel.status_code = tracing::field::Empty,
+            http.route = route,
+            http.request.method = method.as_str(),
+            http.response.status_code = tracing::field::Empty,
+        );
+        let at = Instant::now();
+        Self { route, at, span }
+    }
+
+    /// Whether a good answer holds a credential.
+    fn is_for_credential(&self) -> bool {
+        matches!(self.route, "/turn" | "/v1/ice-servers") || matrix::is_path(self.route)
+    }
+}
+
+/// Counts `response`, and keeps it out of caches.
+pub(super) fn finish(app: &App, arrival: Arrival<'_>, mut response: Response) -> Response {
+    let status = response.status();
+    let (route, metrics) = (arrival.route, &app.metrics);
+    let requests = &metrics.requests;
+    requests.with_label_values(&[route, status.as_str()]).inc();
+    if status.is_success() && arrival.is_for_credential() {
+        let seconds = arrival.at.elapsed().as_secs_f64();
+        metrics.credential_seconds.observe(seconds);
+    }
+    let code = i64::from(status.as_u16());
+    arrival.span.record("http.response.status_code", code);
+    if status.is_server_error() {
+        arrival.span.record("otel.status_code", "ERROR");
+    }
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
     response

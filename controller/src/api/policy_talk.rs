@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use turnfleet_proto::NodeId;
 use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::{Hold, PolicyStatus};
+use turnfleet_proto::spans::TARGET;
 
 use crate::fleet::NodePolicy;
+use crate::metrics::{self, PolicyCounters};
 use crate::reconcile::{Offer, Session};
 
 /// For a relay's word on a delta.
@@ -14,7 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One session's talk about policy. With a relay that takes deltas one is under way at a time, so that it is known what the
 /// next one rests on.
-pub(super) struct PolicyTalk {
+pub(super) struct PolicyTalk<'a> {
+    counters: &'a PolicyCounters,
+    node: NodeId,
     takes_deltas: bool,
     /// What the relay runs, where it is known.
     runs: Option<NodePolicy>,
@@ -35,12 +40,16 @@ pub(super) struct Word {
 struct Told {
     policy: NodePolicy,
     is_whole: bool,
-    due: Instant,
+    at: Instant,
+    /// Ends when the word has come.
+    span: tracing::Span,
 }
 
-impl PolicyTalk {
-    pub(super) fn new(session: &Session) -> Self {
+impl<'a> PolicyTalk<'a> {
+    pub(super) fn new(session: &Session, counters: &'a PolicyCounters) -> Self {
         Self {
+            counters,
+            node: session.key.node.clone(),
             takes_deltas: session.takes_deltas,
             runs: session.runs.clone(),
             told: None,
@@ -50,7 +59,14 @@ impl PolicyTalk {
 
     /// Until when the relay must have answered, where it has been told something.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.told.as_ref().map(|told| told.due)
+        self.told.as_ref().map(|told| told.at + PATIENCE)
+    }
+
+    /// The relay has not answered in time.
+    pub(super) fn give_up(&mut self) {
+        if let Some(told) = self.told.take() {
+            told.end(self.counters, metrics::Word::Missing);
+        }
     }
 
     /// What to say of `offer`, if anything.
@@ -81,6 +97,7 @@ impl PolicyTalk {
     pub(super) fn hear(&mut self, status: &PolicyStatus) -> Word {
         let about = |told: &mut Told| told.policy.generation() == status.generation;
         if let Some(told) = self.told.take_if(about) {
+            told.end(self.counters, word_of(status));
             if status.applied {
                 self.runs = Some(told.policy);
             } else if status.needs_whole {
@@ -102,10 +119,37 @@ impl PolicyTalk {
     }
 
     fn await_word(&mut self, policy: NodePolicy, is_whole: bool) {
+        let generation = i64::try_from(policy.generation()).unwrap_or(i64::MAX);
+        let span = tracing::info_span!(
+            target: TARGET,
+            parent: None,
+            "policy push",
+            otel.kind = "producer",
+            node = %self.node,
+            generation,
+            is_whole,
+            outcome = tracing::field::Empty,
+        );
         self.told = Some(Told {
             policy,
             is_whole,
-            due: Instant::now() + PATIENCE,
+            at: Instant::now(),
+            span,
         });
+    }
+}
+
+impl Told {
+    fn end(&self, counters: &PolicyCounters, word: metrics::Word) {
+        counters.heard(word, self.at.elapsed());
+        self.span.record("outcome", word.name());
+    }
+}
+
+fn word_of(status: &PolicyStatus) -> metrics::Word {
+    match (status.applied, status.needs_whole) {
+        (true, _) => metrics::Word::Applied,
+        (false, true) => metrics::Word::NeedsWhole,
+        (false, false) => metrics::Word::Refused,
     }
 }

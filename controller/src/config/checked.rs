@@ -4,6 +4,7 @@ mod abuse;
 mod dns;
 mod matrix;
 mod store;
+mod telemetry;
 mod tenants;
 mod webhooks;
 
@@ -20,9 +21,7 @@ use sha2::Sha256;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{ConfigError, ConfigErrors, PortRange, private_file};
 
-use super::{
-    PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawLog, RawProbe, RawTls, RawUser,
-};
+use super::{PortPlan, ProbeMode, RawApiToken, RawConfig, RawLists, RawProbe, RawTls, RawUser};
 use crate::abuse::Settings;
 use crate::fleet::ListSettings;
 use crate::fleet::record::{Policy, Scope, StaticUser, Terms};
@@ -32,6 +31,7 @@ pub(crate) use abuse::usual_abuse;
 pub use dns::{DnsConfig, NameServer};
 pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
+pub use telemetry::{LogConfig, LogFormat};
 pub use webhooks::WebhookConfig;
 
 /// The shortest token that may be configured, in characters.
@@ -96,24 +96,8 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// What the process shell logs.
     pub log: LogConfig,
-}
-
-/// What the process shell logs, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// Level and directives, which the shell reads.
-    pub filter: String,
-    /// How a line looks.
-    pub format: LogFormat,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
+    /// The collector that it sends traces to.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Where a server listens.
@@ -277,6 +261,7 @@ impl Check {
             privacy: raw.privacy,
             webhooks: self.webhooks(raw.webhooks),
             log: self.log(raw.log),
+            otlp_endpoint: self.otlp_endpoint(raw.telemetry),
         })
     }
 
@@ -298,21 +283,6 @@ impl Check {
         ListSettings {
             names: raw.names,
             regions: raw.regions,
-        }
-    }
-
-    fn log(&mut self, raw: RawLog) -> LogConfig {
-        let format = match raw.format.as_str() {
-            "json" => LogFormat::Json,
-            "text" => LogFormat::Text,
-            other => {
-                self.fail("log.format", Some(other.to_owned()), "text or json");
-                LogFormat::Text
-            }
-        };
-        LogConfig {
-            filter: raw.filter,
-            format,
         }
     }
 

@@ -39,6 +39,10 @@ impl Config {
             ("webhooks", self.webhooks == other.webhooks),
             ("privacy", self.privacy == other.privacy),
             ("log.format", self.log.format == other.log.format),
+            (
+                "telemetry.otlp_endpoint",
+                self.otlp_endpoint == other.otlp_endpoint,
+            ),
         ];
         let differing = keys.into_iter().filter(|(_, same)| !same);
         differing.map(|(key, _)| key)

@@ -13,6 +13,7 @@ mod embedded;
 mod etcd;
 pub mod keys;
 mod memory;
+mod metered;
 pub(crate) mod open;
 mod seal;
 pub mod transfer;
@@ -25,6 +26,7 @@ use async_trait::async_trait;
 pub use embedded::{EmbeddedStore, exists, make_state_dir};
 pub use etcd::{EtcdConfig, EtcdStore};
 pub use memory::{Backup, MemoryStore};
+pub(crate) use metered::MeteredStore;
 pub use seal::{SealError, Sealer};
 
 /// The longest key, in bytes.

@@ -41,6 +41,10 @@ impl Fixed {
             ("journal", format!("{:?}", config.journal)),
             ("metrics.address", format!("{:?}", config.metrics_address)),
             ("log.format", format!("{:?}", config.log.format)),
+            (
+                "telemetry.otlp_endpoint",
+                format!("{:?}", config.otlp_endpoint),
+            ),
             ("log.privacy", config.log.privacy.to_string()),
         ])
     }

@@ -23,7 +23,7 @@ pub(crate) use findings::Findings;
 pub(crate) use fixed::Fixed;
 pub use raw::{
     RawConfig, RawController, RawJournal, RawLimits, RawListener, RawLog, RawMetrics, RawStream,
-    RawTcpRelaying, RawTls, Secret,
+    RawTcpRelaying, RawTelemetry, RawTls, Secret,
 };
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
@@ -74,6 +74,8 @@ pub struct Config {
     pub metrics_address: Option<SocketAddr>,
     /// What the process shell logs, and how.
     pub log: LogConfig,
+    /// The collector that the process shell sends traces to.
+    pub otlp_endpoint: Option<String>,
     /// What is skipped or has no effect.
     pub warnings: Vec<ConfigWarning>,
 }

@@ -59,6 +59,8 @@ pub struct RawConfig {
     pub metrics: RawMetrics,
     /// What is logged, and how.
     pub log: RawLog,
+    /// Where traces go.
+    pub telemetry: RawTelemetry,
 }
 
 impl Default for RawConfig {
@@ -95,6 +97,7 @@ impl Default for RawConfig {
             journal: RawJournal::default(),
             metrics: RawMetrics::default(),
             log: RawLog::default(),
+            telemetry: RawTelemetry::default(),
         }
     }
 }
@@ -291,6 +294,15 @@ impl Default for RawLog {
             privacy: false,
         }
     }
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTelemetry {
+    /// The collector that takes traces as OTLP by gRPC, such as `http://127.0.0.1:4317`; without it none are made. The environment's
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and `--otlp-endpoint` stand over it.
+    pub otlp_endpoint: String,
 }
 
 /// A value that `Debug` does not show.

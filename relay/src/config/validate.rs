@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use turnfleet_proto::NodeId;
+use turnfleet_proto::{NodeId, spans};
 use turnfleet_turn::AddressFamily;
 use turnfleet_turn::peer_filter::Cidr;
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, JournalConfig,
     Listener, LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawJournal,
-    RawLimits, RawLog, RawStream, RawTls, StreamConfig, TlsConfig, listeners,
+    RawLimits, RawLog, RawStream, RawTelemetry, RawTls, StreamConfig, TlsConfig, listeners,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -55,6 +55,7 @@ impl TryFrom<RawConfig> for Config {
         };
         let journal = journal(&raw.journal, f);
         let log = log(raw.log, f);
+        let otlp_endpoint = otlp_endpoint(raw.telemetry, f);
         let warnings = findings.finish()?;
         Ok(Self {
             node_id: node_id.expect("a missing node id is an error above"),
@@ -81,6 +82,7 @@ impl TryFrom<RawConfig> for Config {
             journal,
             metrics_address,
             log,
+            otlp_endpoint,
             warnings,
         })
     }
@@ -415,6 +417,14 @@ fn log(raw: RawLog, f: &mut Findings) -> LogConfig {
         format,
         privacy: raw.privacy,
     }
+}
+
+fn otlp_endpoint(raw: RawTelemetry, f: &mut Findings) -> Option<String> {
+    let endpoint = Some(raw.otlp_endpoint).filter(|endpoint| !endpoint.is_empty())?;
+    if !spans::is_endpoint(&endpoint) {
+        f.error("telemetry.otlp_endpoint", &endpoint, spans::ENDPOINT_FORM);
+    }
+    Some(endpoint)
 }
 
 fn path(text: &str) -> Option<PathBuf> {

@@ -251,6 +251,7 @@ impl Recorder {
                 tenant,
                 relayed_transport,
                 relayed,
+                took: _,
             } => {
                 let opened = Opened {
                     key: key(*allocation),

@@ -6,9 +6,11 @@
 mod table;
 
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric as Sample, MetricFamily, MetricType};
-use turnfleet_turn::Counters;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType,
+};
 use turnfleet_turn::ledger::Usage;
+use turnfleet_turn::{Counters, Durations};
 
 use crate::control::{ControlCounts, ControlState, EventCounts};
 use crate::journal;
@@ -35,6 +37,8 @@ pub enum MetricKind {
     Counter,
     /// In both directions.
     Gauge,
+    /// Counts of how long something took, in classes.
+    Histogram,
 }
 
 impl MetricKind {
@@ -44,6 +48,7 @@ impl MetricKind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -52,6 +57,30 @@ impl MetricKind {
 pub fn metric_reference() -> impl Iterator<Item = MetricReference> {
     table::METRICS.iter().map(|metric| metric.reference)
 }
+
+/// What the values of each label are, whichever metric has it.
+pub const LABELS: &[(&str, &str)] = &[
+    ("ban", "what is banned: `user`, `tenant`, `source`, `peer`"),
+    ("code", "STUN error codes that a relay answers with"),
+    ("direction", "`to_peer`, `to_client`"),
+    (
+        "limit",
+        "the bounds of a relay, which are named in its code",
+    ),
+    (
+        "method",
+        "the methods of requests in RFC 8489, RFC 8656 and RFC 6062",
+    ),
+    (
+        "outcome",
+        "what can become of it, named in the code: at most four",
+    ),
+    ("reason", "the reasons that are named in the code"),
+    ("shard", "`same`, `other`"),
+    ("state", "the states of a control session"),
+    ("transport", "`udp`, `tcp`, `tls`"),
+    ("version", "one: that of the program"),
+];
 
 /// Everything that the metrics are read from, at one moment.
 #[derive(Clone, Debug)]
@@ -83,6 +112,8 @@ pub(crate) struct Observed {
 pub(crate) struct CertificateCounts {
     pub(crate) replaced: u64,
     pub(crate) rejected: u64,
+    /// The last second in which clients accept it, in Unix time; zero where that cannot be read.
+    pub(crate) not_after: u64,
 }
 
 /// A line of the table.
@@ -103,8 +134,43 @@ impl Samples {
         self.add(&[], value);
     }
 
+    /// Adds the sample of a histogram, which has no labels.
+    fn durations(&mut self, durations: &Durations) {
+        let buckets = durations.up_to().map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound.as_secs_f64());
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(durations.count());
+        histogram.set_sample_sum(durations.sum().as_secs_f64());
+        let mut sample = self.sample(&[]);
+        sample.set_histogram(histogram);
+        self.list.push(sample);
+    }
+
     /// Adds a sample with the values of the labels, in the order of the table.
     fn add(&mut self, labels: &[&str], value: impl Number) {
+        let mut sample = self.sample(labels);
+        match self.reference.kind {
+            MetricKind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value.to_f64());
+                sample.set_counter(counter);
+            }
+            MetricKind::Gauge | MetricKind::Histogram => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value.to_f64());
+                sample.set_gauge(gauge);
+            }
+        }
+        self.list.push(sample);
+    }
+
+    /// A sample with the values of the labels, in the order of the table, and no value.
+    fn sample(&self, labels: &[&str]) -> Sample {
         debug_assert_eq!(labels.len(), self.reference.labels.len());
         let pairs = self
             .reference
@@ -117,20 +183,7 @@ impl Samples {
                 pair.set_value((*value).to_owned());
                 pair
             });
-        let mut sample = Sample::from_label(pairs.collect());
-        match self.reference.kind {
-            MetricKind::Counter => {
-                let mut counter = Counter::default();
-                counter.set_value(value.to_f64());
-                sample.set_counter(counter);
-            }
-            MetricKind::Gauge => {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value.to_f64());
-                sample.set_gauge(gauge);
-            }
-        }
-        self.list.push(sample);
+        Sample::from_label(pairs.collect())
     }
 }
 
@@ -181,6 +234,7 @@ pub(crate) fn render(observed: &Observed) -> String {
         family.set_field_type(match metric.reference.kind {
             MetricKind::Counter => MetricType::COUNTER,
             MetricKind::Gauge => MetricType::GAUGE,
+            MetricKind::Histogram => MetricType::HISTOGRAM,
         });
         family.set_metric(samples.list);
         family
@@ -245,5 +299,17 @@ mod tests {
             assert_eq!(total, metric.kind == MetricKind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
         }
+    }
+
+    #[test]
+    fn the_values_of_every_label_are_told_of() {
+        let mut used: Vec<&str> = metric_reference()
+            .flat_map(|metric| metric.labels)
+            .copied()
+            .collect();
+        used.sort_unstable();
+        used.dedup();
+        let told: Vec<&str> = LABELS.iter().map(|(label, _)| *label).collect();
+        assert_eq!(used, told);
     }
 }

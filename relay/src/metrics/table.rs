@@ -1,5 +1,6 @@
 //! The table of metrics.
 
+use turnfleet_proto::spans::FIGURES;
 use turnfleet_turn::bans::BanKind;
 use turnfleet_turn::{
     CloseReason, DropReason, Limit, RedirectReason, Reject, RequestMethod, Transport,
@@ -44,6 +45,23 @@ const fn gauge(
     }
 }
 
+const fn histogram(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&Observed, &mut Samples),
+) -> Metric {
+    let kind = MetricKind::Histogram;
+    Metric {
+        reference: MetricReference {
+            name,
+            kind,
+            labels: &[],
+            help,
+        },
+        read,
+    }
+}
+
 /// Every metric, in the order of the page.
 pub(super) const METRICS: &[Metric] = &[
     // What clients hold.
@@ -68,6 +86,17 @@ pub(super) const METRICS: &[Metric] = &[
                 out.add(&[reason.name()], now.core.closed(reason));
             }
         },
+    ),
+    counter(
+        "turnfleet_relay_allocations_unused_total",
+        &[],
+        "Allocations that ended without a byte relayed either way.",
+        |now, out| out.plain(now.core.unused),
+    ),
+    histogram(
+        "turnfleet_relay_allocation_duration_seconds",
+        "From an Allocate request with a good credential to its success.",
+        |now, out| out.durations(&now.core.allocating),
     ),
     gauge(
         "turnfleet_relay_users",
@@ -341,6 +370,12 @@ pub(super) const METRICS: &[Metric] = &[
             out.add(&["rejected"], counts.rejected);
         },
     ),
+    gauge(
+        "turnfleet_relay_certificate_expiry_timestamp_seconds",
+        &[],
+        "When the certificate of the TLS listeners ends, in seconds since 1970; 0 where there is none.",
+        |now, out| out.plain(now.certificate.unwrap_or_default().not_after),
+    ),
     counter(
         "turnfleet_relay_reloads_total",
         &["outcome"],
@@ -469,6 +504,16 @@ pub(super) const METRICS: &[Metric] = &[
         &[],
         "Times that the disk refused to take a part of the journal.",
         |now, out| out.plain(now.journal.failures),
+    ),
+    counter(
+        "turnfleet_relay_spans_total",
+        &["outcome"],
+        "Spans for a trace: exported to the collector, lost because too many waited for it, or refused by it; of the whole process.",
+        |_, out| {
+            for (outcome, count) in FIGURES.outcomes() {
+                out.add(&[outcome], count);
+            }
+        },
     ),
     // The process; relays that share one each show the whole.
     gauge(

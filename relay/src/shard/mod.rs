@@ -16,6 +16,7 @@ mod published;
 mod relaying;
 mod short_cut;
 mod slowed;
+mod spans;
 mod splicing;
 mod tallying;
 mod telling;

@@ -26,6 +26,7 @@ use super::links::Links;
 use super::listening::Departures;
 use super::published::Published;
 use super::slowed::Slowed;
+use super::spans::ShardSpans;
 use super::token::Source;
 use super::turns::take_turns;
 use super::{Control, RelayPolicy};
@@ -106,6 +107,7 @@ pub(super) struct Shard {
     is_renewing: bool,
     control: Arc<Control>,
     event_log: ShardEventLog,
+    spans: ShardSpans,
     published: Arc<Published>,
     pub(super) usage: Option<Arc<UsageBook>>,
     /// A sweep over the allocations is not at its end.
@@ -123,6 +125,7 @@ impl Shard {
     pub(super) fn new(parts: ShardParts) -> Self {
         let policy = parts.control.policy.load_full();
         let event_log = ShardEventLog::new(parts.events, parts.config.shard);
+        let spans = ShardSpans::new(parts.config.shard);
         let core_policy = Arc::clone(&policy.server);
         let own = parts.config.shard;
         let trusted_sources = parts.config.trusted_sources.clone();
@@ -159,6 +162,7 @@ impl Shard {
             is_renewing: false,
             control: parts.control,
             event_log,
+            spans,
             published: parts.published,
             usage: parts.usage,
             sweeping: false,
@@ -491,6 +495,8 @@ impl Shard {
 
     pub(super) fn relayed_opened(&mut self, id: RelayedId, opened: Result<SocketAddr, OpenError>) {
         self.counters.relayed_sockets_exhausted += u64::from(opened == Err(OpenError::Exhausted));
+        // Opening one takes longer than looking at the clock, and how long the client has waited is counted.
+        self.now = self.control.told_time.now();
         self.server.handle_relayed_opened(self.now, id, opened);
     }
 
@@ -512,6 +518,7 @@ impl Shard {
     }
 
     fn log(&mut self, event: Event) {
+        self.spans.make(&event, self.now.unix);
         if !self
             .event_log
             .write(&event, self.now.unix, &self.policy.tenants)

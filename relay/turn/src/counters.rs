@@ -2,6 +2,8 @@
 //!
 //! Every index is a closed enum, so that a label can never be an address or a user.
 
+use std::time::Duration;
+
 use crate::addr::Transport;
 use crate::bans::BanKind;
 use crate::decision::DropReason;
@@ -128,6 +130,68 @@ impl RedirectReason {
     }
 }
 
+/// Classes of durations that have an end.
+const CLASSES: usize = 12;
+
+/// How long something took, in classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// How many there were in each class of [`Self::BOUNDS`], then those beyond the last.
+    classes: [u64; CLASSES + 1],
+    sum_nanos: u64,
+}
+
+impl Durations {
+    /// The longest duration of each class but the last, which has no end.
+    pub const BOUNDS: [Duration; CLASSES] = [
+        Duration::from_micros(25),
+        Duration::from_micros(50),
+        Duration::from_micros(100),
+        Duration::from_micros(250),
+        Duration::from_micros(500),
+        Duration::from_millis(1),
+        Duration::from_micros(2500),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(50),
+        Duration::from_millis(250),
+        Duration::from_secs(1),
+    ];
+
+    /// How many there were up to each of [`Self::BOUNDS`].
+    pub fn up_to(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let counts = self.classes.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        });
+        Self::BOUNDS.into_iter().zip(counts)
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+
+    /// How long they took together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_nanos)
+    }
+
+    pub(crate) fn add_one(&mut self, took: Duration) {
+        let class = Self::BOUNDS.partition_point(|bound| *bound < took);
+        self.classes[class] += 1;
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_nanos = self.sum_nanos.saturating_add(nanos);
+    }
+
+    fn add(&mut self, other: &Self) {
+        add_each(&mut self.classes, &other.classes);
+        self.sum_nanos = self.sum_nanos.saturating_add(other.sum_nanos);
+    }
+}
+
 /// What one shard has counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -142,6 +206,10 @@ pub struct Counters {
     to_clients: [Flow; Transport::ALL.len()],
     /// Allocations granted.
     pub opened: u64,
+    /// Allocations that ended without a byte relayed either way.
+    pub unused: u64,
+    /// From an authentic Allocate request to its success.
+    pub allocating: Durations,
     /// ICMP messages that clients were told of (RFC 8656 §11.5).
     pub icmp_indications: u64,
     /// Permissions that exist; a gauge.
@@ -233,6 +301,8 @@ impl Counters {
             mine.add(theirs);
         }
         self.opened += other.opened;
+        self.unused += other.unused;
+        self.allocating.add(&other.allocating);
         self.icmp_indications += other.icmp_indications;
         self.permissions += other.permissions;
         self.channels += other.channels;
@@ -310,6 +380,21 @@ mod tests {
             }
         );
         assert_eq!(sum.allocations(), 2);
+    }
+
+    #[test]
+    fn a_duration_counts_in_its_class_and_in_all_above() {
+        let mut durations = Durations::default();
+        for micros in [0, 25, 26, 2_000_000] {
+            durations.add_one(Duration::from_micros(micros));
+        }
+        let mut sum = durations;
+        sum.add(&durations);
+        let counts: Vec<u64> = sum.up_to().map(|(_, count)| count).collect();
+        assert_eq!(counts[..2], [4, 6]);
+        assert_eq!(counts.last(), Some(&6));
+        assert_eq!(sum.count(), 8);
+        assert_eq!(sum.sum(), Duration::from_micros(4_000_102));
     }
 
     #[test]

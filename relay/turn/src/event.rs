@@ -24,6 +24,8 @@ pub enum Event {
         relayed_transport: Transport,
         /// The relayed transport addresses as the client was told them, one or two.
         relayed: Vec<SocketAddr>,
+        /// From its request to its success.
+        took: Duration,
     },
     /// An allocation ended.
     Closed {

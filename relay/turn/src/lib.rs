@@ -52,7 +52,7 @@ pub mod wire;
 pub use addr::{AddressFamily, FiveTuple, PeerAddr, Transport};
 pub use command::{Command, ConnectError, OpenError, RelayedId, ShardId};
 pub use context::{Candidate, Candidates, Context, Identity, KeySource};
-pub use counters::{Counters, Flow, Limit, RedirectReason};
+pub use counters::{Counters, Durations, Flow, Limit, RedirectReason};
 pub use decision::{ClientHeader, Decision, DropReason, Span};
 pub use event::{CloseReason, ConnectionOrigin, Event};
 pub use ip::IpMeta;

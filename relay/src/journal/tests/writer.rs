@@ -28,6 +28,7 @@ fn event(number: u64, port: u16) -> Event {
         tenant: TenantId::DEFAULT,
         relayed_transport: Transport::Udp,
         relayed: vec![relayed(port)],
+        took: Duration::ZERO,
     }
 }
 

@@ -37,6 +37,9 @@ impl Server {
                     self.commands.push_back(Command::ReleaseStream { client });
                 }
                 self.counters.count_closed(reason);
+                let packets = allocation.to_peers.packets + allocation.to_client.packets;
+                let bytes = allocation.to_peers.bytes + allocation.to_client.bytes;
+                self.counters.unused += u64::from(packets + bytes == 0);
                 self.note_closed(allocation.owner.tenant);
                 self.push_event(closed(allocation, now, reason));
             }

@@ -23,10 +23,9 @@ impl Server {
                 self.reserve_for(now.instant, id, next.id);
             }
         }
-        self.granted(id);
+        self.granted(now.instant, id);
         let mut message = Vec::with_capacity(160);
-        if let Some(allocation) = self.table.allocation_mut(id) {
-            allocation.opened_at = now.instant;
+        if let Some(allocation) = self.table.allocation(id) {
             write_success(allocation, pending.closing, &mut message);
             let to = allocation.client;
             self.commands.push_back(Command::Send { to, message });
@@ -45,7 +44,7 @@ impl Server {
             return;
         };
         self.attach(now, id, socket);
-        self.granted(id);
+        self.granted(now, id);
         if let Some(allocation) = self.table.allocation(id) {
             write_success(allocation, pending.closing, reply);
         }
@@ -129,8 +128,14 @@ impl Server {
         });
     }
 
-    /// Counts and reports an allocation whose sockets are open.
-    fn granted(&mut self, id: AllocationId) {
+    /// Counts and reports an allocation whose sockets are open; until here its beginning was that of its request.
+    fn granted(&mut self, now: Instant, id: AllocationId) {
+        let Some(allocation) = self.table.allocation_mut(id) else {
+            return;
+        };
+        let took = now.since(allocation.opened_at);
+        allocation.opened_at = now;
+        self.counters.allocating.add_one(took);
         self.counters.opened += 1;
         self.note_opened(id);
         self.arm(id);
@@ -147,6 +152,7 @@ impl Server {
                 tenant: allocation.owner.tenant,
                 relayed_transport: allocation.relayed_transport(),
                 relayed: relayed.map(|relayed| relayed.address).collect(),
+                took,
             };
             self.push_event(event);
         }

@@ -211,6 +211,7 @@ fn an_allocation_is_reported_when_it_opens_closes_or_is_refused() {
             tenant: TenantId::DEFAULT,
             relayed_transport: Transport::Udp,
             relayed: vec![relayed],
+            took: std::time::Duration::ZERO,
         },
         Event::Closed {
             allocation: 0,
