@@ -114,7 +114,8 @@ fn of_store(view: &FleetView) -> Vec<Item> {
         add(
             Severity::Critical,
             "store",
-            "the store does not answer: what is shown may be old, and nothing can be changed".to_owned(),
+            "the store does not answer: what is shown may be old, and nothing can be changed"
+                .to_owned(),
             "Look at etcd. Relays and lists go on meanwhile.",
         );
     }
@@ -123,7 +124,9 @@ fn of_store(view: &FleetView) -> Vec<Item> {
         add(
             Severity::Critical,
             "store",
-            format!("the store is older than what relays run: generation {store}, and {runs} was there"),
+            format!(
+                "the store is older than what relays run: generation {store}, and {runs} was there"
+            ),
             "Nothing is pushed until `turnfleet fleet confirm-restore`.",
         );
     }
@@ -195,11 +198,17 @@ fn of_totals(region: &str, totals: &Totals, zones: usize) -> Vec<Item> {
     }
     match totals.seconds_to_full {
         Some(left) if left < HOUR => {
-            let what = format!("full within {} min, if use goes on like this", left / 60 + 1);
+            let what = format!(
+                "full within {} min, if use goes on like this",
+                left / 60 + 1
+            );
             add(Severity::Critical, what, ROOM);
         }
         Some(left) if left < DAY => {
-            let what = format!("full within {} h, if use goes on like this", left / HOUR + 1);
+            let what = format!(
+                "full within {} h, if use goes on like this",
+                left / HOUR + 1
+            );
             add(Severity::Warning, what, ROOM);
         }
         Some(_) | None => {}

@@ -5,9 +5,9 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    abuse, attention, audit, bans, capacity, capacity_history, dashboard, events, explain, http, ice_servers, join_tokens,
-    matrix, node_actions, nodes, own_token, policy_actions, ports, secrets, tenant_usage, tenants, tokens,
-    trace, turn_rest, usage, webhooks,
+    abuse, attention, audit, bans, capacity, capacity_history, dashboard, events, explain, http,
+    ice_servers, join_tokens, matrix, node_actions, nodes, own_token, policy_actions, ports,
+    secrets, tenant_usage, tenants, tokens, trace, turn_rest, usage, webhooks,
 };
 use crate::fleet::record::Scope;
 
