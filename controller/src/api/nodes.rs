@@ -169,8 +169,8 @@ fn wanted<'v>(nodes: &'v [Arc<NodeView>], asked: &Values) -> Vec<&'v Arc<NodeVie
     // What is equal stays in the order of names.
     match asked.text("sort") {
         Some("region") => wanted.sort_by(|a, b| {
-            let place = |node: &'v Arc<NodeView>| (&node.identity.region, &node.identity.zone);
-            place(a).cmp(&place(b))
+            let zones = a.identity.zone.cmp(&b.identity.zone);
+            a.identity.region.cmp(&b.identity.region).then(zones)
         }),
         Some("allocations") => wanted.sort_by_key(|node| Reverse(node.load.allocations)),
         Some("traffic") => wanted.sort_by(|a, b| b.rates.bits().total_cmp(&a.rates.bits())),

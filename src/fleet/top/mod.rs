@@ -67,6 +67,7 @@ fn live(console: &Console) -> anyhow::Result<()> {
     spawn("ask", move || ask(&asker, &wishes, &teller))?;
     spawn("signals", move || await_signal(&tell))?;
     let mut state = State::default();
+    let mut wished = state.wish;
     state.take(Ok(first));
     let mut terminal = Terminal::open().context("cannot use the terminal")?;
     loop {
@@ -80,14 +81,15 @@ fn live(console: &Console) -> anyhow::Result<()> {
                 News::End => return Ok(()),
             }
         }
-        let before = state.wish;
         match key {
             None => {}
             Some(Key::Quit) => return Ok(()),
             Some(key) => state.press(key),
         }
-        if state.wish != before && wish.send(state.wish).is_err() {
-            bail!("nobody asks the controller any more");
+        if state.wish != wished {
+            wished = state.wish;
+            let asked = wish.send(wished);
+            asked.context("nobody asks the controller any more")?;
         }
     }
 }

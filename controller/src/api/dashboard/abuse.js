@@ -9,7 +9,7 @@ const SHOWN = 20;
 const who = ({ tenant, user, network }) => {
   if (network !== null && network !== undefined) return network;
   const name = user === null || user === undefined || user === "" ? "nobody in particular" : user;
-  return tenant === null || tenant === undefined ? name : `${tenant}/${name}`;
+  return tenant === null || tenant === undefined || tenant === "default" ? name : `${tenant}/${name}`;
 };
 
 const both = (volume) => bytes(volume.bytes_to_peers + volume.bytes_to_clients);

@@ -35,12 +35,15 @@ function showFigures(capacity) {
   });
 }
 
+// Commands stand between backquotes.
+const words = (text) => text.split("`").map((part, place) => (place % 2 === 1 ? make("code", {}, part) : part)).filter((part) => part !== "");
+
 function showAttention({ items, total }) {
   const place = byId("attention");
   const lines = items.map((item) => {
     const subject = item.subject === "" ? item.about : `${item.about} ${item.subject}`;
     const severity = item.severity === "critical" ? "Critical" : "Warning";
-    return make("li", { className: item.severity }, make("b", {}, `${severity}: ${subject}`), ` ${item.what}`, make("span", {}, item.remedy));
+    return make("li", { className: item.severity }, make("b", {}, `${severity}: ${subject}`), ` ${item.what}`, make("span", {}, ...words(item.remedy)));
   });
   if (total > items.length) lines.push(make("li", {}, `and ${count(total - items.length)} more`));
   if (lines.length === 0) lines.push(make("li", {}, "Nothing."));
