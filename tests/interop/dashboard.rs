@@ -171,7 +171,7 @@ fn the_page_shows_two_relays_traffic_that_grows_and_a_relay_that_drains() {
     scene.sees("#figures", |text| text.contains("2 / 2"));
     let relays = scene.sees("#relays-rows", |text| text.matches("healthy").count() == 2);
     assert!(relays.contains("relay-0") && relays.contains("relay-1"));
-    assert_eq!(scene.text("#attention"), "Nothing.");
+    scene.sees("#attention", |text| text == "Nothing.");
 
     let mut call = Call::new(scene.fleet.relays()[0].udp);
     let talked = |call: &mut Call, times, least: f64| {
@@ -246,7 +246,8 @@ fn who_has_no_right_is_told_so_and_a_controller_that_is_gone_leaves_what_was_see
     let kept = scene.browser.run(kept, &json!([viewer]));
     assert_eq!(kept, json!([0, "", false]));
     // The same tab goes on after it is loaded again.
-    scene.browser.run("location.reload()", &json!([]));
+    let url = format!("{}/dashboard", scene.fleet.text("http"));
+    scene.browser.open(&url);
     scene.sees("#relays-rows", |text| text.contains("relay-1"));
 
     let Scene { browser, fleet } = scene;
