@@ -258,3 +258,61 @@ fn of_node(view: &FleetView, node: &NodeView) -> Option<Item> {
         remedy,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Gauge;
+
+    fn totals(used: u64) -> Totals {
+        Totals {
+            nodes: 2,
+            listed: 2,
+            allocations: Gauge { used, limit: 100 },
+            without_largest_zone: Some([40 - i64::try_from(used).unwrap(), 0]),
+            ..Totals::default()
+        }
+    }
+
+    fn told(totals: &Totals, zones: usize) -> Vec<(Severity, String)> {
+        let items = of_totals("north", totals, zones).into_iter();
+        items.map(|item| (item.severity, item.what)).collect()
+    }
+
+    #[test]
+    fn room_is_no_matter_and_the_loss_of_a_zone_counts_where_there_are_several() {
+        assert_eq!(told(&totals(30), 2), []);
+        assert_eq!(told(&totals(50), 1), []);
+        let what = "when its largest zone fails, 10 allocations find no room".to_owned();
+        assert_eq!(told(&totals(50), 2), [(Severity::Warning, what)]);
+    }
+
+    #[test]
+    fn what_fills_up_is_told_by_how_soon_that_is() {
+        let full = |severity, percent: u64| (severity, format!("{percent} % full"));
+        assert_eq!(told(&totals(75), 1), [full(Severity::Warning, 75)]);
+        assert_eq!(told(&totals(90), 1), [full(Severity::Critical, 90)]);
+        let within = |seconds| {
+            let fills = Totals {
+                seconds_to_full: Some(seconds),
+                ..totals(10)
+            };
+            told(&fills, 1).pop()
+        };
+        let soon = "full within 31 min, if use goes on like this".to_owned();
+        assert_eq!(within(1800), Some((Severity::Critical, soon)));
+        let later = "full within 3 h, if use goes on like this".to_owned();
+        assert_eq!(within(9000), Some((Severity::Warning, later)));
+        assert_eq!(within(DAY), None);
+    }
+
+    #[test]
+    fn a_place_without_a_listed_relay_is_critical_and_nothing_else_is_said_of_it() {
+        let none = Totals {
+            listed: 0,
+            ..totals(90)
+        };
+        let what = "none of 2 relays is in lists".to_owned();
+        assert_eq!(told(&none, 2), [(Severity::Critical, what)]);
+    }
+}
