@@ -39,7 +39,7 @@ impl Abuse {
     }
 }
 
-fn suspects(answer: &Json) -> Table {
+pub(super) fn suspects(answer: &Json) -> Table {
     let row = |suspect: &Json| {
         vec![
             cell(suspect, "/rule"),

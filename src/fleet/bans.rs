@@ -168,7 +168,7 @@ fn whom(ban: &Json) -> String {
     }
 }
 
-fn table(answer: &Json) -> Table {
+pub(super) fn table(answer: &Json) -> Table {
     let row = |ban: &Json| {
         vec![
             short_id(ban),

@@ -112,8 +112,8 @@ pub(crate) fn encoded(text: &str) -> String {
         })
 }
 
-/// Asks controllers.
-#[derive(Debug)]
+/// Asks controllers. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     agent: Agent,
     /// At least one, without a slash at the end.

@@ -11,7 +11,7 @@ pub(super) fn show(console: &Console) -> anyhow::Result<()> {
     console.show(&Call::get("/v1/capacity"), table)
 }
 
-fn table(answer: &Json) -> Table {
+pub(super) fn table(answer: &Json) -> Table {
     let header = [
         "SCOPE",
         "NODES",
@@ -53,8 +53,8 @@ fn table(answer: &Json) -> Table {
     Table::new(header).with(scopes.chain(nodes))
 }
 
-/// Seconds in a unit of their size.
-fn time(totals: &Json) -> String {
+/// When it is full, in a unit of the size.
+pub(super) fn time(totals: &Json) -> String {
     match totals.pointer("/seconds_to_full").and_then(Json::as_u64) {
         None => String::new(),
         Some(seconds) if seconds < 2 * 60 => format!("{seconds} s"),

@@ -28,7 +28,7 @@ pub(super) struct OutputArgs {
 }
 
 /// What every command asks and prints through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Console {
     client: Client,
     json: bool,
@@ -126,6 +126,11 @@ impl Console {
     /// As [`Self::ask`].
     pub(super) fn stream(&self, path: &str) -> anyhow::Result<impl BufRead> {
         self.client.stream(path)
+    }
+
+    /// Whether an answer is wanted whenever it changes.
+    pub(super) fn is_watching(&self) -> bool {
+        self.watch
     }
 
     /// Whether JSON is wanted.

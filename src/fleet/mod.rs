@@ -19,6 +19,7 @@ mod secrets;
 mod table;
 mod tenants;
 mod tokens;
+mod top;
 mod trace;
 mod usage;
 
@@ -49,7 +50,7 @@ enum Action {
     Ports(ports::Ports),
     /// What the fleet has carried, for whom and where
     Usage(usage::Usage),
-    /// The largest users and networks of the last minute or hour
+    /// The whole fleet, live in a terminal; or the largest users or networks of the last minute or hour
     Top(usage::Top),
     /// Who is suspected of abuse, by which rule, and what would be done
     Abuse(abuse::Abuse),

@@ -137,12 +137,13 @@ fn revoked(id: u32, answer: &Json) -> String {
     }
 }
 
-fn now() -> u64 {
+/// Unix seconds.
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
 
-fn table(answer: &Json, now: u64) -> Table {
+pub(super) fn table(answer: &Json, now: u64) -> Table {
     let header = [
         "ID",
         "SCOPE",

@@ -1,4 +1,4 @@
-//! `fleet usage` and `fleet top`: who uses the fleet, and how much.
+//! `fleet usage`, and `fleet top` of users or networks: who uses the fleet, and how much.
 
 use clap::{Args, ValueEnum};
 use serde_json::Value as Json;
@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use super::call::{Call, encoded};
 use super::console::Console;
 use super::table::{Table, cell, list, time};
+use super::top;
 
 /// Flags of `fleet usage`.
 #[derive(Args, Debug)]
@@ -45,9 +46,13 @@ enum Resolution {
 /// Flags of `fleet top`.
 #[derive(Args, Debug)]
 pub(super) struct Top {
-    /// Users, networks of clients or of peers, or networks of those who have proved nothing
-    #[arg(value_enum, default_value_t)]
-    of: Of,
+    /// Users, networks of clients or of peers, or networks of those who have proved nothing; without it the whole fleet, live
+    /// in a terminal
+    #[arg(value_enum)]
+    of: Option<Of>,
+    /// Shows the whole fleet once, in a terminal too
+    #[arg(long, conflicts_with = "of")]
+    once: bool,
     /// What they are ordered by
     #[arg(long, value_enum, default_value_t)]
     by: Span,
@@ -57,9 +62,8 @@ pub(super) struct Top {
 }
 
 /// Who is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Of {
-    #[default]
     Users,
     Sources,
     Peers,
@@ -98,14 +102,17 @@ impl Usage {
 }
 
 impl Top {
-    /// Shows the largest.
+    /// Shows the largest, or the whole fleet.
     ///
     /// # Errors
     /// When no controller can be reached, or it refuses.
     pub(super) fn run(&self, console: &Console) -> anyhow::Result<()> {
-        let (of, by, limit) = (name(self.of), name(self.by), self.limit);
+        let Some(wanted) = self.of else {
+            return top::run(console, self.once);
+        };
+        let (of, by, limit) = (name(wanted), name(self.by), self.limit);
         let call = Call::get(format!("/v1/usage/top?of={of}&by={by}&limit={limit}"));
-        match self.of {
+        match wanted {
             Of::Users => console.show(&call, users),
             Of::Sources | Of::Peers => console.show(&call, networks),
             Of::Strangers => console.show(&call, strangers),
@@ -165,7 +172,7 @@ fn spans(answer: &Json) -> Table {
     Table::new(header).with(list(answer, "/spans").map(row))
 }
 
-fn users(answer: &Json) -> Table {
+pub(super) fn users(answer: &Json) -> Table {
     let row = |user: &Json| {
         let mut row = vec![cell(user, "/tenant"), cell(user, "/user")];
         row.extend(volumes(user));
@@ -242,7 +249,7 @@ fn number(value: &Json, pointer: &str) -> u64 {
 }
 
 /// A number with the prefix of its size, and a space before it.
-fn scaled(number: u64) -> String {
+pub(super) fn scaled(number: u64) -> String {
     let prefixes = [
         (1_000_000_000_000, "T"),
         (1_000_000_000, "G"),

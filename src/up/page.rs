@@ -82,7 +82,7 @@ fn secrets(page: &mut String, ready: &Ready, controller: &Controller) -> anyhow:
     // A browser keeps what stands behind the hash to itself.
     writeln!(
         page,
-        "\nDashboard          {}/#token={}",
+        "\nDashboard          {}/dashboard#token={}",
         ready.http, ready.api_token
     )?;
     writeln!(page, "API token          {}", ready.api_token)?;

@@ -11,6 +11,7 @@ mod browser;
 mod client;
 mod conformance;
 mod coturn;
+mod dashboard;
 mod dns;
 mod embedding;
 mod fleet;

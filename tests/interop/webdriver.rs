@@ -4,6 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
@@ -67,8 +69,9 @@ impl Browser {
         let folder = format!("--user-data-dir={}", profile.path().display());
         arguments.push(&folder);
         let options = json!({ "binary": CHROMIUM, "args": arguments });
-        let wanted =
-            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+                "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" },
+            } } });
         let url = format!("http://127.0.0.1:{port}/session");
         let answer = post(&agent, &url, &wanted);
         let id = answer["sessionId"]
@@ -104,6 +107,79 @@ impl Browser {
             &format!("{}/execute/sync", self.session),
             &call,
         )
+    }
+
+    /// Types, as somebody at the keyboard does: what stands between braces is a key by its name.
+    #[track_caller]
+    pub(crate) fn press(&self, keys: &str) {
+        let mut actions = Vec::new();
+        let mut rest = keys;
+        while let Some(letter) = rest.chars().next() {
+            let named = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+            let (key, after) = match named {
+                Some((name, after)) => (special(name), after),
+                None => (letter, &rest[letter.len_utf8()..]),
+            };
+            for kind in ["keyDown", "keyUp"] {
+                actions.push(json!({ "type": kind, "value": key.to_string() }));
+            }
+            rest = after;
+        }
+        let source = json!({ "type": "key", "id": "keyboard", "actions": actions });
+        let url = format!("{}/actions", self.session);
+        post(&self.agent, &url, &json!({ "actions": [source] }));
+    }
+
+    /// Gives the page a window of `width` and a reader who likes `scheme`: `light` or `dark`.
+    #[track_caller]
+    pub(crate) fn show_at(&self, width: u32, scheme: &str) {
+        let size =
+            json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.devtools("Emulation.setDeviceMetricsOverride", &size);
+        let liked = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.devtools("Emulation.setEmulatedMedia", &liked);
+    }
+
+    /// The whole page as PNG.
+    #[track_caller]
+    pub(crate) fn picture(&self) -> Vec<u8> {
+        let whole = json!({ "captureBeyondViewport": true });
+        let answer = self.devtools("Page.captureScreenshot", &whole);
+        STANDARD.decode(answer["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// What the browser has found wrong with the page, requests that were refused apart.
+    #[track_caller]
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let url = format!("{}/se/log", self.session);
+        let told = post(&self.agent, &url, &json!({ "type": "browser" }));
+        let told = told.as_array().unwrap().iter();
+        let severe = told.filter(|entry| entry["level"] == "SEVERE");
+        let words = severe.map(|entry| entry["message"].as_str().unwrap().to_owned());
+        words
+            .filter(|words| !words.contains("Failed to load resource"))
+            .collect()
+    }
+
+    #[track_caller]
+    fn devtools(&self, command: &str, parameters: &Value) -> Value {
+        let url = format!("{}/goog/cdp/execute", self.session);
+        post(
+            &self.agent,
+            &url,
+            &json!({ "cmd": command, "params": parameters }),
+        )
+    }
+}
+
+/// The code of a key that is no letter, as WebDriver has it.
+#[track_caller]
+fn special(name: &str) -> char {
+    match name {
+        "tab" => '\u{e004}',
+        "enter" => '\u{e007}',
+        "end" => '\u{e010}',
+        other => panic!("no key is called {other}"),
     }
 }
 

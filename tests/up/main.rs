@@ -22,4 +22,5 @@ mod quotas;
 mod ready;
 mod refusals;
 mod secrets;
+mod terminal;
 mod traces;

@@ -7,6 +7,7 @@
 mod fuzz;
 mod lint;
 mod mutants;
+mod node;
 mod process;
 mod python;
 mod test;

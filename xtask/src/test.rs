@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::process::{self, answers, cargo};
-use crate::python;
+use crate::{node, python};
 
 /// The Debian packages that tests need, each with a file by which to see that it is there.
 const TOOLS: &[(&str, &str)] = &[
@@ -61,6 +61,9 @@ fn install() -> Result<bool> {
     if !python::makes_environments() {
         missing.push("python3-venv");
     }
+    if !node::is_there() {
+        missing.push("npm");
+    }
     if !missing.is_empty() {
         if !is_root() || !answers("apt-get", "--version") {
             explain(&missing);
@@ -75,6 +78,7 @@ fn install() -> Result<bool> {
         )?;
     }
     python::install()?;
+    node::install()?;
     Ok(is_root())
 }
 

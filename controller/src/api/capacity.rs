@@ -7,7 +7,15 @@ use serde::Serialize;
 use super::app::answer_json;
 use super::route::Call;
 use super::status::ApiError;
+use super::values::{Field, Kind};
 use crate::fleet::{Gauge, Rates, Totals, rated};
+
+/// What the query may say.
+pub(super) const QUERY: &[Field] = &[Field::new(
+    "summary",
+    Kind::Flag,
+    "Whether nodes are left out; each is told where this is.",
+)];
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Capacity")]
@@ -15,6 +23,7 @@ pub(super) struct Answer {
     total: TotalsBody,
     regions: Vec<Region>,
     zones: Vec<Zone>,
+    /// Empty in a summary.
     nodes: Vec<Node>,
 }
 
@@ -103,7 +112,10 @@ pub(super) struct RatesBody {
 
 /// `GET /v1/capacity`.
 pub(crate) async fn capacity(call: Call) -> Result<Response, ApiError> {
-    let capacity = call.view.capacity();
+    let mut capacity = call.view.capacity();
+    if call.query.flag("summary") {
+        capacity.nodes.clear();
+    }
     Ok(answer_json(&Answer {
         total: capacity.total.into(),
         regions: capacity

@@ -1,4 +1,7 @@
-//! `GET /v1/nodes` and `/v1/nodes/{node}`: the enrolled nodes, with why it is or is not in lists.
+//! `GET /v1/nodes` and `/v1/nodes/{node}`: the enrolled nodes, with why each is or is not in lists.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
 
 use axum::response::Response;
 use schemars::JsonSchema;
@@ -9,7 +12,38 @@ use super::app::answer_json;
 use super::capacity::RatesBody;
 use super::route::Call;
 use super::status::{ApiError, excerpt};
+use super::values::{Field, Kind, Values};
 use crate::fleet::{FleetView, Load, NodeView};
+
+/// What the query may say.
+pub(super) const QUERY: &[Field] = &[
+    Field::new("region", Kind::Name, "Only nodes of this region."),
+    Field::new(
+        "state",
+        Kind::OneOf(&["listed", "unlisted", "draining"]),
+        "Only nodes that lists name, that they do not name, or that drain.",
+    ),
+    Field::new(
+        "name",
+        Kind::Text(64),
+        "Only nodes whose name has this in it, in upper or lower case.",
+    ),
+    Field::new(
+        "sort",
+        Kind::OneOf(&["node", "region", "allocations", "traffic", "saturation"]),
+        "The order: names as they come, figures from the largest; by name where it is left out.",
+    ),
+    Field::new(
+        "skip",
+        Kind::Whole(0, u64::MAX),
+        "How many of that order are left out first.",
+    ),
+    Field::new(
+        "limit",
+        Kind::Whole(1, 10_000),
+        "How many; all where it is left out.",
+    ),
+];
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Nodes")]
@@ -17,6 +51,8 @@ pub(super) struct Answer<'v> {
     generation: u64,
     realm: &'v str,
     nodes: Vec<Node<'v>>,
+    /// How many there are of those that were asked for, on this page or not.
+    total: usize,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -33,6 +69,8 @@ pub(super) struct Node<'v> {
     listed: bool,
     connected: bool,
     draining: bool,
+    /// Unix seconds at which what lives may be cut; `null` where no operator has set a deadline.
+    drain_deadline: Option<u64>,
     /// Whether it is listed behind all others because much of its region fell silent at once.
     suspect: bool,
     /// Why it is not in lists, or only in part; `null` where all is well.
@@ -95,11 +133,53 @@ struct LoadBody {
 /// `GET /v1/nodes`.
 pub(crate) async fn nodes(call: Call) -> Result<Response, ApiError> {
     let view = &call.view;
+    let wanted = wanted(&view.nodes, &call.query);
+    let count = |name, otherwise| {
+        let count = call.query.whole(name).unwrap_or(otherwise);
+        usize::try_from(count).unwrap_or(usize::MAX)
+    };
+    let page = wanted.iter().skip(count("skip", 0));
+    let page = page.take(count("limit", u64::MAX));
     Ok(answer_json(&Answer {
         generation: view.generation,
         realm: &view.realm,
-        nodes: view.nodes.iter().map(|node| body(node, view)).collect(),
+        nodes: page.map(|node| body(node, view)).collect(),
+        total: wanted.len(),
     }))
+}
+
+/// The nodes that are `asked` for in the fields of [`QUERY`], in the order that is asked for.
+fn wanted<'v>(nodes: &'v [Arc<NodeView>], asked: &Values) -> Vec<&'v Arc<NodeView>> {
+    let (region, state) = (asked.text("region"), asked.text("state"));
+    let name = asked.text("name").map(str::to_lowercase);
+    let mut wanted: Vec<_> = nodes
+        .iter()
+        .filter(|node| region.is_none_or(|region| node.identity.region == region))
+        .filter(|node| match state {
+            Some("listed") => node.listed,
+            Some("unlisted") => !node.listed,
+            Some(_) => node.draining,
+            None => true,
+        })
+        .filter(|node| {
+            let name = name.as_deref();
+            name.is_none_or(|name| node.id.as_str().to_lowercase().contains(name))
+        })
+        .collect();
+    // What is equal stays in the order of names.
+    match asked.text("sort") {
+        Some("region") => wanted.sort_by(|a, b| {
+            let zones = a.identity.zone.cmp(&b.identity.zone);
+            a.identity.region.cmp(&b.identity.region).then(zones)
+        }),
+        Some("allocations") => wanted.sort_by_key(|node| Reverse(node.load.allocations)),
+        Some("traffic") => wanted.sort_by(|a, b| b.rates.bits().total_cmp(&a.rates.bits())),
+        Some("saturation") => {
+            wanted.sort_by(|a, b| b.saturation.instant.total_cmp(&a.saturation.instant));
+        }
+        Some(_) | None => {}
+    }
+    wanted
 }
 
 /// `GET /v1/nodes/{node}`.
@@ -130,6 +210,7 @@ fn body<'v>(node: &'v NodeView, view: &FleetView) -> Node<'v> {
         listed: node.listed,
         connected: node.connected,
         draining: node.draining,
+        drain_deadline: node.drain_deadline,
         suspect: node.suspect,
         reason: view.reason(node).map(|reason| reason.to_string()),
         listeners: identity

@@ -5,9 +5,9 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    abuse, audit, bans, capacity, dashboard, events, explain, http, ice_servers, join_tokens,
-    matrix, node_actions, nodes, policy_actions, ports, secrets, tenant_usage, tenants, tokens,
-    trace, turn_rest, usage, webhooks,
+    abuse, attention, audit, bans, capacity, capacity_history, dashboard, events, explain, http,
+    ice_servers, join_tokens, matrix, node_actions, nodes, own_token, policy_actions, ports,
+    secrets, tenant_usage, tenants, tokens, trace, turn_rest, usage, webhooks,
 };
 use crate::fleet::record::Scope;
 
@@ -87,9 +87,11 @@ const ICE: &[Field] = &[
 pub(super) fn routes() -> Vec<Route> {
     [
         open(),
+        page(),
         minting(),
         homeserver(),
         fleet(),
+        standing(),
         traffic(),
         ports(),
         secrets(),
@@ -106,10 +108,6 @@ pub(super) fn routes() -> Vec<Route> {
 
 fn open() -> Vec<Route> {
     vec![
-        Draft::new(Method::GET, "/", "dashboard", Access::Open)
-            .serves(dashboard::page)
-            .answers_text("text/html")
-            .says("The dashboard", "A page that asks for an API token and shows the relay nodes."),
         Draft::new(Method::GET, "/livez", "livez", Access::Open)
             .calls(http::livez)
             .answers::<http::Live>()
@@ -122,6 +120,31 @@ fn open() -> Vec<Route> {
             .serves(http::metrics)
             .answers_text("text/plain")
             .says("Metrics in the text format of Prometheus", "They need no token where only this machine reaches the listener."),
+    ]
+}
+
+fn page() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/", "dashboard_at_root", Access::Open)
+            .serves(dashboard::page)
+            .answers_text("text/html")
+            .says("The dashboard", "The same as /dashboard."),
+        Draft::new(Method::GET, "/dashboard", "dashboard", Access::Open)
+            .serves(dashboard::page)
+            .answers_text("text/html")
+            .says("The dashboard", "A page that asks for an API token and shows the fleet by what this API tells its bearer. It changes nothing."),
+        Draft::new(Method::GET, "/dashboard/style.css", "dashboard_style", Access::Open)
+            .serves(dashboard::style)
+            .answers_text("text/css")
+            .says("How the dashboard looks", ""),
+        Draft::new(Method::GET, "/dashboard/icon.svg", "dashboard_icon", Access::Open)
+            .serves(dashboard::icon)
+            .answers_text("image/svg+xml")
+            .says("The icon of the dashboard", ""),
+        Draft::new(Method::GET, "/dashboard/{module}", "dashboard_module", Access::Open)
+            .calls(dashboard::module)
+            .answers_text("text/javascript")
+            .says("What the dashboard does", "Its modules, each a file."),
     ]
 }
 
@@ -162,9 +185,10 @@ fn homeserver() -> Vec<Route> {
 fn fleet() -> Vec<Route> {
     vec![
         Draft::new(Method::GET, "/v1/nodes", "nodes", VIEWER)
+            .query(nodes::QUERY)
             .calls(nodes::nodes)
             .answers::<nodes::Answer<'_>>()
-            .says("Every relay node, and why lists name it or do not", ""),
+            .says("Every relay node, and why lists name it or do not", "By pages and in an order of the caller's where the query says so."),
         Draft::new(Method::GET, "/v1/nodes/{node}", "node", VIEWER)
             .calls(nodes::node)
             .answers::<nodes::Node<'_>>()
@@ -208,10 +232,6 @@ fn fleet() -> Vec<Route> {
             .calls(explain::fleet)
             .answers::<explain::Answer<'_>>()
             .says("Why relay nodes are, or are not, in somebody's list", "They stand in the order of the list."),
-        Draft::new(Method::GET, "/v1/capacity", "capacity", VIEWER)
-            .calls(capacity::capacity)
-            .answers::<capacity::Answer>()
-            .says("What the fleet, its regions and zones can hold, and what they hold", ""),
         Draft::new(Method::POST, "/v1/trace", "trace", OPERATOR)
             .body(trace::TRACE)
             .calls(trace::trace)
@@ -226,6 +246,29 @@ fn fleet() -> Vec<Route> {
             .calls(events::stream)
             .answers_text("text/event-stream")
             .says("What happens in the fleet, as Server-Sent Events", "The data of each is an object with `id`, `at_milliseconds`, `kind`, `node`, `tenant` and `fields`. A token that is bound to a tenant sees what concerns that tenant."),
+    ]
+}
+
+fn standing() -> Vec<Route> {
+    vec![
+        Draft::new(Method::GET, "/v1/capacity", "capacity", VIEWER)
+            .query(capacity::QUERY)
+            .calls(capacity::capacity)
+            .answers::<capacity::Answer>()
+            .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+        Draft::new(Method::GET, "/v1/capacity/history", "capacity_history", VIEWER)
+            .query(capacity_history::QUERY)
+            .calls(capacity_history::history)
+            .answers::<capacity_history::Answer>()
+            .says("How use has gone within a quarter of an hour, or a day", "As the controller that answers has seen it since it started. What was carried is at /v1/usage/history, over restarts."),
+        Draft::new(Method::GET, "/v1/attention", "attention", VIEWER)
+            .calls(attention::attention)
+            .answers::<attention::Answer>()
+            .says("What somebody should look at, the worst first", "By what the controller that answers knows at this moment."),
+        Draft::new(Method::GET, "/v1/token", "token", OWN)
+            .calls(own_token::show)
+            .answers::<own_token::Answer>()
+            .says("Whose token the request carries, and what it opens", ""),
     ]
 }
 

@@ -94,6 +94,7 @@ impl Fleet {
             candidates: Candidates::new(&nodes, &lists.regions, &self.settings.region),
             panics: self.panics.regions().map(str::to_owned).collect(),
             trends: Arc::clone(&self.trends),
+            course: Arc::clone(&self.course),
             controllers: self.controllers().map(ControllerView::from).collect(),
             nodes,
             store_stale: false,

@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bans;
 mod capacity;
 mod certificate;
+mod course;
 mod damping;
 mod explain;
 mod health;
@@ -67,6 +68,7 @@ pub use admission::{Admission, Certified, NoRelayName};
 pub use alternates::AlternatePool;
 pub use capacity::{FleetCapacity, Gauge, Totals, rated};
 pub use certificate::{CertificateState, Validity};
+pub use course::{Pace, Use};
 pub use explain::{Explanation, Gate};
 pub use health::{Ended, Health, ProbeFailure, ProbeOutcome};
 pub use list::{Ask, MAX_URIS, UriList};
@@ -233,6 +235,7 @@ pub struct Fleet {
     reach: BTreeMap<Vantage, vantage::Reach>,
     panics: panic::Panics,
     trends: Arc<trend::Trends>,
+    course: Arc<course::Course>,
     by_credential: HashMap<TokenHash, NodeId>,
 }
 
@@ -267,6 +270,7 @@ impl Fleet {
             reach: BTreeMap::new(),
             panics: panic::Panics::default(),
             trends: Arc::default(),
+            course: Arc::default(),
             by_credential: HashMap::new(),
         }
     }
@@ -406,6 +410,10 @@ impl Fleet {
         if self.trends.is_due(now.instant) {
             let capacity = self.view(now).capacity();
             Arc::make_mut(&mut self.trends).sample(now.instant, &capacity);
+        }
+        if self.course.is_due(now.instant) {
+            let capacity = self.view(now).capacity();
+            Arc::make_mut(&mut self.course).note(now, &capacity);
         }
         changed | self.look_for_restore(now.instant)
     }

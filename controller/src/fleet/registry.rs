@@ -373,6 +373,10 @@ impl NodeState {
             health: self.liveness.health(),
             connected: self.liveness.is_connected(),
             draining: self.drains(),
+            drain_deadline: self
+                .desired
+                .drain_deadline
+                .filter(|_| self.desired.draining),
             listed: false,
             suspect: self.suspect && !self.drains(),
             up_to_date: false,

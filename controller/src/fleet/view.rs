@@ -11,6 +11,7 @@ use turnfleet_proto::probe_name::ProbeKey;
 
 use super::bans::Bans;
 use super::certificate::{CertificateState, Validity};
+use super::course::Course;
 use super::health::Health;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
@@ -73,6 +74,7 @@ pub struct FleetView {
     pub(super) join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     pub(super) candidates: Candidates,
     pub(super) trends: Arc<Trends>,
+    pub(super) course: Arc<Course>,
 }
 
 impl FleetView {
@@ -170,6 +172,8 @@ pub struct NodeView {
     pub connected: bool,
     /// Whether it is, or shall be, emptied of allocations.
     pub draining: bool,
+    /// Unix seconds at which its live allocations may be cut, where an operator drains it and has set a deadline.
+    pub drain_deadline: Option<u64>,
     /// Whether lists may name it.
     pub listed: bool,
     /// Whether it is listed behind all others although this controller hears nothing of it: much of its region fell silent

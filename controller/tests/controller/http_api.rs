@@ -471,16 +471,150 @@ fn health_checks_and_the_dashboard_need_no_token() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(ask(&stage, "GET", path, &[], "").status, 200, "{path}");
     }
-    let page = ask(&stage, "GET", "/", &[], "");
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/dashboard", "text/html; charset=utf-8"),
+        ("/dashboard/style.css", "text/css; charset=utf-8"),
+        ("/dashboard/icon.svg", "image/svg+xml"),
+        ("/dashboard/app.js", "text/javascript; charset=utf-8"),
+    ] {
+        let file = ask(&stage, "GET", path, &[], "");
+        assert_eq!(
+            (file.status, file.header("content-type")),
+            (200, Some(kind))
+        );
+        assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+        let policy = file.header("content-security-policy").unwrap();
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "form-action 'none'",
+        ] {
+            assert!(policy.contains(part), "{path}: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{path}: {policy}");
+    }
+    for path in [
+        "/dashboard/other.js",
+        "/dashboard/",
+        "/dashboard/..%2fapp.js",
+    ] {
+        assert_eq!(ask(&stage, "GET", path, &[], "").status, 404, "{path}");
+    }
+}
+
+#[test]
+fn relays_come_by_pages_in_the_order_that_is_asked_for() {
+    let stage = Stage::with(|raw| raw.probe.mode = ProbeMode::Off);
+    let nodes: Vec<_> = (0..5)
+        .map(|number| {
+            let mut hello = any_hello(&format!("relay-{number}"));
+            hello.public_ips = vec![format!("192.0.2.{}", number + 1)];
+            stage.node(hello)
+        })
+        .collect();
+    for number in 0..5 {
+        stage.wait_for(&format!("relay-{number}"), |node| node.listed);
+    }
+    let names = |query: &str| {
+        let answer = get(&stage, &format!("/v1/nodes{query}")).json();
+        let nodes = answer["nodes"].as_array().unwrap().clone();
+        let names = nodes
+            .iter()
+            .map(|it| it["node"].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), answer["total"].clone())
+    };
+    assert_eq!(names("").0.len(), 5);
+    let page = names("?sort=allocations&skip=3&limit=5");
     assert_eq!(
-        page.header("content-type"),
-        Some("text/html; charset=utf-8")
+        page,
+        (vec!["relay-3".to_owned(), "relay-4".to_owned()], json!(5))
     );
+    assert_eq!(names("?name=Y-2"), (vec!["relay-2".to_owned()], json!(1)));
+    assert_eq!(names("?region=elsewhere").1, 0);
+    let soon = "{\"deadline_seconds\":600}";
+    assert_eq!(post(&stage, "/v1/nodes/relay-1/drain", soon).status, 200);
+    stage.wait_for("relay-1", |node| node.drain_deadline.is_some());
+    let drained = get(&stage, "/v1/nodes?state=draining").json();
+    assert_eq!(drained["total"], 1);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let deadline = drained["nodes"][0]["drain_deadline"].as_u64().unwrap();
+    assert!((now + 590..=now + 601).contains(&deadline), "{deadline}");
+    assert_eq!(names("?state=listed").1, 4);
+    assert_eq!(names("?state=unlisted").1, 1);
+    assert_eq!(get(&stage, "/v1/nodes?limit=0").status, 400);
+    assert_eq!(get(&stage, "/v1/nodes?sort=age").status, 400);
+    assert_eq!(post(&stage, "/v1/nodes/relay-1/undrain", "").status, 200);
+    stage.wait_for("relay-1", |node| node.drain_deadline.is_none());
+    drop(nodes);
+}
+
+#[test]
+fn the_api_says_how_use_has_gone_what_needs_a_look_and_whose_token_it_is() {
+    let (stage, node) = staged();
+    let looks = || get(&stage, "/v1/attention").json();
+    assert_eq!(looks(), json!({ "items": [], "total": 0 }));
+    let summary = get(&stage, "/v1/capacity?summary=true").json();
+    assert_eq!(
+        (&summary["total"]["nodes"], &summary["nodes"]),
+        (&json!(1), &json!([]))
+    );
+    assert_eq!(
+        get(&stage, "/v1/capacity").json()["nodes"][0]["node"],
+        "relay-0"
+    );
+
+    let region = summary["regions"][0]["region"].as_str().unwrap().to_owned();
+    for query in ["?resolution=minute".to_owned(), format!("?region={region}")] {
+        stage.within("something is noted", || {
+            let history = get(&stage, &format!("/v1/capacity/history{query}")).json();
+            history["moments"][0]["listed"].is_u64()
+        });
+    }
+    let elsewhere = get(&stage, "/v1/capacity/history?region=elsewhere").json();
+    assert_eq!(
+        (&elsewhere["seconds"], &elsewhere["moments"]),
+        (&json!(5), &json!([]))
+    );
+
+    drop(node);
+    stage.wait_for("relay-0", |node| !node.listed);
+    let looks = looks();
+    let about: Vec<_> = looks["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["about"])
+        .collect();
+    assert_eq!(about, ["capacity", "node"], "{looks}");
     assert!(
-        page.header("content-security-policy")
+        looks["items"][0]["what"]
+            .as_str()
             .unwrap()
-            .contains("default-src 'none'")
+            .contains("none of 1 relays")
     );
+    assert_eq!(looks["items"][0]["severity"], "critical");
+
+    let made = post(
+        &stage,
+        "/v1/tokens",
+        "{\"name\":\"wall\",\"scopes\":[\"viewer\"],\"expires_in_seconds\":600}",
+    )
+    .json();
+    let bearer = format!("Bearer {}", made["token"].as_str().unwrap());
+    let mine = ask(
+        &stage,
+        "GET",
+        "/v1/token",
+        &[("authorization", &bearer)],
+        "",
+    )
+    .json();
+    assert_eq!(
+        (&mine["name"], &mine["scopes"], &mine["tenant"]),
+        (&json!("wall"), &json!(["viewer"]), &Value::Null)
+    );
+    assert!(mine["expires_at"].is_u64(), "{mine}");
 }
 
 #[test]

@@ -42,7 +42,8 @@ impl Operation {
             .path
             .replace("{node}", "relay-0")
             .replace("{id}", "1")
-            .replace("{name}", "someone");
+            .replace("{name}", "someone")
+            .replace("{module}", "app.js");
         let path = if path == "/turn" {
             "/turn?service=turn".to_owned()
         } else {

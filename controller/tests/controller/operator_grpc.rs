@@ -63,7 +63,8 @@ fn an_operator_does_by_grpc_what_http_does_and_it_is_written_down() {
             .show_node(with(&night, named("relay-0")))
             .await
             .unwrap();
-        assert!(node.into_inner().draining);
+        let node = node.into_inner();
+        assert!(node.draining && node.drain_deadline > 0, "{node:?}");
         client
             .undrain_node(with(&night, named("relay-0")))
             .await

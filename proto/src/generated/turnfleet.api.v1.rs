@@ -157,6 +157,9 @@ pub struct Node {
     /// The tenant whose users it is for alone; empty for everybody.
     #[prost(string, tag = "17")]
     pub tenant: ::prost::alloc::string::String,
+    /// Unix seconds at which what lives may be cut; zero where no operator has set a deadline.
+    #[prost(uint64, tag = "18")]
+    pub drain_deadline: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ports {

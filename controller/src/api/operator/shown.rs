@@ -36,6 +36,7 @@ pub(super) fn node(node: &NodeView, view: &FleetView) -> wire::Node {
         listed: node.listed,
         connected: node.connected,
         draining: node.draining,
+        drain_deadline: node.drain_deadline.unwrap_or(0),
         reason: view
             .reason(node)
             .map_or_else(String::new, |it| it.to_string()),
