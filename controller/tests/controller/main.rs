@@ -11,7 +11,10 @@ mod abuse;
 mod alternates;
 mod authority;
 mod certified;
-#[expect(dead_code, reason = "the program `chaos` shares it, and uses more of it")]
+#[expect(
+    dead_code,
+    reason = "the program `chaos` shares it, and uses more of it"
+)]
 mod cluster;
 mod controllers;
 mod dns;
