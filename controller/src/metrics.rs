@@ -4,6 +4,7 @@
 //! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
 
 mod abuse;
+mod acme;
 mod quotas;
 mod usage;
 
@@ -23,6 +24,7 @@ use crate::fleet::{
 };
 use crate::usage::UsageDesk;
 use abuse::AbuseCounters;
+use acme::AcmeCounters;
 use quotas::QuotaCounters;
 use usage::UsageCounters;
 
@@ -70,6 +72,7 @@ pub(crate) struct Metrics {
     pub(crate) probe_seconds: Histogram,
     pub(crate) dns: DnsCounters,
     pub(crate) abuse: AbuseCounters,
+    pub(crate) acme: AcmeCounters,
     pub(crate) quotas: QuotaCounters,
     usage: UsageCounters,
     fleet: FleetGauges,
@@ -203,6 +206,7 @@ impl Metrics {
             ),
             dns: DnsCounters::new(make),
             abuse: AbuseCounters::new(make),
+            acme: AcmeCounters::new(make),
             quotas: QuotaCounters::new(make),
             usage: UsageCounters::new(make),
             fleet: FleetGauges::new(make),
@@ -244,6 +248,7 @@ impl Metrics {
     /// Everything, with the fleet as `view` has it, and what each tenant used.
     pub(crate) fn render(&self, view: &FleetView, usage: &UsageDesk) -> String {
         self.fleet.set(view);
+        self.acme.set(view);
         self.usage.set(view, usage);
         self.quotas.set(usage);
         let mut text = Vec::new();

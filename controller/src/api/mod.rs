@@ -10,6 +10,7 @@ mod audit;
 mod auth;
 mod bans;
 mod capacity;
+mod certificates;
 mod client_ca;
 mod cors;
 mod credentials;
@@ -125,7 +126,7 @@ impl Entrance {
             gate,
             stop,
             server: tokio::spawn(serve(endpoint, stopped)),
-            watcher: tls.map(|tls| tls.watcher),
+            watcher: tls.and_then(|tls| tls.watcher),
             metrics,
         })
     }
@@ -196,7 +197,7 @@ impl Api {
             servers,
             _watchers: [
                 entrance.watcher,
-                grpc_tls.map(|tls| tls.watcher),
+                grpc_tls.and_then(|tls| tls.watcher),
                 ca_watcher,
             ],
         })

@@ -5,9 +5,9 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    abuse, audit, bans, capacity, dashboard, events, explain, http, ice_servers, join_tokens,
-    matrix, node_actions, nodes, policy_actions, ports, secrets, tenant_usage, tenants, tokens,
-    trace, turn_rest, usage, webhooks,
+    abuse, audit, bans, capacity, certificates, dashboard, events, explain, http, ice_servers,
+    join_tokens, matrix, node_actions, nodes, policy_actions, ports, secrets, tenant_usage,
+    tenants, tokens, trace, turn_rest, usage, webhooks,
 };
 use crate::fleet::record::Scope;
 
@@ -212,6 +212,10 @@ fn fleet() -> Vec<Route> {
             .calls(capacity::capacity)
             .answers::<capacity::Answer>()
             .says("What the fleet, its regions and zones can hold, and what they hold", ""),
+        Draft::new(Method::GET, "/v1/certificates", "certificates", VIEWER)
+            .calls(certificates::certificates)
+            .answers::<certificates::Answer>()
+            .says("The fleet's certificate, and what each relay shows", "With the order of the next one, and why the last one failed. No key is told."),
         Draft::new(Method::POST, "/v1/trace", "trace", OPERATOR)
             .body(trace::TRACE)
             .calls(trace::trace)
