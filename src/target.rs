@@ -88,23 +88,16 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// One static user where one is named, ephemeral credentials for `users` users of `tenant` otherwise.
-    pub(crate) fn new(
-        secret: &SecretArgs,
-        user: Option<&str>,
-        tenant: Option<&str>,
-        users: u32,
-    ) -> Result<Self> {
+    /// One static user where one is named, ephemeral credentials for `users` users otherwise.
+    pub(crate) fn new(secret: &SecretArgs, user: Option<&str>, users: u32) -> Result<Self> {
         let pairs = match user {
             None => {
                 let secret = secret.read()?;
                 let secret = secret.context("give --secret, or --user NAME:PASSWORD")?;
                 let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-                let prefix = tenant.map(|name| format!("{name}/")).unwrap_or_default();
                 (0..users)
                     .map(|index| {
-                        let user = format!("{prefix}tester-{index}");
-                        let made = mint(&secret, &user, now + TTL_SECONDS);
+                        let made = mint(&secret, &format!("tester-{index}"), now + TTL_SECONDS);
                         (made.username, made.password)
                     })
                     .collect()

@@ -3,6 +3,7 @@
 //! been checked.
 
 mod abuse;
+mod acme;
 mod checked;
 mod dns;
 mod kept;
@@ -20,12 +21,13 @@ use crate::fleet::Names;
 pub use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
 
 pub use abuse::{RawAbuse, RawExempt, RawRule, RawVerdict};
+pub use acme::{AcmeChallenge, RawAcme};
 #[cfg(test)]
 pub(crate) use checked::usual_abuse;
 pub use checked::{
-    ApiTokenConfig, Config, ControllerConfig, DnsConfig, ListenerConfig, LogConfig, LogFormat,
-    MatrixConfig, NameServer, Opaque, ProbeConfig, RelayCertificates, StoreConfig, TlsFiles,
-    WebhookConfig,
+    AcmeConfig, ApiTokenConfig, Config, ControllerConfig, DnsConfig, ListenerConfig, LogConfig,
+    LogFormat, MatrixConfig, NameServer, Opaque, ProbeConfig, RelayCertificates, StoreConfig,
+    TlsFiles, WebhookConfig,
 };
 pub(crate) use checked::{NAME, is_name};
 pub use dns::{RawDns, RawNameServer};
@@ -84,6 +86,8 @@ pub struct RawConfig {
     pub lists: RawLists,
     /// The DNS responder, for clients that are configured with a name once and for all.
     pub dns: RawDns,
+    /// The fleet's certificate from a certificate authority.
+    pub acme: RawAcme,
     /// Lists for Matrix clients, in the homeserver's place.
     pub matrix: RawMatrix,
     /// The rules that find abuse.
@@ -130,6 +134,7 @@ impl Default for RawConfig {
             probe: RawProbe::default(),
             lists: RawLists::default(),
             dns: RawDns::default(),
+            acme: RawAcme::default(),
             matrix: RawMatrix::default(),
             abuse: RawAbuse::default(),
             join_token: None,

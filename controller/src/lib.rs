@@ -14,6 +14,7 @@
 //! may do.
 
 pub mod abuse;
+mod acme;
 mod api;
 pub mod config;
 pub mod dns;
@@ -44,9 +45,10 @@ use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::private_file;
 
 use abuse::Watch;
+use acme::Acme;
 pub use api::openapi_document;
 use api::{Api, Entrance};
-use config::{ApiTokenConfig, Config};
+use config::{AcmeConfig, ApiTokenConfig, Config};
 use dns::Responder;
 use events::{EventBus, Overruns, Privacy, Webhooks};
 use fleet::record::{ApiToken, ControllerRecord, Setting, token_hash};
@@ -86,6 +88,7 @@ pub struct Controller {
     announcer: JoinHandle<()>,
     webhooks: JoinHandle<()>,
     abuse: Watch,
+    acme: Option<Acme>,
     api_token: String,
     join_token: String,
 }
@@ -143,6 +146,9 @@ impl Controller {
         let reconciler = tokio::spawn(reconciler.run(stopped));
         let announcer = announce(&handle, overruns);
         let abuse = Watch::start((&config).into(), handle.clone(), Arc::clone(&metrics));
+        let order =
+            |acme: &AcmeConfig| Acme::start(acme.clone(), handle.clone(), Arc::clone(&metrics));
+        let acme = config.acme.as_ref().map(order).transpose()?;
         Ok(Self {
             api,
             dns,
@@ -158,6 +164,7 @@ impl Controller {
             announcer,
             webhooks: tokio::spawn(webhooks.deliver()),
             abuse,
+            acme,
             api_token,
             join_token,
             started_with: config,
@@ -172,6 +179,8 @@ impl Controller {
         let mut errors = api::check(config);
         errors.extend(Prober::check(&config.probe));
         errors.extend(Webhooks::new(&config.webhooks).err());
+        let acme = config.acme.as_ref().map(Acme::check);
+        errors.extend(acme.and_then(Result::err));
         let etcd = config.store.etcd.as_ref().map(EtcdStore::check);
         errors.extend(etcd.and_then(Result::err).map(StartError::Etcd));
         if errors.is_empty() {
@@ -282,6 +291,9 @@ impl Controller {
         self.announcer.abort();
         self.webhooks.abort();
         self.abuse.stop();
+        if let Some(acme) = self.acme {
+            acme.stop();
+        }
         if let Some(dns) = self.dns {
             dns.stop().await;
         }

@@ -4,6 +4,7 @@
 //! token. What can be read off the fleet's view is read off it when somebody asks, and not kept twice.
 
 mod abuse;
+mod acme;
 mod labels;
 mod policy;
 mod quotas;
@@ -28,6 +29,7 @@ use crate::fleet::{
 };
 use crate::usage::UsageDesk;
 use abuse::AbuseCounters;
+use acme::AcmeCounters;
 pub use labels::METRIC_LABELS;
 pub(crate) use policy::{PolicyCounters, Word};
 use quotas::QuotaCounters;
@@ -86,6 +88,7 @@ pub(crate) struct Metrics {
     secrets: SecretGauges,
     pub(crate) dns: DnsCounters,
     pub(crate) abuse: AbuseCounters,
+    pub(crate) acme: AcmeCounters,
     pub(crate) quotas: QuotaCounters,
     usage: UsageCounters,
     fleet: FleetGauges,
@@ -216,6 +219,7 @@ impl Metrics {
             secrets: SecretGauges::new(make),
             dns: DnsCounters::new(make),
             abuse: AbuseCounters::new(make),
+            acme: AcmeCounters::new(make),
             quotas: QuotaCounters::new(make),
             usage: UsageCounters::new(make),
             fleet: FleetGauges::new(make),
@@ -263,6 +267,7 @@ impl Metrics {
             let counter = self.spans.with_label_values(&[outcome]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }
+        self.acme.set(view);
         self.usage.set(view, usage);
         self.quotas.set(usage);
         let mut text = Vec::new();

@@ -2,6 +2,7 @@
 //! through a bounded mailbox, in order; what must last goes into the store by a transaction, and comes back by the store's
 //! watch before anything is answered. It publishes an immutable [`FleetView`] after every batch.
 
+mod certificates;
 mod mirror;
 mod orders;
 mod secrets;
@@ -41,6 +42,7 @@ pub struct Handle {
     view: watch::Receiver<Arc<FleetView>>,
     sightings: watch::Receiver<Arc<wire::Sightings>>,
     quota_words: watch::Receiver<Arc<wire::QuotaWord>>,
+    certificates: watch::Receiver<Arc<wire::Certificates>>,
     audit: AuditLog,
     usage: UsageDesk,
     events: EventBus,

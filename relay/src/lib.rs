@@ -8,6 +8,7 @@
 mod addressing;
 pub mod agreement;
 mod budget;
+mod challenges;
 pub mod config;
 mod control;
 mod controllers;

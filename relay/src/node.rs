@@ -1,5 +1,6 @@
 //! A relay node from start to stop: puts listeners, shards, state and control session together.
 
+mod certificates;
 mod reload;
 
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use turnfleet_proto::certificate::{Certificate, CertificateError};
 use turnfleet_proto::file_watch::FileWatcher;
@@ -59,6 +60,8 @@ pub struct Node {
     events: Arc<Outbox>,
     certificate: Option<Arc<Certificate>>,
     _certificate_watcher: Option<FileWatcher>,
+    /// Answers the challenges of certificate authorities.
+    _challenges: JoinSet<()>,
     reloads: Reloads,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
@@ -120,6 +123,14 @@ pub enum NodeError {
     /// A listener cannot be opened.
     #[error("cannot open the listeners (listeners)")]
     Bind(#[from] BindError),
+    /// The listener for challenges cannot be opened.
+    #[error("cannot listen on {address} (tls.http_challenges)")]
+    Challenges {
+        /// Its address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// Another configuration does not fit what runs.
     #[error("the running policy does not fit the configuration: {0}")]
     Reload(String),
@@ -154,7 +165,7 @@ impl Node {
         let descriptor_limit = raise_descriptor_limit().map_err(NodeError::System)?;
         let dir = Arc::new(StateDir::open(&config.state_dir)?);
         let (identity, cache) = kept_membership(&config, &dir)?;
-        let certificate = certificate(&config)?;
+        let certificate = certificates::certificate(&config, &dir)?;
         let share = descriptor_limit / config.nodes_in_process;
         let budget = descriptor_budget(&config, &addressing, share);
         let settings = shard_settings(&config, &addressing, certificate.clone(), budget);
@@ -178,6 +189,7 @@ impl Node {
         let sections = serve_from_cache(&serving, &cache, &identity, &dir);
 
         let watcher = certificate.as_ref().map(Certificate::watch).transpose();
+        let challenges = certificates::answer_challenges(&config, certificate.as_ref()).await?;
         let reloads = Reloads::of(&config, addressing.hosts);
         let stop = watch::Sender::new(false);
         let deadlines = keep_time(Arc::clone(&serving), Arc::clone(&outbox), heard);
@@ -207,7 +219,8 @@ impl Node {
             events: outbox,
             reloads,
             certificate,
-            _certificate_watcher: watcher.map_err(NodeError::System)?,
+            _certificate_watcher: watcher.map_err(NodeError::System)?.flatten(),
+            _challenges: challenges,
             session: tokio::spawn(session.run(stop.subscribe())),
             deadlines: tokio::spawn(deadlines),
             keeping: tokio::spawn(Arc::clone(&usage).keep(stop.subscribe())),
@@ -533,12 +546,6 @@ fn serve_from_cache(
             None
         }
     }
-}
-
-fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, NodeError> {
-    let files = config.tls.as_ref();
-    let loaded = files.map(|files| Certificate::load(&files.certificate, &files.key));
-    Ok(loaded.transpose()?.map(Arc::new))
 }
 
 fn open_journal(

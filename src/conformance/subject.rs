@@ -36,7 +36,7 @@ pub(super) struct Subject {
 impl Subject {
     /// Reaches the server once, and finds out where its peers stand where nobody has said it.
     pub(super) fn new(args: &Args) -> Result<Self> {
-        let credentials = Credentials::new(&args.secret, args.user.as_deref(), None, USERS)?;
+        let credentials = Credentials::new(&args.secret, args.user.as_deref(), USERS)?;
         let opener = Opener::new(&args.target, args.ca.as_deref())?;
         let local = opener.open()?.local_address()?.ip();
         let peers = match (args.peer.is_empty(), local.is_loopback()) {

@@ -8,6 +8,7 @@ mod audit;
 mod bans;
 pub(crate) mod call;
 mod capacity;
+mod certificates;
 mod console;
 mod events;
 mod explain;
@@ -46,6 +47,8 @@ enum Action {
     Nodes,
     /// What the fleet, its regions, zones and nodes can hold, what they hold, and when they will be full
     Capacity,
+    /// The fleet's certificate, the order of the next one, and what each relay shows
+    Certificates,
     /// Who holds which ports of which public address
     Ports(ports::Ports),
     /// What the fleet has carried, for whom and where
@@ -114,6 +117,7 @@ pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Nodes => nodes::list(&console),
         Action::Capacity => capacity::show(&console),
+        Action::Certificates => certificates::show(&console),
         Action::Ports(ports) => ports.run(&console),
         Action::Usage(usage) => usage.run(&console),
         Action::Top(top) => top.run(&console),

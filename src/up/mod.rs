@@ -39,7 +39,7 @@ use self::children::Children;
 pub(crate) use self::flags::Flags;
 use self::plan::{Plan, Relay};
 use self::ready::{Ready, ReadyRelay, Urls};
-use self::settings::ControlSession;
+use self::settings::{ControlSession, ShownCertificate};
 
 /// What a part of the fleet may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -142,11 +142,8 @@ impl Fleet {
                 bail!("{} ended before the fleet was ready; standard error has its words", ended.name)
             }
         }
-        let ca = self
-            .plan
-            .given_certificate
-            .is_none()
-            .then_some(authority.certificate);
+        let is_own = session.certificate == ShownCertificate::Files(own);
+        let ca = is_own.then_some(authority.certificate);
         let ready = Ready::new(&controller, urls, ca, relays);
         page::print(&ready, &self.plan, &self.state, &controller)?;
         notify::ready();
@@ -176,7 +173,7 @@ impl Fleet {
             config::finish(layers).context("the configuration of the controller is wrong")?;
         let secured = |listener: &ListenerConfig| listener.tls.is_some();
         let (https, grpcs) = (secured(&config.http), secured(&config.grpc));
-        let ports = config.ports;
+        let (ports, acme) = (config.ports, config.acme.clone());
         let controller = Controller::start(config)
             .await
             .context("the controller cannot start")?;
@@ -189,11 +186,7 @@ impl Fleet {
             endpoint: urls.grpc.clone(),
             ca: grpcs.then(|| authority.certificate.clone()),
             join_token: controller.join_token_file(),
-            certificate: self
-                .plan
-                .given_certificate
-                .clone()
-                .unwrap_or_else(|| own.clone()),
+            certificate: self.plan.shown_certificate(acme.as_ref(), own),
         };
         let controller = Arc::new(controller);
         self.controller = Some(Arc::clone(&controller));

@@ -5,14 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
-use turnfleet_controller::config::Config as ControllerConfig;
+use turnfleet_controller::config::{AcmeChallenge, AcmeConfig, Config as ControllerConfig};
 use turnfleet_relay::config::Config as RelayConfig;
 
 use super::Flags;
 use super::plan::{Plan, Relay};
 use crate::certificate::Files;
 use crate::config::{self, Configuration as _, Layers, Schema, insert};
-use turnfleet_proto::{ConfigErrors, ConfigWarning};
+use turnfleet_proto::{ConfigError, ConfigErrors, ConfigWarning};
+
+/// Where certificate authorities look for answers over HTTP (RFC 8555 §8.3).
+const HTTP: u16 = 80;
 
 /// How relays reach the controller, and what they show to clients.
 #[derive(Clone, Debug)]
@@ -21,7 +24,16 @@ pub(crate) struct ControlSession {
     /// Present where the endpoint is secured.
     pub(crate) ca: Option<PathBuf>,
     pub(crate) join_token: PathBuf,
-    pub(crate) certificate: Files,
+    pub(crate) certificate: ShownCertificate,
+}
+
+/// Where relays have the certificate from that clients see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ShownCertificate {
+    /// From these files.
+    Files(Files),
+    /// From the controller, which orders it by this challenge.
+    Fleet(AcmeChallenge),
 }
 
 impl Plan {
@@ -81,11 +93,37 @@ impl Plan {
             }),
         );
         keys.texts("public_ips", &flags.public_ip);
-        keys.text("tls.certificate", session.certificate.certificate.display());
-        keys.text("tls.key", session.certificate.key.display());
+        match &session.certificate {
+            ShownCertificate::Files(files) => {
+                keys.text("tls.certificate", files.certificate.display());
+                keys.text("tls.key", files.key.display());
+            }
+            ShownCertificate::Fleet(challenge) => {
+                keys.value("tls.from_fleet", true);
+                // One of them answers for all: the port is the machine's.
+                let is_first = self.relays.first().is_some_and(|it| it.name == relay.name);
+                if *challenge == AcmeChallenge::Http01 && is_first {
+                    let places = self.listen_ips.iter().map(|ip| SocketAddr::new(*ip, HTTP));
+                    keys.texts("tls.http_challenges", &places.collect::<Vec<_>>());
+                }
+            }
+        }
         keys.text("metrics.address", relay.metrics);
         keys.number("shards", self.shards());
         keys.under(RelayConfig::schema(), &flags.relay, &flags.set, "relay.")
+    }
+
+    /// What clients see: the files that were given, the certificate that is ordered, or the fleet's `own`.
+    pub(crate) fn shown_certificate(
+        &self,
+        acme: Option<&AcmeConfig>,
+        own: &Files,
+    ) -> ShownCertificate {
+        match (&self.given_certificate, acme) {
+            (Some(files), _) => ShownCertificate::Files(files.clone()),
+            (None, Some(acme)) => ShownCertificate::Fleet(acme.challenge),
+            (None, None) => ShownCertificate::Files(own.clone()),
+        }
     }
 
     fn listeners(&self, relay: &Relay) -> Vec<(&'static str, String)> {
@@ -118,14 +156,20 @@ impl Plan {
             key: made.clone(),
         };
         let controller = self.controller(Path::new("state"), &files());
-        if let Err(found) = config::finish::<ControllerConfig>(controller) {
-            problems.append_named(found, |key| self.written("controller", key));
+        let mut acme = None;
+        match config::finish::<ControllerConfig>(controller) {
+            Ok(config) => acme = config.acme,
+            Err(found) => problems.append_named(found, |key| self.written("controller", key)),
+        }
+        if acme.is_some() && self.given_certificate.is_some() {
+            let expected = "nothing beside controller.acme.directory_url";
+            problems.push(ConfigError::new("--tls-cert", None, expected));
         }
         let session = ControlSession {
             endpoint: format!("http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
             ca: None,
             join_token: made.clone(),
-            certificate: self.given_certificate.clone().unwrap_or_else(files),
+            certificate: self.shown_certificate(acme.as_ref(), &files()),
         };
         let relay = self.relays.first().filter(|_| !self.listen_ips.is_empty());
         let Some(relay) = relay else { return };

@@ -5,9 +5,12 @@
     reason = "what is missing ends the test, and says where"
 )]
 
+#[path = "../acme/mod.rs"]
+mod acme;
 mod bans;
 mod bench;
 mod calls;
+mod certificates;
 #[path = "../client/mod.rs"]
 #[expect(dead_code, reason = "other test programs share it, and use more of it")]
 mod client;

@@ -18,8 +18,8 @@ use turnfleet_proto::fleet::controller_message::Message as Down;
 use turnfleet_proto::fleet::node_message::Message as Up;
 use turnfleet_proto::fleet::relay_control_server::{RelayControl, RelayControlServer};
 use turnfleet_proto::fleet::{
-    ControllerMessage, Credential, EnrollRequest, EnrollResponse, EventsTaken, Hello, Kill,
-    NodeMessage, Redirect, Time,
+    Certificates, ControllerMessage, Credential, EnrollRequest, EnrollResponse, EventsTaken, Hello,
+    Kill, NodeMessage, Redirect, Time,
 };
 
 use super::client_ca::Shown;
@@ -153,6 +153,7 @@ impl RelayControl for FleetService {
             up: request.into_inner(),
             down,
             is_here,
+            takes_certificates: false,
         };
         // The answer begins before the Hello is read, or a node that waits for it would wait for ever.
         let (handle, metrics) = (self.handle.clone(), Arc::clone(&self.metrics));
@@ -188,6 +189,8 @@ struct Link {
     down: mpsc::Sender<Result<ControllerMessage, Status>>,
     /// Whether the node is on this machine.
     is_here: bool,
+    /// Whether it shows the fleet's certificate.
+    takes_certificates: bool,
 }
 
 /// One session from its Hello to its end.
@@ -202,6 +205,7 @@ async fn run(
     let opened = match link.hello().await {
         Ok(hello) => {
             keeps_journal = hello.journal;
+            link.takes_certificates = hello.takes_certificates;
             handle
                 .open_session_as(&shown.credential, shown.certified, hello)
                 .await
@@ -312,6 +316,10 @@ impl Link {
         }
         session.alternates.mark_changed();
         session.shares.mark_changed();
+        let mut certificates = handle.certificates();
+        if **certificates.borrow() != Certificates::default() {
+            certificates.mark_changed();
+        }
         let bus = handle.events().clone();
         let mut intake = Intake::new(bus, &session.key);
         loop {
@@ -361,6 +369,10 @@ impl Link {
                     Some(shares) => self.tell(Down::Shares(shares)).await,
                     None => Ok(()),
                 },
+                Ok(()) = certificates.changed(), if self.takes_certificates => {
+                    let told = newest(&mut certificates);
+                    self.tell(Down::Certificates(Certificates::clone(&told))).await
+                }
                 () = self.down.closed() => Err(End::Reset),
             };
             if let Err(end) = outcome {

@@ -12,6 +12,7 @@ mod auth;
 mod bans;
 mod capacity;
 mod capacity_history;
+mod certificates;
 mod client_ca;
 mod cors;
 mod credentials;
@@ -128,7 +129,7 @@ impl Entrance {
             gate,
             stop,
             server: tokio::spawn(serve(endpoint, stopped)),
-            watcher: tls.map(|tls| tls.watcher),
+            watcher: tls.and_then(|tls| tls.watcher),
             metrics,
         })
     }
@@ -199,7 +200,7 @@ impl Api {
             servers,
             _watchers: [
                 entrance.watcher,
-                grpc_tls.map(|tls| tls.watcher),
+                grpc_tls.and_then(|tls| tls.watcher),
                 ca_watcher,
             ],
         })

@@ -5,9 +5,10 @@ use ::http::Method;
 use super::route::{Access, Draft, Route};
 use super::values::{Field, Kind};
 use super::{
-    abuse, attention, audit, bans, capacity, capacity_history, dashboard, events, explain, http,
-    ice_servers, join_tokens, matrix, node_actions, nodes, own_token, policy_actions, ports,
-    secrets, tenant_usage, tenants, tokens, trace, turn_rest, usage, webhooks,
+    abuse, attention, audit, bans, capacity, capacity_history, certificates, dashboard, events,
+    explain, http, ice_servers, join_tokens, matrix, node_actions, nodes, own_token,
+    policy_actions, ports, secrets, tenant_usage, tenants, tokens, trace, turn_rest, usage,
+    webhooks,
 };
 use crate::fleet::record::Scope;
 
@@ -232,6 +233,10 @@ fn fleet() -> Vec<Route> {
             .calls(explain::fleet)
             .answers::<explain::Answer<'_>>()
             .says("Why relay nodes are, or are not, in somebody's list", "They stand in the order of the list."),
+        Draft::new(Method::GET, "/v1/certificates", "certificates", VIEWER)
+            .calls(certificates::certificates)
+            .answers::<certificates::Answer>()
+            .says("The fleet's certificate, and what each relay shows", "With the order of the next one, and why the last one failed. No key is told."),
         Draft::new(Method::POST, "/v1/trace", "trace", OPERATOR)
             .body(trace::TRACE)
             .calls(trace::trace)

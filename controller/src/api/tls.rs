@@ -21,7 +21,7 @@ pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     /// Looks for other files as long as it lives.
-    pub(crate) watcher: FileWatcher,
+    pub(crate) watcher: Option<FileWatcher>,
 }
 
 impl Tls {

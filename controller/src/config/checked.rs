@@ -1,6 +1,7 @@
 //! The controller's configuration when it has been checked: nothing behind this file looks at a raw value again.
 
 mod abuse;
+mod acme;
 mod dns;
 mod matrix;
 mod store;
@@ -28,6 +29,7 @@ use crate::fleet::record::{Policy, Scope, StaticUser, Terms};
 
 #[cfg(test)]
 pub(crate) use abuse::usual_abuse;
+pub use acme::AcmeConfig;
 pub use dns::{DnsConfig, NameServer};
 pub use matrix::MatrixConfig;
 pub use store::{ControllerConfig, StoreConfig};
@@ -80,6 +82,8 @@ pub struct Config {
     pub lists: ListSettings,
     /// The DNS responder; `None` where no zone is delegated to it.
     pub dns: Option<DnsConfig>,
+    /// The fleet's certificate.
+    pub acme: Option<AcmeConfig>,
     /// The homeserver whose users get lists by their access tokens.
     pub matrix: Option<MatrixConfig>,
     /// The rules that find abuse.
@@ -253,6 +257,7 @@ impl Check {
             probe,
             lists,
             dns,
+            acme: self.acme(raw.acme),
             matrix,
             abuse: self.abuse(raw.abuse),
             join_token,

@@ -30,6 +30,7 @@ impl Config {
             ("store", self.store == other.store),
             ("lists", self.lists == other.lists),
             ("dns", self.dns == other.dns),
+            ("acme", self.acme == other.acme),
             ("matrix", self.matrix == other.matrix),
             ("controller", self.controller == other.controller),
             (

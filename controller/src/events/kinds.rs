@@ -74,7 +74,7 @@ macro_rules! kinds {
 
         /// What a reader may ask for: a kind, or the beginning of several.
         pub(crate) const NAMED: &[&str] = &[
-            "allocation", "node", "secret", "quota", "abuse", "ban", "tenant", "events", $($text),*
+            "allocation", "node", "secret", "quota", "abuse", "ban", "tenant", "certificate", "events", $($text),*
         ];
 
         impl What {
@@ -371,6 +371,28 @@ kinds_with_abuse! {
         }
         /// A tenant was removed; the audit log says by whom.
         TenantRemoved = "tenant.removed" {}
+        /// A certificate authority has given the fleet a certificate, and relays show it.
+        CertificateIssued = "certificate.issued" {
+            /// What it is for.
+            names: Vec<String>,
+            /// When it ends, Unix seconds.
+            not_after: u64,
+            /// When the next one is ordered, Unix seconds.
+            renews_at: u64,
+        }
+        /// The order of a certificate has failed; the one in use stays.
+        CertificateFailed = "certificate.failed" {
+            /// What it was for.
+            names: Vec<String>,
+            /// `rate_limited`, `refused`, `challenge`, `unreachable`, `late` or `unusable`.
+            reason: String,
+            /// What the authority said, or what happened.
+            error: String,
+            /// How many have failed in a row.
+            failures: u64,
+            /// When the next one is tried, Unix seconds.
+            next_at: u64,
+        }
         /// Events that nobody hears of, from a node.
         EventsLost = "events.lost" {
             /// How many.

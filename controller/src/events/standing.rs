@@ -1,4 +1,4 @@
-//! What changes of nodes, secrets, tenants and bans from one view of the fleet to the next, told by the controller that leads.
+//! What changes of nodes, secrets, tenants, bans and the fleet's certificate from one view of the fleet to the next, told by the controller that leads.
 //!
 //! Every controller looks; those that do not lead remember what they saw for a while, so that one that begins to lead tells what
 //! its predecessor may have died before telling.
@@ -16,8 +16,10 @@ use crate::fleet::record::SecretState;
 use crate::fleet::{FleetView, Health, NodeView, SecretView};
 use crate::reconcile::Handle;
 use crate::wall_clock::since_epoch;
+use certificates::Certificates;
 use rules::Rules;
 
+mod certificates;
 mod rules;
 
 /// How long what was seen may be the first that anybody hears of it: longer than a leader that died is believed to live.
@@ -30,12 +32,14 @@ pub(crate) async fn announce(handle: Handle, bus: EventBus) {
     let mut views = handle.changes();
     let first = Arc::clone(&views.borrow_and_update());
     let (mut standing, mut rules) = (Standing::of(&first), Rules::of(&first));
+    let mut certificates = Certificates::of(&first);
     let mut remembered = VecDeque::new();
     while views.changed().await.is_ok() {
         let view = Arc::clone(&views.borrow_and_update());
         let now = Instant::now();
         let mut changes = standing.follow(&view);
         changes.extend(rules.follow(&view, since_epoch().as_secs()));
+        changes.extend(certificates.follow(&view));
         if view.leads {
             for (_, about, what) in remembered.drain(..) {
                 if !bus.has_recent(&about, &what, MEMORY) {

@@ -90,6 +90,7 @@ impl Fleet {
             join_tokens: Arc::clone(&self.join_tokens),
             tenants: Arc::clone(&self.tenants),
             bans: Arc::clone(&self.bans),
+            issuance: Arc::clone(&self.issuance),
             quotas: Arc::default(),
             candidates: Candidates::new(&nodes, &lists.regions, &self.settings.region),
             panics: self.panics.regions().map(str::to_owned).collect(),

@@ -16,6 +16,7 @@ mod course;
 mod damping;
 mod explain;
 mod health;
+pub mod issuance;
 mod list;
 mod listing;
 mod liveness;
@@ -229,6 +230,7 @@ pub struct Fleet {
     api_tokens: Arc<HashMap<TokenHash, ApiToken>>,
     join_tokens: Arc<BTreeMap<TokenHash, JoinToken>>,
     kept: BTreeMap<Setting, String>,
+    issuance: Arc<issuance::Issuance>,
     desired: BTreeMap<NodeId, Desired>,
     nodes: BTreeMap<NodeId, NodeState>,
     /// What each place has ever reached, of any node.
@@ -265,6 +267,7 @@ impl Fleet {
             api_tokens: Arc::default(),
             join_tokens: Arc::default(),
             kept: BTreeMap::new(),
+            issuance: Arc::default(),
             desired: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reach: BTreeMap::new(),
@@ -474,7 +477,7 @@ impl Fleet {
             Record::JoinToken(hash, token) => {
                 Arc::make_mut(&mut self.join_tokens).insert(hash, token);
             }
-            Record::Setting(setting, value) => drop(self.kept.insert(setting, value)),
+            Record::Setting(setting, value) => self.keep(setting, Some(value)),
             Record::LastTenant(last) => Arc::make_mut(&mut self.tenants).given(last),
             Record::Tenant(tenant) => self.store_tenant(tenant),
             Record::Ban(ban) => Arc::make_mut(&mut self.bans).insert(ban),
@@ -508,7 +511,7 @@ impl Fleet {
             RecordKey::JoinToken(hash) => {
                 Arc::make_mut(&mut self.join_tokens).remove(hash);
             }
-            RecordKey::Setting(setting) => drop(self.kept.remove(setting)),
+            RecordKey::Setting(setting) => self.keep(*setting, None),
             RecordKey::Tenant(id) => self.forget_tenant(*id),
             RecordKey::Ban(hash) => Arc::make_mut(&mut self.bans).remove(hash),
         }

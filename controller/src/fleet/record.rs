@@ -139,11 +139,24 @@ pub enum Setting {
     JoinToken,
     /// The SHA-256 of the shared secret that a configuration named last: it is adopted once, and then rotated like any other.
     ConfiguredSecret,
+    /// The account at the certificate authority.
+    AcmeAccount,
+    /// The fleet's certificate, with its private key.
+    AcmeCertificate,
+    /// The order of the next one, and what came of those before.
+    AcmeAttempt,
 }
 
 impl Setting {
     /// Every setting there is.
-    pub const ALL: [Self; 3] = [Self::ApiToken, Self::JoinToken, Self::ConfiguredSecret];
+    pub const ALL: [Self; 6] = [
+        Self::ApiToken,
+        Self::JoinToken,
+        Self::ConfiguredSecret,
+        Self::AcmeAccount,
+        Self::AcmeCertificate,
+        Self::AcmeAttempt,
+    ];
 
     /// The name in the store's key.
     #[must_use]
@@ -152,6 +165,9 @@ impl Setting {
             Self::ApiToken => "api-token",
             Self::JoinToken => "join-token",
             Self::ConfiguredSecret => "configured-secret",
+            Self::AcmeAccount => "acme-account",
+            Self::AcmeCertificate => "acme-certificate",
+            Self::AcmeAttempt => "acme-attempt",
         }
     }
 }

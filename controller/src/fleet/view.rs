@@ -13,6 +13,7 @@ use super::bans::Bans;
 use super::certificate::{CertificateState, Validity};
 use super::course::Course;
 use super::health::Health;
+use super::issuance::Issuance;
 use super::node::{Capacity, Identity, Incarnation, Listener, Load, Transport};
 use super::placement::Candidates;
 use super::quota::{QuotaState, Subject};
@@ -66,6 +67,8 @@ pub struct FleetView {
     pub tenants: Arc<Tenants>,
     /// Every ban.
     pub bans: Arc<Bans>,
+    /// The fleet's certificate, where a certificate authority gives one.
+    pub issuance: Arc<Issuance>,
     /// How limited tenants stand, and users that have come to the end of what they may have: a second ago at most.
     pub quotas: Arc<BTreeMap<Subject, QuotaState>>,
     pub(super) minting: Minting,

@@ -67,6 +67,7 @@ pub struct Reconciler {
     sightings: watch::Sender<Arc<wire::Sightings>>,
     quotas: Quotas,
     quota_words: watch::Sender<Arc<wire::QuotaWord>>,
+    certificates: watch::Sender<Arc<wire::Certificates>>,
     abuse: AbuseDesk,
     /// There is something to tell other controllers of quotas.
     quota_news: bool,
@@ -163,6 +164,7 @@ impl Reconciler {
         let (view, published) = watch::channel(Arc::new(view_of(&mirror, now)));
         let (sightings, told) = watch::channel(Arc::default());
         let (quota_words, quotas_told) = watch::channel(Arc::default());
+        let (certificates, certificates_told) = watch::channel(Arc::default());
         let abuse = AbuseDesk::default();
         let offered = (mirror.fleet().epoch(), mirror.fleet().generation());
         let task = Self {
@@ -172,6 +174,7 @@ impl Reconciler {
             sightings,
             quotas: Quotas::default(),
             quota_words,
+            certificates,
             abuse: abuse.clone(),
             quota_news: false,
             quota_states: Arc::default(),
@@ -198,6 +201,7 @@ impl Reconciler {
                 view: published,
                 sightings: told,
                 quota_words: quotas_told,
+                certificates: certificates_told,
                 audit,
                 usage,
                 events: EventBus::new("", None),

@@ -1,13 +1,16 @@
 //! Three controllers on one etcd: each knows the nodes of the others, one of them leads, and what one is told holds for all.
 
 use tokio::runtime::Runtime;
+use turnfleet_controller::config::RawAcme;
 use turnfleet_controller::fleet::Health;
 use turnfleet_controller::fleet::record::{Ban, Terms, Whom};
 use turnfleet_proto::NodeId;
-use turnfleet_proto::fleet::Hello;
+use turnfleet_proto::fleet::controller_message::Message as Down;
+use turnfleet_proto::fleet::{Certificates, Hello};
 
+use crate::acme::Authority;
 use crate::cluster::Cluster;
-use crate::stage::{Stage, any_hello};
+use crate::stage::{Node, Stage, any_hello};
 
 fn leaders(stages: &[&Stage]) -> usize {
     let leads = |stage: &&&Stage| stage.controller().view().leads;
@@ -102,4 +105,64 @@ fn what_one_controller_is_told_of_tenants_and_bans_holds_for_all_and_outlives_th
     let view = third.controller().view();
     assert_eq!(view.tenants.id("acme"), Some(1));
     assert_eq!(**view.bans.of(&source).unwrap(), ban);
+}
+
+/// What the controller tells next of certificates that is as wanted.
+async fn told(node: &mut Node, is_wanted: impl Fn(&Certificates) -> bool) -> Certificates {
+    loop {
+        let heard = node.hear().await.unwrap();
+        if let Some(Down::Certificates(told)) = heard
+            && is_wanted(&told)
+        {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn the_next_leader_goes_on_with_the_order_of_a_certificate() {
+    let runtime = Runtime::new().unwrap();
+    let Some(cluster) = runtime.block_on(Cluster::start()) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root.pem");
+    let authority = Authority::start(&root, "127.0.0.1:9".parse().unwrap());
+    authority.behave(|manner| (manner.waits, manner.believes) = (true, true));
+    let acme = RawAcme {
+        directory_url: Some(authority.directory()),
+        domains: vec!["turn.example.org".to_owned()],
+        root_file: Some(root),
+        accept_terms: true,
+        spread_seconds: 0,
+        ..RawAcme::default()
+    };
+    let controller = |name: &str| {
+        let change = |raw: &mut turnfleet_controller::config::RawConfig| raw.acme = acme.clone();
+        Stage::of_cluster_with(cluster.endpoints(), dir.path(), name, change)
+    };
+    let (mut first, mut second) = (controller("first"), controller("second"));
+    first.within("one of them leads", || leaders(&[&first, &second]) == 1);
+    let (leader, next) = match first.controller().view().leads {
+        true => (&mut first, &mut second),
+        false => (&mut second, &mut first),
+    };
+    let mut node = next.node(Hello {
+        takes_certificates: true,
+        ..any_hello("relay-0")
+    });
+    next.within("the authority was told to look", || {
+        authority.seen().asked == 1
+    });
+    let answers = told(&mut node, |told| told.answers.len() == 1);
+    let before = next.runtime.block_on(answers);
+    assert!(before.chain.is_empty() && before.key.is_empty());
+
+    leader.stop();
+    authority.behave(|manner| manner.waits = false);
+    let issued = told(&mut node, |told| !told.chain.is_empty());
+    let after = next.runtime.block_on(issued);
+    assert!(after.answers.is_empty() && after.key.contains("PRIVATE KEY"));
+    let seen = authority.seen();
+    assert_eq!((seen.accounts, seen.orders, seen.certificates), (1, 1, 1));
 }

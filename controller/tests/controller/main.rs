@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod abuse;
+#[path = "../../../tests/acme/mod.rs"]
+mod acme;
 mod alternates;
 mod authority;
 mod certified;

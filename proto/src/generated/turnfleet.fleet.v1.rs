@@ -83,6 +83,9 @@ pub struct Hello {
     /// The node tells what happens to allocations, from the controller's first EventsTaken of the session on.
     #[prost(bool, tag = "40")]
     pub events: bool,
+    /// Whether Certificates are wanted.
+    #[prost(bool, tag = "60")]
+    pub takes_certificates: bool,
 }
 /// Who used the node, and how much. Sent every five seconds, when a session begins, and before Goodbye. Counters never go back
 /// within an epoch, so a lost, repeated or late report does no harm.
@@ -595,7 +598,7 @@ pub mod events_lost {
 pub struct ControllerMessage {
     #[prost(
         oneof = "controller_message::Message",
-        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 26, 27, 40, 41"
+        tags = "1, 2, 3, 20, 21, 22, 23, 24, 25, 26, 27, 40, 41, 60"
     )]
     pub message: ::core::option::Option<controller_message::Message>,
 }
@@ -629,7 +632,58 @@ pub mod controller_message {
         EventsTaken(super::EventsTaken),
         #[prost(message, tag = "41")]
         Shares(super::Shares),
+        #[prost(message, tag = "60")]
+        Certificates(super::Certificates),
     }
+}
+/// What the TLS listeners of nodes show that have their certificate from the fleet, and how they answer the challenges of its
+/// certificate authority (RFC 8555). A secret, and the same for all of them. Said once a session has begun and whenever it
+/// changes; replaces what was said before. No part of the policy: it has no generation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Certificates {
+    /// PEM, the fleet's own certificate first. Empty where there is none: what the node shows stays.
+    #[prost(string, tag = "1")]
+    pub chain: ::prost::alloc::string::String,
+    /// Its private key, PEM.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub answers: ::prost::alloc::vec::Vec<ChallengeAnswer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChallengeAnswer {
+    #[prost(oneof = "challenge_answer::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<challenge_answer::Answer>,
+}
+/// Nested message and enum types in `ChallengeAnswer`.
+pub mod challenge_answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "1")]
+        Http(super::HttpAnswer),
+        #[prost(message, tag = "2")]
+        Tls(super::TlsAnswer),
+    }
+}
+/// RFC 8555 section 8.3: the body of `/.well-known/acme-challenge/<token>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpAnswer {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key_authorization: ::prost::alloc::string::String,
+}
+/// RFC 8737 section 3: what is shown to whoever asks for this name by the protocol `acme-tls/1` alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TlsAnswer {
+    /// In lower case.
+    #[prost(string, tag = "1")]
+    pub domain: ::prost::alloc::string::String,
+    /// A self-signed certificate, PEM.
+    #[prost(string, tag = "2")]
+    pub certificate: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub key: ::prost::alloc::string::String,
 }
 /// What the node hashes the users of its journal with: the same at every node of the fleet. The node keeps it in memory only.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

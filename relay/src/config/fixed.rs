@@ -25,7 +25,7 @@ impl Fixed {
                 format!("{:?}", config.controller.certificate),
             ),
             ("public_ips", format!("{:?}", config.public_ips)),
-            ("tls", format!("{files:?}")),
+            ("tls", format!("{files:?} {:?}", config.fleet_tls)),
             ("shards", config.shards.to_string()),
             (
                 "rfc5766_channel_numbers",

@@ -8,6 +8,7 @@ mod findings;
 mod fixed;
 mod listeners;
 mod raw;
+mod tls;
 mod validate;
 
 use std::net::{IpAddr, SocketAddr};
@@ -46,8 +47,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// External addresses of 1:1 NAT.
     pub public_ips: Vec<PublicIp>,
-    /// The certificate; present where a listener needs it.
+    /// The certificate; present where a listener needs it, and it is not the fleet's.
     pub tls: Option<TlsConfig>,
+    /// Whether the certificate is the fleet's, and where challenges are answered by HTTP; present where a listener needs it.
+    pub fleet_tls: Option<FleetTlsConfig>,
     /// Threads that relay, at least one.
     pub shards: u8,
     /// How many nodes run in the process and share its file descriptors. No key: the process shell knows it.
@@ -127,6 +130,13 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
+}
+
+/// A certificate that comes from the controllers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetTlsConfig {
+    /// Where challenges are answered by HTTP.
+    pub http_challenges: Vec<SocketAddr>,
 }
 
 /// Bounds on what the node holds.

@@ -158,7 +158,8 @@ pub struct RawListener {
     pub https_backend: String,
 }
 
-/// The certificate of `tls` listeners. Both files are read again when they change; live connections stay.
+/// The certificate of `tls` listeners: of two files, which are read again when they change, or the fleet's. Live connections
+/// stay when it is replaced.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTls {
@@ -166,6 +167,12 @@ pub struct RawTls {
     pub certificate: String,
     /// The file with the private key (PEM).
     pub key: String,
+    /// Takes the certificate that the controllers order (their section `acme`), in the place of `certificate` and `key`, and
+    /// answers the challenges of its authority. Until the first one is there, TLS handshakes fail.
+    pub from_fleet: bool,
+    /// Where challenges are answered over plain HTTP, `ip:port`, for `challenge = "http-01"` of the controllers: the
+    /// authority asks at port 80. Nothing else is served there. Empty: nowhere.
+    pub http_challenges: Vec<String>,
 }
 
 /// Bounds on what this node holds; each has a metric that tells when it is hit.

@@ -104,6 +104,39 @@ fn a_tls_listener_needs_certificate_and_key() {
 }
 
 #[test]
+fn a_certificate_is_of_files_or_the_fleets() {
+    let with = |change: fn(&mut RawTls)| {
+        let mut raw = RawConfig {
+            listeners: vec![listener("tls", "0.0.0.0:5349")],
+            ..raw()
+        };
+        change(&mut raw.tls);
+        Config::try_from(raw)
+    };
+    let refused = |change: fn(&mut RawTls)| with(change).unwrap_err().to_string();
+    let fleets = with(|tls| {
+        tls.from_fleet = true;
+        tls.http_challenges = vec!["0.0.0.0:80".into()];
+    });
+    let fleets = fleets.unwrap();
+    assert!(fleets.tls.is_none());
+    let places = fleets.fleet_tls.unwrap().http_challenges;
+    assert_eq!(places, ["0.0.0.0:80".parse().unwrap()]);
+    let both = refused(|tls| (tls.from_fleet, tls.key) = (true, "/dev/null".into()));
+    assert!(both.contains("tls.key"), "{both}");
+    let nowhere = refused(|tls| {
+        tls.from_fleet = true;
+        tls.http_challenges = vec!["here".into()];
+    });
+    assert!(nowhere.contains("tls.http_challenges[0]"), "{nowhere}");
+    let alone = refused(|tls| {
+        (tls.certificate, tls.key) = ("/dev/null".into(), "/dev/null".into());
+        tls.http_challenges = vec!["0.0.0.0:80".into()];
+    });
+    assert!(alone.contains("tls.http_challenges"), "{alone}");
+}
+
+#[test]
 fn tcp_and_tls_cannot_share_a_port() {
     let pair = |a, b| vec![listener(a, "192.0.2.1:1"), listener(b, "192.0.2.1:1")];
     assert!(!refused(|raw| raw.listeners = pair("tcp", "tcp")).is_empty());

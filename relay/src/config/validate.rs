@@ -12,8 +12,8 @@ use turnfleet_turn::peer_filter::Cidr;
 
 use super::{
     Config, ConfigErrors, ControllerConfig, ControllerEndpoint, Findings, JoinToken, JournalConfig,
-    Listener, LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawJournal,
-    RawLimits, RawLog, RawStream, RawTelemetry, RawTls, StreamConfig, TlsConfig, listeners,
+    LogConfig, LogFormat, NodeLimits, PublicIp, RawConfig, RawController, RawJournal, RawLimits,
+    RawLog, RawStream, RawTelemetry, StreamConfig, TlsConfig, listeners, tls,
 };
 
 /// Shards mark reservation tokens with one byte; more threads than this have not been of use on any machine.
@@ -37,8 +37,8 @@ impl TryFrom<RawConfig> for Config {
         let controller = controller(raw.controller, f);
         let mut listeners = listeners::listeners(&raw.listeners, f);
         let public_ips = public_ips(&raw.public_ips, f);
-        let tls = tls(raw.tls, &listeners, f);
-        listeners::detect_tls(&mut listeners, tls.is_some());
+        let (tls, fleet_tls) = tls::tls(&raw.tls, &listeners, f);
+        listeners::detect_tls(&mut listeners, tls.is_some() || fleet_tls.is_some());
         let shards = shards(raw.shards, f);
         let trusted_sources = trusted_sources(&raw.trusted_sources, f);
         let stream = stream(&raw.stream, f);
@@ -67,6 +67,7 @@ impl TryFrom<RawConfig> for Config {
             listeners,
             public_ips,
             tls,
+            fleet_tls,
             shards,
             nodes_in_process: NonZeroU64::MIN,
             rfc5766_channel_numbers: raw.rfc5766_channel_numbers,
@@ -281,27 +282,6 @@ fn public_ips(raw: &[String], f: &mut Findings) -> Vec<PublicIp> {
     found
 }
 
-fn tls(raw: RawTls, listeners: &[Listener], f: &mut Findings) -> Option<TlsConfig> {
-    let needed = listeners.iter().any(Listener::takes_tls);
-    let (certificate, key) = (path(&raw.certificate), path(&raw.key));
-    if !needed {
-        if certificate.is_some() || key.is_some() {
-            f.warn("tls", "has no effect without a tls listener");
-        }
-        return None;
-    }
-    for (name, file) in [("tls.certificate", &certificate), ("tls.key", &key)] {
-        match file {
-            Some(file) => readable(name, file, f),
-            None => f.missing(name, "a PEM file, because there is a tls listener"),
-        }
-    }
-    Some(TlsConfig {
-        certificate: certificate?,
-        key: key?,
-    })
-}
-
 fn shards(wanted: u8, f: &mut Findings) -> u8 {
     if wanted > MAX_SHARDS {
         f.error("shards", &wanted.to_string(), "0 to 64");
@@ -427,11 +407,11 @@ fn otlp_endpoint(raw: RawTelemetry, f: &mut Findings) -> Option<String> {
     Some(endpoint)
 }
 
-fn path(text: &str) -> Option<PathBuf> {
+pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| text.into())
 }
 
-fn readable(key: &str, file: &Path, f: &mut Findings) {
+pub(super) fn readable(key: &str, file: &Path, f: &mut Findings) {
     if let Err(error) = std::fs::File::open(file) {
         f.error(
             key,

@@ -22,7 +22,7 @@ pub(crate) struct Introduction {
     pub(crate) region: String,
     pub(crate) zone: String,
     pub(crate) hostnames: Vec<String>,
-    /// The certificate of TLS listeners: names the node where the configuration does not.
+    /// The file of the certificate of TLS listeners, where it is not the fleet's: names the node where the configuration does not.
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) listeners: Vec<BoundListener>,
     pub(crate) public_ips: Vec<std::net::IpAddr>,
@@ -74,6 +74,7 @@ impl Introduction {
             journal: self.journal,
             events: true,
             allocations,
+            takes_certificates: self.fleet_certificate().is_some(),
         }
     }
 
@@ -86,13 +87,22 @@ impl Introduction {
         })
     }
 
+    /// The certificate, where it is the fleet's.
+    pub(super) fn fleet_certificate(&self) -> Option<&Certificate> {
+        let shown = self.shown.as_deref();
+        shown.filter(|_| self.certificate.is_none())
+    }
+
     /// The DNS name that `turns:` URIs carry.
     pub(super) fn hostname(&self) -> Option<String> {
         if let Some(name) = self.hostnames.first() {
             return Some(name.clone());
         }
         // Read for each session: a renewed certificate may carry another name.
-        let leaf = CertificateDer::from_pem_file(self.certificate.as_ref()?).ok()?;
+        let leaf = match &self.certificate {
+            Some(file) => CertificateDer::from_pem_file(file).ok()?,
+            None => self.fleet_certificate()?.leaf()?,
+        };
         let certificate = webpki::EndEntityCert::try_from(&leaf).ok()?;
         let mut names = certificate.valid_dns_names();
         // No client can be sent to a wildcard.

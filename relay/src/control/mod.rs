@@ -6,6 +6,7 @@
 mod alternates;
 mod client;
 mod events;
+mod fleet_certificate;
 mod identity;
 mod introduction;
 mod outgoing;
@@ -17,6 +18,7 @@ mod status;
 mod traces;
 
 pub(crate) use events::{EventCounts, Outbox};
+pub(crate) use fleet_certificate::FleetCertificate;
 pub(crate) use identity::Identity;
 pub(crate) use introduction::Introduction;
 pub(crate) use sections::Sections;

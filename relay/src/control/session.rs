@@ -22,6 +22,7 @@ use turnfleet_proto::private_file;
 use super::alternates;
 use super::client::{Client, ClientError};
 use super::events::{Outbox, Telling};
+use super::fleet_certificate::FleetCertificate;
 use super::identity::{Identity, NodeCredential};
 use super::introduction::{Applied as AppliedPolicy, Introduction};
 use super::outgoing::{farewell, say, say_demand};
@@ -90,7 +91,7 @@ pub(super) enum SessionError {
         /// The place in the list of endpoints.
         to: usize,
     },
-    #[error("the node listens elsewhere")]
+    #[error("the node listens elsewhere, or has another name")]
     Moved,
 }
 
@@ -339,6 +340,7 @@ impl Session {
             FromController::JournalKey(_)
             | FromController::TraceQuery(_)
             | FromController::EventsTaken(_) => {}
+            FromController::Certificates(told) => self.take_certificates(told).await?,
             FromController::Kill(kill) => self.serving.kill(kill.reason),
             FromController::Credential(next) => self.renew(credential, &next.node_credential),
             FromController::Redirect(redirect) => {
@@ -481,6 +483,21 @@ impl Session {
                 self.serving.set_alternates(alternates);
             }
             Err(error) => tracing::warn!(%error, "the controller's alternate servers are no good"),
+        }
+    }
+
+    /// Shows the fleet's certificate, where the configuration asks for it. One with another name is another word on the node.
+    async fn take_certificates(&self, told: fleet::Certificates) -> Result<(), SessionError> {
+        let introduction = &self.introduction;
+        let Some(certificate) = introduction.fleet_certificate() else {
+            return Ok(());
+        };
+        let before = introduction.hostname();
+        FleetCertificate::take(told, certificate, &self.dir).await;
+        if introduction.hostname() == before {
+            Ok(())
+        } else {
+            Err(SessionError::Moved)
         }
     }
 

@@ -22,6 +22,7 @@ use super::load::seed;
 use crate::bench::process::Processes;
 use crate::bench::{as_float, progress};
 use crate::link::{Link, Opener, Stream};
+use crate::target::Credentials;
 
 /// How long the server may take for an answer, or let the transfer stand still.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -59,7 +60,7 @@ struct Line {
 /// # Errors
 /// When the server cannot be used, stands still, or brings back other bytes.
 pub(super) fn run(args: &Args, place: SocketAddr, total: u64) -> Result<Report> {
-    let credentials = args.credentials(1)?;
+    let credentials = Credentials::new(&args.secret, args.user.as_deref(), 1)?;
     let opener = Opener::new(args.target()?, args.ca.as_deref())?;
     let open = || -> Result<Line> {
         let (username, password) = credentials.of(0);

@@ -42,9 +42,6 @@ pub(crate) struct Args {
     /// A static user.
     #[arg(long, value_name = "NAME:PASSWORD", conflicts_with_all = ["secret", "secret_file"])]
     user: Option<String>,
-    /// The tenant that the users of `--secret` belong to [default: the one without a name].
-    #[arg(long, value_name = "NAME", conflicts_with = "user")]
-    tenant: Option<String>,
     /// The CA that the certificate of a turns: server is checked against.
     #[arg(long, value_name = "FILE")]
     ca: Option<std::path::PathBuf>,
@@ -137,7 +134,7 @@ impl Contestant {
     ) -> Result<Self> {
         let processes = Processes::new(pids)?;
         let before = processes.resident_bytes();
-        let credentials = args.credentials(args.users());
+        let credentials = Credentials::new(&args.secret, args.user.as_deref(), args.users());
         let mut load = Load::new(args, target, peer, &credentials?)?;
         progress(&format!(
             "{target}: making {} allocations",
@@ -185,16 +182,6 @@ impl Args {
 
     fn users(&self) -> u32 {
         self.users.unwrap_or_else(|| self.allocations.div_ceil(50))
-    }
-
-    /// What `users` clients say who they are with.
-    fn credentials(&self, users: u32) -> Result<Credentials> {
-        Credentials::new(
-            &self.secret,
-            self.user.as_deref(),
-            self.tenant.as_deref(),
-            users,
-        )
     }
 
     fn pace(&self) -> Pace {

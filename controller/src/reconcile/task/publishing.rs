@@ -25,9 +25,21 @@ impl Reconciler {
         if self.alternates.update(&view.nodes) {
             self.tell_alternates(&view);
         }
+        self.tell_certificates(&view);
         let before = self.view.send_replace(Arc::clone(&view));
         log_changes(&before, &view);
         log_panics(&before, &view);
+    }
+
+    /// Tells sessions what relays shall show, where that has changed.
+    fn tell_certificates(&self, view: &FleetView) {
+        self.certificates.send_if_modified(|known| {
+            if view.issuance.is_told_as(known) {
+                return false;
+            }
+            *known = Arc::new(view.issuance.told());
+            true
+        });
     }
 
     fn tell_alternates(&self, view: &FleetView) {

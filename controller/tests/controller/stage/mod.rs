@@ -66,7 +66,18 @@ impl Stage {
 
     /// One of several controllers on the etcd at `endpoints`, without a probe. Their key is in `dir`.
     pub(crate) fn of_cluster(endpoints: &[String], dir: &Path, name: &str) -> Self {
+        Self::of_cluster_with(endpoints, dir, name, |_| {})
+    }
+
+    /// The same with more in its configuration.
+    pub(crate) fn of_cluster_with(
+        endpoints: &[String],
+        dir: &Path,
+        name: &str,
+        change: impl FnOnce(&mut RawConfig),
+    ) -> Self {
         Self::with(|raw| {
+            change(raw);
             raw.id = Some(name.to_owned());
             raw.probe.mode = ProbeMode::Off;
             raw.store.key_file = Some(dir.join("store.key"));

@@ -17,6 +17,7 @@ use super::connection::{Carrier, StreamEnd};
 use super::proxy_protocol::{self, Ends, ProxyHeader};
 use super::strangers::Stranger;
 use super::{DriverCounters, Streams};
+use crate::driver::tls::Inside;
 use crate::listeners::Listener;
 
 /// Bytes by which plain TURN is told from anything else: up to the end of the magic cookie.
@@ -41,10 +42,8 @@ enum Verdict {
         ends: Option<Ends>,
     },
     Plain,
-    /// TLS with TURN inside.
-    Tls {
-        negotiates: bool,
-    },
+    /// TLS with TURN inside, or with the answer to a challenge.
+    Tls(Inside),
     /// TLS for the HTTPS server at this address.
     Https(SocketAddr),
     NoHeader,
@@ -73,9 +72,9 @@ fn judge(seen: &[u8], listener: &Listener, awaits_header: bool, limit: usize) ->
         (Hello::NeedMore, _) => Verdict::NeedMore,
         (Hello::Invalid, _) => Verdict::NoTls,
         (Hello::Whole(Asks::Http), Some(backend)) => Verdict::Https(backend),
-        // Nobody here answers challenges of certificate authorities: the negotiation ends in no_application_protocol.
-        (Hello::Whole(Asks::Stun | Asks::Acme), _) => Verdict::Tls { negotiates: true },
-        (Hello::Whole(Asks::Http | Asks::Nothing), _) => Verdict::Tls { negotiates: false },
+        (Hello::Whole(Asks::Stun), _) => Verdict::Tls(Inside::Negotiated),
+        (Hello::Whole(Asks::Acme), _) => Verdict::Tls(Inside::Answer),
+        (Hello::Whole(Asks::Http | Asks::Nothing), _) => Verdict::Tls(Inside::Anything),
     }
 }
 
@@ -134,8 +133,8 @@ impl Streams {
                     }
                 }
                 Verdict::Plain => self.begin(index, Transport::Tcp, Some(Carrier::Plain)),
-                Verdict::Tls { negotiates } => {
-                    let session = self.tls.as_ref().and_then(|tls| tls.session(negotiates));
+                Verdict::Tls(inside) => {
+                    let session = self.tls.as_ref().and_then(|tls| tls.session(inside));
                     let carrier = session.map(|session| Carrier::Tls(Box::new(session)));
                     self.begin(index, Transport::Tls, carrier);
                 }

@@ -1,0 +1,130 @@
+//! Answers the HTTP-01 challenges of a certificate authority (RFC 8555 §8.3) on a plain HTTP listener, and nothing else: whatever
+//! is not `GET /.well-known/acme-challenge/<token>` of a challenge that goes on gets 404.
+//!
+//! It stands open to everybody at port 80: few connections at a time, one request each, little memory and little time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use turnfleet_proto::certificate::Certificate;
+
+/// The path of answers, up to the token.
+const PATH: &str = "/.well-known/acme-challenge/";
+/// Connections at a time; beyond them the kernel's queue waits.
+const CONNECTIONS: usize = 32;
+/// For a request and its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest request head that is read.
+const MAX_HEAD: usize = 8 << 10;
+/// The rest after the operating system refused a connection.
+const REST: Duration = Duration::from_millis(250);
+
+/// Answers until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, certificate: Arc<Certificate>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(REST).await;
+            continue;
+        };
+        let certificate = Arc::clone(&certificate);
+        tokio::spawn(async move {
+            // Whoever asks and does not listen gets nothing.
+            let _ = timeout(PATIENCE, converse(stream, &certificate)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(mut stream: TcpStream, certificate: &Certificate) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut part = [0; 1024];
+    while !head.windows(4).any(|it| it == b"\r\n\r\n") {
+        let count = stream.read(&mut part).await?;
+        if count == 0 || head.len() + count > MAX_HEAD {
+            return Ok(());
+        }
+        head.extend_from_slice(&part[..count]);
+    }
+    let answer = token(&head).and_then(|token| certificate.key_authorization(token));
+    let (status, kind, body) = match &answer {
+        Some(text) => ("200 OK", "application/octet-stream", text.as_str()),
+        None => ("404 Not Found", "text/plain", "there is nothing here\n"),
+    };
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// The token that a request asks for; `None` where it asks for something else.
+fn token(head: &[u8]) -> Option<&str> {
+    let line = head.split(|byte| *byte == b'\r').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    if method != "GET" || !version.starts_with("HTTP/1.") {
+        return None;
+    }
+    let token = target.strip_prefix(PATH)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (!token.is_empty() && token.bytes().all(plain)).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use turnfleet_proto::fleet::challenge_answer::Answer;
+    use turnfleet_proto::fleet::{ChallengeAnswer, HttpAnswer};
+
+    use super::*;
+
+    async fn ask(request: &str) -> String {
+        let certificate = Certificate::awaited();
+        let answer = Some(Answer::Http(HttpAnswer {
+            token: "abc_-1".into(),
+            key_authorization: "abc_-1.thumb".into(),
+        }));
+        certificate.answer(&[ChallengeAnswer { answer }]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(serve(listener, Arc::new(certificate)));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.unwrap();
+        task.abort();
+        told
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_challenge_is_served_and_nothing_else() {
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: turn.example.org\r\n\r\n");
+        let answer = ask(&get("/.well-known/acme-challenge/abc_-1")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nabc_-1.thumb"), "{answer}");
+        for other in [
+            get("/.well-known/acme-challenge/other"),
+            get("/.well-known/acme-challenge/"),
+            get("/.well-known/acme-challenge/../abc_-1"),
+            get("/metrics"),
+            get("/").replace("GET", "POST"),
+        ] {
+            let answer = ask(&other).await;
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{other} {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_without_an_end_gets_nothing() {
+        let endless = "GET / HTTP/1.1\r\nX: ".to_owned() + &"x".repeat(MAX_HEAD);
+        assert_eq!(ask(&endless).await, "");
+    }
+}
