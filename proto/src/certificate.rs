@@ -45,6 +45,12 @@ pub enum CertificateError {
     },
 }
 
+/// The first and the last second in which clients accept `certificate`, in Unix time. `None` where it cannot be read.
+#[must_use]
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
+    validity::read(certificate)
+}
+
 /// The certificate chain and key in use, read from two PEM files.
 #[derive(Debug)]
 pub struct Certificate {
@@ -91,7 +97,7 @@ impl Certificate {
     #[must_use]
     pub fn validity(&self) -> Option<(u64, u64)> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        validity::read(current.cert.first()?)
+        validity_of(current.cert.first()?)
     }
 
     /// Looks every second whether the files are others than those that were loaded, from a thread of its own, until the
