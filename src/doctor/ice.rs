@@ -29,7 +29,7 @@ pub(super) fn candidates(
     }
     let relayed = granted.iter().flat_map(|it| {
         let ips = it.relayed.iter().map(|relayed| relayed.ip());
-        ips.map(|ip| format!("relay {ip} by {}", it.way.uri))
+        ips.map(move |ip| format!("relay {ip} by {}", it.way.uri))
     });
     let relayed: Vec<String> = relayed.collect();
     if !relayed.is_empty() {

@@ -9,7 +9,7 @@ use crate::credentials::unix_now;
 const TTL_SECONDS: i64 = 3600;
 
 /// Where credentials come from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Source {
     /// They are made as they are needed, for as many users as are needed.
     Secret(SharedSecret),
@@ -23,7 +23,7 @@ pub(super) enum Source {
 }
 
 /// Whom the relays see.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Identity {
     /// Where the credentials come from.
     pub(super) source: Source,

@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "username")]
     password: Option<String>,
     /// The settings of a Matrix homeserver: its URIs and its secret are looked at
-    #[arg(long, value_name = "homeserver.yaml")]
+    #[arg(long, value_name = "FILE")]
     homeserver: Option<PathBuf>,
     /// The HTTP API of a controller: every relay of its fleet is looked at
     #[arg(long, value_name = "URL", value_delimiter = ',')]

@@ -72,18 +72,14 @@ fn word(relayed: SocketAddr) -> Vec<u8> {
 /// Tries the relay ports of one server.
 pub(super) fn ports(granted: &Granted, identity: &Identity, report: &Report) {
     let subject = granted.way.to_string();
-    let family = AddressFamily::of(granted.mapped.ip());
-    if !granted.has(family) {
-        let text = "relayed addresses are not of the family that this machine has";
-        return report.skip(RELAY_PORTS, &subject, text);
-    }
-    if report.has_failed(&[REACH_UDP]) {
-        let text = "UDP does not even get to the server from here, as reach.udp explains";
-        return report.skip(RELAY_PORTS, &subject, text);
-    }
-    let mut range = match open(granted, identity, family) {
+    let mut range = match range_of(granted, identity, report) {
         Ok(range) => range,
-        Err(why) => return report.skip(RELAY_PORTS, &subject, why),
+        Err(why) => {
+            if !report.has_failed(&[RELAY_ADDRESS]) {
+                report.skip(RELAY_ADDRESS, &subject, why.as_str());
+            }
+            return report.skip(RELAY_PORTS, &subject, why);
+        }
     };
     let (all, Some(relayed)) = (
         range.ports.len(),
@@ -146,6 +142,24 @@ fn misplaced(range: &mut Range, relayed: IpAddr, server: IpAddr, subject: &str, 
         subject,
         "relay.address comes first: its address is not the one that works",
     );
+}
+
+/// The range, where this machine is one that can say something of it.
+fn range_of(granted: &Granted, identity: &Identity, report: &Report) -> Result<Range, String> {
+    let here = granted.mapped.ip();
+    let family = AddressFamily::of(here);
+    if !granted.has(family) {
+        return Err("relayed addresses are not of the family that this machine has".to_owned());
+    }
+    let mut relayed = granted.relayed.iter().map(SocketAddr::ip);
+    if here == granted.way.candidate.address.ip() || relayed.any(|relayed| relayed == here) {
+        return Err("this machine is the relay: run the doctor from outside".to_owned());
+    }
+    if report.has_failed(&[REACH_UDP]) {
+        let why = "UDP does not even get to the server from here, as reach.udp explains";
+        return Err(why.to_owned());
+    }
+    open(granted, identity, family)
 }
 
 /// Allocations, each with a permission for this machine.

@@ -29,7 +29,7 @@ use crate::credentials::unix_now;
 use crate::link::Tls;
 
 /// How long a handshake may take once the connection is let in.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Less than this is left of a certificate that ought to have been renewed.
 const SOON: u64 = 14 * DAY;
 const DAY: u64 = 86_400;
@@ -77,6 +77,10 @@ impl Trust {
         let Some((_, name)) = &way.tls else {
             return;
         };
+        // Where no connection is let in, reach.tls has said so.
+        if connect(way.candidate.address).is_err() {
+            return;
+        }
         let subject = way.to_string();
         let versions = [("1.2", &version::TLS12), ("1.3", &version::TLS13)];
         let chains = versions.map(|(shown, version)| {
@@ -84,36 +88,12 @@ impl Trust {
                 .and_then(|config| handshake(way.candidate.address, config, name));
             (shown, chain)
         });
-        self.versions(way, &chains, report);
+        versions_of(way, &chains, report);
         let chain = chains.into_iter().find_map(|(_, chain)| chain.ok());
         let Some(chain) = chain.filter(|chain| !chain.is_empty()) else {
             return;
         };
         self.judge(&chain, name, &subject, report);
-    }
-
-    fn versions(&self, way: &Way, chains: &[(&str, Result<Chain>); 2], report: &Report) {
-        let subject = way.to_string();
-        let spoken = chains.iter().filter(|(_, chain)| chain.is_ok());
-        let spoken: Vec<&str> = spoken.map(|(shown, _)| *shown).collect();
-        let shown = spoken.join(" and ");
-        let old = old_tls::takes(way.candidate.address);
-        match (&spoken[..], old) {
-            ([], _) => {}
-            (_, Some(old)) => report.warn(
-                TLS_VERSIONS,
-                &subject,
-                format!("TLS {shown} is spoken, and TLS {old} too, which RFC 8996 forbids"),
-            ),
-            ([only], None) => report.warn(
-                TLS_VERSIONS,
-                &subject,
-                format!("TLS {only} is spoken, and nothing else"),
-            ),
-            (_, None) => {
-                report.pass(TLS_VERSIONS, &subject, format!("TLS {shown} are spoken"));
-            }
-        }
     }
 
     /// Looks at chain and name as they are on a day on which the certificate is valid, and at the day by itself: each has
@@ -175,6 +155,31 @@ impl Trust {
 
 /// The certificate of a server and those that it shows behind it.
 type Chain = Vec<CertificateDer<'static>>;
+
+fn versions_of(way: &Way, chains: &[(&str, Result<Chain>); 2], report: &Report) {
+    let subject = way.to_string();
+    let spoken = chains.iter().filter(|(_, chain)| chain.is_ok());
+    let spoken: Vec<&str> = spoken.map(|(shown, _)| *shown).collect();
+    if spoken.is_empty() {
+        return;
+    }
+    let shown = spoken.join(" and ");
+    match (old_tls::takes(way.candidate.address), &spoken[..]) {
+        (Some(old), _) => report.warn(
+            TLS_VERSIONS,
+            &subject,
+            format!("TLS {shown} is spoken, and TLS {old} too, which RFC 8996 forbids"),
+        ),
+        (None, [only]) => report.warn(
+            TLS_VERSIONS,
+            &subject,
+            format!("TLS {only} is spoken, and nothing else"),
+        ),
+        (None, _) => {
+            report.pass(TLS_VERSIONS, &subject, format!("TLS {shown} are spoken"));
+        }
+    }
+}
 
 fn expiry(now: u64, (first, last): (u64, u64), subject: &str, report: &Report) {
     if now < first {

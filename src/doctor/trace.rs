@@ -47,16 +47,15 @@ pub(super) fn trace(server: SocketAddr, transport: Transport) -> String {
 
 /// The answers, the nearest first, in a sentence.
 fn words(server: IpAddr, said: impl Iterator<Item = (u32, Option<IpAddr>)>) -> String {
-    let mut last = None;
-    for (hops, by) in said.filter_map(|(hops, by)| Some((hops, by?))) {
-        if by == server {
-            return format!(
-                "packets get to {server} itself, {hops} hops away, which refuses them: the port is closed there"
-            );
-        }
-        last = Some((hops, by));
+    let said: Vec<(u32, IpAddr)> = said.filter_map(|(hops, by)| Some((hops, by?))).collect();
+    let nearest = |wanted: IpAddr| said.iter().find(|(_, by)| *by == wanted);
+    if let Some((hops, _)) = nearest(server) {
+        return format!(
+            "packets get to {server} itself, {hops} hops away, which refuses them: the port is closed there"
+        );
     }
-    match last {
+    // A router that refuses what comes says so whatever life is left: where it begins is where it stands.
+    match said.last().and_then(|(_, by)| nearest(*by)) {
         Some((hops, by)) => {
             format!("the last hop that answers is number {hops}, {by}: look there and behind it")
         }

@@ -12,6 +12,7 @@ mod client;
 mod conformance;
 mod coturn;
 mod dns;
+mod doctor;
 mod embedding;
 mod fleet;
 mod guide;
