@@ -30,8 +30,7 @@ pub(super) fn look(client: &Client, report: &Report) -> Vec<TurnUri> {
     let text = format!("it knows {} relay nodes", nodes.len());
     report.pass(CONTROLLER_ANSWERS, "", text);
     clock::compare(CLOCK_CONTROLLER, "", date.as_deref(), report);
-    let is_listed = |node: &&Json| node["listed"] == true;
-    if !nodes.iter().any(|node| is_listed(&node)) {
+    if !nodes.iter().any(|node| node["listed"] == true) {
         report.fail(
             CONTROLLER_NODES,
             "",
@@ -90,7 +89,8 @@ fn uris_of(node: &Json) -> Vec<TurnUri> {
     let hostname = node["hostname"].as_str();
     let mut uris = Vec::new();
     for listener in node["listeners"].as_array().into_iter().flatten() {
-        let address = listener["address"].as_str().and_then(|it| it.parse().ok());
+        let address = listener["address"].as_str();
+        let address: Option<SocketAddr> = address.and_then(|it| it.parse().ok());
         let (Some(address), Some(transport)) = (address, listener["transport"].as_str()) else {
             continue;
         };

@@ -47,9 +47,11 @@ fn read(path: &str) -> Option<String> {
 
 fn listeners(ports: &[(Transport, u16)], report: &Report) {
     for (transport, port) in ports.iter().copied() {
-        let (name, state) = match protocol(transport) {
-            "udp" => ("udp", UDP_UNCONNECTED),
-            _ => ("tcp", TCP_LISTEN),
+        let name = protocol(transport);
+        let state = if transport.is_stream() {
+            TCP_LISTEN
+        } else {
+            UDP_UNCONNECTED
         };
         let tables = [name.to_owned(), format!("{name}6")];
         let tables = tables.map(|table| read(&format!("/proc/net/{table}")).unwrap_or_default());

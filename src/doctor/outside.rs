@@ -34,12 +34,14 @@ impl Range {
     /// says how many are open.
     fn try_all(&mut self, ip: Option<IpAddr>) -> usize {
         for _ in 0..ROUNDS {
-            let closed = |(_, open): &&mut (Holding, bool)| !*open;
-            for (holding, _) in self.ports.iter_mut().filter(closed) {
-                let mut place = holding.allocated.relayed;
-                place.set_ip(ip.unwrap_or(place.ip()));
+            for (holding, _) in self.ports.iter().filter(|(_, open)| !*open) {
+                let relayed = holding.allocated.relayed;
+                let mut place = relayed;
+                if let Some(ip) = ip {
+                    place.set_ip(ip);
+                }
                 // A network that refuses it is one that nothing arrives through.
-                let _ = self.socket.send_to(&word(holding.allocated.relayed), place);
+                let _ = self.socket.send_to(&word(relayed), place);
             }
             for (holding, open) in self.ports.iter_mut().filter(|(_, open)| !*open) {
                 let expected = word(holding.allocated.relayed);

@@ -20,13 +20,13 @@ const PATIENCE: Duration = Duration::from_millis(400);
 
 /// The family that calls are tried with, and a way of each transport on which it is granted.
 pub(super) fn chosen(granted: &[Granted]) -> (AddressFamily, Vec<&Granted>) {
-    let has = |family| granted.iter().any(|it| it.has(family));
+    let has = |family: AddressFamily| granted.iter().any(|it| it.has(family));
     let family = if has(AddressFamily::V4) {
         AddressFamily::V4
     } else {
         AddressFamily::V6
     };
-    let of = |transport| {
+    let of = |transport: Transport| {
         let mut ways = granted.iter();
         ways.find(|it| it.way.transport() == transport && it.has(family))
     };

@@ -231,7 +231,7 @@ fn the_doctor_is_content_with_a_healthy_fleet_and_finds_what_is_wrong_with_netwo
     // A firewall on the way: the router is the last that answers.
     let port = fleet.relays()[0].udp.port();
     clinic.router.nft(&format!(
-        "table ip cut {{ chain pass {{ type filter hook forward priority filter; udp dport {port} drop; }} }}"
+        "table ip cut {{ chain pass {{ type filter hook forward priority filter; udp dport {port} drop; }}\n }}"
     ));
     let visit = clinic.visit(&[&[udp, tcp][..], &secret].concat());
     visit.assert_fails("reach.udp", ROUTER, "open the UDP port in the firewall");
@@ -241,7 +241,7 @@ fn the_doctor_is_content_with_a_healthy_fleet_and_finds_what_is_wrong_with_netwo
     // A firewall on the relay, which both ends see.
     clinic.host.nft(
         "table inet wall { chain in { type filter hook input priority filter; \
-         iifname != \"lo\" udp dport 49152-65535 drop; } }",
+         iifname != \"lo\" udp dport 49152-65535 drop; }\n }",
     );
     let visit = clinic.visit(&[&[udp][..], &secret].concat());
     visit.assert_fails(
@@ -261,7 +261,7 @@ fn the_doctor_is_content_with_a_healthy_fleet_and_finds_what_is_wrong_with_netwo
 
     drop(fleet);
     let fleet = clinic.fleet("11.99.0.9");
-    let visit = clinic.visit(&[&uris(&fleet)[0], "--secret", SECRET]);
+    let visit = clinic.visit(&[uris(&fleet)[0].as_str(), "--secret", SECRET]);
     visit.assert_fails(
         "relay.address",
         "what is sent to 11.70.0.2 does: the external address is wrong",
@@ -303,7 +303,7 @@ fn the_doctor_finds_what_is_wrong_with_secrets_clocks_certificates_and_settings(
 
     // An address where clients learn their own, and get no relay.
     let stun = udp.replace("turn:", "stun:").replace("?transport=udp", "");
-    let visit = clinic.visit(&[&stun, "--secret", SECRET]);
+    let visit = clinic.visit(&[stun.as_str(), "--secret", SECRET]);
     visit.assert_fails("ice.relay", "no relay candidate", "give clients turn: URIs");
 
     let file = clinic.file("homeserver.yaml");
