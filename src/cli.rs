@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
-use crate::{bench, conformance, credentials, fleet, maintenance, up};
+use crate::{bench, conformance, credentials, doctor, fleet, maintenance, up};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Examines a TURN server statement by statement of RFC 8489, RFC 8656 and RFC 6062, and fails where a MUST does
     Conformance(Box<conformance::Args>),
+    /// Finds out why a call does not connect: checks servers, credentials, paths, a homeserver's settings, a fleet
+    Doctor(Box<doctor::Args>),
     /// Reads the configuration of a command and shows every error at once
     #[command(subcommand)]
     CheckConfig(Checked),

@@ -22,11 +22,16 @@ use crate::target::Target;
 /// Bytes that may wait for a slow server on one stream; a packet that finds no room is not sent.
 const UNSENT_MAX: usize = 256 * 1024;
 
+/// How long a server may take to let a connection in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How TLS is spoken with a server, and the name that its certificate is for.
+pub(crate) type Tls = (Arc<ClientConfig>, ServerName<'static>);
+
 /// Opens links to one server.
 pub(crate) struct Opener {
-    server: SocketAddr,
-    transport: Transport,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    candidate: Candidate,
+    tls: Option<Tls>,
 }
 
 impl Opener {
@@ -47,8 +52,7 @@ impl Opener {
             match opener.open().and_then(|mut link| knock(&mut link)) {
                 Ok(()) => return Ok(opener),
                 Err(error) => {
-                    let (server, transport) = (opener.server, opener.transport);
-                    problems.push(format!("  {server} over {transport}: {error:#}"));
+                    problems.push(format!("  {}: {error:#}", opener.candidate));
                 }
             }
         }
@@ -65,24 +69,17 @@ impl Opener {
                 Some((trust(ca)?, name))
             }
         };
-        Ok(Self {
-            server: candidate.address,
-            transport: candidate.transport,
-            tls,
-        })
+        Ok(Self { candidate, tls })
     }
 
     /// What its links speak.
     pub(crate) fn transport(&self) -> Transport {
-        self.transport
+        self.candidate.transport
     }
 
     /// One more link.
     pub(crate) fn open(&self) -> Result<Link> {
-        match self.transport {
-            Transport::Udp => Link::udp(self.server),
-            Transport::Tcp | Transport::Tls => Link::stream(self.server, self.tls.as_ref()),
-        }
+        Link::to(self.candidate, self.tls.as_ref(), CONNECT_TIMEOUT)
     }
 }
 
@@ -109,6 +106,17 @@ pub(crate) enum Link {
 }
 
 impl Link {
+    /// A way to `candidate`, that lets a stream in within `patience`.
+    ///
+    /// # Errors
+    /// When this machine has no way there, or nobody lets a stream in.
+    pub(crate) fn to(candidate: Candidate, tls: Option<&Tls>, patience: Duration) -> Result<Self> {
+        match candidate.transport {
+            Transport::Udp => Self::udp(candidate.address),
+            Transport::Tcp | Transport::Tls => Self::stream(candidate.address, tls, patience),
+        }
+    }
+
     /// A UDP socket that sends to `server` and hears nobody else.
     fn udp(server: SocketAddr) -> Result<Self> {
         let any: SocketAddr = if server.is_ipv4() {
@@ -125,11 +133,8 @@ impl Link {
     }
 
     /// A TCP connection to `server`, with TLS where `tls` names the host and whom to trust.
-    fn stream(
-        server: SocketAddr,
-        tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
-    ) -> Result<Self> {
-        let socket = TcpStream::connect_timeout(&server, Duration::from_secs(5))
+    fn stream(server: SocketAddr, tls: Option<&Tls>, patience: Duration) -> Result<Self> {
+        let socket = TcpStream::connect_timeout(&server, patience)
             .with_context(|| format!("cannot connect to {server}"))?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;

@@ -11,6 +11,7 @@ mod config;
 mod conformance;
 mod controller;
 mod credentials;
+mod doctor;
 mod fleet;
 mod held;
 mod knock;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fleet(args) => fleet::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(checked) => check(checked),
         Command::ConfigReference => print(&reference::markdown()),
         Command::Completions { shell } => {

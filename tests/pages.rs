@@ -160,6 +160,27 @@ fn the_events_page_lists_every_kind_and_field() {
     assert_page("events.md", &page);
 }
 
+#[test]
+fn the_page_of_the_doctor_lists_every_check() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md");
+    let written = fs::read_to_string(path).unwrap();
+    let (written, _) = written.split_once(MADE).unwrap();
+    let mut page = [written, MADE].concat();
+    page.push_str("\n| Check | What is looked at | What to do | Needs |\n|---|---|---|---|\n");
+    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args(["doctor", "--list", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for check in checks.as_array().unwrap() {
+        let text = |key: &str| check[key].as_str().unwrap();
+        let (id, what, fix, needs) = (text("id"), text("what"), text("fix"), text("needs"));
+        page.push_str(&format!("| `{id}` | {what} | {fix} | {needs} |\n"));
+    }
+    assert_page("doctor.md", &page);
+}
+
 fn section(title: &str, prefix: &str) -> String {
     format!(
         "\n## {title}: `{prefix}*`\n\n| Name | Type | Unit | Labels | Meaning |\n|---|---|---|---|---|\n"

@@ -50,6 +50,12 @@ pub enum CertificateError {
     },
 }
 
+/// The first and the last second in which clients accept `certificate`, in Unix time. `None` where it cannot be read.
+#[must_use]
+pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
+    validity::read(certificate)
+}
+
 /// Why a chain and a key that were told could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
@@ -166,7 +172,7 @@ impl Certificate {
     /// read.
     #[must_use]
     pub fn validity(&self) -> Option<(u64, u64)> {
-        validity::read(&self.leaf()?)
+        validity_of(&self.leaf()?)
     }
 
     /// Looks every second whether the files are others than those that were loaded, from a thread of its own, until the

@@ -26,10 +26,12 @@ mod serving;
 pub mod shard;
 mod usage;
 
-/// Datagrams in batches, as the data path reads and writes them: for programs beside the relay that measure it.
+/// Datagrams in batches, as the data path reads and writes them, and what the network says of them: for programs beside the
+/// relay that measure and examine it.
 pub mod datagram {
     pub use crate::driver::batch::{Flushed, ReceiveBatch, SendBatch};
-    pub use crate::driver::ip_options::{Standing, prepare};
+    pub use crate::driver::error_queue::{PeerError, take as take_error};
+    pub use crate::driver::ip_options::{Standing, keep_errors, prepare, set_dont_fragment};
 }
 
 pub use machine::Machine;

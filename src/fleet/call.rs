@@ -57,6 +57,22 @@ pub(crate) struct ControllerArgs {
     ca: Option<PathBuf>,
 }
 
+impl ControllerArgs {
+    /// The arguments of a command that has some of them as flags of its own.
+    pub(crate) fn new(
+        controller: Vec<String>,
+        token_file: Option<PathBuf>,
+        ca: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            controller,
+            token: String::new(),
+            token_file,
+            ca,
+        }
+    }
+}
+
 /// What the HTTP API is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -156,6 +172,21 @@ impl Client {
     pub(crate) fn ask(&self, call: &Call) -> anyhow::Result<Json> {
         let (response, url) = self.send(call, TIMEOUT)?;
         read(response, &url)
+    }
+
+    /// As [`Self::ask`], within `patience`, and with the `Date` of the answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) fn ask_dated(
+        &self,
+        call: &Call,
+        patience: Duration,
+    ) -> anyhow::Result<(Json, Option<String>)> {
+        let (response, url) = self.send(call, patience)?;
+        let date = response.headers().get("date");
+        let date = date.and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok((read(response, &url)?, date))
     }
 
     /// The answer of the first controller that can be reached, as it comes.

@@ -13,6 +13,7 @@ mod conformance;
 mod coturn;
 mod dashboard;
 mod dns;
+mod doctor;
 mod embedding;
 mod fleet;
 mod guide;

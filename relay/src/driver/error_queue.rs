@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use turnfleet_turn::AddressFamily;
@@ -22,15 +22,20 @@ struct Room([u8; 256]);
 
 /// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerError {
+pub struct PeerError {
     /// Where it was sent; the port is zero where the kernel does not tell.
-    pub(crate) to: SocketAddr,
+    pub to: SocketAddr,
     /// What a router or the peer's host has said, or the own link's limit put as a router would.
-    pub(crate) icmp: Icmp,
+    pub icmp: Icmp,
+    /// Who has said it; `None` for this machine.
+    pub by: Option<IpAddr>,
 }
 
-/// Takes the next entry; `None` for one that is no ICMP message. An error means that nothing is left.
-pub(crate) fn take(socket: BorrowedFd<'_>) -> io::Result<Option<PeerError>> {
+/// Takes the next entry; `None` for one that is no ICMP message.
+///
+/// # Errors
+/// When nothing is left.
+pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<PeerError>> {
     let mut name = SocketName::empty();
     let mut room = Room([0; 256]);
     // SAFETY: msghdr is plain data for which all zeros (null pointers, zero lengths) is a valid value.
@@ -60,7 +65,14 @@ fn read(name: &SocketName, said: &[u8]) -> Option<PeerError> {
     Some(PeerError {
         to,
         icmp: icmp(message.value, AddressFamily::of(to.ip()))?,
+        by: said_by(message.value),
     })
+}
+
+/// Behind the `sock_extended_err` stands the address of who has sent the ICMP message, or one of no family.
+fn said_by(value: &[u8]) -> Option<IpAddr> {
+    const AT: usize = 16;
+    Some(SocketName::read(value.get(AT..)?).address()?.ip())
 }
 
 /// `sock_extended_err`: error 4, origin 1, type 1, code 1, padding 1, information 4.
@@ -110,7 +122,9 @@ mod tests {
             let error = error_of(&socket);
             let data = 0;
             let icmp = Icmp { kind, code, data };
-            assert_eq!(error, PeerError { to: closed, icmp });
+            let by = Some(closed.ip());
+            let to = closed;
+            assert_eq!(error, PeerError { to, icmp, by });
             assert!(take(socket.as_fd()).is_err(), "the queue is empty");
         }
     }

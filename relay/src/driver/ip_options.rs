@@ -30,7 +30,10 @@ pub fn prepare(socket: BorrowedFd<'_>, is_v6: bool) {
 }
 
 /// Lets the kernel keep what the network says about datagrams that the socket has sent (RFC 8656 §11.5).
-pub(crate) fn keep_errors(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
+///
+/// # Errors
+/// When the system has no such option.
+pub fn keep_errors(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
     let option = if is_v6 {
         libc::IPV6_RECVERR
     } else {
@@ -45,7 +48,10 @@ pub(crate) fn keep_errors(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()>
 /// §3.7). Without DF it is IP_PMTUDISC_OMIT and not IP_PMTUDISC_DONT, with which the kernel would throw "fragmentation
 /// needed" away; both let it fragment what is longer than the link. IPv6 is fragmented by its sender only, so there the
 /// kernel goes by the path's MTU.
-pub(super) fn set_dont_fragment(
+///
+/// # Errors
+/// When the system has no such option.
+pub fn set_dont_fragment(
     socket: BorrowedFd<'_>,
     is_v6: bool,
     dont_fragment: bool,

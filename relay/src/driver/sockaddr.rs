@@ -39,6 +39,14 @@ impl SocketName {
         }
     }
 
+    /// The name that stands at the beginning of `bytes`, as far as they go.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let mut name = Self::empty();
+        let len = bytes.len().min(Self::SIZE);
+        name.bytes[..len].copy_from_slice(&bytes[..len]);
+        name
+    }
+
     /// Writes `address` and returns how many bytes of the name it takes.
     pub(crate) fn set(&mut self, address: SocketAddr) -> libc::socklen_t {
         let [port_high, port_low] = address.port().to_be_bytes();

@@ -31,7 +31,7 @@ impl Shard {
         self.note_errors(on.index());
     }
 
-    fn handle_peer_error(&mut self, on: RelayedId, PeerError { to, icmp }: PeerError) {
+    fn handle_peer_error(&mut self, on: RelayedId, PeerError { to, icmp, .. }: PeerError) {
         let message = &mut self.reply;
         let peer = PeerAddr(to);
         let told = self
