@@ -111,7 +111,7 @@ impl<'g> Given<'g> {
             None => (text, ""),
         };
         let rest = rest.trim_start();
-        let number = digits.parse().ok();
+        let number = digits.parse::<i64>().ok();
         let number = number.filter(|_| rest.is_empty() || rest.starts_with('#'));
         let number = number.filter(|number| (least..=most).contains(number));
         number.ok_or_else(expected)

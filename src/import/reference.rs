@@ -9,20 +9,21 @@ const INTRODUCTION: &str = "\
 
 <!-- Printed by `turnfleet import-coturn --options`; a test compares. -->
 
-What becomes of each option of coturn in `turnfleet import-coturn`, which writes a file for `turnfleet up --config`. The options are those of
-coturn 4.6.1, as Debian has it, with older and later names. The [guide](guides/from-coturn.md) goes through the whole way.
+What becomes of each option of coturn in `turnfleet import-coturn`, which writes a file for `turnfleet up --config`. The options are
+those of coturn 4.6.1, as Debian has it, with older and later names. The [guide](guides/from-coturn.md) goes through the whole way.
 
 - *translated*: to the keys that are named. Those with `relay.` and `controller.` stand in the tables `[relay]` and `[controller]`.
 - *default here*: it is so without being said.
 - *not needed*: it means nothing here, and nobody misses it.
-- *no equivalent*: it is not to be had; the last column says why, or what comes nearest. A value may make the difference: the command tells for
-  each line.
+- *no equivalent*: it is not to be had; the last column says why, or what comes nearest.
+
+A value may make the difference: the command tells it for each line.
 ";
 
 /// The whole page.
 pub(super) fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for (title, options) in GROUPS {
+    for (title, options) in &GROUPS {
         let _ = write!(
             page,
             "\n## {title}\n\n| Option | Becomes | |\n| --- | --- | --- |\n"

@@ -116,7 +116,8 @@ fn secrets_and_users() {
 
 #[test]
 fn no_secret_is_told() {
-    let text = "static-auth-secret=hush1\nuser=alice:hush2\ncli-password=hush3\nredis-userdb=\"password=hush4\"\nstatic-secret=hush5";
+    let text = "static-auth-secret=hush1\nuser=alice:hush2\ncli-password=hush3\n\
+                redis-userdb=\"password=hush4\"\nstatic-secret=hush5";
     let (table, report) = import(text, Secrets::Hidden);
     let said = format!("{table}{}{}", report.text(), report.json(&[]));
     assert!(!said.contains("hush"), "{said}");

@@ -142,7 +142,7 @@ const fn none(
 }
 
 /// Every option, under the headings of the page.
-pub(super) const GROUPS: [(&str, &[CoturnOption]); 5] = [
+pub(super) static GROUPS: [(&str, &[CoturnOption]); 5] = [
     ("Addresses and ports", network::OPTIONS),
     ("Who is let in, and to what", access::OPTIONS),
     ("TURN", turn::OPTIONS),

@@ -38,7 +38,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         "prometheus",
         &[],
         Nothing,
-        "`/metrics` is served, on 127.0.0.1; coturn listens on all addresses, see `relay.metrics.address`.",
+        "`/metrics` is served, on 127.0.0.1; coturn listens on all addresses, see \
+         `relay.metrics.address`.",
     ),
     option(
         "prometheus-port",
@@ -65,7 +66,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         "prometheus-username-labels",
         &[],
         Nothing,
-        "No user is ever a label; `turnfleet fleet usage` and `top` tell who uses the fleet.",
+        "No user is ever a label; `turnfleet fleet usage` and `top` tell who uses the \
+         fleet.",
     ),
     default("no-cli", &[], Nothing, CONSOLE),
     unneeded("cli-ip", &[], Text, CONSOLE),

@@ -5,7 +5,8 @@ use super::{CoturnOption, default, none, option, unneeded};
 use crate::import::rules::tls as rule;
 
 const OLD: &str = "TLS 1.2 and 1.3 are spoken, and nothing older.";
-const FIXED: &str = "Only suites with forward secrecy and authenticated encryption are there, and nothing is to be chosen.";
+const FIXED: &str = "Only suites with forward secrecy and authenticated encryption are there, and \
+         nothing is to be chosen.";
 
 pub(super) const OPTIONS: &[CoturnOption] = &[
     option(
@@ -20,7 +21,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         "pkey-pwd",
         &[],
         Secret,
-        "Keys are read without a password: `openssl pkey -in KEY -out PLAIN` writes one, which only the service should read.",
+        "Keys are read without a password: `openssl pkey -in KEY -out PLAIN` writes one, \
+         which only the service should read.",
     ),
     unneeded("cipher-list", &[], Text, FIXED),
     unneeded("ec-curve-name", &[], Text, FIXED),
@@ -49,6 +51,7 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         "acme-redirect",
         &[],
         Text,
-        "Requests for ACME are not redirected: let the web server on port 80 answer them, or use a challenge by DNS.",
+        "Requests for ACME are not redirected: let the web server on port 80 answer them, \
+         or use a challenge by DNS.",
     ),
 ];

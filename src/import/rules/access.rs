@@ -12,8 +12,9 @@ const MAX_REALM: usize = 127;
 
 pub(in crate::import) fn use_auth_secret(draft: &mut Draft<'_>, given: &Given<'_>) -> Judged {
     if !draft.has("static-auth-secret") {
-        let remark = "use-auth-secret without static-auth-secret: the secret is in coturn's database (turn_secret). Put it into a \
-                      file of its own and name that in controller.shared_secret_file; without it, another secret is made";
+        let remark = "use-auth-secret without static-auth-secret: the secret is in coturn's database \
+         (turn_secret). Put it into a file of its own and name that in \
+         controller.shared_secret_file; without it, another secret is made";
         draft.remarks.push(remark.to_owned());
     }
     Ok(Outcome::new(Kind::Default, given.option.why))
@@ -70,7 +71,8 @@ pub(in crate::import) fn user(draft: &mut Draft<'_>, given: &Given<'_>) -> Judge
         return Ok(Outcome::new(Kind::NotNeeded, words));
     }
     if password.starts_with("0x") {
-        let words = "only the MD5 key of the password is there: give the user its password, user = [\"NAME:PASSWORD\"]";
+        let words = "only the MD5 key of the password is there: give the user its password, user = \
+         [\"NAME:PASSWORD\"]";
         return Ok(Outcome::new(Kind::NoEquivalent, words));
     }
     let entry = format!("{name}:{password}");
@@ -91,13 +93,14 @@ pub(in crate::import) fn realm(draft: &mut Draft<'_>, given: &Given<'_>) -> Judg
 /// What coturn has without a line, and this fleet does not.
 pub(super) fn finish(draft: &mut Draft<'_>) {
     if draft.written("realm").and_then(Value::as_str).is_none() {
-        let remark = "no realm: coturn takes the machine's domain, and this fleet turnfleet.local; clients do not mind";
+        let remark = "no realm: coturn takes the machine's domain, and this fleet turnfleet.local; \
+         clients do not mind";
         draft.remarks.push(remark.to_owned());
     }
     let nobody = draft.secrets.is_empty() && draft.written("user").is_none();
     if nobody && !draft.is_on("use-auth-secret") {
-        let remark = "no secret and no user that could be imported: a secret is made, and kept in the state folder, which \
-                      applications have to be given";
+        let remark = "no secret and no user that could be imported: a secret is made, and kept in the \
+         state folder, which applications have to be given";
         draft.remarks.push(remark.to_owned());
     }
 }

@@ -19,7 +19,8 @@ const BITS: i64 = 8;
 pub(in crate::import) fn user_quota(draft: &mut Draft<'_>, given: &Given<'_>) -> Judged {
     let quota = given.number(0, u32::MAX.into())?;
     if quota == 0 {
-        let words = "a user always has a bound, 100 unless controller.limits.allocations_per_user says otherwise";
+        let words = "a user always has a bound, 100 unless controller.limits.allocations_per_user \
+         says otherwise";
         return Ok(Outcome::new(Kind::NoEquivalent, words));
     }
     let name = "limits.allocations_per_user";

@@ -38,7 +38,8 @@ pub(in crate::import) fn relay_ip(draft: &mut Draft<'_>, given: &Given<'_>) -> J
     if listening.any(|setting| setting.value.as_deref() == Some(ip.as_str())) {
         return Ok(Outcome::new(Kind::Default, "it is a listening-ip too"));
     }
-    let words = "relayed addresses are those that the relay listens on: it is none of listening-ip";
+    let words = "relayed addresses are those that the relay listens on: it is none of \
+         listening-ip";
     Ok(Outcome::new(Kind::NoEquivalent, words))
 }
 
@@ -166,10 +167,12 @@ fn every_address(draft: &mut Draft<'_>) {
     let mut every = vec![Value::String(Ipv4Addr::UNSPECIFIED.to_string())];
     let remark = if draft.place.has_ipv6 {
         every.push(Value::String(Ipv6Addr::UNSPECIFIED.to_string()));
-        "no listening-ip: the relay listens on all global addresses of the machine, or on the private one of its default route"
+        "no listening-ip: the relay listens on all global addresses of the machine, or on \
+         the private one of its default route"
     } else {
-        "no listening-ip: the relay listens on all global IPv4 addresses of the machine, or on the private one of its default \
-         route. This machine has no global IPv6 address; where the relay will have one, add \"::\" to listen-ip"
+        "no listening-ip: the relay listens on all global IPv4 addresses of the machine, \
+         or on the private one of its default route. This machine has no global IPv6 \
+         address; where the relay will have one, add \"::\" to listen-ip"
     };
     draft.remarks.push(remark.to_owned());
     draft.keys.push(Key {

@@ -52,7 +52,8 @@ pub(in crate::import) fn denied(draft: &mut Draft<'_>, given: &Given<'_>) -> Jud
 }
 
 pub(in crate::import) fn allow_loopback(draft: &mut Draft<'_>, given: &Given<'_>) -> Judged {
-    let remark = "allow-loopback-peers lets every client reach every service on the machine's loopback addresses: for tests only";
+    let remark = "allow-loopback-peers lets every client reach every service on the machine's \
+         loopback addresses: for tests only";
     draft.remarks.push(remark.to_owned());
     let name = "danger-allow-loopback-peers";
     Ok(draft.set(Part::Up, name, true, given.setting))
