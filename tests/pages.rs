@@ -15,6 +15,7 @@ fn assert_page(name: &str, made: &str) {
         .join("docs")
         .join(name);
     if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all(page.parent().unwrap()).unwrap();
         fs::write(&page, made).unwrap();
     }
     assert!(
@@ -82,6 +83,17 @@ fn configurations_that_pages_show_are_good() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, ["controller", "relay", "up"]);
+}
+
+#[test]
+fn every_guide_is_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides");
+    let listed = fs::read_to_string(folder.join("README.md")).unwrap();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let link = format!("]({name})");
+        assert!(name == "README.md" || listed.contains(&link), "{name}");
+    }
 }
 
 /// Each begins with the schema of the command that its name begins with.

@@ -80,14 +80,15 @@ fn refer_to(part: &str, schema: &mut Json) {
     match schema {
         Json::Object(keys) => {
             for (key, value) in keys {
-                match value {
-                    Json::String(target) if key == REFERENCE => {
-                        let prefix = format!("#/{TYPES}/");
-                        if let Some(name) = target.strip_prefix(&prefix) {
-                            *target = format!("{prefix}{part}.{name}");
-                        }
+                if key == REFERENCE
+                    && let Json::String(target) = value
+                {
+                    let prefix = format!("#/{TYPES}/");
+                    if let Some(name) = target.strip_prefix(&prefix) {
+                        *target = format!("{prefix}{part}.{name}");
                     }
-                    other => refer_to(part, other),
+                } else {
+                    refer_to(part, value);
                 }
             }
         }

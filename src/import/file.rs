@@ -61,16 +61,15 @@ fn key(text: &mut String, key: &Key, secrets: Secrets) {
     } else {
         key.value.clone()
     };
-    match &value {
-        Value::Array(list) if list.len() > 2 => {
-            let _ = writeln!(text, "{} = [", key.name);
-            for entry in list {
-                let _ = writeln!(text, "    {entry},");
-            }
-            text.push_str("]\n");
+    if let Value::Array(list) = &value
+        && list.len() > 2
+    {
+        let _ = writeln!(text, "{} = [", key.name);
+        for entry in list {
+            let _ = writeln!(text, "    {entry},");
         }
-        value => {
-            let _ = writeln!(text, "{} = {value}", key.name);
-        }
+        text.push_str("]\n");
+    } else {
+        let _ = writeln!(text, "{} = {value}", key.name);
     }
 }

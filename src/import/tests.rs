@@ -16,7 +16,7 @@ fn import(text: &str, secrets: Secrets) -> (toml::Table, Report) {
     let (draft, judged) = Draft::of(&source, &place);
     let file = file::text(&draft, &place.source, secrets);
     let table = file
-        .parse()
+        .parse::<toml::Table>()
         .unwrap_or_else(|error| panic!("{error}\n{file}"));
     let report = Report::new(Path::new("turnserver.conf"), &source, &draft, judged);
     (table, report)
@@ -30,7 +30,11 @@ fn assert_becomes(text: &str, expected: &str) {
     if !expected.contains("listen-ip") {
         table.remove("listen-ip");
     }
-    assert_eq!(table, expected.parse().unwrap(), "{text}\nbecomes\n{table}");
+    assert_eq!(
+        table,
+        expected.parse::<toml::Table>().unwrap(),
+        "{text}\nbecomes\n{table}"
+    );
 }
 
 /// What the report calls the only setting of a file.

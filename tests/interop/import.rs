@@ -110,14 +110,14 @@ fn every_line_of_coturns_own_example_is_accounted_for() {
         !name.is_empty() && name.chars().all(is_letter)
     };
     let shown = |line: &str| -> Option<String> {
-        let setting = line.strip_prefix('#')?;
-        let setting = setting
-            .strip_prefix(' ')
-            .filter(|it| it.contains('='))
-            .unwrap_or(setting);
-        let (name, _) = setting.split_once(['=', ' ']).unwrap_or((setting, ""));
-        let is_setting = is_name(name) && (setting == name || setting.contains('='));
-        (is_setting && !setting.contains("->")).then(|| setting.to_owned())
+        let setting = line.strip_prefix('#')?.trim_start();
+        let end = setting.find(['=', ' ', '\t']).unwrap_or(setting.len());
+        let (name, rest) = setting.split_at(end);
+        // Prose has a space behind the mark, and no equals sign behind its first word.
+        let is_close = line.starts_with(&format!("#{name}"));
+        let is_setting = rest.is_empty() || rest.starts_with(" \"");
+        let is_setting = rest.starts_with('=') || is_close && is_setting;
+        (is_name(name) && is_setting).then(|| setting.to_owned())
     };
     let lines = text
         .lines()
