@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::document::Configured;
 use crate::telemetry::LogArgs;
-use crate::{bench, conformance, credentials, doctor, fleet, maintenance, up};
+use crate::{bench, conformance, credentials, doctor, fleet, import, maintenance, up};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -42,10 +43,23 @@ pub(crate) enum Command {
     CheckConfig(Checked),
     /// Prints the reference of all configuration keys
     ConfigReference,
+    /// Prints the JSON schema of a configuration, for editors
+    ConfigSchema {
+        /// Whose configuration
+        of: Configured,
+    },
+    /// Makes the file of `turnfleet up` from coturn's turnserver.conf, and tells what becomes of each line
+    ImportCoturn(import::ImportArgs),
     /// Prints completions for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Writes the manual, a page for each command
+    Man {
+        /// The folder, such as /usr/local/share/man/man1; made where it is missing
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
     },
 }
 

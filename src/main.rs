@@ -14,9 +14,11 @@ mod credentials;
 mod doctor;
 mod fleet;
 mod held;
+mod import;
 mod knock;
 mod link;
 mod maintenance;
+mod manual;
 mod notify;
 mod relay;
 mod reload;
@@ -36,7 +38,7 @@ use clap::{CommandFactory as _, Parser as _};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::cli::{Checked, Cli, Command};
-use crate::config::reference;
+use crate::config::{document, reference};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -44,6 +46,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed; the code tells it all the same.
             let _ = writeln!(std::io::stderr(), "error: {}", causes(&error));
+            if error.is::<import::LeftOver>() {
+                return ExitCode::from(import::LEFT_OVER);
+            }
             ExitCode::FAILURE
         }
     }
@@ -67,12 +72,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Conformance(args) => conformance::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::CheckConfig(checked) => check(checked),
+        Command::ImportCoturn(args) => import::run(&args),
+        Command::ConfigSchema { of } => print(&document::text(of)),
         Command::ConfigReference => print(&reference::markdown()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "turnfleet", &mut script);
             print(&String::from_utf8(script)?)
         }
+        Command::Man { output } => manual::write(&output),
     }
 }
 

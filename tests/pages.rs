@@ -15,6 +15,7 @@ fn assert_page(name: &str, made: &str) {
         .join("docs")
         .join(name);
     if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all(page.parent().unwrap()).unwrap();
         fs::write(&page, made).unwrap();
     }
     assert!(
@@ -23,14 +24,32 @@ fn assert_page(name: &str, made: &str) {
     );
 }
 
-#[test]
-fn the_configuration_page_is_what_the_command_prints() {
+/// The page is what the command prints.
+#[track_caller]
+fn assert_printed(name: &str, arguments: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
-        .arg("config-reference")
+        .args(arguments)
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert_page("configuration.md", str::from_utf8(&output.stdout).unwrap());
+    assert_page(name, str::from_utf8(&output.stdout).unwrap());
+}
+
+#[test]
+fn the_configuration_page_is_what_the_command_prints() {
+    assert_printed("configuration.md", &["config-reference"]);
+}
+
+#[test]
+fn the_schemas_are_what_the_command_prints() {
+    for of in ["relay", "controller", "up"] {
+        assert_printed(&format!("schemas/{of}.json"), &["config-schema", of]);
+    }
+}
+
+#[test]
+fn the_page_of_coturns_options_is_what_the_command_prints() {
+    assert_printed("coturn-options.md", &["import-coturn", "--options"]);
 }
 
 #[test]
@@ -51,7 +70,14 @@ fn configurations_that_pages_show_are_good() {
         let text = fs::read_to_string(&page).unwrap();
         for block in text.split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap();
-            seen.push(assert_good(&page, block));
+            let what = match block.lines().next().unwrap() {
+                "# turnfleet.toml" => "up",
+                "# relay.toml" => "relay",
+                "# controller.toml" => "controller",
+                other => panic!("{}: no file is called {other:?}", page.display()),
+            };
+            assert_good(&page, what, block);
+            seen.push(what);
         }
     }
     seen.sort_unstable();
@@ -59,15 +85,53 @@ fn configurations_that_pages_show_are_good() {
     assert_eq!(seen, ["controller", "relay", "up"]);
 }
 
-/// Has `check-config` judge a block, whose first line names the file, and gives the name of what the file configures.
+#[test]
+fn every_guide_is_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides");
+    let listed = fs::read_to_string(folder.join("README.md")).unwrap();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let link = format!("]({name})");
+        assert!(name == "README.md" || listed.contains(&link), "{name}");
+    }
+}
+
+/// Each begins with the schema of the command that its name begins with.
+#[test]
+fn examples_are_good_and_name_their_schema() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+    let listed = fs::read_to_string(folder.join("README.md")).unwrap();
+    let mut seen = Vec::new();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let Some(name) = name.strip_suffix(".toml") else {
+            continue;
+        };
+        let (what, _) = name.split_once('-').unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let schema = format!("#:schema ../schemas/{what}.json\n");
+        assert!(text.starts_with(&schema), "{name}");
+        assert!(listed.contains(&format!("]({name}.toml)")), "{name}");
+        assert_good(&file, what, &text);
+        seen.push(what.to_owned());
+    }
+    seen.sort_unstable();
+    let mut kinds = seen.clone();
+    kinds.dedup();
+    assert_eq!(kinds, ["controller", "relay", "up"]);
+    assert!(seen.len() >= 9, "{seen:?}");
+}
+
+/// Has `check-config` judge the configuration of `what`, which stands at `place`.
 #[track_caller]
-fn assert_good(page: &Path, block: &str) -> &'static str {
+fn assert_good(place: &Path, what: &str, text: &str) {
     // The paths and the addresses are those of another machine.
     const FILES: &str = "/etc/turnfleet/";
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["turn.example.org".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    for named in block.split(FILES).skip(1) {
+    for named in text.split(FILES).skip(1) {
         let name = named.split('"').next().unwrap();
         let contents = match name.rsplit('.').next().unwrap() {
             _ if name == "privkey.pem" => key.as_str(),
@@ -79,21 +143,24 @@ fn assert_good(page: &Path, block: &str) -> &'static str {
     }
     let here = format!("{}/", folder.path().display());
     let file = folder.path().join("config.toml");
-    fs::write(&file, block.replace(FILES, &here)).unwrap();
-    let (what, more): (_, &[&str]) = match block.lines().next().unwrap() {
-        "# turnfleet.toml" => ("up", &["--listen-ip", "127.0.0.1"]),
-        "# relay.toml" => ("relay", &[]),
-        "# controller.toml" => ("controller", &[]),
-        other => panic!("{}: no file is called {other:?}", page.display()),
+    fs::write(&file, text.replace(FILES, &here)).unwrap();
+    let here: &[&str] = match what {
+        "up" if text.contains("public-ip = ") => &[
+            "--listen-ip",
+            "127.0.0.1",
+            "--public-ip",
+            "203.0.113.7/127.0.0.1",
+        ],
+        "up" => &["--listen-ip", "127.0.0.1"],
+        _ => &[],
     };
     let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
         .args(["check-config", what, "--config"])
         .arg(&file)
-        .args(more)
+        .args(here)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}: {output:?}", page.display());
-    what
+    assert!(output.status.success(), "{}: {output:?}", place.display());
 }
 
 const METRICS: &str = "\

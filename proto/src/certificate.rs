@@ -50,12 +50,6 @@ pub enum CertificateError {
     },
 }
 
-/// The first and the last second in which clients accept `certificate`, in Unix time. `None` where it cannot be read.
-#[must_use]
-pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
-    validity::read(certificate)
-}
-
 /// Why a chain and a key that were told could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {

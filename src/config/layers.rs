@@ -270,7 +270,7 @@ fn unknown(path: &str, name: &str, within: Node<'_>, origin: Option<&str>) -> Co
 }
 
 /// How many insertions, deletions and replacements of characters make `b` of `a`.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -4,6 +4,7 @@
 //! schema tells this module which keys exist and what a text from the environment means. All problems are found before any
 //! is reported. Owns no key of its own and opens nothing but the file.
 
+pub(crate) mod document;
 mod layers;
 pub(crate) mod reference;
 mod schema;
@@ -14,7 +15,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use turnfleet_proto::ConfigErrors;
 
-pub(crate) use layers::{Layers, insert, read};
+pub(crate) use layers::{Layers, distance, insert, read};
 pub(crate) use schema::Schema;
 
 /// A configuration that can be read in layers.

@@ -30,6 +30,10 @@ const INTRODUCTION: &str = "\
 
 From the environment and `--set`, a list is written with commas, or as TOML: `[\"a\", \"b\"]`. `turnfleet check-config` in front of
 `relay`, `controller` or `up` reads the same configuration and shows every error at once.
+
+Whole files to begin with are in [examples](examples/README.md). JSON schemas for editors are in [schemas](schemas), and
+`turnfleet config-schema` prints them: a file that begins with `#:schema FILE` is completed and checked while it is written, by Taplo
+and Even Better TOML. Who comes from coturn finds each of its options in [coturn-options.md](coturn-options.md).
 ";
 
 const UP: &str = "

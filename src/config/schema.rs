@@ -13,6 +13,11 @@ impl Schema {
         Self(schemars::schema_for!(R).to_value())
     }
 
+    /// The schema itself.
+    pub(crate) fn into_document(self) -> Json {
+        self.0
+    }
+
     /// The whole table.
     pub(crate) fn root(&self) -> Node<'_> {
         Node {

@@ -16,7 +16,12 @@ pub(crate) const OLD_CHANNELS: [&str; 2] = ["--set", "relay.rfc5766_channel_numb
 
 /// Runs the tool against `server` until it is done.
 pub(crate) fn uclient(server: SocketAddr, arguments: &[&str]) -> Output {
-    Command::new(UCLIENT)
+    uclient_by(Command::new(UCLIENT), server, arguments)
+}
+
+/// As [`uclient`], by way of `command`: the tool itself, or one that runs the rest of its line elsewhere.
+pub(crate) fn uclient_by(mut command: Command, server: SocketAddr, arguments: &[&str]) -> Output {
+    command
         .args(arguments)
         .args(["-p", &server.port().to_string(), &server.ip().to_string()])
         .output()

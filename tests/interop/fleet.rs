@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -38,13 +39,9 @@ impl Fleet {
     /// As [`Fleet::up`], by way of `command`: the program itself, or one that runs the rest of its line elsewhere.
     #[track_caller]
     pub(crate) fn up_by(mut command: Command, arguments: &[&str]) -> Self {
-        let state = tempfile::tempdir().unwrap();
         let base = free_ports();
-        let log = File::create(state.path().join(LOG)).unwrap();
         command
             .args(["up", "--json"])
-            .arg("--state-dir")
-            .arg(state.path())
             .args([
                 "--port",
                 &base.to_string(),
@@ -54,7 +51,24 @@ impl Fleet {
             .args(["--metrics-port", &(base + 20).to_string()])
             .args(["--http", &format!("127.0.0.1:{}", base + 30)])
             .args(["--grpc", &format!("127.0.0.1:{}", base + 31)])
-            .args(arguments)
+            .args(arguments);
+        Self::start(command)
+    }
+
+    /// A fleet on the ports of its own configuration, by way of `command`.
+    #[track_caller]
+    pub(crate) fn by_file(mut command: Command, file: &Path) -> Self {
+        command.args(["up", "--json", "--config"]).arg(file);
+        Self::start(command)
+    }
+
+    #[track_caller]
+    fn start(mut command: Command) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let log = File::create(state.path().join(LOG)).unwrap();
+        command
+            .arg("--state-dir")
+            .arg(state.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);

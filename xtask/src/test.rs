@@ -19,6 +19,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("etcd-client", "/usr/bin/etcdctl"),
     ("etcd-server", "/usr/bin/etcd"),
     ("faketime", "/usr/bin/faketime"),
+    ("fish", "/usr/bin/fish"),
     ("haproxy", "/usr/sbin/haproxy"),
     ("iproute2", "/bin/ip"),
     ("nftables", "/usr/sbin/nft"),
@@ -31,6 +32,7 @@ const TOOLS: &[(&str, &str)] = &[
     ),
     ("prosody", "/usr/bin/prosody"),
     ("strace", "/usr/bin/strace"),
+    ("zsh", "/usr/bin/zsh"),
 ];
 
 /// Set for the tests where every tool is there: a test whose tool is missing then fails instead of saying so.

@@ -11,7 +11,7 @@
 //!
 //! The rules are compiled into sorted ranges: a check is a few binary searches. What is every tenant's is compiled once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod cidr;
 mod overlay;
@@ -206,6 +206,17 @@ impl Besides<'_> {
     }
 }
 
+/// A range of addresses that one rule refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The first address.
+    pub first: IpAddr,
+    /// The last one, of the same family.
+    pub last: IpAddr,
+    /// What refuses them.
+    pub rule: PeerDenied,
+}
+
 /// The compiled peer policy. The default one has no rules: it refuses what is special and passes the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerFilter {
@@ -248,6 +259,33 @@ impl PeerFilter {
             fleet,
             loopback_open: danger_allow_loopback,
         }
+    }
+
+    /// Every address that is refused for what it is, as ranges that do not overlap, IPv4 first, ascending. Bans, and the ports
+    /// of fleet addresses, are not in it.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        let v4 = self
+            .v4
+            .ranges(u128::from(u32::MAX))
+            .map(|(first, last, verdict)| {
+                let address = |key| {
+                    let bits = u32::try_from(key).unwrap_or(u32::MAX);
+                    IpAddr::V4(Ipv4Addr::from_bits(bits))
+                };
+                (address(first), address(last), verdict)
+            });
+        let v6 = self.v6.ranges(u128::MAX).map(|(first, last, verdict)| {
+            let address = |key| IpAddr::V6(Ipv6Addr::from_bits(key));
+            (address(first), address(last), verdict)
+        });
+        let ranges = v4.chain(v6);
+        ranges
+            .filter_map(|(first, last, verdict)| {
+                let rule = verdict.err()?;
+                Some(Refused { first, last, rule })
+            })
+            .collect()
     }
 
     /// The first gate: whether a permission may be installed for `ip`. A fleet address with granted ports passes; which of

@@ -78,6 +78,16 @@ impl<V: Copy + PartialEq> RangeMap<V> {
         self.entries[after - 1].1
     }
 
+    /// The ranges of one value, ascending: the first key, the last one, and the value. The last of all ends at `end`.
+    pub(crate) fn ranges(&self, end: u128) -> impl Iterator<Item = (u128, u128, V)> + '_ {
+        let after = self.entries.iter().skip(1).map(|&(next, _)| next - 1);
+        let lasts = after.chain(std::iter::once(end));
+        self.entries
+            .iter()
+            .zip(lasts)
+            .map(|(&(first, value), last)| (first, last, value))
+    }
+
     /// Ends the innermost open blocks as long as `is_over` says so of their last key.
     fn close(&mut self, open: &mut Vec<(u128, V)>, outside: V, is_over: impl Fn(u128) -> bool) {
         while let Some(&(last, _)) = open.last()

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Cidr, FleetRange, PeerDenied, PeerFilter, PeerRules, is_transition};
+use super::{Cidr, FleetRange, PeerDenied, PeerFilter, PeerRules, Refused, is_transition};
 
 fn blocks(texts: &[&str]) -> Vec<Cidr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -29,6 +29,44 @@ fn assert_both_gates(filter: &PeerFilter, peer: IpAddr, expected: Result<(), Pee
         expected,
         "data to {peer}"
     );
+}
+
+#[test]
+fn what_is_refused_is_told_as_ranges_that_agree_with_the_gates() {
+    let filter = PeerFilter::new(PeerRules {
+        allow: blocks(&["10.1.0.0/16"]),
+        deny: blocks(&["8.8.8.0/24", "2a00::/16"]),
+        ..PeerRules::default()
+    });
+    let refused = filter.refused();
+    for range in &refused {
+        for ip in [range.first, range.last] {
+            assert_eq!(filter.check_ip(ip), Err(range.rule), "{ip}");
+        }
+    }
+    for pair in refused.windows(2) {
+        let apart = pair[0].first.is_ipv4() && pair[1].first.is_ipv6();
+        assert!(apart || pair[0].last < pair[1].first, "{pair:?}");
+    }
+    for (peer, expected) in [
+        ("0.0.0.0", true),
+        ("10.0.255.255", true),
+        ("10.1.0.0", false),
+        ("10.2.0.0", true),
+        ("8.8.8.8", true),
+        ("8.8.9.0", false),
+        ("255.255.255.255", true),
+        ("::", true),
+        ("2a00::1", true),
+        ("2a01::1", false),
+        ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true),
+    ] {
+        let ip = ip(peer);
+        let inside = |range: &Refused| {
+            range.first.is_ipv4() == ip.is_ipv4() && (range.first..=range.last).contains(&ip)
+        };
+        assert_eq!(refused.iter().any(inside), expected, "{peer}");
+    }
 }
 
 #[test]

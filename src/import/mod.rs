@@ -1,0 +1,172 @@
+//! `turnfleet import-coturn`: from coturn's `turnserver.conf` to the file of `turnfleet up`.
+//!
+//! [`options`] is the one table of coturn's options and of what becomes of each; the rules that it names write a [`draft`].
+//! Every line of the input is accounted for in a [`report`]. It never changes coturn's file, never overwrites one, and
+//! shows no secret.
+
+mod draft;
+mod file;
+mod options;
+mod parse;
+mod peers;
+mod ranges;
+mod reference;
+mod report;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::Write as _;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use turnfleet_proto::private_file;
+
+use self::draft::{Draft, Place};
+use self::parse::Source;
+use self::report::Report;
+
+/// Coturn's own example, with all of its words, is a thirtieth of this.
+const MAX_BYTES: u64 = 1 << 20;
+/// The exit code of `--strict` where something is left over.
+pub(crate) const LEFT_OVER: u8 = 3;
+/// Where a configuration goes that is shown and not written.
+const PREVIEWED: &str = "turnfleet.toml";
+
+/// Flags of `turnfleet import-coturn`.
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// Coturn's configuration, often /etc/turnserver.conf
+    #[arg(value_name = "FILE", required_unless_present = "options")]
+    file: Option<PathBuf>,
+    /// Where to write the configuration for `turnfleet up --config`; secrets go into files beside it. Without it, the
+    /// configuration is shown without its secrets
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Prints the report as one JSON object
+    #[arg(long, requires = "output")]
+    json: bool,
+    /// Ends with code 3 where a line has no equivalent or is unknown
+    #[arg(long)]
+    strict: bool,
+    /// Prints what becomes of every option of coturn, as Markdown
+    #[arg(long, exclusive = true)]
+    options: bool,
+}
+
+/// Lines without an equivalent, where `--strict` asks for none.
+#[derive(Debug)]
+pub(crate) struct LeftOver(usize);
+
+impl fmt::Display for LeftOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = if self.0 == 1 {
+            "line has"
+        } else {
+            "lines have"
+        };
+        write!(
+            f,
+            "{} {lines} no place in the configuration (--strict)",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for LeftOver {}
+
+/// Imports the file, and tells what became of each line.
+///
+/// # Errors
+/// When the file cannot be read, a line is wrong, something would be overwritten, or `--strict` finds lines left over.
+pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
+    let Some(file) = args.file.as_deref().filter(|_| !args.options) else {
+        return crate::print(&reference::markdown());
+    };
+    let text = read(file)?;
+    let source = Source::parse(&text);
+    let output = args
+        .output
+        .as_deref()
+        .unwrap_or_else(|| Path::new(PREVIEWED));
+    let place = Place {
+        source: std::path::absolute(file)?,
+        output: std::path::absolute(output)?,
+        has_ipv6: has_ipv6(),
+    };
+    let (draft, judged) = Draft::of(&source, &place);
+    let report = Report::new(file, &source, &draft, judged);
+    let wrong = report.wrong();
+    if wrong > 0 {
+        tell(&report.text())?;
+        bail!("{wrong} of the lines cannot be read; nothing is written");
+    }
+    let written = match &args.output {
+        Some(_) => write(&draft, &place)?,
+        None => {
+            crate::print(&file::text(&draft, file, file::Secrets::Hidden))?;
+            Vec::new()
+        }
+    };
+    if args.json {
+        crate::print(&format!("{}\n", report.json(&written)))?;
+    } else {
+        tell(&report.text())?;
+        tell(&report::ending(&written, &place))?;
+    }
+    let left_over = report.left_over();
+    if args.strict && left_over > 0 {
+        return Err(LeftOver(left_over).into());
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    let shown = file.display();
+    let metadata = std::fs::metadata(file).with_context(|| format!("cannot read {shown}"))?;
+    if metadata.len() > MAX_BYTES {
+        bail!(
+            "{shown} has {} bytes: expected {MAX_BYTES} at most",
+            metadata.len()
+        );
+    }
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
+    // Comments are in whatever encoding their author had; a setting that is no text shows itself as wrong.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Writes the configuration and its secrets, and returns the files.
+fn write(draft: &Draft<'_>, place: &Place) -> anyhow::Result<Vec<PathBuf>> {
+    let text = file::text(draft, &place.source, file::Secrets::Shown);
+    let mut files = vec![(place.output.clone(), text)];
+    files.extend(draft.secret_files(place));
+    for (path, _) in &files {
+        if path.symlink_metadata().is_ok() {
+            bail!("{} exists, and nothing is overwritten", path.display());
+        }
+    }
+    for (path, text) in &files {
+        // The configuration may hold passwords of users, so it is for its owner alone as well.
+        private_file::write(path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(files.into_iter().map(|(path, _)| path).collect())
+}
+
+/// Whether this machine has an IPv6 address that a listener on `[::]` would stand for.
+fn has_ipv6() -> bool {
+    let any = Ipv6Addr::UNSPECIFIED.into();
+    !turnfleet_relay::Machine::read()
+        .wildcard(any, &[])
+        .is_empty()
+}
+
+fn tell(text: &str) -> anyhow::Result<()> {
+    let mut errors = std::io::stderr().lock();
+    errors
+        .write_all(text.as_bytes())
+        .context("cannot write to standard error")
+}
