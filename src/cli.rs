@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::LogArgs;
-use crate::{bench, conformance, credentials, fleet, maintenance, up};
+use crate::{bench, conformance, credentials, fleet, maintenance, public_address, up};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -74,6 +74,8 @@ pub(crate) struct ServiceArgs {
 pub(crate) struct RelayArgs {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) public_ip: public_address::Args,
     /// Ends when standard input ends: for the process that started this one
     #[arg(long, hide = true)]
     pub(crate) end_with_stdin: bool,

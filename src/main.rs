@@ -17,6 +17,7 @@ mod knock;
 mod link;
 mod maintenance;
 mod notify;
+mod public_address;
 mod relay;
 mod reload;
 mod resolve;
