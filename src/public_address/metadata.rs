@@ -213,10 +213,14 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_said() {
-        let token = ("PUT ", "x-aws-ec2-metadata-token-ttl-seconds: 60", "200 OK|T");
-        let none: &[_] = &[token, ("GET ", "x-aws-ec2-metadata-token: T", "404 Not Found|")];
-        let none: &'static [(&str, &str, &str)] = Box::leak(none.to_vec().into_boxed_slice());
-        let error = asked(Cloud::Aws, none).unwrap_err();
+        let error = asked(
+            Cloud::Aws,
+            &[
+                ("PUT ", "x-aws-ec2-metadata-token-ttl-seconds: 60", "200 OK|T"),
+                ("GET ", "x-aws-ec2-metadata-token: T", "404 Not Found|"),
+            ],
+        )
+        .unwrap_err();
         assert!(error.contains("no public address"), "{error}");
         let error = asked(
             Cloud::Google,

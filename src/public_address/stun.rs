@@ -92,7 +92,7 @@ mod tests {
                 let id = Message::parse(&buffer[..len]).unwrap().transaction_id();
                 let mut bytes = Vec::new();
                 let mut writer =
-                    MessageWriter::new(&mut bytes, Class::Success, Method::Binding, id);
+                    MessageWriter::new(&mut bytes, Class::SuccessResponse, Method::Binding, id);
                 answer(&mut writer);
                 writer.finish();
                 socket.send_to(&bytes, from).unwrap();
