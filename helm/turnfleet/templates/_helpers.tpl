@@ -34,6 +34,16 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* Labels of pods: those that stay when the chart's version changes, so that an upgrade restarts only what it has to. */}}
+{{- define "turnfleet.podLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "turnfleet.selector" . }}
+app.kubernetes.io/part-of: turnfleet
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "turnfleet.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}

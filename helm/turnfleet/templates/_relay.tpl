@@ -66,7 +66,7 @@ tls: {certificate: /etc/turnfleet/turn/tls.crt, key: /etc/turnfleet/turn/tls.key
 {{- with $root.Values.relays -}}
 metadata:
   labels:
-    {{- include "turnfleet.labels" (list $root "relay") | nindent 4 }}
+    {{- include "turnfleet.podLabels" (list $root "relay") | nindent 4 }}
     {{- if $id }}
     turnfleet.example.org/relay: {{ $id }}
     {{- end }}

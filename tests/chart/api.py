@@ -1,0 +1,165 @@
+"""A stand-in for the Kubernetes API server, as far as Helm's client needs one: discovery, and objects that are made, read, applied,
+patched and deleted. It has no admission, defaulting, controllers or kubelet; a pod of a test hook has succeeded as soon as it is made.
+"""
+
+import copy
+import http.server
+import json
+import threading
+import urllib.parse
+
+import yaml
+
+# Group and version, with the kinds in it: plural, kind, whether it is in a namespace.
+KINDS = {
+    "v1": [("namespaces", "Namespace", False), ("pods", "Pod", True), ("services", "Service", True), ("configmaps", "ConfigMap", True),
+           ("secrets", "Secret", True), ("serviceaccounts", "ServiceAccount", True),
+           ("persistentvolumeclaims", "PersistentVolumeClaim", True)],
+    "apps/v1": [("deployments", "Deployment", True), ("daemonsets", "DaemonSet", True), ("statefulsets", "StatefulSet", True)],
+    "policy/v1": [("poddisruptionbudgets", "PodDisruptionBudget", True)],
+    "networking.k8s.io/v1": [("networkpolicies", "NetworkPolicy", True)],
+    "cert-manager.io/v1": [("certificates", "Certificate", True)],
+    "monitoring.coreos.com/v1": [("podmonitors", "PodMonitor", True), ("prometheusrules", "PrometheusRule", True)],
+}
+
+
+def merged(below, above):
+    """A JSON merge patch (RFC 7396), which stands for the other kinds of patches too."""
+    if not isinstance(above, dict):
+        return above
+    result = dict(below) if isinstance(below, dict) else {}
+    for key, value in above.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+class Api(http.server.ThreadingHTTPServer):
+    """Listens on a free port of loopback; `objects` are by path."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.objects, self.count, self.lock = {}, 0, threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def kubeconfig(self):
+        cluster = {"name": "it", "cluster": {"server": f"http://127.0.0.1:{self.server_address[1]}"}}
+        context = {"name": "it", "context": {"cluster": "it", "user": "it", "namespace": "calls"}}
+        return yaml.dump({"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context],
+                          "users": [{"name": "it", "user": {}}], "current-context": "it"})
+
+    def named(self):
+        return sorted(f"{thing['kind']}/{thing['metadata']['name']}" for thing in self.objects.values())
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, body, code=200):
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def refuse(self, code, reason):
+        self.answer({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": f"{self.path}: {reason}"}, code)
+
+    def discovery(self, path):
+        """The answer to a question about the API itself, if it is one."""
+        groups = sorted(version for version in KINDS if "/" in version)
+        if path == "/version":
+            return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"]}
+        if path == "/apis":
+            versions = [{"groupVersion": version, "version": "v1"} for version in groups]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [
+                {"name": it["groupVersion"].split("/")[0], "versions": [it], "preferredVersion": it} for it in versions]}
+        if path == "/openapi/v3":
+            return {"paths": {f"api{'s' if '/' in version else ''}/{version}": {"serverRelativeURL": f"/openapi/v3/{version}"} for version in KINDS}}
+        if path.startswith("/openapi/v3/"):
+            version = path.removeprefix("/openapi/v3/")
+            group, _, number = version.rpartition("/")
+            query = [{"name": "fieldValidation", "in": "query"}]
+            return {"openapi": "3.0.0", "paths": {f"/{kind}": {"patch": {"parameters": query, "x-kubernetes-group-version-kind": {
+                "group": group, "version": number, "kind": kind}}} for _, kind, _ in KINDS.get(version, [])}}
+        version = path.removeprefix("/apis/") if path.startswith("/apis/") else path.removeprefix("/api/")
+        if version in KINDS:
+            verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
+            return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": [
+                {"name": plural, "singularName": kind.lower(), "namespaced": within, "kind": kind, "verbs": verbs}
+                for plural, kind, within in KINDS[version]]}
+        return None
+
+    def do_GET(self):
+        url = urllib.parse.urlparse(self.path)
+        told = self.discovery(url.path)
+        if told is not None:
+            return self.answer(told)
+        with self.server.lock:
+            there = self.server.objects.get(url.path)
+            if there is not None:
+                return self.answer(there)
+            items = [thing for path, thing in self.server.objects.items() if path.rsplit("/", 1)[0] == url.path]
+        query = urllib.parse.parse_qs(url.query)
+        fields = dict(part.split("=", 1) for part in query.get("fieldSelector", [""])[0].split(",") if "=" in part)
+        if "metadata.name" in fields:
+            items = [thing for thing in items if thing["metadata"]["name"] == fields["metadata.name"]]
+        known = any(url.path.rsplit("/", 1)[1] == plural for kinds in KINDS.values() for plural, _, _ in kinds)
+        if not known:
+            return self.refuse(404, "NotFound")
+        kind = next(kind for kinds in KINDS.values() for plural, kind, _ in kinds if plural == url.path.rsplit("/", 1)[1])
+        if query.get("watch"):
+            return self.answer({"type": "ADDED", "object": items[0]} if items else {"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}})
+        version = "/".join(url.path.split("/")[2:4]) if url.path.startswith("/apis/") else "v1"
+        self.answer({"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": str(self.server.count)}, "items": items})
+
+    def body(self):
+        return yaml.safe_load(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+
+    def keep(self, path, thing):
+        with self.server.lock:
+            self.server.count += 1
+            before = self.server.objects.get(path, {}).get("metadata", {})
+            own = {"uid": before.get("uid", f"uid-{self.server.count}"), "creationTimestamp": "2026-01-01T00:00:00Z"}
+            thing["metadata"] = {**thing["metadata"], **own, "resourceVersion": str(self.server.count)}
+            if thing["kind"] == "Pod":
+                thing["status"] = {"phase": "Succeeded"}
+            self.server.objects[path] = thing
+        return copy.deepcopy(thing)
+
+    def do_POST(self):
+        thing = self.body()
+        path = f"{urllib.parse.urlparse(self.path).path}/{thing['metadata']['name']}"
+        if path in self.server.objects:
+            return self.refuse(409, "AlreadyExists")
+        self.answer(self.keep(path, thing), 201)
+
+    def do_PUT(self):
+        self.answer(self.keep(urllib.parse.urlparse(self.path).path, self.body()))
+
+    def do_PATCH(self):
+        path, patch = urllib.parse.urlparse(self.path).path, self.body()
+        # An applied object is the whole of what Helm has in it.
+        applied = "apply-patch" in self.headers["Content-Type"]
+        there = self.server.objects.get(path)
+        if there is None and not applied:
+            return self.refuse(404, "NotFound")
+        self.answer(self.keep(path, patch if applied else merged(there, patch)), 200 if there else 201)
+
+    def do_DELETE(self):
+        self.body()
+        with self.server.lock:
+            gone = self.server.objects.pop(urllib.parse.urlparse(self.path).path, None)
+        if gone is None:
+            return self.refuse(404, "NotFound")
+        self.answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
