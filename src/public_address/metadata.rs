@@ -64,7 +64,11 @@ impl Cloud {
                     shown,
                 );
                 // Addresses of the standard kind are told by the balancer's part alone.
-                own.or_else(|error| service.frontend(shown).with_context(|| format!("{error:#}")))
+                own.or_else(|error| {
+                    service
+                        .frontend(shown)
+                        .with_context(|| format!("{error:#}"))
+                })
             }
         }
     }
@@ -100,7 +104,8 @@ impl<'a> Service<'a> {
     fn frontend(&self, header: (&str, &str)) -> Result<Vec<IpAddr>> {
         let path = "/metadata/loadbalancer?api-version=2020-10-01";
         let text = self.text(Method::GET, path, header)?;
-        let whole: Json = serde_json::from_str(&text).with_context(|| format!("{path}: no JSON"))?;
+        let whole: Json =
+            serde_json::from_str(&text).with_context(|| format!("{path}: no JSON"))?;
         let told = whole.pointer("/loadbalancer/publicIpAddresses/0/frontendIpAddress");
         let Some(told) = told.and_then(Json::as_str) else {
             bail!("{path}: no public address");
@@ -151,7 +156,9 @@ mod tests {
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
                 let first = lines.next().unwrap().unwrap();
                 assert!(first.starts_with(begins), "{first}");
-                let head = lines.map(Result::unwrap).take_while(|line| !line.is_empty());
+                let head = lines
+                    .map(Result::unwrap)
+                    .take_while(|line| !line.is_empty());
                 let head: Vec<String> = head.map(|line| line.to_lowercase()).collect();
                 assert!(head.contains(&header.to_lowercase()), "{head:?}");
                 let (status, body) = answer.split_once('|').unwrap();
@@ -183,7 +190,11 @@ mod tests {
         let aws = asked(
             Cloud::Aws,
             &[
-                ("PUT /latest/api/token ", "x-aws-ec2-metadata-token-ttl-seconds: 60", "200 OK|T0ken"),
+                (
+                    "PUT /latest/api/token ",
+                    "x-aws-ec2-metadata-token-ttl-seconds: 60",
+                    "200 OK|T0ken",
+                ),
                 (
                     "GET /latest/meta-data/public-ipv4 ",
                     "x-aws-ec2-metadata-token: T0ken",
@@ -194,13 +205,21 @@ mod tests {
         assert_eq!(aws.unwrap(), wanted);
         let google = asked(
             Cloud::Google,
-            &[("GET /computeMetadata/v1/instance/", "metadata-flavor: google", "200 OK|203.0.113.7\n")],
+            &[(
+                "GET /computeMetadata/v1/instance/",
+                "metadata-flavor: google",
+                "200 OK|203.0.113.7\n",
+            )],
         );
         assert_eq!(google.unwrap(), wanted);
         let azure = asked(
             Cloud::Azure,
             &[
-                ("GET /metadata/instance/network/", "metadata: true", "200 OK|"),
+                (
+                    "GET /metadata/instance/network/",
+                    "metadata: true",
+                    "200 OK|",
+                ),
                 (
                     "GET /metadata/loadbalancer?",
                     "metadata: true",
@@ -216,7 +235,11 @@ mod tests {
         let error = asked(
             Cloud::Aws,
             &[
-                ("PUT ", "x-aws-ec2-metadata-token-ttl-seconds: 60", "200 OK|T"),
+                (
+                    "PUT ",
+                    "x-aws-ec2-metadata-token-ttl-seconds: 60",
+                    "200 OK|T",
+                ),
                 ("GET ", "x-aws-ec2-metadata-token: T", "404 Not Found|"),
             ],
         )

@@ -117,9 +117,9 @@ impl FromStr for Source {
             Some(("stun", server)) if is_place(server) => Ok(Self::Stun(server.to_owned())),
             Some(("env", name)) if !name.is_empty() => Ok(Self::Environment(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            Some(_) | None => Err(
-                "expected aws, google, azure, stun:HOST:PORT, env:NAME or file:PATH".to_owned(),
-            ),
+            Some(_) | None => {
+                Err("expected aws, google, azure, stun:HOST:PORT, env:NAME or file:PATH".to_owned())
+            }
         }
     }
 }
@@ -153,7 +153,10 @@ fn from_file(path: &Path) -> Result<Vec<IpAddr>> {
     let len = std::fs::metadata(path)
         .context("the file cannot be read")?
         .len();
-    ensure!(len <= MAX_LEN, "the file has {len} bytes, {MAX_LEN} at most");
+    ensure!(
+        len <= MAX_LEN,
+        "the file has {len} bytes, {MAX_LEN} at most"
+    );
     let text = std::fs::read_to_string(path).context("the file cannot be read")?;
     addresses(&text)
 }
@@ -198,7 +201,16 @@ mod tests {
             let source: Source = text.parse().unwrap();
             assert_eq!(source.to_string(), text);
         }
-        for text in ["", "gcp", "stun:", "stun:host", "stun:2001:db8::1:3478", "stun:h:0", "env:", "file:"] {
+        for text in [
+            "",
+            "gcp",
+            "stun:",
+            "stun:host",
+            "stun:2001:db8::1:3478",
+            "stun:h:0",
+            "env:",
+            "file:",
+        ] {
             let error = text.parse::<Source>().unwrap_err();
             assert!(error.contains("stun:HOST:PORT"), "{text}: {error}");
         }
@@ -223,7 +235,11 @@ mod tests {
             let error = said(text).unwrap_err();
             assert!(error.contains(word) && error.contains("node-1"), "{error}");
         }
-        assert!(said(&"1".repeat(5000)).unwrap_err().contains("4096 at most"));
+        assert!(
+            said(&"1".repeat(5000))
+                .unwrap_err()
+                .contains("4096 at most")
+        );
         std::fs::remove_file(&path).unwrap();
         let error = format!("{:#}", source.ask("").unwrap_err());
         assert!(error.contains("--public-ip-from file:"), "{error}");
@@ -241,6 +257,9 @@ mod tests {
             ..Args::default()
         };
         let (key, value) = args.find().await.unwrap().unwrap();
-        assert_eq!((key.as_str(), value.as_str()), (KEY, "203.0.113.7,2001:db8::7"));
+        assert_eq!(
+            (key.as_str(), value.as_str()),
+            (KEY, "203.0.113.7,2001:db8::7")
+        );
     }
 }

@@ -1,11 +1,12 @@
 """A stand-in for the Kubernetes API server, as far as Helm's client needs one: discovery, and objects that are made, read, applied,
-patched and deleted. It has no admission, defaulting, controllers or kubelet; a pod of a test hook has succeeded as soon as it is made.
+patched and deleted. It has no admission, defaulting, controllers or kubelet; a pod has succeeded half a second after it was made.
 """
 
 import copy
 import http.server
 import json
 import threading
+import time
 import urllib.parse
 
 import yaml
@@ -21,6 +22,10 @@ KINDS = {
     "cert-manager.io/v1": [("certificates", "Certificate", True)],
     "monitoring.coreos.com/v1": [("podmonitors", "PodMonitor", True), ("prometheusrules", "PrometheusRule", True)],
 }
+
+
+# Seconds that a pod takes to succeed, and to go.
+LATER = 0.5
 
 
 def merged(below, above):
@@ -43,7 +48,8 @@ class Api(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.objects, self.count, self.lock = {}, 0, threading.Lock()
+        self.objects, self.count, self.lock = {}, 0, threading.RLock()
+        self.changed = threading.Condition(self.lock)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def kubeconfig(self):
@@ -118,10 +124,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not known:
             return self.refuse(404, "NotFound")
         kind = next(kind for kinds in KINDS.values() for plural, kind, _ in kinds if plural == url.path.rsplit("/", 1)[1])
-        if query.get("watch"):
-            return self.answer({"type": "ADDED", "object": items[0]} if items else {"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}})
         version = "/".join(url.path.split("/")[2:4]) if url.path.startswith("/apis/") else "v1"
+        if query.get("watch"):
+            return self.watch(url.path, {"kind": kind, "apiVersion": version}, fields.get("metadata.name"))
         self.answer({"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": str(self.server.count)}, "items": items})
+
+    def watch(self, path, what, name):
+        """Tells what is there, that this was all, and then what changes, until the client goes or half a minute has passed."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.close_connection = True
+        told, ends = {}, time.monotonic() + 30
+
+        def tell(kind, thing):
+            self.wfile.write(json.dumps({"type": kind, "object": thing}).encode() + b"\n")
+            self.wfile.flush()
+
+        try:
+            first = True
+            while time.monotonic() < ends:
+                with self.server.changed:
+                    if not first:
+                        self.server.changed.wait(0.2)
+                    now = {at: thing for at, thing in self.server.objects.items()
+                           if at.rsplit("/", 1)[0] == path and name in (None, thing["metadata"]["name"])}
+                for at in now.keys() - told.keys():
+                    tell("ADDED", now[at])
+                for at in told.keys() - now.keys():
+                    tell("DELETED", told[at])
+                for at in now.keys() & told.keys():
+                    if now[at] != told[at]:
+                        tell("MODIFIED", now[at])
+                if first:
+                    ended = {"resourceVersion": str(self.server.count), "annotations": {"k8s.io/initial-events-end": "true"}}
+                    tell("BOOKMARK", {**what, "metadata": ended})
+                told, first = now, False
+        except OSError:
+            pass  # The client has seen what it waited for.
 
     def body(self):
         return yaml.safe_load(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
@@ -132,9 +172,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             before = self.server.objects.get(path, {}).get("metadata", {})
             own = {"uid": before.get("uid", f"uid-{self.server.count}"), "creationTimestamp": "2026-01-01T00:00:00Z"}
             thing["metadata"] = {**thing["metadata"], **own, "resourceVersion": str(self.server.count)}
-            if thing["kind"] == "Pod":
-                thing["status"] = {"phase": "Succeeded"}
+            if thing["kind"] == "Pod" and "status" not in thing:
+                thing["status"] = {"phase": "Pending"}
+                done = {**thing, "status": {"phase": "Succeeded"}}
+                threading.Timer(LATER, self.keep, (path, done)).start()
             self.server.objects[path] = thing
+            self.server.changed.notify_all()
         return copy.deepcopy(thing)
 
     def do_POST(self):
@@ -156,10 +199,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.refuse(404, "NotFound")
         self.answer(self.keep(path, patch if applied else merged(there, patch)), 200 if there else 201)
 
+    def remove(self, path):
+        with self.server.changed:
+            self.server.objects.pop(path, None)
+            self.server.changed.notify_all()
+
     def do_DELETE(self):
         self.body()
-        with self.server.lock:
-            gone = self.server.objects.pop(urllib.parse.urlparse(self.path).path, None)
+        path = urllib.parse.urlparse(self.path).path
+        gone = self.server.objects.get(path)
         if gone is None:
             return self.refuse(404, "NotFound")
+        if gone["kind"] == "Pod":
+            threading.Timer(LATER, self.remove, (path,)).start()
+        else:
+            self.remove(path)
         self.answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
