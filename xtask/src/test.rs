@@ -11,6 +11,7 @@ use crate::python;
 /// The Debian packages that tests need, each with a file by which to see that it is there.
 const TOOLS: &[(&str, &str)] = &[
     ("bind9-dnsutils", "/usr/bin/dig"),
+    ("buildah", "/usr/bin/buildah"),
     ("chromium", "/usr/bin/chromium"),
     ("chromium-driver", "/usr/bin/chromedriver"),
     ("coturn", "/usr/bin/turnutils_uclient"),
@@ -24,8 +25,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("nftables", "/usr/sbin/nft"),
     ("nginx", "/usr/sbin/nginx"),
     ("openssl", "/usr/bin/openssl"),
+    ("podman", "/usr/bin/podman"),
     ("prosody", "/usr/bin/prosody"),
+    ("runc", "/usr/sbin/runc"),
+    ("skopeo", "/usr/bin/skopeo"),
     ("strace", "/usr/bin/strace"),
+    ("umoci", "/usr/bin/umoci"),
 ];
 
 /// Set for the tests where every tool is there: a test whose tool is missing then fails instead of saying so.
