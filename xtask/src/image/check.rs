@@ -21,7 +21,7 @@ const FILES: [&str; 5] = [
     "usr/share/sbom/turnfleet.cdx.json",
 ];
 /// A program header that names the loader of shared libraries.
-const PT_INTERP: u32 = 3;
+const PT_INTERP: usize = 3;
 /// As little as the containers of a cluster may have, and what a machine without limits of its own needs to be told.
 const CONFINED: [&str; 13] = [
     "--rm",
@@ -100,11 +100,8 @@ fn is_static(file: &[u8]) -> bool {
             .map(|index| number(start + index * size, 4))
             .collect::<Option<Vec<usize>>>()
     };
-    let loader = usize::try_from(PT_INTERP).ok();
     file.starts_with(b"\x7fELF\x02\x01")
-        && headers().is_some_and(|kinds| {
-            !kinds.is_empty() && !kinds.iter().any(|kind| Some(*kind) == loader)
-        })
+        && headers().is_some_and(|kinds| !kinds.is_empty() && !kinds.contains(&PT_INTERP))
 }
 
 /// A container that is ended with the value.

@@ -67,11 +67,9 @@ fn document(told: &Json, checksums: &BTreeMap<(String, String), String>) -> Opti
     let (top, _) = packages.iter().find(is_it)?;
     let (mut inside, mut waiting) = (BTreeSet::new(), vec![top.clone()]);
     while let Some(id) = waiting.pop() {
-        waiting.extend(needs.get(&id).into_iter().flatten().cloned());
-        if !inside.insert(id.clone()) {
-            waiting.retain(|it| !inside.contains(it));
+        if inside.insert(id.clone()) {
+            waiting.extend(needs.get(&id).into_iter().flatten().cloned());
         }
-        waiting.retain(|it| !inside.contains(it));
     }
     let url = |id: &String| {
         let package = packages.get(id)?;
