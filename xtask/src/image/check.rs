@@ -20,10 +20,12 @@ const FILES: [&str; 5] = [
     "usr/share/doc/turnfleet/LICENSE-MIT",
     "usr/share/sbom/turnfleet.cdx.json",
 ];
+/// The user of the image, and its group.
+const USER: u32 = 65532;
 /// A program header that names the loader of shared libraries.
 const PT_INTERP: usize = 3;
 /// As little as the containers of a cluster may have, and what a machine without limits of its own needs to be told.
-const CONFINED: [&str; 13] = [
+const CONFINED: [&str; 11] = [
     "--rm",
     "--runtime=runc",
     "--read-only",
@@ -33,10 +35,8 @@ const CONFINED: [&str; 13] = [
     "--ulimit=nofile=1024:1024",
     "--ulimit=nproc=4096:4096",
     "--network=host",
-    "--cgroups=disabled",
     "--log-driver=none",
     "--pull=never",
-    "--tmpfs=/var/lib/turnfleet:rw,size=64m,mode=1777",
 ];
 
 /// Looks at the configuration and at each file.
@@ -130,9 +130,18 @@ pub(super) fn relay(places: &Places) -> Result<()> {
         ("--grpc", format!("127.0.0.1:{}", base + 31)),
         ("--relay-ports", format!("{}-{}", base + 40, base + 79)),
     ];
+    // What a cluster's volume is: a folder of the image's user.
+    let state = places.top.join("state");
+    let _ = fs::remove_dir_all(&state);
+    fs::create_dir_all(&state)?;
+    std::os::unix::fs::chown(&state, Some(USER), Some(USER)).context("--check needs root")?;
+    let volume = format!("--volume={}:/var/lib/turnfleet", state.display());
     let name = format!("turnfleet-image-check-{}", std::process::id());
     let mut command = podman(places);
-    command.arg("run").args(CONFINED).args(["--name", &name]);
+    command
+        .arg("run")
+        .args(CONFINED)
+        .args(["--name", &name, &volume]);
     command.arg(places.image()).args(["up", "--json"]);
     command.args([
         "--state-dir",
