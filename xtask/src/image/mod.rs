@@ -137,6 +137,8 @@ fn lay_out(command: &Path, folder: &Path) -> Result<()> {
     )?;
     let user = "turnfleet:x:65532:65532:Turnfleet:/var/lib/turnfleet:/\n";
     place("etc/passwd", Source::Text(user), 0o644)?;
+    // The folder above the state is root's.
+    fs::create_dir_all(top.join("var/lib"))?;
     let state = folder.join("state/turnfleet");
     fs::create_dir_all(&state)?;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
@@ -187,17 +189,16 @@ fn buildah(places: &Places) -> Command {
     command
 }
 
-/// What the command takes, and what the image takes that is sent over a network.
+/// What the image takes, and the command in it.
 fn size(places: &Places) -> Result<String> {
     let command = fs::metadata(places.files().join("root/usr/local/bin/turnfleet"))?.len();
-    let text = capture(Command::new("skopeo").args(["inspect", &places.image()]))?;
+    let text = capture(Command::new("skopeo").args(["inspect", "--raw", &places.image()]))?;
     let told: Json = serde_json::from_str(&text)?;
-    let layers = told["LayersData"].as_array().into_iter().flatten();
-    let packed: u64 = layers.filter_map(|layer| layer["Size"].as_u64()).sum();
-    let (command, packed) = (command >> 20, packed >> 20);
-    Ok(format!(
-        "{packed} MiB packed, of which the command is {command} MiB unpacked"
-    ))
+    let layers = told["layers"].as_array().into_iter().flatten();
+    let all: u64 = layers.filter_map(|layer| layer["size"].as_u64()).sum();
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (command, all) = (mebibytes(command), mebibytes(all));
+    Ok(format!("{all} MiB, of which the command is {command} MiB"))
 }
 
 #[expect(clippy::print_stderr, reason = "a chore tells what it has made")]
