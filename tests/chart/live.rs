@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use turnfleet_turn::client::AllocateOptions;
+use serde_json::json;
 
 use crate::client::{Caller, Credential};
 use crate::cluster::{Cluster, Pod};
@@ -15,6 +14,8 @@ use crate::{PYTHON, tools};
 
 /// Where Debian has it.
 const ETCD: &str = "/usr/bin/etcd";
+/// The command under test.
+const TURNFLEET: &str = env!("CARGO_BIN_EXE_turnfleet");
 /// Longer than anything here takes anywhere.
 const SOON: Duration = Duration::from_secs(40);
 /// What the successor of a killed relay may take to its first allocation.
@@ -92,44 +93,110 @@ fn is_ready(what: &str, pod: &Pod, port: u16, ip: &str) {
     tools::eventually(what, SOON, ready);
 }
 
-struct Ports {
+/// The release on this machine, with ports that are free.
+struct Release {
+    cluster: Cluster,
     http: u16,
-    grpc: u16,
     turn: u16,
     metrics: u16,
 }
 
-/// The release on this machine: the trial's values, with ports that are free, and controllers at addresses of their own.
-fn release(ports: &Ports) -> Cluster {
-    let (http, grpc, turn) = (ports.http, ports.grpc, ports.turn);
-    let own = |key: &str, port: u16| {
-        let name = format!("TURNFLEET_CONTROLLER__{key}__ADDRESS");
-        json!({ "name": name, "value": format!("$(POD_IP):{port}") })
-    };
-    let extra = json!({
-        "controllers": {
-            "relayPorts": "45000-45063",
-            "grpc": { "port": grpc },
-            "http": { "port": http },
-            "extraEnv": [own("GRPC", grpc), own("HTTP", http)],
-        },
-        "relays": {
-            "listeners": [{ "transport": "udp", "port": turn }, { "transport": "tcp", "port": turn }],
-            "metrics": { "port": ports.metrics },
-            "controller": { "endpoints": [format!("https://localhost:{grpc}")] },
-        },
-        "test": { "uri": format!("turn:127.0.0.1:{turn}?transport=udp") },
-    });
-    let mut rendered = Cluster::render("trial", &extra);
-    let mut cluster = Cluster::of(&rendered["trial"].take());
-    let etcd = "fleet-turnfleet-etcd-0.fleet-turnfleet-etcd.calls.svc";
-    cluster.instead = vec![
-        (etcd.to_owned(), "127.0.0.1".to_owned()),
-        ("0.0.0.0:23".to_owned(), "127.0.0.1:23".to_owned()),
-        (":2379".to_owned(), format!(":{}", free_port())),
-        (":2380".to_owned(), format!(":{}", free_port())),
-    ];
-    cluster
+impl Release {
+    /// The trial's values, and controllers at addresses of their own.
+    fn render() -> Self {
+        let (http, grpc, turn, metrics) = (free_port(), free_port(), free_port(), free_port());
+        let own = |key: &str, port: u16| {
+            let name = format!("TURNFLEET_CONTROLLER__{key}__ADDRESS");
+            json!({ "name": name, "value": format!("$(POD_IP):{port}") })
+        };
+        let extra = json!({
+            "controllers": {
+                "relayPorts": "45000-45063",
+                "grpc": { "port": grpc },
+                "http": { "port": http },
+                "extraEnv": [own("GRPC", grpc), own("HTTP", http)],
+            },
+            "relays": {
+                "listeners": [{ "transport": "udp", "port": turn }, { "transport": "tcp", "port": turn }],
+                "metrics": { "port": metrics },
+                "controller": { "endpoints": [format!("https://localhost:{grpc}")] },
+            },
+            "test": { "uri": format!("turn:127.0.0.1:{turn}?transport=udp") },
+        });
+        let mut rendered = Cluster::render("trial", &extra);
+        let mut cluster = Cluster::of(&rendered["trial"].take());
+        let etcd = "fleet-turnfleet-etcd-0.fleet-turnfleet-etcd.calls.svc";
+        cluster.instead = vec![
+            (etcd.to_owned(), "127.0.0.1".to_owned()),
+            ("0.0.0.0:23".to_owned(), "127.0.0.1:23".to_owned()),
+            (":2379".to_owned(), format!(":{}", free_port())),
+            (":2380".to_owned(), format!(":{}", free_port())),
+        ];
+        Self {
+            cluster,
+            http,
+            turn,
+            metrics,
+        }
+    }
+
+    /// Starts a pod of `of`, and gives it with its process.
+    fn start(&self, of: &str, name: &str, ip: &str, program: &str) -> (Process, Pod) {
+        let pod = self.cluster.pod(of, name, "node-1", ip);
+        (Process::start(&pod, program), pod)
+    }
+
+    /// Starts the controllers, and waits until each sees the others.
+    fn controllers(&self) -> Vec<Process> {
+        let of = "fleet-turnfleet-controllers";
+        let start = |(index, ip)| self.start(of, &format!("{of}-{index}"), ip, TURNFLEET);
+        let started: Vec<_> = CONTROLLERS.into_iter().enumerate().map(start).collect();
+        for ((_, pod), ip) in started.iter().zip(CONTROLLERS) {
+            is_ready("a controller", pod, self.http, ip);
+            // By the name of the Service, since no certificate has the addresses of pods.
+            let metrics = format!("http://{ip}:{}/metrics", self.http);
+            tools::eventually("the others are in sight", SOON, || {
+                let (_, text) = get(&metrics, self.cluster.secret("api-token"))?;
+                let line = "turnfleet_controller_controllers_in_sight 2";
+                text.lines().any(|it| it == line).then_some(())
+            });
+        }
+        started.into_iter().map(|(process, _)| process).collect()
+    }
+
+    /// Starts the relay of the node, with empty state.
+    fn relay(&self, name: &str) -> (Process, Pod) {
+        self.start("fleet-turnfleet-relays", name, "127.0.0.1", TURNFLEET)
+    }
+
+    fn caller(&self) -> Caller {
+        let secret = self.cluster.secret("shared-secret");
+        let credential = Credential::synapse(secret, "@alice:example.org");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Caller::udp(socket, ([127, 0, 0, 1], self.turn).into(), &credential)
+    }
+
+    /// What a rolling update does to a relay with an allocation: it waits for what lives, and ends with it.
+    fn drain(&self, relay: &mut Process, held: &mut Caller) {
+        relay.signal("TERM");
+        tools::eventually("the relay drains", SOON, || {
+            let mut caller = self.caller();
+            match caller.try_allocate(ATTEMPT)? {
+                Ok(_) => {
+                    // The signal has not arrived.
+                    caller.end().unwrap();
+                    None
+                }
+                Err(_) => Some(()),
+            }
+        });
+        held.refresh().unwrap();
+        let ended = relay.0.try_wait().unwrap();
+        assert!(ended.is_none(), "it serves what lives");
+        held.end().unwrap();
+        let ended = tools::eventually("the relay ends", SOON, || relay.0.try_wait().unwrap());
+        assert!(ended.success(), "{ended}");
+    }
 }
 
 #[test]
@@ -137,98 +204,29 @@ fn the_rendered_commands_make_a_fleet_and_a_killed_relay_has_a_successor() {
     if !tools::present(&[PYTHON, ETCD]) {
         return;
     }
-    let turnfleet = env!("CARGO_BIN_EXE_turnfleet");
-    let ports = Ports {
-        http: free_port(),
-        grpc: free_port(),
-        turn: free_port(),
-        metrics: free_port(),
-    };
-    let cluster = release(&ports);
-    let etcd = cluster.pod(
-        "fleet-turnfleet-etcd",
-        "fleet-turnfleet-etcd-0",
-        "node-9",
-        "127.0.0.1",
-    );
-    let _etcd = Process::start(&etcd, ETCD);
-    let mut controllers = Vec::new();
-    for (index, ip) in CONTROLLERS.into_iter().enumerate() {
-        let name = format!("fleet-turnfleet-controllers-{index}");
-        let pod = cluster.pod("fleet-turnfleet-controllers", &name, "node-9", ip);
-        controllers.push((Process::start(&pod, turnfleet), pod));
-    }
-    let token = cluster.secret("api-token");
-    for ((_, pod), ip) in controllers.iter().zip(CONTROLLERS) {
-        is_ready("a controller", pod, ports.http, ip);
-        // By the name of the Service, since no certificate has the addresses of pods.
-        let metrics = format!("http://{ip}:{}/metrics", ports.http);
-        tools::eventually("the others are in sight", SOON, || {
-            let (_, text) = get(&metrics, token)?;
-            let line = "turnfleet_controller_controllers_in_sight 2";
-            text.lines().any(|it| it == line).then_some(())
-        });
-    }
-
-    let relay = |name: &str| {
-        let pod = cluster.pod("fleet-turnfleet-relays", name, "node-1", "127.0.0.1");
-        (Process::start(&pod, turnfleet), pod)
-    };
-    let (first, pod) = relay("fleet-turnfleet-relays-a");
-    is_ready("the relay", &pod, ports.metrics, "127.0.0.1");
-    let nodes = format!("http://127.0.0.1:{}/v1/nodes", ports.http);
-    let (_, text) = get(&nodes, token).unwrap();
-    let nodes: Value = serde_json::from_str(&text).unwrap();
-    assert!(nodes.to_string().contains("\"node-1\""), "{nodes}");
-    let credential = Credential::synapse(cluster.secret("shared-secret"), "@alice:example.org");
-    let caller = || {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        Caller::udp(socket, ([127, 0, 0, 1], ports.turn).into(), &credential)
-    };
-    caller().allocate(AllocateOptions::default()).unwrap();
-    let test = cluster.pod(
-        "fleet-turnfleet-test",
-        "fleet-turnfleet-test",
-        "node-9",
-        "127.0.0.1",
-    );
-    let mut test = Process::start(&test, turnfleet);
+    let release = Release::render();
+    let member = "fleet-turnfleet-etcd";
+    let _etcd = release.start(member, &format!("{member}-0"), "127.0.0.1", ETCD);
+    let _controllers = release.controllers();
+    let (first, pod) = release.relay("fleet-turnfleet-relays-a");
+    is_ready("the relay", &pod, release.metrics, "127.0.0.1");
+    let nodes = format!("http://127.0.0.1:{}/v1/nodes", release.http);
+    let (_, nodes) = get(&nodes, release.cluster.secret("api-token")).unwrap();
+    assert!(nodes.contains("\"node-1\""), "{nodes}");
+    let of = "fleet-turnfleet-test";
+    let (mut test, _) = release.start(of, of, "127.0.0.1", TURNFLEET);
     assert!(test.0.wait().unwrap().success(), "the test of the release");
 
     // The successor has the node's name and an empty state folder, as a pod that a DaemonSet makes anew.
     drop(first);
     let killed = Instant::now();
-    let (mut second, _) = relay("fleet-turnfleet-relays-b");
+    let (mut second, _) = release.relay("fleet-turnfleet-relays-b");
     let mut held = tools::eventually("the successor allocates", SUCCESSION, || {
-        let mut caller = caller();
+        let mut caller = release.caller();
         let allocated = caller.try_allocate(ATTEMPT);
         matches!(allocated, Some(Ok(_))).then_some(caller)
     });
-    tools::tell(&format!(
-        "the successor allocated after {:?}",
-        killed.elapsed()
-    ));
-
-    // What a rolling update does: the relay waits for what lives, and ends with it.
-    second.signal("TERM");
-    let refused = || {
-        let mut caller = caller();
-        match caller.try_allocate(ATTEMPT)? {
-            Ok(_) => {
-                // The signal has not arrived.
-                caller.end().unwrap();
-                None
-            }
-            Err(_) => Some(()),
-        }
-    };
-    tools::eventually("the relay drains", SOON, refused);
-    held.refresh().unwrap();
-    assert!(
-        second.0.try_wait().unwrap().is_none(),
-        "it serves what lives"
-    );
-    held.end().unwrap();
-    let ended = tools::eventually("the relay ends", SOON, || second.0.try_wait().unwrap());
-    assert!(ended.success(), "{ended}");
+    let took = killed.elapsed();
+    tools::tell(&format!("the successor allocated after {took:?}"));
+    release.drain(&mut second, &mut held);
 }

@@ -114,3 +114,28 @@ fn rendered_configurations_are_good() {
         assert!(judged > 0, "{case} has neither controllers nor relays");
     }
 }
+
+/// A node that the map of addresses does not know gets no relay, and the log says which.
+#[test]
+fn a_relay_on_a_node_without_an_address_says_so() {
+    if !tools::present(&[PYTHON]) {
+        return;
+    }
+    let case = "addresses-by-node";
+    let rendered = Cluster::render(case, &serde_json::json!({}));
+    let cluster = Cluster::of(&rendered[case]);
+    let pod = cluster.pod("fleet-turnfleet-relays", "relay", "node-3", "127.0.0.1");
+    let output = pod
+        .dress(Command::new(env!("CARGO_BIN_EXE_turnfleet")))
+        .args(pod.arguments())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for words in [
+        "cannot find this machine's public address",
+        "addresses/node-3",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+}

@@ -117,7 +117,9 @@ fn lay_out(command: &Path, folder: &Path) -> Result<()> {
         let parent = to.parent().context("a file lies in a folder")?;
         fs::create_dir_all(parent)?;
         match from {
-            Source::File(from) => drop(fs::copy(from, &to)?),
+            Source::File(from) => {
+                fs::copy(from, &to)?;
+            }
             Source::Text(text) => fs::write(&to, text)?,
         }
         fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
