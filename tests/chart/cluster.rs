@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -126,12 +127,12 @@ impl Cluster {
 
     /// Puts into `path` what `volume` holds.
     fn fill(&self, volume: &Value, path: &Path, pod: &Pod) {
+        let mut files: Vec<(&str, String)> = Vec::new();
         if let Some(name) = volume["configMap"]["name"].as_str() {
             let is_it = |it: &&Value| it["kind"] == "ConfigMap" && it["metadata"]["name"] == name;
             let map = self.objects.iter().find(is_it).unwrap();
-            for (key, text) in map["data"].as_object().unwrap() {
-                fs::write(path.join(key), pod.here(text.as_str().unwrap())).unwrap();
-            }
+            let data = map["data"].as_object().unwrap().iter();
+            files.extend(data.map(|(key, text)| (&**key, pod.here(text.as_str().unwrap()))));
         }
         let sources = volume["projected"]["sources"].as_array();
         let sources = sources
@@ -143,20 +144,38 @@ impl Cluster {
             .filter(|it| it.is_object())
         {
             match secret["items"].as_array() {
-                Some(items) => {
-                    for item in items {
-                        let text = &self.secret[item["key"].as_str().unwrap()];
-                        fs::write(path.join(item["path"].as_str().unwrap()), text).unwrap();
-                    }
-                }
-                None => {
-                    for key in ["tls.crt", "tls.key", "ca.crt"] {
-                        fs::write(path.join(key), &self.secret[key]).unwrap();
-                    }
-                }
+                Some(items) => files.extend(items.iter().map(|item| {
+                    let text = &self.secret[item["key"].as_str().unwrap()];
+                    (item["path"].as_str().unwrap(), text.clone())
+                })),
+                None => files.extend(
+                    ["tls.crt", "tls.key", "ca.crt"].map(|key| (key, self.secret[key].clone())),
+                ),
             }
         }
+        if !files.is_empty() {
+            publish(path, &files);
+        }
     }
+}
+
+/// Puts `files` into the volume at `path` as a kubelet does: into a folder of their own, to which a link leads that is replaced
+/// at once.
+fn publish(path: &Path, files: &[(&str, String)]) {
+    let is_free = |name: &String| !path.join(name).exists();
+    let mut names = (0..).map(|number| format!("..{number}"));
+    let folder = names.find(is_free).unwrap();
+    fs::create_dir(path.join(&folder)).unwrap();
+    for (name, text) in files {
+        fs::write(path.join(&folder).join(name), text).unwrap();
+        let link = path.join(name);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(Path::new("..data").join(name), link).unwrap();
+        }
+    }
+    let draft = path.join("..data_tmp");
+    symlink(folder, &draft).unwrap();
+    fs::rename(draft, path.join("..data")).unwrap();
 }
 
 impl Pod {
@@ -206,6 +225,16 @@ impl Pod {
         command
     }
 
+    /// Replaces what the volume at `path` of the container holds.
+    pub(crate) fn publish(&self, path: &str, files: &[(&str, String)]) {
+        publish(&self.path(path), files);
+    }
+
+    /// The text of a file of the container.
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap()
+    }
+
     /// Where it may log.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("log")
@@ -226,7 +255,7 @@ fn expand(text: &str, known: &[(String, String)]) -> String {
 }
 
 /// An authority, and a certificate of it for the controllers' Service; of addresses it says nothing.
-fn certificates() -> [(&'static str, String); 3] {
+pub(crate) fn certificates() -> [(&'static str, String); 3] {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::client::{Caller, Credential};
-use crate::cluster::{Cluster, Pod};
+use crate::cluster::{Cluster, Pod, certificates};
 use crate::{PYTHON, tools};
 
 /// Where Debian has it.
@@ -117,7 +117,8 @@ impl Release {
                 "extraEnv": [own("GRPC", grpc), own("HTTP", http)],
             },
             "relays": {
-                "listeners": [{ "transport": "udp", "port": turn }, { "transport": "tcp", "port": turn }],
+                "listeners": [{ "transport": "udp", "port": turn }, { "transport": "tcp+tls", "port": turn }],
+                "tls": { "secretName": "turn" },
                 "metrics": { "port": metrics },
                 "controller": { "endpoints": [format!("https://localhost:{grpc}")] },
             },
@@ -176,6 +177,23 @@ impl Release {
         Caller::udp(socket, ([127, 0, 0, 1], self.turn).into(), &credential)
     }
 
+    /// Renews the Secret with the certificate and changes the ConfigMap of `relay`, which takes both over while it runs.
+    fn renew(&self, relay: &Pod) {
+        let metrics = format!("http://127.0.0.1:{}/metrics", self.metrics);
+        let counts = |line: &str| {
+            tools::eventually(line, SOON, || {
+                let (_, text) = get(&metrics, "")?;
+                text.lines().any(|it| it == line).then_some(())
+            });
+        };
+        relay.publish("/etc/turnfleet/turn", &certificates());
+        counts("turnfleet_relay_certificate_changes_total{outcome=\"replaced\"} 1");
+        let config = relay.read("/etc/turnfleet/config/relay.toml");
+        let config = format!("{config}nonce_lifetime_seconds = 600\n");
+        relay.publish("/etc/turnfleet/config", &[("relay.toml", config)]);
+        counts("turnfleet_relay_reloads_total{outcome=\"good\"} 1");
+    }
+
     /// What a rolling update does to a relay with an allocation: it waits for what lives, and ends with it.
     fn drain(&self, relay: &mut Process, held: &mut Caller) {
         relay.signal("TERM");
@@ -220,7 +238,7 @@ fn the_rendered_commands_make_a_fleet_and_a_killed_relay_has_a_successor() {
     // The successor has the node's name and an empty state folder, as a pod that a DaemonSet makes anew.
     drop(first);
     let killed = Instant::now();
-    let (mut second, _) = release.relay("fleet-turnfleet-relays-b");
+    let (mut second, pod) = release.relay("fleet-turnfleet-relays-b");
     let mut held = tools::eventually("the successor allocates", SUCCESSION, || {
         let mut caller = release.caller();
         let allocated = caller.try_allocate(ATTEMPT);
@@ -228,5 +246,6 @@ fn the_rendered_commands_make_a_fleet_and_a_killed_relay_has_a_successor() {
     });
     let took = killed.elapsed();
     tools::tell(&format!("the successor allocated after {took:?}"));
+    release.renew(&pod);
     release.drain(&mut second, &mut held);
 }
