@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::document::Configured;
 use crate::telemetry::LogArgs;
-use crate::{bench, conformance, credentials, doctor, fleet, import, maintenance, up};
+use crate::{
+    bench, conformance, credentials, doctor, fleet, import, maintenance, public_address, up,
+};
 
 /// A clustered, load-balanced TURN deployment with a control plane
 #[derive(Debug, Parser)]
@@ -90,6 +92,8 @@ pub(crate) struct ServiceArgs {
 pub(crate) struct RelayArgs {
     #[command(flatten)]
     pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) public_ip: public_address::Args,
     /// Ends when standard input ends: for the process that started this one
     #[arg(long, hide = true)]
     pub(crate) end_with_stdin: bool,

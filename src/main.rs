@@ -20,6 +20,7 @@ mod link;
 mod maintenance;
 mod manual;
 mod notify;
+mod public_address;
 mod relay;
 mod reload;
 mod resolve;

@@ -47,7 +47,9 @@ pub(crate) async fn run(args: &RelayArgs, log: &LogArgs) -> anyhow::Result<()> {
     if args.end_with_stdin {
         shutdown::end_with_standard_input()?;
     }
-    let service = &args.service;
+    let mut service = args.service.clone();
+    service.set.extend(args.public_ip.find().await?);
+    let service = &service;
     let config: Config = config::load(service.config.as_deref(), &service.set).context(WRONG)?;
     let format = match config.log.format {
         ConfiguredFormat::Text => LogFormat::Text,

@@ -249,6 +249,9 @@ pub struct RawGrpc {
     pub tls: Option<RawTls>,
     /// The authority, PEM, that the certificates of other controllers are checked against instead of the public ones.
     pub peer_ca: Option<PathBuf>,
+    /// The name that the certificates of other controllers are for, where these are reached at addresses that their
+    /// certificates do not name: in Kubernetes, the name of the Service. Without it, the host of `grpc.advertise`.
+    pub peer_name: Option<String>,
     /// The authority, PEM, of the certificates that relays may show instead of a join token (their `controller.certificate`).
     /// Whoever it signs a relay's name for is that relay: take one that signs for nobody else. Read again when it changes.
     pub client_ca: Option<PathBuf>,
@@ -263,6 +266,7 @@ impl Default for RawGrpc {
             advertise: None,
             tls: None,
             peer_ca: None,
+            peer_name: None,
             client_ca: None,
             require_relay_certificate: false,
         }

@@ -125,6 +125,7 @@ impl Controller {
             own: config.controller.id.as_str().into(),
             token: peer_token,
             ca: config.controller.peer_ca.clone(),
+            name: config.controller.peer_name.clone(),
         };
         let journals = (peers.clone(), journals);
         let overruns = Overruns::new(handle.events().clone(), Arc::clone(&metrics));

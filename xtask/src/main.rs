@@ -1,10 +1,12 @@
 //! The project's chores: `cargo xtask test` installs what the tests need and runs them all, `cargo xtask lint` checks
 //! format, lints and the dependency policy, `cargo xtask fuzz` runs each fuzz target for a while, `cargo xtask mutants` sees
-//! whether the conformance suite notices a broken core, `cargo xtask versus` measures Turnfleet beside other servers.
+//! whether the conformance suite notices a broken core, `cargo xtask versus` measures Turnfleet beside other servers, `cargo xtask image`
+//! makes the image.
 //!
 //! Nothing here decides what a test means; each chore is a short list of commands, shown before they run.
 
 mod fuzz;
+mod image;
 mod lint;
 mod mutants;
 mod node;
@@ -28,6 +30,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Breaks the TURN core in one line at a time, and sees whether the conformance suite notices.
     Mutants(mutants::Options),
+    /// Builds the image of relays and controllers without a daemon, and tries it (needs buildah, skopeo, umoci, podman, runc).
+    Image(image::Options),
     /// Measures Turnfleet beside coturn and a plain forwarder in network namespaces (root; needs coturn, iproute2, ethtool).
     Versus(versus::Options),
 }
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Chore::Lint => lint::run_all(),
         Chore::Fuzz(options) => fuzz::run_all(&options),
         Chore::Mutants(options) => mutants::run_all(&options),
+        Chore::Image(options) => image::run_all(&options),
         Chore::Versus(options) => versus::run_all(&options),
     };
     if let Err(error) = outcome {

@@ -32,6 +32,22 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs `command` in the top folder, showing it first, and returns what it prints.
+///
+/// # Errors
+/// When it cannot be started, does not succeed, or prints no text.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    announce(&shown);
+    let output = command
+        .current_dir(root())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start: {shown}"))?;
+    ensure!(output.status.success(), "{}: {shown}", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("no text: {shown}"))
+}
+
 /// Whether `program` answers to `argument` with success.
 pub(crate) fn answers(program: &str, argument: &str) -> bool {
     Command::new(program)

@@ -11,6 +11,7 @@ use crate::{node, python};
 /// The Debian packages that tests need, each with a file by which to see that it is there.
 const TOOLS: &[(&str, &str)] = &[
     ("bind9-dnsutils", "/usr/bin/dig"),
+    ("buildah", "/usr/bin/buildah"),
     ("chromium", "/usr/bin/chromium"),
     ("chromium-driver", "/usr/bin/chromedriver"),
     ("coturn", "/usr/bin/turnutils_uclient"),
@@ -25,13 +26,17 @@ const TOOLS: &[(&str, &str)] = &[
     ("nftables", "/usr/sbin/nft"),
     ("nginx", "/usr/sbin/nginx"),
     ("openssl", "/usr/bin/openssl"),
+    ("podman", "/usr/bin/podman"),
     ("prometheus", "/usr/bin/prometheus"),
     (
         "prometheus-alertmanager",
         "/usr/bin/prometheus-alertmanager",
     ),
     ("prosody", "/usr/bin/prosody"),
+    ("runc", "/usr/sbin/runc"),
+    ("skopeo", "/usr/bin/skopeo"),
     ("strace", "/usr/bin/strace"),
+    ("umoci", "/usr/bin/umoci"),
     ("zsh", "/usr/bin/zsh"),
 ];
 

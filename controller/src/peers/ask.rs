@@ -24,7 +24,7 @@ pub(crate) async fn trace(
     request: PeerTraceRequest,
 ) -> Result<PeerTraceAnswer, String> {
     let answered = async {
-        let endpoint = endpoint(&other.grpc, settings.ca.as_deref()).await?;
+        let endpoint = endpoint(&other.grpc, settings).await?;
         let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
         let mut client = ControllerPeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let answer = client.trace(shown_by(settings, request)).await;

@@ -58,7 +58,7 @@ async fn open(
     other: &ControllerView,
     from: PeerEventsRequest,
 ) -> Result<tonic::Streaming<PeerEvents>, String> {
-    let endpoint = endpoint(&other.grpc, settings.ca.as_deref()).await?;
+    let endpoint = endpoint(&other.grpc, settings).await?;
     // Nothing may happen for long.
     let endpoint = endpoint
         .http2_keep_alive_interval(PATIENCE)

@@ -1,6 +1,5 @@
 //! Follows one other controller: connects, takes what it sees, and begins again when that ends.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +89,7 @@ async fn open(
     settings: &PeerSettings,
     other: &ControllerView,
 ) -> Result<tonic::Streaming<turnfleet_proto::fleet::Sightings>, String> {
-    let endpoint = endpoint(&other.grpc, settings.ca.as_deref()).await?;
+    let endpoint = endpoint(&other.grpc, settings).await?;
     let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
     let mut client = ControllerPeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let request = FollowRequest {
@@ -114,18 +113,21 @@ pub(super) fn shown_by<T>(settings: &PeerSettings, message: T) -> Request<T> {
     request
 }
 
-pub(super) async fn endpoint(address: &str, ca: Option<&Path>) -> Result<Endpoint, String> {
+pub(super) async fn endpoint(address: &str, settings: &PeerSettings) -> Result<Endpoint, String> {
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| chain(&error))?;
     let endpoint = endpoint.connect_timeout(PATIENCE).tcp_nodelay(true);
     if !address.starts_with("https:") {
         return Ok(endpoint);
     }
     let mut tls = ClientTlsConfig::new();
-    if let Some(path) = ca {
+    if let Some(path) = &settings.ca {
         // Read each time: an authority may be renewed while the controller runs.
         let pem = tokio::fs::read(path).await;
         let pem = pem.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         tls = tls.ca_certificate(Certificate::from_pem(pem));
+    }
+    if let Some(name) = &settings.name {
+        tls = tls.domain_name(name);
     }
     endpoint.tls_config(tls).map_err(|error| chain(&error))
 }

@@ -39,6 +39,8 @@ pub(crate) struct PeerSettings {
     pub(crate) token: PeerToken,
     /// The authority that certificates of others are checked against; the system's where there is none.
     pub(crate) ca: Option<PathBuf>,
+    /// The name that these certificates are for; the host of the address where there is none.
+    pub(crate) name: Option<String>,
 }
 
 impl Peers {

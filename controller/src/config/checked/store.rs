@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use http::Uri;
+use rustls::pki_types::ServerName;
 use turnfleet_proto::NodeId;
 
 use super::{Check, TlsFiles};
@@ -34,6 +35,8 @@ pub struct ControllerConfig {
     pub http_address: String,
     /// The authority of the other controllers' certificates; the public ones where there is none.
     pub peer_ca: Option<PathBuf>,
+    /// The name that their certificates are for; the host of the address that they are reached at where there is none.
+    pub peer_name: Option<String>,
 }
 
 impl Check {
@@ -116,11 +119,17 @@ impl Check {
                 self.fail(key, address.clone(), expected);
             }
         }
+        let named = |name: &String| ServerName::try_from(name.as_str()).is_ok();
+        if raw.grpc.peer_name.as_ref().is_some_and(|name| !named(name)) {
+            let expected = "a DNS name, such as controllers.turnfleet.svc";
+            self.fail("grpc.peer_name", raw.grpc.peer_name.clone(), expected);
+        }
         Some(ControllerConfig {
             id,
             grpc_address: raw.grpc.advertise.clone().unwrap_or_default(),
             http_address: raw.http.advertise.clone().unwrap_or_default(),
             peer_ca: raw.grpc.peer_ca.clone(),
+            peer_name: raw.grpc.peer_name.clone(),
         })
     }
 }
