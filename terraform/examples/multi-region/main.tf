@@ -46,6 +46,7 @@ module "eu_network" {
   source = "../../modules/aws-network"
 
   zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
+  ipv6  = var.ipv6
 }
 
 module "us_network" {
@@ -53,6 +54,7 @@ module "us_network" {
   providers = { aws = aws.us }
 
   zones = ["us-east-1a", "us-east-1b"]
+  ipv6  = var.ipv6
 }
 
 module "ap_network" {
@@ -60,6 +62,7 @@ module "ap_network" {
   providers = { aws = aws.ap }
 
   zones = ["ap-southeast-1a", "ap-southeast-1b"]
+  ipv6  = var.ipv6
 }
 
 module "controllers" {
@@ -84,6 +87,7 @@ module "eu" {
   region        = "eu"
   vpc_id        = module.eu_network.vpc_id
   subnets       = module.eu_network.subnets
+  ipv6          = module.eu_network.ipv6
   secret_arn    = var.secret_arns.eu
   binary        = var.binary
   ami           = var.amis.eu
@@ -101,6 +105,7 @@ module "us" {
   region        = "us"
   vpc_id        = module.us_network.vpc_id
   subnets       = module.us_network.subnets
+  ipv6          = module.us_network.ipv6
   secret_arn    = var.secret_arns.us
   binary        = var.binary
   ami           = var.amis.us
@@ -118,6 +123,7 @@ module "ap" {
   region        = "ap"
   vpc_id        = module.ap_network.vpc_id
   subnets       = module.ap_network.subnets
+  ipv6          = module.ap_network.ipv6
   secret_arn    = var.secret_arns.ap
   binary        = var.binary
   ami           = var.amis.ap

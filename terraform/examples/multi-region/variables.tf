@@ -35,3 +35,9 @@ variable "amis" {
   type        = object({ eu = optional(string), us = optional(string), ap = optional(string) })
   default     = {}
 }
+
+variable "ipv6" {
+  description = "Whether relays serve IPv6 as well."
+  type        = bool
+  default     = true
+}

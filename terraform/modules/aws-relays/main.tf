@@ -27,10 +27,9 @@ data "aws_ami" "debian" {
   }
 }
 
+# Without tags and domain: what versions of the provider want to be told there excludes each other.
 resource "aws_eip" "relay" {
   for_each = local.relays
-
-  tags = merge(local.tags, { Name = each.key })
 }
 
 module "machine" {
@@ -67,7 +66,6 @@ resource "aws_launch_template" "relay" {
   instance_type          = var.instance_type
   user_data              = module.machine[each.key].user_data_gzip
   update_default_version = true
-  tags                   = local.tags
 
   iam_instance_profile {
     arn = aws_iam_instance_profile.relay.arn
