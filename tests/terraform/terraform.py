@@ -5,6 +5,7 @@ folder, with a `terraform.rc` for `TF_CLI_CONFIG_FILE`, which leads Terraform th
 """
 
 import os
+import shutil
 import sys
 import zipfile
 
@@ -17,6 +18,7 @@ def mirror(folder):
     (packages,) = set(cloudrail.__path__)
     name = "terraform-provider-aws_%s_linux_amd64.zip" % VERSION
     target = os.path.join(folder, "registry.terraform.io", "hashicorp", "aws", VERSION, "linux_amd64")
+    shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(target)
     with zipfile.ZipFile(os.path.join(packages, "terraform_plugins", name)) as archive:
         for path in archive.namelist():

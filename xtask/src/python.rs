@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result};
 use crate::process::{root, run};
 
 /// Each environment, below `target/` as its tests know it, and the file that says what is in it.
-const ENVIRONMENTS: &[(&str, &str)] = &[("python", "tests/interop/requirements.txt")];
+const ENVIRONMENTS: &[(&str, &str)] = &[
+    ("python", "tests/interop/requirements.txt"),
+    ("terraform", "tests/terraform/requirements.txt"),
+];
 
 /// Whether there is a Python that makes environments: Debian keeps that part in a package of its own.
 pub(crate) fn makes_environments() -> bool {

@@ -13,6 +13,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("bind9-dnsutils", "/usr/bin/dig"),
     ("chromium", "/usr/bin/chromium"),
     ("chromium-driver", "/usr/bin/chromedriver"),
+    ("cloud-init", "/usr/bin/cloud-init"),
     ("coturn", "/usr/bin/turnutils_uclient"),
     ("curl", "/usr/bin/curl"),
     ("dnsmasq-base", "/usr/sbin/dnsmasq"),
@@ -26,6 +27,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "/usr/bin/openssl"),
     ("prosody", "/usr/bin/prosody"),
     ("strace", "/usr/bin/strace"),
+    ("systemd", "/usr/bin/systemd-analyze"),
 ];
 
 /// Set for the tests where every tool is there: a test whose tool is missing then fails instead of saying so.
