@@ -1,7 +1,7 @@
 //! The units of systemd, the installer and the scripts: what systemd and shellcheck find in them, and what the installer puts where.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -187,7 +187,7 @@ fn the_units_filter_lets_every_system_call_of_a_fleet_through() {
         .args(["up", "--json", "--relays", "1", "--state-dir"])
         .arg(state.path().join("state"))
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(File::create(state.path().join("log")).unwrap())
         .spawn()
         .unwrap();
     let mut ready = String::new();
@@ -195,7 +195,8 @@ fn the_units_filter_lets_every_system_call_of_a_fleet_through() {
     out.read_line(&mut ready).unwrap();
     succeed(Command::new("/bin/kill").arg(child.id().to_string()));
     child.wait().unwrap();
-    assert!(ready.contains("\"ready\":true"), "{ready:?}");
+    let log = fs::read_to_string(state.path().join("log")).unwrap();
+    assert!(ready.contains("\"ready\":true"), "{ready:?}\n{log}");
     let end = format!("{} +++ ", child.id());
     let text = tools::eventually("the trace ends", Duration::from_secs(20), || {
         let text = fs::read_to_string(&trace).unwrap_or_default();

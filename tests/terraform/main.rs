@@ -8,7 +8,11 @@
 
 mod aws;
 #[path = "../client/mod.rs"]
-#[expect(dead_code, reason = "other test programs share it, and use more of it")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "other test programs share it, and use more of it"
+)]
 mod client;
 mod installation;
 mod machine;

@@ -32,10 +32,10 @@ json_value() {
     python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
 }
 
-# aws_call SERVICE CURL-ARGUMENTS...: an API of this region, signed with the credentials of the machine's role. They go to curl by its
+# aws_call API CURL-ARGUMENTS...: an API of this region, signed with the credentials of the machine's role. They go to curl by its
 # standard input, because everybody can read the arguments of a process. AWS_ENDPOINT_URL names another endpoint, as for AWS's own tools.
 aws_call() {
-    service=$1
+    api=$1
     shift
     region=$(aws_metadata placement/region) || return 1
     role=$(aws_metadata iam/security-credentials/) || return 1
@@ -44,6 +44,6 @@ aws_call() {
     secret=$(printf %s "$credentials" | json_value SecretAccessKey) || return 1
     session=$(printf %s "$credentials" | json_value Token) || return 1
     printf 'user = "%s:%s"\nheader = "X-Amz-Security-Token: %s"\n' "$key" "$secret" "$session" |
-        curl -sS --fail --max-time 30 --config - --aws-sigv4 "aws:amz:$region:$service" "$@" \
-            "${AWS_ENDPOINT_URL:-https://$service.$region.amazonaws.com}/"
+        curl -sS --fail --max-time 30 --config - --aws-sigv4 "aws:amz:$region:$api" "$@" \
+            "${AWS_ENDPOINT_URL:-https://$api.$region.amazonaws.com}/"
 }
