@@ -6,16 +6,29 @@
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::tools;
-use crate::workshop::{PYTHON, Workshop, succeed};
+use crate::workshop::{PYTHON, Workshop, script, succeed};
 
 /// The example's regions, with the aliases of their providers.
 const PROVIDERS: [&str; 3] = ["", "us", "ap"];
 /// A machine image that moto knows.
 const IMAGE: &str = "ami-12c6146b";
 const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A free port below those that the kernel gives to who connects: who tries such a one again and again meets itself there.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(13_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 14_000, "no free port is left");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// moto on a free port; it ends when the value is dropped.
 struct Moto {
@@ -25,17 +38,10 @@ struct Moto {
 
 impl Moto {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        let port = free_port();
         let child = Command::new(PYTHON)
-            .args([
-                "-m",
-                "moto.server",
-                "-H",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-            ])
+            .arg(script("moto_server.py"))
+            .arg(port.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -136,7 +142,7 @@ fn the_example_is_applied_unchanged_by_a_second_plan_and_destroyed() {
     let arn =
         |what: &str| format!("\"arn:aws:secretsmanager:eu-central-1:123456789012:secret:{what}\"");
     let values = format!(
-        "domain = \"example.org\"\nzone_id = \"Z1\"\nipv6 = false\n\
+        "domain = \"example.org\"\nzone_id = \"Z1\"\n\
          binary = {{ url = \"https://dl.example.org/turnfleet\", sha256 = \"{DIGEST}\" }}\n\
          secret_arns = {{ controllers = {}, eu = {relays}, us = {relays}, ap = {relays} }}\n\
          amis = {{ eu = \"{IMAGE}\", us = \"{IMAGE}\", ap = \"{IMAGE}\" }}\n\

@@ -71,29 +71,18 @@ module "machine" {
   ]
 }
 
-# The address by which the members of etcd know each other.
-resource "aws_network_interface" "controller" {
-  for_each = local.controllers
-
-  subnet_id       = each.value.subnet
-  private_ips     = [each.value.address]
-  security_groups = [aws_security_group.controller.id]
-  tags            = merge(local.tags, { Name = "${var.name}-${each.key}" })
-}
-
 resource "aws_instance" "controller" {
   for_each = local.controllers
 
-  ami                  = local.ami
-  instance_type        = var.instance_type
-  iam_instance_profile = aws_iam_instance_profile.controller.name
-  user_data_base64     = module.machine[each.key].user_data_gzip
-  tags                 = merge(local.tags, { Name = "${var.name}-${each.key}" })
-
-  network_interface {
-    device_index         = 0
-    network_interface_id = aws_network_interface.controller[each.key].id
-  }
+  ami           = local.ami
+  instance_type = var.instance_type
+  subnet_id     = each.value.subnet
+  # The address by which the members of etcd know each other.
+  private_ip             = each.value.address
+  vpc_security_group_ids = [aws_security_group.controller.id]
+  iam_instance_profile   = aws_iam_instance_profile.controller.name
+  user_data_base64       = module.machine[each.key].user_data_gzip
+  tags                   = merge(local.tags, { Name = "${var.name}-${each.key}" })
 
   metadata_options {
     http_endpoint               = "enabled"

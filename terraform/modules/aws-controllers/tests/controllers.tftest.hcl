@@ -33,7 +33,7 @@ run "three_controllers_in_three_zones" {
   }
 
   assert {
-    condition     = output.private_addresses == ["10.74.0.10", "10.74.1.10", "10.74.2.10"] && aws_network_interface.controller["c2"].subnet_id == "subnet-c"
+    condition     = output.private_addresses == ["10.74.0.10", "10.74.1.10", "10.74.2.10"] && aws_instance.controller["c2"].subnet_id == "subnet-c"
     error_message = "The members of etcd are elsewhere."
   }
 

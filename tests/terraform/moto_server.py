@@ -1,0 +1,32 @@
+"""moto as a server, with two answers put right that the provider of AWS cannot read: `python moto_server.py PORT`."""
+
+import sys
+
+from moto.ec2.models.instances import Instance
+from moto.ec2.models.subnets import Subnet
+from moto.server import main
+
+
+def groups(self):
+    """An instance has the security groups of its first network interface, also where it was asked for by that interface."""
+    return self.security_groups or list(self.nics[0].group_set if self.nics else [])
+
+
+
+def associations(self):
+    """The IPv6 networks of a subnet, whose state is a word, and not an object within the object."""
+    return [
+        {
+            "ipv6CidrBlock": association["ipv6CidrBlock"],
+            "associationId": association["associationId"],
+            "ipv6CidrBlockState": {"state": association["ipv6CidrBlockState"]["State"]},
+        }
+        for association in self.ipv6_cidr_block_associations.values()
+        if association["ipv6CidrBlockState"]["State"] == "associated"
+    ]
+
+
+Instance.dynamic_group_list = property(groups)
+Subnet.ipv6_cidr_block_association_set = property(associations)
+
+main(["-H", "127.0.0.1", "-p", sys.argv[1]])
