@@ -7,10 +7,14 @@ from moto.ec2.models.subnets import Subnet
 from moto.server import main
 
 
-def groups(self):
-    """An instance has the security groups of its first network interface, also where it was asked for by that interface."""
-    return self.security_groups or list(self.nics[0].group_set if self.nics else [])
+prepare = Instance.prep_nics
 
+
+def prep_nics(self, *arguments, **named):
+    """An instance has the security groups of its first network interface, also where they were asked for with that interface."""
+    prepare(self, *arguments, **named)
+    if not self.security_groups:
+        self.security_groups = list(self.nics[0].group_set)
 
 
 def associations(self):
@@ -26,7 +30,7 @@ def associations(self):
     ]
 
 
-Instance.dynamic_group_list = property(groups)
+Instance.prep_nics = prep_nics
 Subnet.ipv6_cidr_block_association_set = property(associations)
 
 main(["-H", "127.0.0.1", "-p", sys.argv[1]])
