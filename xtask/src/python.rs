@@ -13,6 +13,7 @@ use crate::process::{root, run};
 const ENVIRONMENTS: &[(&str, &str)] = &[
     ("chart", "tests/chart/requirements.txt"),
     ("python", "tests/interop/requirements.txt"),
+    ("terraform", "tests/terraform/requirements.txt"),
 ];
 
 /// Whether there is a Python that makes environments: Debian keeps that part in a package of its own.

@@ -14,6 +14,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("buildah", "/usr/bin/buildah"),
     ("chromium", "/usr/bin/chromium"),
     ("chromium-driver", "/usr/bin/chromedriver"),
+    ("cloud-init", "/usr/bin/cloud-init"),
     ("coturn", "/usr/bin/turnutils_uclient"),
     ("curl", "/usr/bin/curl"),
     ("dnsmasq-base", "/usr/sbin/dnsmasq"),
@@ -36,6 +37,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("runc", "/usr/sbin/runc"),
     ("skopeo", "/usr/bin/skopeo"),
     ("strace", "/usr/bin/strace"),
+    ("systemd", "/usr/bin/systemd-analyze"),
     ("umoci", "/usr/bin/umoci"),
     ("zsh", "/usr/bin/zsh"),
 ];

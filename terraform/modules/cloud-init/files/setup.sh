@@ -1,0 +1,104 @@
+#!/bin/sh
+# Makes this machine a node of a Turnfleet fleet. cloud-init runs it once, when the machine starts for the first time; what it does
+# can be done again: after a fault run it by hand.
+set -eu
+umask 077
+
+# shellcheck source=/dev/null
+. /etc/turnfleet/setup.env
+# shellcheck source=cloud.sh
+. /usr/local/lib/turnfleet/cloud.sh
+
+make_user() {
+    getent passwd turnfleet >/dev/null ||
+        useradd --system --user-group --home-dir /var/lib/turnfleet --no-create-home --shell /usr/sbin/nologin turnfleet
+}
+
+# Takes the machine's lasting address. The one that it was started with goes, and connections that are open with it.
+take_address() {
+    instance=$(again 24 aws_metadata instance-id)
+    again 24 associate "$instance"
+}
+
+associate() {
+    aws_call ec2 --output /dev/null --data-urlencode Action=AssociateAddress --data-urlencode Version=2016-11-15 \
+        --data-urlencode "InstanceId=$1" --data-urlencode "AllocationId=$AWS_ELASTIC_IP" --data-urlencode AllowReassociation=true
+}
+
+# The disk that outlives the machine. One that holds something is never made anew.
+mount_data() {
+    again 60 test -b "$DATA_VOLUME"
+    if ! blkid "$DATA_VOLUME" >/dev/null; then
+        mkfs.ext4 -q -L turnfleet "$DATA_VOLUME"
+    fi
+    mkdir -p /var/lib/turnfleet
+    if ! grep -q ' /var/lib/turnfleet ' /etc/fstab; then
+        echo "$DATA_VOLUME /var/lib/turnfleet ext4 defaults,nofail,noatime 0 2" >>/etc/fstab
+    fi
+    mountpoint -q /var/lib/turnfleet || mount /var/lib/turnfleet
+}
+
+install_binary() {
+    part=/usr/local/bin/turnfleet.part
+    mkdir -p /usr/local/bin
+    if [ -n "$BINARY_URL" ]; then
+        again 24 curl -sSfL --max-time 300 --output "$part" "$BINARY_URL"
+        if ! echo "$BINARY_SHA256  $part" | sha256sum --check --status; then
+            say "$BINARY_URL is not what it should be: its SHA-256 is $(sha256sum "$part" | cut -d' ' -f1), $BINARY_SHA256 was expected" >&2
+            rm -f "$part"
+            return 1
+        fi
+    else
+        again 24 podman pull --quiet "$IMAGE"
+        container=$(podman create "$IMAGE")
+        podman cp "$container:$IMAGE_BINARY" "$part"
+        podman rm "$container" >/dev/null
+    fi
+    chmod 0755 "$part"
+    # Moved into place, so that a process that runs keeps the binary that it runs.
+    mv -f "$part" /usr/local/bin/turnfleet
+}
+
+# Writes each member of the JSON object on standard input as a file that the service alone reads.
+write_secrets() {
+    python3 -c '
+import json, os, re, sys
+for name, content in json.load(sys.stdin).items():
+    if not re.fullmatch("[a-z0-9][a-z0-9._-]*", name) or not isinstance(content, str):
+        sys.exit(f"turnfleet: {name!r} in the secret is no file name with a text")
+    path = os.path.join("/etc/turnfleet", name)
+    with open(path + ".part", "w") as file:
+        file.write(content)
+    os.replace(path + ".part", path)'
+}
+
+# In a pipe the failure of the first command would be lost.
+fetch_secrets() {
+    if [ -n "$AWS_SECRET" ]; then
+        body="{\"SecretId\": \"$AWS_SECRET\"}"
+        answer=$(aws_call secretsmanager -H 'Content-Type: application/x-amz-json-1.1' -H 'X-Amz-Target: secretsmanager.GetSecretValue' --data "$body") || return 1
+        bundle=$(printf %s "$answer" | json_value SecretString) || return 1
+    else
+        bundle=$(sh -c "$SECRETS_COMMAND") || return 1
+    fi
+    printf %s "$bundle" | write_secrets
+}
+
+make_user
+sysctl --quiet --ignore --load /etc/sysctl.d/60-turnfleet.conf || say "not all of the kernel's settings could be set"
+if [ -n "$AWS_ELASTIC_IP" ]; then take_address; fi
+if [ -n "$DATA_VOLUME" ]; then mount_data; fi
+install_binary
+if [ -n "$AWS_SECRET$SECRETS_COMMAND" ]; then again 24 fetch_secrets; fi
+chown -R turnfleet:turnfleet /etc/turnfleet
+chown root:root /etc/turnfleet/setup.env /etc/turnfleet/firewall.nft
+
+# Every mistake of the configuration at once, where cloud-init's log has it.
+/usr/local/bin/turnfleet check-config "$SUBCOMMAND" --config "/etc/turnfleet/$CONFIG.toml"
+
+systemctl daemon-reload
+# shellcheck disable=SC2086
+systemctl enable --now $UNITS
+systemctl enable "$SERVICE.service"
+systemctl restart "$SERVICE.service"
+say "$SERVICE.service is started"
