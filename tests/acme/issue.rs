@@ -95,7 +95,11 @@ fn read(request: &[u8], names: &[String]) -> Option<Vec<u8>> {
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &point);
     key.verify(info, signature.get(1..)?).ok()?;
     let is_named = |name: &String| {
-        let wanted = [&[0x82, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        let wanted = [
+            &[0x82, u8::try_from(name.len()).unwrap()][..],
+            name.as_bytes(),
+        ]
+        .concat();
         info.windows(wanted.len()).any(|it| it == wanted)
     };
     names.iter().all(is_named).then_some(point)

@@ -47,7 +47,7 @@ pub(super) fn tls_alpn(place: SocketAddr, domain: &str, authorization: &str) -> 
     let digest = digest(&SHA256, authorization.as_bytes());
     let identifier = [IDENTIFIER, digest.as_ref()].concat();
     let named = [
-        &[0x82, u8::try_from(domain.len()).unwrap()],
+        &[0x82, u8::try_from(domain.len()).unwrap()][..],
         domain.as_bytes(),
     ]
     .concat();

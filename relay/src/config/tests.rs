@@ -121,7 +121,7 @@ fn a_certificate_is_of_files_or_the_fleets() {
     let fleets = fleets.unwrap();
     assert!(fleets.tls.is_none());
     let places = fleets.fleet_tls.unwrap().http_challenges;
-    assert_eq!(places, ["0.0.0.0:80".parse().unwrap()]);
+    assert_eq!(places, ["0.0.0.0:80".parse::<SocketAddr>().unwrap()]);
     let both = refused(|tls| (tls.from_fleet, tls.key) = (true, "/dev/null".into()));
     assert!(both.contains("tls.key"), "{both}");
     let nowhere = refused(|tls| {
