@@ -156,7 +156,7 @@ checks! {
     HOST_LISTENERS: "host.listeners",
         "on the relay: a process listens on each port of the URIs",
         "start the relay, or correct its listeners (relay.listeners) or the URIs",
-        "--on-relay";
+        "--on-relay, and a URI";
     HOST_FIREWALL: "host.firewall",
         "on the relay: no input chain of nftables drops what is for the listeners or the relay ports",
         "accept the listeners' ports and the relay port range in the input chain",

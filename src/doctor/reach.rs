@@ -41,7 +41,11 @@ pub(super) fn ways(uri: &TurnUri, report: &Report, tls: &tls::Trust) -> Vec<Way>
         return Vec::new();
     }
     let candidates = match resolve::candidates(uri) {
-        Ok(candidates) => candidates,
+        // RFC 5928 lets a client try TCP where the URI names no transport; browsers do not.
+        Ok(candidates) => candidates
+            .into_iter()
+            .filter(|it| uri.transport.is_some() || it.transport != Transport::Tcp)
+            .collect::<Vec<Candidate>>(),
         Err(error) => {
             report.fail(DNS_NAMES, &shown, format!("{error:#}"));
             return Vec::new();
@@ -120,6 +124,11 @@ fn check_of(transport: Transport) -> &'static Check {
 /// Asks for the own address, and says how it went.
 pub(super) fn reach(way: &Way, report: &Report) -> Option<Reached> {
     let (check, subject) = (check_of(way.transport()), way.to_string());
+    let ip = way.candidate.address.ip();
+    if ip.is_ipv6() && !resolve::has_route(ip) {
+        report.skip(check, &subject, "this machine has no IPv6 to reach it by");
+        return None;
+    }
     let nobody = (String::new(), String::new());
     let began = Instant::now();
     let mut session = match way.open(nobody, false) {

@@ -248,7 +248,7 @@ fn at(transport: Transport, addresses: &[IpAddr], port: u16) -> Vec<Candidate> {
 }
 
 /// Whether this machine could send to `address`: it is asked without a packet.
-fn has_route(address: IpAddr) -> bool {
+pub(crate) fn has_route(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
