@@ -134,9 +134,9 @@ fn fleet_top_is_live_in_a_terminal_and_plain_elsewhere() {
     ]);
     assert!(!window.is_plain());
     fleet.order(&["drain", "relay-1", "--deadline", "2h"]);
-    window.shows(&["relays 1 of 2 in lists", "draining", "1 relays drain"]);
+    window.shows(&["relays 1 of 2 in lists", "draining", "relays that drain: 1"]);
     window.press("3");
-    window.shows(&["[3 drains and secrets]", "RELAY THAT DRAINS", "SECRET"]);
+    window.shows(&["[3 drains and secrets]", "RELAY THAT DRAINS", "LAST USED"]);
     window.press("\t");
     window.shows(&["[4 abuse]", "TENANT"]);
     window.press("1s");

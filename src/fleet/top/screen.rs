@@ -255,7 +255,7 @@ fn standing(state: &State) -> Vec<Line> {
     let (stage, node) = (cell(rollout, "/stage"), cell(rollout, "/node"));
     let drains = number(&state.seen, "/draining/total");
     if stage != "all" || drains > 0 {
-        let text = format!("policy {stage} {node}   {drains} relays drain");
+        let text = format!("policy {stage} {node}   relays that drain: {drains}");
         lines.push(Line::new(Tone::Warning, text));
     }
     lines

@@ -7,14 +7,17 @@ import { bits, count, duration, of, orNothing } from "./format.js";
 
 const traffic = (rates) => rates.bytes_from_clients + rates.bytes_to_clients;
 
+// What is left where one of several zones fails. With a single one nothing is.
+const withoutZone = (totals, zones) => (zones.length > 1 ? orNothing(totals.allocations.headroom_n1, count) : "–");
+
 // Each figure: its name, what it says, and what stands below.
-function figures({ total }) {
+function figures({ total, zones }) {
   const { allocations, relayed_ports: ports, rates } = total;
   return [
     ["Relays in lists", `${count(total.listed)} / ${count(total.nodes)}`, ""],
     ["Allocations", count(allocations.used), `of ${orNothing(allocations.limit, count)}, at most ${count(allocations.peak)}`],
     ["Headroom", orNothing(allocations.headroom, count), "allocations below 80 %"],
-    ["Without largest zone", orNothing(allocations.headroom_n1, count), "allocations left if it fails"],
+    ["Without largest zone", withoutZone(total, zones), zones.length > 1 ? "allocations left if it fails" : "there is one zone"],
     ["Full in", orNothing(total.seconds_to_full, duration), total.seconds_to_full === null ? "use does not grow" : "if use goes on"],
     ["Relayed ports", count(ports.used), `of ${orNothing(ports.limit, count)}`],
     ["Traffic", bits(traffic(rates)), `${bits(rates.bytes_from_clients)} in, ${bits(rates.bytes_to_clients)} out`],
@@ -51,7 +54,7 @@ function showAttention({ items, total }) {
   if (!same) place.replaceChildren(...lines);
 }
 
-function placeRow(name, key, totals) {
+function placeRow(name, key, totals, zones) {
   return {
     key,
     cells: [
@@ -59,7 +62,7 @@ function placeRow(name, key, totals) {
       number(`${count(totals.listed)} / ${count(totals.nodes)}`),
       number(of(totals.allocations)),
       number(orNothing(totals.allocations.headroom, count)),
-      number(orNothing(totals.allocations.headroom_n1, count)),
+      number(withoutZone(totals, zones)),
       number(of(totals.relayed_ports)),
       number(bits(traffic(totals.rates))),
       number(orNothing(totals.seconds_to_full, duration)),
@@ -70,9 +73,10 @@ function placeRow(name, key, totals) {
 
 function showPlaces({ regions, zones }) {
   const shown = regions.flatMap((region) => {
-    const own = zones.filter((zone) => zone.region === region.region && zone.zone !== "");
-    const below = own.map((zone) => placeRow(`${region.region} / ${zone.zone}`, `zone ${zone.region}/${zone.zone}`, zone));
-    return [placeRow(region.region, `region ${region.region}`, region), ...below];
+    const own = zones.filter((zone) => zone.region === region.region);
+    const named = own.filter((zone) => zone.zone !== "");
+    const below = named.map((zone) => placeRow(`${region.region} / ${zone.zone}`, `zone ${zone.region}/${zone.zone}`, zone, []));
+    return [placeRow(region.region, `region ${region.region}`, region, own), ...below];
   });
   rows(byId("places-rows"), shown, 9, "There are no relays.");
 }

@@ -45,7 +45,7 @@ fn the_screen_fills_the_terminal_and_no_more() {
         "allocations 12 of 100   headroom 68",
         "traffic 1.0 Mbit/s from clients",
         "allocations ▁▄█",
-        "1 relays drain",
+        "relays that drain: 1",
         "[1 relays]",
         "relay-1  north  draining  no",
     ] {
