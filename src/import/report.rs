@@ -205,7 +205,7 @@ impl Report {
             let _ = write!(text, "  {}: {}", open.rule, blocks.join(", "));
             let more = open.blocks.len().saturating_sub(SHOWN_BLOCKS);
             if more > 0 {
-                let _ = write!(text, " and {more} blocks more");
+                let _ = write!(text, " and {more} more");
             }
             if !open.can_be_allowed {
                 text.push_str(" (nothing opens these)");

@@ -202,7 +202,7 @@ fn peers_are_written_where_the_default_filter_says_otherwise() {
     assert_is(
         "allowed-peer-ip=172.16.0.0-172.16.255.255",
         "translated",
-        "65536 addresses",
+        "opens 65536 ",
     );
     assert_is("denied-peer-ip=10.0.0.9-10.0.0.1", "wrong", "FIRST-LAST");
     assert_becomes("allow-loopback-peers", "danger-allow-loopback-peers = true");

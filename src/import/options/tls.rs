@@ -51,7 +51,7 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         "acme-redirect",
         &[],
         Text,
-        "Requests for ACME are not redirected: let the web server on port 80 answer them, \
-         or use a challenge by DNS.",
+        "Nothing is redirected. The controllers order certificates themselves where their \
+         section `acme` says so, and relays answer the challenges.",
     ),
 ];

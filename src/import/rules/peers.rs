@@ -32,7 +32,7 @@ pub(in crate::import) fn allowed(draft: &mut Draft<'_>, given: &Given<'_>) -> Ju
         outcome = draft.push(Part::Up, "allow-peer", entry, given.setting);
     }
     Ok(outcome.noting(&format!(
-        "{} addresses that the default filter refuses are opened{closed}",
+        "it opens {} of the addresses that the default filter refuses{closed}",
         allowed.opened
     )))
 }
