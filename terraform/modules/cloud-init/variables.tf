@@ -28,7 +28,7 @@ variable "image" {
 variable "image_binary" {
   description = "Where in the image the binary is."
   type        = string
-  default     = "/turnfleet"
+  default     = "/usr/local/bin/turnfleet"
 }
 
 variable "config" {
