@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 
 use super::console::Console;
 use crate::shutdown::Signals;
-use gather::{View, Wish};
+use gather::Wish;
 use screen::State;
 use terminal::{Key, Terminal};
 
