@@ -168,6 +168,8 @@ impl Report {
         for check in ALL.iter().copied() {
             let before = ordered.len();
             ordered.extend(found.iter().filter(|it| it.check == check).cloned());
+            // Threads come when they come; what is said of one subject stays as it was said.
+            ordered[before..].sort_by(|one, other| one.subject.cmp(&other.subject));
             if ordered.len() == before {
                 ordered.push(Finding {
                     check,

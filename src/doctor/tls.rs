@@ -140,7 +140,7 @@ impl Trust {
                 TLS_CHAIN,
                 subject,
                 format!(
-                    "it leads to no authority that is known: {error}; {} are shown",
+                    "it leads to no authority that is known ({error}); the server shows {} of the chain",
                     chain.len()
                 ),
             ),
