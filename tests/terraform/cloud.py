@@ -20,6 +20,7 @@ TOKEN = "a-token-of-version-2"
 KEYS = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret/with+signs", "Token": "session//token=="}
 METADATA = {
     "instance-id": "i-0123456789abcdef0",
+    "public-ipv4": "11.80.0.8",
     "placement/region": "eu-central-1",
     "iam/security-credentials/": "relay",
     "iam/security-credentials/relay": json.dumps(KEYS),

@@ -59,7 +59,7 @@ module "relay" {
   region             = "eu"
   zone               = "eu-central-1a"
   controllers        = [for name in keys(local.members) : "https://${name}.${local.domain}:8081"]
-  public_address     = "11.80.0.8"
+  public_address     = "aws"
   metrics_cidrs      = ["11.74.0.0/24"]
   termination_notice = "aws"
   aws_elastic_ip     = "eipalloc-0123456789abcdef0"
