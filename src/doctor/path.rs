@@ -27,14 +27,14 @@ const USUAL: usize = 1280;
 /// Headers: UDP, STUN, the attribute of the data, and DONT-FRAGMENT.
 const HEADERS: usize = 8 + 20 + 4 + 4;
 /// How often each size is sent, and how long it may take.
-const TRIES: usize = 3;
-const PATIENCE: Duration = Duration::from_millis(200);
+const TRIES: usize = 4;
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Packets by which loss is measured, and the time between two of them.
 const PACKETS: u32 = 50;
 const PACE: Duration = Duration::from_millis(20);
 /// How long the last may take.
-const TAIL: Duration = Duration::from_millis(500);
+const TAIL: Duration = Duration::from_millis(1500);
 /// Of a packet of sound, with its number in front.
 const PAYLOAD: usize = 160;
 
