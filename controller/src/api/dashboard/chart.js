@@ -13,11 +13,11 @@ function shape(name, attributes, words) {
   return element;
 }
 
-// A round number that is not below `most`.
+// A number that is not below `most`, and round, as its half is. From two on, so that what is counted is told in whole numbers.
 function roundUp(most) {
-  if (most <= 0) return 1;
+  if (most <= 2) return 2;
   const size = 10 ** Math.floor(Math.log10(most));
-  return [1, 2, 2.5, 5, 10].map((step) => step * size).find((step) => step >= most * 0.999);
+  return [1, 2, 4, 6, 8, 10].map((step) => step * size).find((step) => step >= most * 0.999);
 }
 
 // Draws into `place` the `lines`, each { name, className, of }, over `moments`, which have `at`. `gap` is the longest time between two
@@ -27,7 +27,7 @@ export function draw(place, { title, moments, lines, gap, unit, limit, clock }) 
   const height = Math.max(place.clientHeight, 120);
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": said(title, moments, lines, unit) });
   const highest = moments.reduce((most, moment) => Math.max(most, ...lines.map((line) => line.of(moment))), 0);
-  const top = roundUp(highest * 1.05);
+  const top = roundUp(highest);
   const first = moments[0]?.at ?? 0;
   const span = Math.max((moments.at(-1)?.at ?? 0) - first, gap);
   const x = (at) => LEFT + ((at - first) / span) * (width - LEFT - RIGHT);

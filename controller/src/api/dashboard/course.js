@@ -39,7 +39,7 @@ export function show() {
   draw(byId("allocations-chart"), {
     ...common,
     title: "Allocations",
-    unit: (value) => count(Math.round(value * 10) / 10),
+    unit: count,
     limit: last?.allocation_limit ?? null,
     lines: [{ name: "allocations", className: "first", of: (moment) => moment.allocations }],
   });
