@@ -28,6 +28,9 @@ const EXAMPLE: &str = "/etc/turnserver.conf";
 const MATRIX: &str = include_str!("turnserver.conf");
 const SECRET: &str = "north-by-northwest";
 const LIMIT: Duration = Duration::from_secs(30);
+const TIMEOUT: &str = "/usr/bin/timeout";
+/// How often the tool is asked.
+const TRIES: usize = 4;
 /// An address that `denied-peer-ip` holds, and that no default refuses.
 const DENIED: &str = "11.80.0.1";
 
@@ -210,26 +213,38 @@ impl Site {
         SocketAddr::new(address(RELAY[0]), port)
     }
 
+    /// Whether what clients send each other comes. The tool overlooks a TLS record that arrives together with another one,
+    /// and then waits for ever: it is given time between records, and asked again.
+    #[track_caller]
+    fn relays(&self, user: &str, port: u16, flags: &[&str]) {
+        let mut heard = None;
+        for attempt in 0..TRIES {
+            let user = format!("{user}-{attempt}");
+            let fixed = ["-y", "-s", "-c", "-n", "10", "-m", "2", "-l", "160"];
+            let own = ["-u", &user, "-W", SECRET];
+            let mut command = self.world.command(TIMEOUT);
+            command.args(["15", UCLIENT]);
+            let all = [&fixed[..], &own, flags].concat();
+            let output = uclient_by(command, Self::server(port), &all);
+            heard = totals(&String::from_utf8_lossy(&output.stdout));
+            if heard == Some((20, 20)) {
+                return;
+            }
+        }
+        panic!("{user}: {heard:?}");
+    }
+
     /// Clients by UDP, TCP and TLS relay to each other, and one that asks for a denied peer is refused.
     #[track_caller]
     fn serves(&self, by: &str) {
         let transports: [(&str, u16, &[&str]); 3] = [
             ("udp", 3478, &[]),
             ("tcp", 3478, &["-t"]),
-            // The tool loses records that arrive together, so it is given time between them.
-            ("tls", 5349, &["-t", "-S", "-z", "100"]),
+            ("tls", 5349, &["-t", "-S", "-z", "200"]),
         ];
         std::thread::scope(|scope| {
             for (name, port, flags) in transports {
-                scope.spawn(move || {
-                    let user = format!("{by}-{name}");
-                    let fixed = ["-y", "-s", "-c", "-n", "20", "-m", "2", "-l", "160"];
-                    let own = ["-u", &user, "-W", SECRET];
-                    let all = [&fixed[..], &own, flags].concat();
-                    let output = uclient_by(self.world.command(UCLIENT), Self::server(port), &all);
-                    let text = String::from_utf8_lossy(&output.stdout);
-                    assert_eq!(totals(&text), Some((40, 40)), "{by} {name}: {output:?}");
-                });
+                scope.spawn(move || self.relays(&format!("{by}-{name}"), port, flags));
             }
         });
         let credential = Credential::synapse(SECRET, "@alice:example.org");
