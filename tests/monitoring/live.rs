@@ -51,7 +51,9 @@ impl Rounds {
         self.count += 1;
         let (relay, count) = (fleet.relay(0), self.count);
         fleet.api(&format!("/turn?service=turn&username=caller{count}"));
-        drop(allocate(relay, "alice").map(|(mut alice, _)| alice.end()));
+        if let Some((mut alice, _)) = allocate(relay, "alice") {
+            alice.end().unwrap();
+        }
         let (mut one, here) = allocate(relay, &format!("bob{count}")).unwrap();
         let (mut other, there) = allocate(relay, &format!("carol{count}")).unwrap();
         one.bind(there).unwrap();
