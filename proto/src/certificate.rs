@@ -222,6 +222,15 @@ pub fn validity_of(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
 
 /// A chain and the private key of its first certificate, both PEM.
 fn told_pair(chain: &str, key: &str) -> Result<CertifiedKey, PairError> {
+    let (chain, key) = told_parts(chain, key)?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(PairError::Key)
+}
+
+/// What two PEM texts hold.
+fn told_parts(
+    chain: &str,
+    key: &str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PairError> {
     let in_part = |part| move |source| PairError::Pem { part, source };
     let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -230,7 +239,7 @@ fn told_pair(chain: &str, key: &str) -> Result<CertifiedKey, PairError> {
         return Err(PairError::Empty);
     }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(in_part("key"))?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(PairError::Key)
+    Ok((chain, key))
 }
 
 fn read_pair(chain_file: &Path, key_file: &Path) -> Result<CertifiedKey, CertificateError> {

@@ -125,6 +125,7 @@ mod tests {
 
     use rcgen::{CertificateParams, CustomExtension, KeyPair};
     use rustls::pki_types::PrivateKeyDer;
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
     use rustls::{ServerConfig, ServerConnection};
 
     use super::*;
@@ -138,13 +139,15 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.self_signed(&key).unwrap().der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+        // The extension keeps it from being read as the certificate of a server.
+        let pair = CertifiedKey::new(vec![certificate], key);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
         config.alpn_protocols = vec![alpn.to_vec()];
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap();

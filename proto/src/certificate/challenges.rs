@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{Certificate, PairError, told_pair};
+use super::{Certificate, PairError, told_parts};
 use crate::fleet::ChallengeAnswer;
 use crate::fleet::challenge_answer::Answer;
 
@@ -41,7 +42,7 @@ impl Certificate {
                     let text = http.key_authorization.clone();
                     answers.http.insert(http.token.clone(), text);
                 }
-                Some(Answer::Tls(tls)) => match told_pair(&tls.certificate, &tls.key) {
+                Some(Answer::Tls(tls)) => match answering_pair(&tls.certificate, &tls.key) {
                     Ok(pair) => {
                         let domain = tls.domain.to_ascii_lowercase();
                         answers.tls.insert(domain, Arc::new(pair));
@@ -75,6 +76,14 @@ impl Certificate {
         let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner);
         answers.tls.get(&domain.to_ascii_lowercase()).cloned()
     }
+}
+
+/// A certificate that answers, with its key. Whether they fit cannot be told: the critical extension that makes it an answer keeps it from
+/// being read as the certificate of a server.
+fn answering_pair(certificate: &str, key: &str) -> Result<CertifiedKey, PairError> {
+    let (chain, key) = told_parts(certificate, key)?;
+    let key = ring::sign::any_supported_type(&key).map_err(PairError::Key)?;
+    Ok(CertifiedKey::new(chain, key))
 }
 
 impl ResolvesServerCert for Challenged {
