@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  c0 11.74.0.10 --+
-//!  c1 11.74.1.10 --+-- router --- relay  11.80.0.8
+//!  c1 11.74.1.10 --+-- router --- relay  10.80.0.8, and 11.80.0.8 by 1:1 NAT, as clouds have it
 //!  c2 11.74.2.10 --+      \------ client 11.90.0.2
 //! ```
 //!
@@ -28,6 +28,7 @@ use crate::workshop::{ROOT, Workshop, succeed};
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONTROLLERS: [&str; 3] = ["c0", "c1", "c2"];
 const DOMAIN: &str = "controller.example.org";
+/// The relay's address as everybody but itself sees it.
 const RELAY: &str = "11.80.0.8";
 const CLOUD_INIT: &str = "/usr/bin/cloud-init";
 const PROGRAMS: [&str; 6] = [
@@ -101,7 +102,13 @@ impl World {
         let controllers = (0..3)
             .map(|index| machine(&format!("con{index}"), &address(index), "controllers.json"))
             .collect();
-        let relay = machine("rela", RELAY, "relays.json");
+        let relay = machine("rela", "10.80.0.8", "relays.json");
+        router.nft(
+            "table ip nat {
+                chain in { type nat hook prerouting priority dstnat; ip daddr 11.80.0.8 dnat to 10.80.0.8; }
+                chain out { type nat hook postrouting priority srcnat; ip saddr 10.80.0.8 snat to 11.80.0.8; }
+            }",
+        );
         let client = Namespace::new("call");
         client.link(&router, "card0", "11.90.0.2", "11.90.0.1");
         client.ip(&["route", "add", "default", "via", "11.90.0.1"]);

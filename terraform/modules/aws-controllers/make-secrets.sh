@@ -19,11 +19,20 @@ shift 2
 mkdir -p "$folder"
 cd "$folder"
 
+# quietly COMMAND...: openssl tells of its progress; it is heard where it fails.
+quietly() {
+    "$@" 2>openssl.log || {
+        cat openssl.log >&2
+        exit 1
+    }
+    rm openssl.log
+}
+
 # authority NAME SUBJECT
 authority() {
-    [ -f "$1.key" ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=$2" \
+    [ -f "$1.key" ] || quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=$2" \
         -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
-        -keyout "$1.key" -out "$1.pem" 2>/dev/null
+        -keyout "$1.key" -out "$1.pem"
 }
 
 # certificate NAME AUTHORITY ALTERNATIVE-NAMES
@@ -32,9 +41,9 @@ certificate() {
 basicConstraints=critical,CA:FALSE
 keyUsage=critical,digitalSignature
 extendedKeyUsage=serverAuth,clientAuth"
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" -keyout "$1.key" -out "$1.csr" 2>/dev/null
+    quietly openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" -keyout "$1.key" -out "$1.csr"
     echo "$extensions" >"$1.ext"
-    openssl x509 -req -in "$1.csr" -CA "$2.pem" -CAkey "$2.key" -CAcreateserial -days 730 -extfile "$1.ext" -out "$1.pem" 2>/dev/null
+    quietly openssl x509 -req -in "$1.csr" -CA "$2.pem" -CAkey "$2.key" -CAcreateserial -days 730 -extfile "$1.ext" -out "$1.pem"
     rm "$1.csr" "$1.ext"
 }
 
