@@ -38,12 +38,13 @@ struct Collector(Arc<Mutex<Vec<Got>>>);
 fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |attribute: &KeyValue| {
         let value = attribute.value.as_ref()?.value.as_ref()?;
-        Some(match value {
-            Any::StringValue(text) => text.clone(),
-            Any::IntValue(number) => number.to_string(),
-            Any::BoolValue(truth) => truth.to_string(),
-            other => format!("{other:?}"),
-        })
+        if let Any::StringValue(text) = value {
+            return Some(text.clone());
+        }
+        if let Any::IntValue(number) = value {
+            return Some(number.to_string());
+        }
+        Some(format!("{value:?}"))
     };
     let pairs = attributes.iter();
     let pairs = pairs.filter_map(|pair| Some((pair.key.clone(), text(pair)?)));
