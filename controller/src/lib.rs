@@ -121,12 +121,7 @@ impl Controller {
         let (stop, stopped) = watch::channel(false);
         let webhooks = Webhooks::new(&config.webhooks)?;
         handle.events().deliver_by(webhooks.clone());
-        let peers = PeerSettings {
-            own: config.controller.id.as_str().into(),
-            token: peer_token,
-            ca: config.controller.peer_ca.clone(),
-            name: config.controller.peer_name.clone(),
-        };
+        let peers = peer_settings(&config, peer_token);
         let journals = (peers.clone(), journals);
         let overruns = Overruns::new(handle.events().clone(), Arc::clone(&metrics));
         let api = Api::start(&config, entrance, (&handle, &overruns), journals).await?;
@@ -389,6 +384,16 @@ fn controller_record(config: &Config, api: &Api) -> ControllerRecord {
         http_address: or(&config.controller.http_address, api.http_address()),
         region: config.region.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn peer_settings(config: &Config, token: PeerToken) -> PeerSettings {
+    let me = &config.controller;
+    PeerSettings {
+        own: me.id.as_str().into(),
+        token,
+        ca: me.peer_ca.clone(),
+        name: me.peer_name.clone(),
     }
 }
 

@@ -311,15 +311,8 @@ impl Link {
         {
             return end;
         }
-        if session.drain.borrow().draining {
-            session.drain.mark_changed();
-        }
-        session.alternates.mark_changed();
-        session.shares.mark_changed();
         let mut certificates = handle.certificates();
-        if **certificates.borrow() != Certificates::default() {
-            certificates.mark_changed();
-        }
+        tell_at_first(session, &mut certificates);
         let bus = handle.events().clone();
         let mut intake = Intake::new(bus, &session.key);
         loop {
@@ -442,6 +435,18 @@ impl Link {
             Ok(()) => Ok(()),
             Err(_) => Err(End::Reset),
         }
+    }
+}
+
+/// Has a session begin with what there is already; nothing is said of what is as every node takes it to be.
+fn tell_at_first(session: &mut Session, certificates: &mut watch::Receiver<Arc<Certificates>>) {
+    if session.drain.borrow().draining {
+        session.drain.mark_changed();
+    }
+    session.alternates.mark_changed();
+    session.shares.mark_changed();
+    if **certificates.borrow() != Certificates::default() {
+        certificates.mark_changed();
     }
 }
 

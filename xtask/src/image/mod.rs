@@ -100,13 +100,13 @@ fn build(as_tests: bool) -> Result<PathBuf> {
         .arg("--message-format=json-render-diagnostics")
         .env("RUSTC_WRAPPER", root().join("xtask/image/static-rustc"));
     let messages = capture(&mut build)?;
-    let made = messages.lines().filter_map(|line| {
+    let mut made = messages.lines().filter_map(|line| {
         let message: Json = serde_json::from_str(line).ok()?;
         let is_it = message["target"]["name"] == COMMAND && message["target"]["kind"][0] == "bin";
         let path = message["executable"].as_str().filter(|_| is_it)?;
         Some(PathBuf::from(path))
     });
-    made.last().context("cargo has built no command")
+    made.next_back().context("cargo has built no command")
 }
 
 /// Puts into `folder` what the Dockerfile copies: `root`, and `state` for the command's own user.
