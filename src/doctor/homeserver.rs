@@ -60,15 +60,11 @@ impl Homeserver {
             "it is no homeserver.yaml: expected settings at the top"
         );
         let text = |key: &str| settings[key].as_str().map(str::to_owned);
-        let uris = match &settings["turn_uris"] {
-            Yaml::String(one) => vec![one.clone()],
-            list => {
-                let list = list.as_vec().into_iter().flatten();
-                list.filter_map(Yaml::as_str).map(str::to_owned).collect()
-            }
-        };
+        let uris = &settings["turn_uris"];
+        let one = std::slice::from_ref(uris);
+        let uris = uris.as_vec().map_or(one, Vec::as_slice).iter();
         Ok(Self {
-            uris,
+            uris: uris.filter_map(Yaml::as_str).map(str::to_owned).collect(),
             secret: text("turn_shared_secret").filter(|secret| !secret.is_empty()),
             secret_path: text("turn_shared_secret_path").map(PathBuf::from),
             user: text("turn_username").zip(text("turn_password")),

@@ -133,7 +133,7 @@ mod tests {
         let request = request.der().to_vec();
         assert_eq!(read(&request, &names).unwrap(), key.public_key_raw());
         assert_eq!(read(&request, &["c.example.org".to_owned()]), None);
-        let mut forged = request.clone();
+        let mut forged = request;
         let last = forged.len() - 1;
         forged[last] ^= 1;
         assert_eq!(read(&forged, &names), None);

@@ -96,7 +96,7 @@ mod tests {
         let payload = encode(json!({"a": 1}).to_string());
         let input = format!("{protected}.{payload}");
         let signature = signer.sign(&random, input.as_bytes()).unwrap();
-        let body = |payload: &str| json!({"protected": protected, "payload": payload, "signature": encode(&signature)});
+        let body = |payload: &str| json!({"protected": protected, "payload": payload, "signature": encode(signature)});
         let read = |body: Value| Signed::read(body.to_string().as_bytes()).unwrap();
         let signed = read(body(&payload));
         assert!(signed.is_of(&jwk(&signer)) && signed.payload["a"] == 1);

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::error::FleetError;
 use crate::events::{Batch, Filter, Value};
 use crate::fleet::FleetView;
-use crate::fleet::audit::AuditEntry;
+use crate::fleet::audit::{AuditEntry, entry_id};
 use crate::fleet::bans::{Ban, MAX_REASON_BYTES};
 use crate::fleet::tenants::DEFAULT_TENANT;
 use crate::metrics::Metrics;
@@ -212,7 +212,7 @@ impl Task {
         };
         let entry = AuditEntry {
             at_milliseconds: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            id: random_bytes(&SystemRandom::new())?,
+            id: entry_id(now, random_bytes(&SystemRandom::new())?),
             by: format!("rule {rule}"),
             from: None,
             action: "ban".to_owned(),

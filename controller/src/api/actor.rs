@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ring::rand::SystemRandom;
 
 use crate::FleetError;
-use crate::fleet::audit::AuditEntry;
+use crate::fleet::audit::{AuditEntry, entry_id};
 use crate::reconcile::{Handle, random_bytes};
 use crate::wall_clock::since_epoch;
 
@@ -50,10 +50,10 @@ impl Actor {
     }
 
     fn entry(&self, action: &str, target: &str, detail: String) -> Result<AuditEntry, FleetError> {
-        let at = since_epoch().as_millis();
+        let at = since_epoch();
         Ok(AuditEntry {
-            at_milliseconds: u64::try_from(at).unwrap_or(u64::MAX),
-            id: random_bytes(&SystemRandom::new())?,
+            at_milliseconds: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            id: entry_id(at, random_bytes(&SystemRandom::new())?),
             by: self.name.clone(),
             from: self.from,
             action: action.to_owned(),

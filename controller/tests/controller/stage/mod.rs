@@ -29,7 +29,7 @@ use turnfleet_proto::fleet::{
 };
 
 /// Longer than anything that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
     pub(crate) runtime: Runtime,
