@@ -109,7 +109,14 @@ fn apply_and_destroy(workshop: &Workshop, below: &str) -> serde_json::Value {
         "the second plan of {below} changes something:\n{}",
         String::from_utf8_lossy(&again.stdout)
     );
-    let gone = workshop.terraform(below, &["destroy", "-auto-approve", "-parallelism=40"]);
+    // The plan has just asked for everything.
+    let destroy = [
+        "destroy",
+        "-auto-approve",
+        "-parallelism=40",
+        "-refresh=false",
+    ];
+    let gone = workshop.terraform(below, &destroy);
     assert!(gone.contains("Destroy complete!"), "{gone}");
     outputs
 }
