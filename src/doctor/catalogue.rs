@@ -152,7 +152,7 @@ checks! {
     ICE_RELAY: "ice.relay",
         "the relay candidates that a browser here gets; fails where the URIs lead to none although nothing else has failed",
         "give clients turn: URIs with credentials; stun: URIs make no relay candidates, and browsers have no DTLS (turns: with transport=udp)",
-        "a secret or credentials";
+        "a secret or credentials, and a URI";
     HOST_LISTENERS: "host.listeners",
         "on the relay: a process listens on each port of the URIs",
         "start the relay, or correct its listeners (relay.listeners) or the URIs",

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use turnfleet_proto::credentials::{EphemeralUsername, SharedSecret};
 use turnfleet_turn::AddressFamily;
+use turnfleet_turn::wire::ErrorCode;
 
 use super::catalogue::{CLOCK_SERVER, CREDENTIALS_ACCEPTED, CREDENTIALS_FORM};
 use super::identity::{Identity, Source};
@@ -131,6 +132,8 @@ pub(super) fn diagnose(
         let credential = identity.ending_in(seconds, 0);
         match way.allocate_as(&credential, Way::family(family)) {
             Err(refusal) if refusal.is_unauthenticated() => Ok(false),
+            // So some servers answer a signature that they do not take, and those that know no Allocate.
+            Err(refusal @ Refusal::Code(ErrorCode::BAD_REQUEST)) => Err(refusal),
             // Whatever else stands against an allocation, the credential does not.
             Ok(_) | Err(Refusal::Code(_)) => Ok(true),
             Err(refusal) => Err(refusal),
@@ -164,6 +167,12 @@ pub(super) fn diagnose(
             if let Some(skew) = skew {
                 told(skew, &subject, report);
                 identity.skew = skew;
+            } else if identity.has_secret() {
+                report.skip(
+                    CLOCK_SERVER,
+                    &subject,
+                    "it takes credentials that ended ten years ago, so nothing tells its clock",
+                );
             }
             Some(identity)
         }

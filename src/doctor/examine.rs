@@ -51,9 +51,10 @@ pub(super) fn everything(plan: &Plan, report: &Report) {
         reached
     });
     let reached: Vec<Reached> = reached.into_iter().flatten().collect();
-    let has_identity = source.is_some();
+    // Where there is no URI at all, nothing is said of what it leads to.
+    let has_identity = source.is_some() && !uris.is_empty();
     let granted = source.map_or_else(Vec::new, |source| allocations(source, &reached, report));
-    ice::candidates(&reached, &granted, has_identity, report);
+    ice::candidates(&ways, &reached, &granted, has_identity, report);
 }
 
 /// Whatever needs credentials.

@@ -95,13 +95,17 @@ fn of_rule(statements: &[Json], protocol: &str, port: u16) -> ControlFlow<Option
             Some(true)
         } else if has("drop") || has("reject") {
             Some(false)
-        } else if ["jump", "goto", "vmap", "xt", "queue"].into_iter().any(has) {
+        } else if ["jump", "goto", "return", "vmap", "xt", "queue"]
+            .into_iter()
+            .any(has)
+        {
             None
-        } else if has("return") {
-            return ControlFlow::Continue(());
         } else {
-            // Counters and logs do nothing; a limit lets some through.
-            if has("limit") {
+            // Counters and logs do nothing; these let some through. A set may have a limit for each of its elements.
+            if ["limit", "quota", "ct count", "meter", "set"]
+                .into_iter()
+                .any(has)
+            {
                 fit = Fit::Perhaps;
             }
             continue;
@@ -138,7 +142,7 @@ fn fits(condition: &Json, protocol: &str, port: u16) -> Fit {
     if left["ct"]["key"] == "state" {
         return certainly(holds_text(right, "new"));
     }
-    if left["meta"]["key"] == "iifname" && right == "lo" {
+    if ["iif", "iifname"].contains(&text(&left["meta"]["key"])) && right == "lo" {
         return certainly(false);
     }
     Fit::Perhaps

@@ -107,7 +107,11 @@ fn firewall(ports: &[(Transport, u16)], relay_ports: PortRange, report: &Report)
     for (protocol, port) in wanted {
         let subject = format!("{protocol} port {port}");
         match verdict(&ruleset, protocol, port) {
-            Verdict::Open => report.pass(HOST_FIREWALL, &subject, "no chain drops it"),
+            Verdict::Open => report.pass(
+                HOST_FIREWALL,
+                &subject,
+                "no input chain of nftables drops it",
+            ),
             Verdict::Dropped(chain) => {
                 report.fail(
                     HOST_FIREWALL,

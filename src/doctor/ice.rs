@@ -6,9 +6,11 @@ use super::allocation::Granted;
 use super::catalogue::{ICE_REFLEXIVE, ICE_RELAY};
 use super::reach::Reached;
 use super::report::Report;
+use super::way::Way;
 
-/// Says what a browser gets from these URIs, of which `reached` answer and `granted` grant allocations.
+/// Says what a browser gets from these ways, of which `reached` answer and `granted` grant allocations.
 pub(super) fn candidates(
+    ways: &[Way],
     reached: &[Reached],
     granted: &[Granted],
     has_identity: bool,
@@ -38,6 +40,9 @@ pub(super) fn candidates(
         report.skip(ICE_RELAY, "", "none, as the findings above explain");
     } else if reached.iter().any(|it| it.way.is_turn) {
         report.fail(ICE_RELAY, "", "the servers grant no allocation");
+    } else if ways.iter().any(|way| way.is_turn) {
+        let text = "no turn: or turns: URI could be tried from here, as the findings above explain";
+        report.skip(ICE_RELAY, "", text);
     } else {
         report.fail(
             ICE_RELAY,
