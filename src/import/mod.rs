@@ -17,7 +17,8 @@ mod rules;
 mod tests;
 
 use std::fmt;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
@@ -126,14 +127,15 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<()> {
 
 fn read(file: &Path) -> anyhow::Result<String> {
     let shown = file.display();
-    let metadata = std::fs::metadata(file).with_context(|| format!("cannot read {shown}"))?;
-    if metadata.len() > MAX_BYTES {
-        bail!(
-            "{shown} has {} bytes: expected {MAX_BYTES} at most",
-            metadata.len()
-        );
+    let cannot = || format!("cannot read {shown}");
+    let opened = File::open(file).with_context(cannot)?;
+    let mut bytes = Vec::new();
+    // What is no file, such as a pipe, has a length only when it has ended.
+    let read = opened.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+    read.with_context(cannot)?;
+    if bytes.len() > usize::try_from(MAX_BYTES)? {
+        bail!("{shown} is too long: expected {MAX_BYTES} bytes at most");
     }
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
     // Comments are in whatever encoding their author had; a setting that is no text shows itself as wrong.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -67,10 +67,10 @@ impl Setting {
     }
 }
 
-/// What stands between quotes, where the value begins with one.
+/// The value without quotes around it. As with coturn, a quote within is one of its letters, which counts in a secret.
 fn unquoted(value: &str) -> &str {
     match value.strip_prefix('"') {
-        Some(inner) => inner.split_once('"').map_or(inner, |(inner, _)| inner),
+        Some(inner) => inner.strip_suffix('"').unwrap_or(inner),
         None => value,
     }
 }
@@ -94,6 +94,7 @@ mod tests {
                 Some("HIGH:!aNULL"),
             ),
             ("pidfile=\"/run/a b\" ", "pidfile", Some("/run/a b")),
+            ("realm=\"a\"b\"", "realm", Some("a\"b")),
             ("static-auth-secret=a=b", "static-auth-secret", Some("a=b")),
             ("realm=", "realm", Some("")),
             ("no-cli", "no-cli", None),

@@ -99,10 +99,14 @@ impl Judged {
 /// The setting without its secrets. A line that nobody knows may hold one too.
 pub(super) fn shown(setting: &Setting, option: Option<&CoturnOption>) -> String {
     let is_open = option.is_some_and(|option| option.takes != Takes::Secret);
-    let text = match &setting.value {
-        Some(value) if is_open => format!("{}={value}", setting.name),
-        Some(_) => format!("{}=…", setting.name),
-        None => setting.name.clone(),
+    let name = setting.name.as_str();
+    // A slip such as NAME:VALUE has its value in the name.
+    let slip = name.find(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c));
+    let text = match (&setting.value, slip) {
+        (_, Some(end)) => format!("{}…", &name[..end]),
+        (Some(value), None) if is_open => format!("{name}={value}"),
+        (Some(_), None) => format!("{name}=…"),
+        (None, None) => name.to_owned(),
     };
     // A comment of the file that is written, and a line on a terminal, have none of these.
     text.replace(char::is_control, "?")

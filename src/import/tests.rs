@@ -109,7 +109,10 @@ fn secrets_and_users() {
         "no equivalent",
         "MD5",
     );
-    assert_is("user=alice:secret\nuse-auth-secret", "not needed", "beside");
+    for secrets in ["use-auth-secret", "static-auth-secret=north"] {
+        let text = format!("user=alice:secret\n{secrets}");
+        assert_is(&text, "not needed", "beside");
+    }
     assert_is("user=alice", "wrong", "NAME:PASSWORD");
     assert_is(
         "psql-userdb=\"password=secret\"",
@@ -121,7 +124,7 @@ fn secrets_and_users() {
 #[test]
 fn no_secret_is_told() {
     let text = "static-auth-secret=hush1\nuser=alice:hush2\ncli-password=hush3\n\
-                redis-userdb=\"password=hush4\"\nstatic-secret=hush5";
+                redis-userdb=\"password=hush4\"\nstatic-secret=hush5\nstatic-auth-secret:hush6";
     let (table, report) = import(text, Secrets::Hidden);
     let said = format!("{table}{}{}", report.text(), report.json(&[]));
     assert!(!said.contains("hush"), "{said}");

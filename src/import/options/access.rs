@@ -57,8 +57,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         &["u"],
         Secret,
         "Name and password. The key of a password (`0x…`) has no equivalent, since \
-         clients that ask for SHA-256 need another key. Beside `use-auth-secret` coturn \
-         takes no users, and they are not translated.",
+         clients that ask for SHA-256 need another key. Beside `use-auth-secret` or \
+         `static-auth-secret` coturn takes no users, and they are not translated.",
     )
     .becomes(&["user"], rule::user)
     .repeated(),

@@ -66,8 +66,9 @@ pub(in crate::import) fn user(draft: &mut Draft<'_>, given: &Given<'_>) -> Judge
     if name.is_empty() || password.is_empty() {
         return Err(expected());
     }
-    if draft.is_on("use-auth-secret") {
-        let words = "coturn takes no users beside use-auth-secret";
+    // A secret switches to secrets by itself.
+    if draft.is_on("use-auth-secret") || draft.has("static-auth-secret") {
+        let words = "coturn takes no users beside use-auth-secret or static-auth-secret";
         return Ok(Outcome::new(Kind::NotNeeded, words));
     }
     if password.starts_with("0x") {

@@ -57,9 +57,9 @@ fn quota(draft: &mut Draft<'_>, given: &Given<'_>, name: &'static str, note: &st
 }
 
 pub(in crate::import) fn stale_nonce(draft: &mut Draft<'_>, given: &Given<'_>) -> Judged {
-    let seconds = match given.setting.value {
+    let seconds = match given.setting.value.as_deref() {
+        None | Some("") => STALE_NONCE,
         Some(_) => given.number(0, i64::MAX)?,
-        None => STALE_NONCE,
     };
     if seconds == 0 || seconds > NONCE.1 {
         let words = "a nonce lives for an hour at most, which is the default";
