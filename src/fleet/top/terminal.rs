@@ -4,6 +4,7 @@
 
 use std::io::{self, Stdin, Write as _};
 use std::os::fd::AsFd as _;
+use std::panic;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,10 +12,10 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 use super::screen::{Line, Tone};
 
-/// Another screen, without a cursor.
-const OPEN: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
+/// Another screen, without a cursor, and without going on in the next line where wide letters make one too long.
+const OPEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 /// The screen and the cursor from before.
-const CLOSE: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
+const CLOSE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// The size of a terminal that does not say how large it is.
 const USUAL: (usize, usize) = (80, 24);
 
@@ -49,6 +50,7 @@ impl Terminal {
     pub(super) fn open() -> io::Result<Self> {
         let input = io::stdin();
         let before = tcgetattr(&input)?;
+        restore_on_panic(before.clone());
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(&input, OptionalActions::Now, &raw)?;
@@ -135,10 +137,23 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may be gone.
-        let _ = write(CLOSE);
-        let _ = tcsetattr(&self.input, OptionalActions::Now, &self.before);
+        restore(&self.before);
     }
+}
+
+/// A program that ends at a panic drops nothing, so the terminal is put right before the panic is told.
+fn restore_on_panic(before: Termios) {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        restore(&before);
+        tell(panicked);
+    }));
+}
+
+fn restore(before: &Termios) {
+    // It may be gone.
+    let _ = write(CLOSE);
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
 }
 
 fn write(text: &str) -> io::Result<()> {
