@@ -226,11 +226,16 @@ fn standing(state: &State) -> Vec<Line> {
         cell(total, "/state"),
         or_none(capacity::time(total)),
     );
+    // Where there is one zone, nothing is left without it.
+    let without_zone = match list(&state.seen["capacity"], "/zones").count() {
+        0 | 1 => String::new(),
+        _ => cell(total, "/allocations/headroom_n1"),
+    };
     let second = format!(
         "allocations {}   headroom {}   without largest zone {}   ports {}",
         gauge(total, "/allocations"),
         or_none(cell(total, "/allocations/headroom")),
-        or_none(cell(total, "/allocations/headroom_n1")),
+        or_none(without_zone),
         gauge(total, "/relayed_ports"),
     );
     let third = format!(
