@@ -1,21 +1,23 @@
 //! Answers the HTTP-01 challenges of a certificate authority (RFC 8555 §8.3) on a plain HTTP listener, and nothing else: whatever
 //! is not `GET /.well-known/acme-challenge/<token>` of a challenge that goes on gets 404.
 //!
-//! It stands open to everybody at port 80: few connections at a time, one request each, little memory and little time.
+//! It stands open to everybody at port 80: few connections at a time, one request each, little memory and little time. Where there
+//! are too many, the oldest gives way, so that nobody keeps an authority out by being slow.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use turnfleet_proto::certificate::Certificate;
 
 /// The path of answers, up to the token.
 const PATH: &str = "/.well-known/acme-challenge/";
-/// Connections at a time; beyond them the kernel's queue waits.
-const CONNECTIONS: usize = 32;
+/// Connections at a time.
+const CONNECTIONS: usize = 128;
 /// For a request and its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest request head that is read.
@@ -25,21 +27,25 @@ const REST: Duration = Duration::from_millis(250);
 
 /// Answers until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, certificate: Arc<Certificate>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut conversations = JoinSet::new();
+    // Some of them have ended.
+    let mut latest: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         let Ok((stream, _)) = listener.accept().await else {
             sleep(REST).await;
             continue;
         };
+        while conversations.try_join_next().is_some() {}
+        if latest.len() == CONNECTIONS
+            && let Some(oldest) = latest.pop_front()
+        {
+            oldest.abort();
+        }
         let certificate = Arc::clone(&certificate);
-        tokio::spawn(async move {
+        latest.push_back(conversations.spawn(async move {
             // Whoever asks and does not listen gets nothing.
             let _ = timeout(PATIENCE, converse(stream, &certificate)).await;
-            drop(place);
-        });
+        }));
     }
 }
 
@@ -120,6 +126,23 @@ mod tests {
             let answer = ask(&other).await;
             assert!(answer.starts_with("HTTP/1.1 404 "), "{other} {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_gives_way_where_there_are_too_many() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(serve(listener, Arc::new(Certificate::awaited())));
+        let mut silent = Vec::new();
+        for _ in 0..=CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut told = Vec::new();
+        let closed = silent[0].read_to_end(&mut told);
+        // Before its time is over.
+        timeout(PATIENCE / 5 * 4, closed).await.unwrap().unwrap();
+        assert!(told.is_empty());
+        task.abort();
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::StartError;
 use crate::config::AcmeConfig;
@@ -35,6 +35,8 @@ use schedule::Wanted;
 const LOOK: Duration = Duration::from_secs(1);
 /// For an order with all its steps, without the time that answers take to reach the relays.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// The rest after the store did not take what has come of an order: nothing else keeps the authority from being asked every second.
+const STORE_REST: Duration = Duration::from_secs(60);
 /// The longest text of an authority that is kept.
 const MAX_ERROR: usize = 500;
 
@@ -128,7 +130,10 @@ impl Task {
                 reason: Reason::Store,
                 error,
                 ..
-            }) => tracing::warn!(error, "the order of a certificate waits for the store"),
+            }) => {
+                tracing::warn!(error, "the order of a certificate waits for the store");
+                sleep(STORE_REST).await;
+            }
             Err(fault) => {
                 self.count("failed");
                 let reason = fault.reason.name();
@@ -176,6 +181,7 @@ impl Task {
         }
         if let Err(error) = self.keep(texts).await {
             tracing::warn!(%error, "what failed cannot be kept");
+            sleep(STORE_REST).await;
         }
     }
 

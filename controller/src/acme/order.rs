@@ -95,6 +95,8 @@ impl<'t> Ordering<'t> {
             terms_of_service_agreed: true,
             only_return_existing: false,
         };
+        // A store that takes nothing would have one account after another made, and none of them known.
+        self.keep_attempt().await?;
         let directory = self.wanted.directory.clone();
         let (account, credentials) = builder.create(&asked, directory.clone(), None).await?;
         let kept = issuance::Account {

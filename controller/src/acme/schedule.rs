@@ -49,12 +49,20 @@ pub(super) fn due(wanted: &Wanted, known: &Issuance, now: u64) -> u64 {
     let certificate = known.certificate.as_ref();
     let renewal = certificate.filter(|certificate| wanted.is_met_by(certificate));
     let renewal = renewal.map_or(0, |certificate| certificate.renew_at);
-    let earliest = renewal.max(attempt.next_at);
+    let earliest = renewal.max(rested(attempt.next_at, now));
     match attempt.order {
         // It has been counted.
         Some(_) => earliest,
         None => earliest.max(budget(&attempt.ordered_at, now)),
     }
+}
+
+/// Until when nothing is tried after a failure. What is further off than any rest was noted by a clock that was wrong.
+fn rested(next_at: u64, now: u64) -> u64 {
+    let longest = LONGEST_REST / 4 * 5;
+    Some(next_at)
+        .filter(|at| *at <= now + longest)
+        .unwrap_or_default()
 }
 
 /// When another order may be begun.
@@ -156,6 +164,8 @@ mod tests {
             ..wanted()
         };
         assert_eq!(due(&other, &known, NOW), 0);
+        known.attempt.next_at = NOW + 2 * LONGEST_REST;
+        assert_eq!(due(&wanted(), &known, NOW), 0, "by a wrong clock");
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub struct RawAcme {
     pub directory_url: Option<String>,
     /// Whom the authority may write to, each `mailto:turn@example.org`; at most 8.
     pub contact: Vec<String>,
-    /// The names that the certificate is for, 1 to 100: those that `turns:` URIs carry. Each leads to relays alone, and every
-    /// relay shows the same certificate. No wildcards.
+    /// The names that the certificate is for, 1 to 100, or 1 to 50 by `tls-alpn-01`: those that `turns:` URIs carry. Each leads
+    /// to relays alone, and every relay shows the same certificate. No wildcards.
     pub domains: Vec<String>,
     /// How relays show that the names are theirs.
     pub challenge: AcmeChallenge,

@@ -12,6 +12,8 @@ use crate::config::{AcmeChallenge, RawAcme};
 
 /// The most names of a certificate: Let's Encrypt takes no more.
 const MAX_DOMAINS: usize = 100;
+/// The most where each has a certificate and a key for an answer: a value of the store holds no more of them.
+const MAX_DOMAINS_BY_TLS: usize = 50;
 const MAX_CONTACTS: usize = 8;
 
 /// What is ordered, and where.
@@ -58,8 +60,12 @@ impl Check {
             let expected = "a mailbox such as mailto:turn@example.org";
             self.fail("acme.contact", Some(contact.clone()), expected);
         }
-        if !(1..=MAX_DOMAINS).contains(&raw.domains.len()) {
-            let expected = format!("1 to {MAX_DOMAINS} names, because acme.directory_url is set");
+        let most = match raw.challenge {
+            AcmeChallenge::TlsAlpn01 => MAX_DOMAINS_BY_TLS,
+            AcmeChallenge::Http01 => MAX_DOMAINS,
+        };
+        if !(1..=most).contains(&raw.domains.len()) {
+            let expected = format!("1 to {most} names, because acme.directory_url is set");
             let count = raw.domains.len().to_string();
             self.fail("acme.domains", Some(count), expected);
         }
@@ -98,7 +104,7 @@ fn is_domain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, RawAcme, RawConfig};
+    use crate::config::{AcmeChallenge, Config, RawAcme, RawConfig};
 
     fn good() -> RawAcme {
         RawAcme {
@@ -145,6 +151,17 @@ mod tests {
             check(|acme| acme.domains.push(domain.to_owned()), "acme.domains");
         }
         check(|acme| acme.domains.clear(), "acme.domains");
+        let many = |acme: &mut RawAcme| {
+            acme.domains = (0..100).map(|n| format!("{n}.example.org")).collect();
+        };
+        check(many, "acme.domains");
+        check(
+            |acme| {
+                acme.challenge = AcmeChallenge::Http01;
+                many(acme);
+            },
+            "",
+        );
         for contact in ["turn@example.org", "mailto:turn", "mailto:a@b.c,d@e.f"] {
             check(
                 |acme| acme.contact = vec![contact.to_owned()],
