@@ -14,6 +14,7 @@ mod usage;
 mod zeros;
 
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -92,6 +93,8 @@ pub(crate) struct Metrics {
     pub(crate) quotas: QuotaCounters,
     usage: UsageCounters,
     fleet: FleetGauges,
+    /// One page at a time: two that are made at once would count twice what is kept elsewhere.
+    rendering: Mutex<()>,
 }
 
 /// What the DNS responder counts.
@@ -223,6 +226,7 @@ impl Metrics {
             quotas: QuotaCounters::new(make),
             usage: UsageCounters::new(make),
             fleet: FleetGauges::new(make),
+            rendering: Mutex::default(),
             registry: make.registry.clone(),
         }
     }
@@ -244,7 +248,7 @@ impl Metrics {
     }
 
     /// Takes over how the webhooks stand.
-    pub(crate) fn note_webhooks(&self, webhooks: &[WebhookStanding]) {
+    fn note_webhooks(&self, webhooks: &[WebhookStanding]) {
         let sum = |count: fn(&WebhookStanding) -> u64| webhooks.iter().map(count).sum::<u64>();
         let outcomes = [
             ("delivered", sum(|it| it.delivered)),
@@ -258,8 +262,16 @@ impl Metrics {
         self.webhook_waiting.set(signed(waiting));
     }
 
-    /// Everything, with the fleet as `view` has it, and what each tenant used.
-    pub(crate) fn render(&self, view: &FleetView, usage: &UsageDesk) -> String {
+    /// Everything, with the fleet as `view` has it, how the webhooks stand, and what each tenant used.
+    pub(crate) fn render(
+        &self,
+        view: &FleetView,
+        webhooks: &[WebhookStanding],
+        usage: &UsageDesk,
+    ) -> String {
+        let rendering = self.rendering.lock();
+        let _alone = rendering.unwrap_or_else(PoisonError::into_inner);
+        self.note_webhooks(webhooks);
         self.fleet.set(view);
         self.secrets.set(view);
         self.bans.set(signed(view.bans.len() as u64));

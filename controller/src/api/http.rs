@@ -57,6 +57,7 @@ pub(super) struct Arrival<'r> {
 impl<'r> Arrival<'r> {
     /// One of `route`, at this moment.
     pub(super) fn of(route: &'r str, method: &Method) -> Self {
+        let method = name_of(method);
         let span = tracing::info_span!(
             target: TARGET,
             parent: None,
@@ -65,7 +66,7 @@ impl<'r> Arrival<'r> {
             otel.kind = "server",
             otel.status_code = tracing::field::Empty,
             http.route = route,
-            http.request.method = method.as_str(),
+            http.request.method = method,
             http.response.status_code = tracing::field::Empty,
         );
         let at = Instant::now();
@@ -76,6 +77,17 @@ impl<'r> Arrival<'r> {
     fn is_for_credential(&self) -> bool {
         matches!(self.route, "/turn" | "/v1/ice-servers") || matrix::is_path(self.route)
     }
+}
+
+/// The name of `method` in traces. Callers can make others up, as long as a request may be: those have one name.
+fn name_of(method: &Method) -> &'static str {
+    let known = [
+        "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
+    ];
+    let mut known = known.into_iter();
+    known
+        .find(|name| *name == method.as_str())
+        .unwrap_or("_OTHER")
 }
 
 /// Counts `response`, and keeps it out of caches.
@@ -108,11 +120,11 @@ pub(super) async fn metrics(
         let token = bearer_token(request.headers())?;
         app.guard.admit_to_fleet(&view, token, Scope::Viewer)?;
     }
-    app.metrics.note_webhooks(&app.handle.events().webhooks());
+    let webhooks = app.handle.events().webhooks();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok((
         [(CONTENT_TYPE, kind)],
-        app.metrics.render(&view, app.handle.usage()),
+        app.metrics.render(&view, &webhooks, app.handle.usage()),
     )
         .into_response())
 }
