@@ -229,7 +229,8 @@ mod tests {
         let flood = json!({ "set": { "op": "add", "set": "@flood" } });
         let rules = [json!([dport("udp", &json!(3478)), flood, { "drop": null }])];
         assert_eq!(verdict(&ruleset("accept", &rules), "udp", 3478), unknown);
-        let inside = json!({ "match": { "op": "==", "left": { "meta": { "key": "iif" } }, "right": "lo" } });
+        let inside =
+            json!({ "match": { "op": "==", "left": { "meta": { "key": "iif" } }, "right": "lo" } });
         let rules = [json!([inside, { "accept": null }])];
         assert_eq!(verdict(&ruleset("drop", &rules), "udp", 3478), dropped);
     }
