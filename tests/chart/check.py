@@ -141,6 +141,8 @@ def schemas():
 def services():
     """Each port of each relay is on one Service, with its address, and leads to that relay alone."""
     objects, _ = render(values_of("services"))
+    addresses = next(thing for thing in objects if name_of(thing) == "ConfigMap/fleet-turnfleet-relays-addresses")
+    assert addresses["data"] == {"fleet-turnfleet-relays-0": "203.0.113.1", "fleet-turnfleet-relays-1": "203.0.113.2"}, addresses
     for index, address in enumerate(["203.0.113.1", "203.0.113.2"]):
         relay = f"fleet-turnfleet-relays-{index}"
         ports = []
@@ -148,7 +150,8 @@ def services():
             if thing["kind"] == "Service" and thing["metadata"]["name"].startswith(relay + "-"):
                 spec = thing["spec"]
                 assert spec["loadBalancerIP"] == address and spec["externalTrafficPolicy"] == "Local"
-                assert spec["selector"]["turnfleet.example.org/relay"] == relay
+                assert spec["selector"]["statefulset.kubernetes.io/pod-name"] == relay
+                assert spec["publishNotReadyAddresses"], "a relay that drains loses its calls"
                 assert thing["metadata"]["annotations"] == {"example.org/share": relay}
                 assert all(port["port"] == port["targetPort"] for port in spec["ports"]) and len(spec["ports"]) <= 60
                 ports += [(port["protocol"], port["port"]) for port in spec["ports"]]

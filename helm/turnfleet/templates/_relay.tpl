@@ -55,11 +55,9 @@ tls: {certificate: /etc/turnfleet/turn/tls.crt, key: /etc/turnfleet/turn/tls.key
 {{- end -}}
 {{- end -}}
 
-{{/* A pod: (list $ "node id or empty for the node's name" "public address or empty"). */}}
+{{/* A pod. With host networking it is called as its node, without as itself: its StatefulSet gives a successor the same name. */}}
 {{- define "turnfleet.relayPod" -}}
-{{- $root := index . 0 -}}
-{{- $id := index . 1 -}}
-{{- $address := index . 2 -}}
+{{- $root := . -}}
 {{- $name := printf "%s-relays" (include "turnfleet.fullname" $root) -}}
 {{- $asRoot := include "turnfleet.asRoot" $root -}}
 {{- $tls := include "turnfleet.relayTls" $root -}}
@@ -67,9 +65,6 @@ tls: {certificate: /etc/turnfleet/turn/tls.crt, key: /etc/turnfleet/turn/tls.key
 metadata:
   labels:
     {{- include "turnfleet.podLabels" (list $root "relay") | nindent 4 }}
-    {{- if $id }}
-    turnfleet.example.org/relay: {{ $id }}
-    {{- end }}
   {{- with .podAnnotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -128,9 +123,10 @@ spec:
         - relay
         - --config
         - /etc/turnfleet/config/relay.toml
-        {{- if $address }}
-        {{- else if eq .publicAddress.source "map" }}
+        {{- if eq .publicAddress.source "map" }}
         - --public-ip-from=file:/etc/turnfleet/addresses/$(NODE_NAME)
+        {{- else if eq .publicAddress.source "service" }}
+        - --public-ip-from=file:/etc/turnfleet/addresses/$(POD_NAME)
         {{- else if eq .publicAddress.source "stun" }}
         - --public-ip-from=stun:{{ .publicAddress.stunServer }}
         {{- else if ne .publicAddress.source "hostIP" }}
@@ -139,13 +135,9 @@ spec:
       env:
         {{- include "turnfleet.placeEnv" $root | nindent 8 }}
         - name: TURNFLEET_RELAY__NODE_ID
-          value: {{ default "$(NODE_NAME)" $id | quote }}
+          value: {{ ternary "$(NODE_NAME)" "$(POD_NAME)" .hostNetwork }}
         - name: TURNFLEET_RELAY__LISTENERS
           value: {{ include "turnfleet.listeners" $root | quote }}
-        {{- if $address }}
-        - name: TURNFLEET_RELAY__PUBLIC_IPS
-          value: {{ $address | quote }}
-        {{- end }}
         - name: TURNFLEET_RELAY__METRICS__ADDRESS
           value: "{{ include "turnfleet.podIP" $root }}:{{ .metrics.port }}"
         {{- with .extraEnv }}
@@ -166,8 +158,9 @@ spec:
         initialDelaySeconds: 5
         periodSeconds: 10
         timeoutSeconds: 5
-        # Calls end with the process: it has a minute before it is taken for dead.
+        # Calls end with the process: it has a minute before it is taken for dead. One that hangs then does not drain.
         failureThreshold: 6
+        terminationGracePeriodSeconds: 10
       readinessProbe:
         httpGet: {path: /readyz, port: metrics}
         periodSeconds: 2
@@ -188,7 +181,7 @@ spec:
         {{- if $tls }}
         - {name: turn, mountPath: /etc/turnfleet/turn, readOnly: true}
         {{- end }}
-        {{- if eq .publicAddress.source "map" }}
+        {{- if has .publicAddress.source (list "map" "service") }}
         - {name: addresses, mountPath: /etc/turnfleet/addresses, readOnly: true}
         {{- end }}
         - {name: state, mountPath: /var/lib/turnfleet}
@@ -214,7 +207,7 @@ spec:
     - name: turn
       secret: {secretName: {{ $tls }}, defaultMode: 0440}
     {{- end }}
-    {{- if eq .publicAddress.source "map" }}
+    {{- if has .publicAddress.source (list "map" "service") }}
     - name: addresses
       configMap: {name: {{ $name }}-addresses}
     {{- end }}
