@@ -63,6 +63,7 @@ if [ ! -e "$root/etc/turnfleet/$config.toml" ] && [ -f "$here/$config.toml" ]; t
 fi
 if [ -z "$root" ]; then
     chown -R turnfleet:turnfleet /etc/turnfleet
+    chown root:turnfleet /etc/turnfleet
 fi
 
 install -m 0644 "$here/$unit.service" "$root/etc/systemd/system/$unit.service"

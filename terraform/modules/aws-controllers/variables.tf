@@ -37,7 +37,7 @@ variable "image" {
 }
 
 variable "ami" {
-  description = "The machine image: Debian 12 or later, or Ubuntu 22.04 or later. Without it, the latest of Debian 12 for amd64."
+  description = "The machine image: Debian 12 or later, or Ubuntu 24.04 or later. Without it, the latest of Debian 12 for amd64."
   type        = string
   default     = null
 }

@@ -7,7 +7,9 @@ locals {
   name    = var.service == "up" ? "turnfleet" : var.service
   folder  = "/etc/turnfleet"
 
-  uses_tls  = length([for listener in var.listeners : listener if strcontains(listener.transport, "tls")]) > 0
+  uses_tls = length([for listener in var.listeners : listener if strcontains(listener.transport, "tls")]) > 0
+  # Where a relay is asked whether it serves: UDP, where there is any.
+  listener  = concat([for listener in var.listeners : "udp ${listener.port}" if listener.transport == "udp"], ["tcp ${var.listeners[0].port}"])[0]
   low_ports = length([for listener in var.listeners : listener if listener.port < 1024]) > 0
 
   # Addresses are told to the relay by its configuration, other sources by a flag.
@@ -80,6 +82,9 @@ locals {
     AWS_SECRET         = var.aws_secret == null ? "" : var.aws_secret
     SECRETS_COMMAND    = var.secrets_command == null ? "" : var.secrets_command
     AWS_ELASTIC_IP     = var.aws_elastic_ip == null ? "" : var.aws_elastic_ip
+    AWS_ADDRESS        = length(local.given_addresses) == 0 ? "" : split("/", local.given_addresses[0])[0]
+    LISTENER           = local.listener
+    DRAIN_SECONDS      = var.drain_seconds
     AWS_LIFECYCLE_HOOK = var.aws_lifecycle_hook == null ? "" : var.aws_lifecycle_hook.name
     AWS_GROUP          = var.aws_lifecycle_hook == null ? "" : var.aws_lifecycle_hook.group
     DATA_VOLUME        = var.data_volume == null ? "" : var.data_volume

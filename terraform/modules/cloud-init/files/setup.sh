@@ -16,8 +16,42 @@ make_user() {
 
 # Takes the machine's lasting address. The one that it was started with goes, and connections that are open with it.
 take_address() {
+    if [ -n "$AWS_ADDRESS" ] && [ "$(aws_metadata public-ipv4)" != "$AWS_ADDRESS" ]; then await_predecessor; fi
     instance=$(again 24 aws_metadata instance-id)
     again 24 associate "$instance"
+}
+
+# Auto Scaling makes a machine while the one before it drains: that one's calls live by the address, and by the relay's name.
+await_predecessor() {
+    waited=0
+    while [ "$waited" -lt $((DRAIN_SECONDS + 300)) ] && is_served; do
+        [ "$waited" -gt 0 ] || say "$AWS_ADDRESS is in use: waiting for the relay there to drain"
+        sleep 5
+        waited=$((waited + 5))
+    done
+}
+
+# Whether a relay answers at that address. LISTENER is a transport and a port.
+is_served() {
+    # shellcheck disable=SC2086
+    python3 -c '
+import os, socket, sys
+address, transport, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+request = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + os.urandom(12)
+for _ in range(5):
+    try:
+        if transport != "udp":
+            socket.create_connection((address, port), 1).close()
+            sys.exit(0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(1)
+            asking.connect((address, port))
+            asking.send(request)
+            if asking.recv(2048)[8:20] == request[8:]:
+                sys.exit(0)
+    except OSError:
+        pass
+sys.exit(1)' "$AWS_ADDRESS" $LISTENER
 }
 
 associate() {
@@ -86,12 +120,15 @@ fetch_secrets() {
 
 make_user
 sysctl --quiet --ignore --load /etc/sysctl.d/60-turnfleet.conf || say "not all of the kernel's settings could be set"
-if [ -n "$AWS_ELASTIC_IP" ]; then take_address; fi
 if [ -n "$DATA_VOLUME" ]; then mount_data; fi
 install_binary
 if [ -n "$AWS_SECRET$SECRETS_COMMAND" ]; then again 24 fetch_secrets; fi
+if [ -n "$AWS_ELASTIC_IP" ]; then take_address; fi
 chown -R turnfleet:turnfleet /etc/turnfleet
+# Root runs what is in these: the service replaces nothing in this folder.
 chown root:root /etc/turnfleet/setup.env /etc/turnfleet/firewall.nft
+chown root:turnfleet /etc/turnfleet
+chmod 0750 /etc/turnfleet
 
 # Every mistake of the configuration at once, where cloud-init's log has it.
 /usr/local/bin/turnfleet check-config "$SUBCOMMAND" --config "/etc/turnfleet/$CONFIG.toml"

@@ -26,6 +26,11 @@ run "a_relay" {
     condition     = !strcontains(output.firewall, " 22 ") && !strcontains(output.firewall, "9641")
     error_message = "SSH or metrics are open to somebody, and nobody was named."
   }
+
+  assert {
+    condition     = can(regex("(?s)icmp type .*icmpv6 type .*ct state invalid drop", output.firewall))
+    error_message = "Media is not tracked, so errors about it count as invalid: relays would not hear of them."
+  }
 }
 
 run "a_relay_with_tls_on_443" {
