@@ -22,6 +22,9 @@
 {{- if and .grpc.requireRelayCertificate (not .grpc.clientCa.secretName) -}}
 {{- fail "controllers.grpc.requireRelayCertificate needs the authority of those certificates: controllers.grpc.clientCa.secretName" -}}
 {{- end -}}
+{{- if and .grpc.requireRelayCertificate $values.relays.enabled -}}
+{{- fail "controllers.grpc.requireRelayCertificate refuses the relays of this release, which join by token: set relays.enabled=false, or do without it" -}}
+{{- end -}}
 {{- if and .http.tls.certManager (not $values.certManager.issuerRef.name) -}}
 {{- fail "controllers.http.tls.certManager needs certManager.issuerRef.name" -}}
 {{- end -}}
