@@ -389,7 +389,7 @@ impl FleetGauges {
             ),
             headroom_n1: make.gauges(
                 "headroom_without_largest_zone",
-                "The same when the largest zone fails and its use goes to the others; below zero where so much is missing.",
+                "The same when the largest zone fails and its use goes to the others; below zero where so much is missing, 0 where there is one zone.",
                 &["resource"],
             ),
             seconds_to_full: make.gauges(

@@ -66,7 +66,7 @@ pub struct Totals {
     /// The highest use since the controller started.
     pub peaks: Peaks,
     /// What is left below 80 % of allocations and of ports when the largest zone fails and its use goes to the others; below
-    /// zero where so much is missing. Only for what has zones.
+    /// zero where so much is missing. Only for what has two zones or more: a single one leaves nothing, however small its use.
     pub without_largest_zone: Option<[i64; 2]>,
     /// When allocations or ports are used up if use goes on as in the last fifteen minutes; `None` where it does not grow.
     pub seconds_to_full: Option<u64>,
@@ -111,8 +111,11 @@ impl Totals {
         .max(self.cpu)
     }
 
-    /// What is left when the largest of these zones fails.
+    /// What is left when the largest of these zones fails, where there are others.
     fn survive<'z>(&mut self, zones: impl Iterator<Item = &'z Self> + Clone) {
+        if zones.clone().count() < 2 {
+            return;
+        }
         let left = |own: Gauge, of: fn(&Self) -> Gauge| {
             let largest = zones.clone().map(|zone| of(zone).usable()).max();
             let rest = i128::from(own.usable()) - i128::from(largest.unwrap_or(0));

@@ -36,6 +36,16 @@ fn headroom_without_the_largest_zone_carries_the_use_of_all() {
 }
 
 #[test]
+fn a_single_zone_is_no_loss_that_can_be_survived() {
+    let mut stage = Stage::of(1);
+    stage.heartbeat(0, 7, allocations(300));
+    let capacity = stage.view().capacity();
+    assert_eq!(capacity.zones.len(), 1);
+    assert_eq!(capacity.total.without_largest_zone, None);
+    assert_eq!(capacity.regions[0].1.without_largest_zone, None);
+}
+
+#[test]
 fn growth_says_when_a_node_its_zone_and_the_fleet_are_full() {
     let mut stage = Stage::of(2);
     for step in 0..300u64 {
