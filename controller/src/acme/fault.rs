@@ -70,6 +70,22 @@ impl Fault {
         Self::new(Reason::Unusable, error)
     }
 
+    /// What the authority says where an account orders, or asks for its order: `unauthorized` is about no challenge there, but about
+    /// the account, which somebody has deactivated (RFC 8555 §7.3.6). Another one is needed.
+    pub(super) fn of_account(error: Error) -> Self {
+        let is_refused =
+            matches!(&error, Error::Api(problem) if kind_of(problem) == "unauthorized");
+        let fault = Self::from(error);
+        if !is_refused {
+            return fault;
+        }
+        Self {
+            reason: Reason::Refused,
+            ends_account: true,
+            ..fault
+        }
+    }
+
     /// The order took too long; it may come to an end yet.
     pub(super) fn late() -> Self {
         Self {
@@ -107,12 +123,19 @@ impl From<Error> for Fault {
     }
 }
 
-fn of_problem(problem: &Problem, error: String) -> Fault {
+/// The last part of the problem's URN.
+fn kind_of(problem: &Problem) -> &str {
     let kind = problem.r#type.as_deref().unwrap_or("");
-    let kind = kind.rsplit(':').next().unwrap_or("");
+    kind.rsplit(':').next().unwrap_or("")
+}
+
+fn of_problem(problem: &Problem, error: String) -> Fault {
+    let kind = kind_of(problem);
     let reason = match kind {
         "rateLimited" => Reason::RateLimited,
-        "caa" | "connection" | "dns" | "incorrectResponse" | "tls" => Reason::Challenge,
+        "caa" | "connection" | "dns" | "incorrectResponse" | "tls" | "unauthorized" => {
+            Reason::Challenge
+        }
         "serverInternal" => Reason::Unreachable,
         _ => Reason::Refused,
     };
@@ -127,9 +150,23 @@ fn of_problem(problem: &Problem, error: String) -> Fault {
 mod tests {
     use super::*;
 
-    fn of(kind: &str) -> Fault {
+    fn problem(kind: &str) -> Error {
         let json = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}","detail":"why"}}"#);
-        Error::Api(serde_json::from_str(&json).unwrap()).into()
+        Error::Api(serde_json::from_str(&json).unwrap())
+    }
+
+    fn of(kind: &str) -> Fault {
+        problem(kind).into()
+    }
+
+    #[test]
+    fn an_account_that_was_deactivated_is_of_no_more_use() {
+        let kept = |fault: Fault| (fault.reason, fault.ends_order, fault.ends_account);
+        let ordering = |kind| kept(Fault::of_account(problem(kind)));
+        assert_eq!(ordering("unauthorized"), (Reason::Refused, true, true));
+        assert_eq!(ordering("rateLimited"), kept(of("rateLimited")));
+        // That of a challenge says that the answer was another one.
+        assert_eq!(kept(of("unauthorized")), (Reason::Challenge, true, false));
     }
 
     #[test]

@@ -117,14 +117,16 @@ impl<'t> Ordering<'t> {
     async fn open_order(&mut self, account: &Account) -> Result<Order, Fault> {
         if let Some(known) = &self.attempt.order {
             tracing::info!(url = known.url, "going on with the order of a certificate");
-            return Ok(account.order(known.url.clone()).await?);
+            let order = account.order(known.url.clone()).await;
+            return order.map_err(Fault::of_account);
         }
         schedule::note_order(&mut self.attempt.ordered_at, since_epoch().as_secs());
         // Counted first: one that nobody hears the end of is one all the same.
         self.keep_attempt().await?;
         let names = self.wanted.names.iter();
         let names: Vec<_> = names.map(|name| Identifier::Dns(name.clone())).collect();
-        let order = account.new_order(&NewOrder::new(&names)).await?;
+        let order = account.new_order(&NewOrder::new(&names)).await;
+        let order = order.map_err(Fault::of_account)?;
         let key = KeyPair::generate().map_err(unusable)?;
         self.attempt.order = Some(issuance::Order {
             url: order.url().to_owned(),
