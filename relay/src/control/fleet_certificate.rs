@@ -43,7 +43,8 @@ impl FleetCertificate {
             return;
         }
         match certificate.replace(&told.chain, &told.key) {
-            Ok(false) => return,
+            // Keeping it may have failed.
+            Ok(false) => {}
             Ok(true) => tracing::info!("the fleet's certificate is shown"),
             Err(error) => {
                 tracing::warn!(%error, "the fleet's certificate is no good; the one before stays");
@@ -55,8 +56,14 @@ impl FleetCertificate {
             ..told
         };
         let dir = Arc::clone(dir);
-        let write = move || dir.write(FILE, &kept.encode_to_vec());
-        let written = tokio::task::spawn_blocking(write).await;
+        let keep = move || {
+            let kept = kept.encode_to_vec();
+            match dir.read(FILE) {
+                Ok(Some(there)) if there == kept => Ok(()),
+                Ok(_) | Err(_) => dir.write(FILE, &kept),
+            }
+        };
+        let written = tokio::task::spawn_blocking(keep).await;
         if let Err(error) = written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::warn!(%error, "cannot keep the certificate: a restarted node has none until the controller tells it");
         }
@@ -85,9 +92,14 @@ mod tests {
         FleetCertificate::show_kept(&certificate, &dir);
         assert_eq!(shown(&certificate), None);
 
-        FleetCertificate::take(told(), &certificate, &dir).await;
+        // What could not be kept the first time is kept when it is told again.
+        let good = told();
+        std::fs::create_dir(dir.path_of(FILE)).unwrap();
+        FleetCertificate::take(good.clone(), &certificate, &dir).await;
         let first = shown(&certificate);
         assert!(first.is_some());
+        std::fs::remove_dir(dir.path_of(FILE)).unwrap();
+        FleetCertificate::take(good, &certificate, &dir).await;
         // A controller without one leaves it as it is, and so does one that tells nonsense.
         FleetCertificate::take(Certificates::default(), &certificate, &dir).await;
         let nonsense = Certificates {
