@@ -78,6 +78,7 @@ pub struct Certificate {
     answers: RwLock<Answers>,
     replaced: AtomicU64,
     rejected: AtomicU64,
+    answers_left_out: AtomicU64,
 }
 
 /// The files of a certificate.
@@ -102,6 +103,7 @@ impl Certificate {
             answers: RwLock::default(),
             replaced: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            answers_left_out: AtomicU64::new(0),
         }
     }
 
@@ -160,6 +162,12 @@ impl Certificate {
     #[must_use]
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// How many answers to challenges were not held, because there were too many.
+    #[must_use]
+    pub fn answers_left_out(&self) -> u64 {
+        self.answers_left_out.load(Ordering::Relaxed)
     }
 
     /// The first and the last second in which clients accept the certificate in use, in Unix time. `None` where it cannot be

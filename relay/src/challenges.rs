@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,8 +26,12 @@ const MAX_HEAD: usize = 8 << 10;
 /// The rest after the operating system refused a connection.
 const REST: Duration = Duration::from_millis(250);
 
-/// Answers until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, certificate: Arc<Certificate>) {
+/// Answers until it is dropped. Connections that give way to others are counted in `evicted`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    certificate: Arc<Certificate>,
+    evicted: Arc<AtomicU64>,
+) {
     let mut conversations = JoinSet::new();
     // Some of them have ended.
     let mut latest: VecDeque<AbortHandle> = VecDeque::new();
@@ -38,8 +43,10 @@ pub(crate) async fn serve(listener: TcpListener, certificate: Arc<Certificate>) 
         while conversations.try_join_next().is_some() {}
         if latest.len() == CONNECTIONS
             && let Some(oldest) = latest.pop_front()
+            && !oldest.is_finished()
         {
             oldest.abort();
+            evicted.fetch_add(1, Ordering::Relaxed);
         }
         let certificate = Arc::clone(&certificate);
         latest.push_back(conversations.spawn(async move {
@@ -101,7 +108,7 @@ mod tests {
         certificate.answer(&[ChallengeAnswer { answer }]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(serve(listener, Arc::new(certificate)));
+        let task = tokio::spawn(serve(listener, Arc::new(certificate), Arc::default()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut told = String::new();
@@ -132,7 +139,9 @@ mod tests {
     async fn the_oldest_gives_way_where_there_are_too_many() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(serve(listener, Arc::new(Certificate::awaited())));
+        let evicted = Arc::new(AtomicU64::new(0));
+        let certificate = Arc::new(Certificate::awaited());
+        let task = tokio::spawn(serve(listener, certificate, Arc::clone(&evicted)));
         let mut silent = Vec::new();
         for _ in 0..=CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
@@ -142,6 +151,7 @@ mod tests {
         // Before its time is over.
         timeout(PATIENCE / 5 * 4, closed).await.unwrap().unwrap();
         assert!(told.is_empty());
+        assert_eq!(evicted.load(Ordering::Relaxed), 1);
         task.abort();
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use turnfleet_proto::certificate::{Certificate, CertificateError};
 use turnfleet_proto::file_watch::FileWatcher;
@@ -61,7 +61,7 @@ pub struct Node {
     certificate: Option<Arc<Certificate>>,
     _certificate_watcher: Option<FileWatcher>,
     /// Answers the challenges of certificate authorities.
-    _challenges: JoinSet<()>,
+    challenges: certificates::Challenges,
     reloads: Reloads,
     stop: watch::Sender<bool>,
     session: JoinHandle<()>,
@@ -220,7 +220,7 @@ impl Node {
             reloads,
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?.flatten(),
-            _challenges: challenges,
+            challenges,
             session: tokio::spawn(session.run(stop.subscribe())),
             deadlines: tokio::spawn(deadlines),
             keeping: tokio::spawn(Arc::clone(&usage).keep(stop.subscribe())),
@@ -275,11 +275,7 @@ impl Node {
             certificate: self
                 .certificate
                 .as_ref()
-                .map(|certificate| metrics::CertificateCounts {
-                    replaced: certificate.replaced(),
-                    rejected: certificate.rejected(),
-                    not_after: certificate.validity().map_or(0, |(_, last)| last),
-                }),
+                .map(|certificate| certificates::counts(certificate, &self.challenges)),
             reloads: (
                 self.reloads.good.load(Ordering::Relaxed),
                 self.reloads.refused.load(Ordering::Relaxed),

@@ -8,7 +8,7 @@ use super::dashboards::sources;
 use super::{RULES, rules, series, values};
 
 /// Counters that say that a bound was hit or that something was lost: each has an alert.
-const BOUNDS: [&str; 35] = [
+const BOUNDS: [&str; 36] = [
     "turnfleet_controller_abuse_forgotten_total",
     "turnfleet_controller_connections_refused_total",
     "turnfleet_controller_dns_limited_total",
@@ -23,6 +23,7 @@ const BOUNDS: [&str; 35] = [
     "turnfleet_controller_webhook_events_total",
     "turnfleet_controller_webhook_events_waiting",
     "turnfleet_relay_accept_pauses_total",
+    "turnfleet_relay_challenges_crowded_total",
     "turnfleet_relay_claims_refused_total",
     "turnfleet_relay_datagrams_refused_total",
     "turnfleet_relay_datagrams_unserved_total",

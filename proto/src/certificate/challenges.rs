@@ -2,6 +2,7 @@
 //! HTTP (RFC 8555 §8.3). Held beside the certificate that listeners show, and as long as the fleet's order needs them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rustls::crypto::ring;
@@ -29,13 +30,15 @@ pub(super) struct Answers {
 pub struct Challenged(pub Arc<Certificate>);
 
 impl Certificate {
-    /// Answers challenges so from here on, and no others. Those beyond a hundred are left out.
+    /// Answers challenges so from here on, and no others. Those beyond a hundred are left out, and counted.
     ///
     /// # Errors
     /// When one of them cannot be used; the others are held.
     pub fn answer(&self, told: &[ChallengeAnswer]) -> Result<(), PairError> {
         let mut answers = Answers::default();
         let mut outcome = Ok(());
+        let left_out = told.len().saturating_sub(MAX_ANSWERS) as u64;
+        self.answers_left_out.fetch_add(left_out, Ordering::Relaxed);
         for answer in told.iter().take(MAX_ANSWERS) {
             match &answer.answer {
                 Some(Answer::Http(http)) => {
@@ -144,5 +147,6 @@ mod tests {
         certificate.answer(&told).unwrap();
         assert!(certificate.key_authorization("99").is_some());
         assert!(certificate.key_authorization("100").is_none());
+        assert_eq!(certificate.answers_left_out(), 1);
     }
 }

@@ -114,6 +114,10 @@ pub(crate) struct CertificateCounts {
     pub(crate) rejected: u64,
     /// The last second in which clients accept it, in Unix time; zero where that cannot be read.
     pub(crate) not_after: u64,
+    /// Answers to challenges that were not held, because there were too many.
+    pub(crate) answers_left_out: u64,
+    /// Connections to the listeners for challenges that gave way to others.
+    pub(crate) evicted: u64,
 }
 
 /// A line of the table.

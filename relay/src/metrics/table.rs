@@ -377,6 +377,16 @@ pub(super) const METRICS: &[Metric] = &[
         |now, out| out.plain(now.certificate.unwrap_or_default().not_after),
     ),
     counter(
+        "turnfleet_relay_challenges_crowded_total",
+        &["reason"],
+        "What challenges of a certificate authority had no room for, because there were too many: answers, or connections that gave way to later ones.",
+        |now, out| {
+            let counts = now.certificate.unwrap_or_default();
+            out.add(&["answers"], counts.answers_left_out);
+            out.add(&["connections"], counts.evicted);
+        },
+    ),
+    counter(
         "turnfleet_relay_reloads_total",
         &["outcome"],
         "Configurations that were read again while the node ran, and taken over or refused.",
