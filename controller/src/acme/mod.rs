@@ -22,7 +22,7 @@ use crate::config::AcmeConfig;
 use crate::error::FleetError;
 use crate::fleet::issuance::{Attempt, Failure, to_text};
 use crate::fleet::record::Setting;
-use crate::fleet::{FleetView, Transport};
+use crate::fleet::{FleetView, NodeView, Transport};
 use crate::metrics::Metrics;
 use crate::reconcile::Handle;
 use crate::wall_clock::since_epoch;
@@ -190,10 +190,10 @@ impl Task {
     }
 }
 
-/// Whether there is a relay that can answer: without one, an order would fail.
+/// Whether there is a relay that can answer: without one, an order would fail. One with a certificate of its own is told nothing.
 fn is_answered_for(view: &FleetView) -> bool {
-    let mut connected = view.nodes.iter().filter(|node| node.connected);
-    connected.any(|node| {
+    let takes = |node: &&Arc<NodeView>| node.connected && node.identity.takes_certificates;
+    view.nodes.iter().filter(takes).any(|node| {
         let mut listeners = node.identity.listeners.iter();
         listeners.any(|listener| listener.transport == Transport::Tls)
     })

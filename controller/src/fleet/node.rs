@@ -33,6 +33,8 @@ pub struct Identity {
     pub public_ips: Vec<IpAddr>,
     /// What it can hold.
     pub capacity: Capacity,
+    /// Whether it shows the fleet's certificate, and answers challenges for it.
+    pub takes_certificates: bool,
 }
 
 /// A place where clients reach a node.
@@ -292,6 +294,7 @@ impl TryFrom<wire::Hello> for Registration {
                     file_descriptors: capacity.file_descriptors,
                     memory_bytes: capacity.memory_bytes,
                 },
+                takes_certificates: hello.takes_certificates,
             },
             running: Running {
                 generation: hello.applied_generation,

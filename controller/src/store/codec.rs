@@ -306,6 +306,7 @@ fn encode_node(node: &NodeRecord) -> wire::NodeRecord {
         allocations: identity.capacity.allocations,
         file_descriptors: identity.capacity.file_descriptors,
         memory_bytes: identity.capacity.memory_bytes,
+        takes_certificates: identity.takes_certificates,
         ..bare
     }
 }
@@ -501,6 +502,7 @@ impl Reader<'_> {
                 file_descriptors: message.file_descriptors,
                 memory_bytes: message.memory_bytes,
             },
+            takes_certificates: message.takes_certificates,
         };
         Ok(NodeRecord {
             id: self.check(message.node_id.parse(), "not a node id")?,

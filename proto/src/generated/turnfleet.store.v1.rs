@@ -92,6 +92,9 @@ pub struct NodeRecord {
     pub file_descriptors: u64,
     #[prost(uint64, tag = "15")]
     pub memory_bytes: u64,
+    /// Whether it shows the fleet's certificate, and answers challenges for it.
+    #[prost(bool, tag = "16")]
+    pub takes_certificates: bool,
     /// The region and the tenant that the join token or the certificate bound it to; empty where they bound it to none.
     #[prost(string, tag = "20")]
     pub bound_region: ::prost::alloc::string::String,
