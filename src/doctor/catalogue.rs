@@ -154,7 +154,7 @@ checks! {
         "give clients turn: URIs with credentials; stun: URIs make no relay candidates, and browsers have no DTLS (turns: with transport=udp)",
         "a secret or credentials, and a URI";
     HOST_LISTENERS: "host.listeners",
-        "on the relay: a process listens on each port of the URIs",
+        "on the relay: a process listens on each port of the URIs that lead to this machine",
         "start the relay, or correct its listeners (relay.listeners) or the URIs",
         "--on-relay, and a URI";
     HOST_FIREWALL: "host.firewall",
@@ -173,6 +173,10 @@ checks! {
         "on the relay: sockets may have receive buffers of 4 MiB",
         "set net.core.rmem_max = 8388608 and net.core.wmem_max = 8388608",
         "--on-relay";
+    RUN_WHOLE: "run.whole",
+        "the run had time for everything; fails where it was cut off, as then nobody has looked at the rest, whatever passed before",
+        "mend what has failed and look again: servers that keep silent take the most time; or name fewer URIs at once",
+        "a run";
 }
 
 #[cfg(test)]

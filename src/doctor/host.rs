@@ -2,6 +2,7 @@
 //! asks `nft`; it changes nothing.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
 use serde_json::Value as Json;
@@ -21,17 +22,43 @@ const UDP_UNCONNECTED: &str = "07";
 
 /// Looks at the machine that the doctor runs on.
 pub(super) fn look(ways: &[Way], relay_ports: PortRange, report: &Report) {
-    let mut ports: Vec<(Transport, u16)> = ways
+    let places: Vec<(Transport, SocketAddr)> = ways
         .iter()
-        .map(|way| (way.transport(), way.candidate.address.port()))
+        .map(|way| (way.transport(), way.candidate.address))
         .collect();
-    ports.sort_unstable();
-    ports.dedup();
+    // The system lets nobody have a socket at an address of another machine.
+    let ports = own(&places, |ip| UdpSocket::bind((ip, 0)).is_ok());
+    if ports.is_empty() && !places.is_empty() {
+        let text = "no URI leads to an address of this machine";
+        report.skip(HOST_LISTENERS, "", text);
+    }
     listeners(&ports, report);
     firewall(&ports, relay_ports, report);
     local_ports(relay_ports, report);
     conntrack(report);
     buffers(report);
+}
+
+/// The ports of the places that are at this machine. Behind NAT none has an address that is here: then they are those of one
+/// server, which is this machine, or nobody knows which they are.
+fn own(
+    places: &[(Transport, SocketAddr)],
+    is_here: impl Fn(IpAddr) -> bool,
+) -> Vec<(Transport, u16)> {
+    let mut ips: Vec<IpAddr> = places.iter().map(|(_, place)| place.ip()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    let here: Vec<IpAddr> = ips.iter().copied().filter(|ip| is_here(*ip)).collect();
+    let of_v4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
+    let is_one = here.is_empty() && of_v4 <= 1 && ips.len() - of_v4 <= 1;
+    let mut ports: Vec<(Transport, u16)> = places
+        .iter()
+        .filter(|(_, place)| is_one || here.contains(&place.ip()))
+        .map(|(transport, place)| (*transport, place.port()))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn protocol(transport: Transport) -> &'static str {
@@ -54,9 +81,20 @@ fn listeners(ports: &[(Transport, u16)], report: &Report) {
             UDP_UNCONNECTED
         };
         let tables = [name.to_owned(), format!("{name}6")];
-        let tables = tables.map(|table| read(&format!("/proc/net/{table}")).unwrap_or_default());
+        let tables = tables.map(|table| read(&format!("/proc/net/{table}")));
         let subject = format!("{transport} port {port}");
-        if tables.iter().any(|table| listens(table, port, state)) {
+        // A machine without IPv6 has no table of it.
+        if tables.iter().all(Option::is_none) {
+            report.skip(
+                HOST_LISTENERS,
+                &subject,
+                "the system does not tell its sockets",
+            );
+        } else if tables
+            .iter()
+            .flatten()
+            .any(|table| listens(table, port, state))
+        {
             report.pass(HOST_LISTENERS, &subject, "a process listens");
         } else {
             report.fail(
@@ -217,6 +255,17 @@ mod tests {
         assert!(listens(table, 3478, TCP_LISTEN));
         assert!(!listens(table, 8080, TCP_LISTEN));
         assert!(!listens(table, 3479, TCP_LISTEN));
+    }
+
+    #[test]
+    fn ports_of_other_machines_are_none_of_this_one() {
+        let places = ["192.0.2.1:3478", "192.0.2.2:5349"];
+        let places = places.map(|place| (Transport::Tcp, place.parse::<SocketAddr>().unwrap()));
+        let here = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(own(&places, |ip| ip == here), [(Transport::Tcp, 3478)]);
+        assert!(own(&places, |_| false).is_empty());
+        // Behind NAT.
+        assert_eq!(own(&places[1..], |_| false), [(Transport::Tcp, 5349)]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `turnfleet doctor`: why a call does not connect, found out by doing what a client does, step by step.
 //!
 //! [`plan`] reads what there is to look at, [`examine`] looks, group by group, and [`report`] keeps what was found. Every wait
-//! has an end, and the run as a whole has one: what is not done by then stands in the report as skipped.
+//! has an end, and the run as a whole has one: what is not done by then stands in the report as skipped, and the run as failed.
 
 mod allocation;
 mod catalogue;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::catalogue::{ALL, Check};
+use super::catalogue::{ALL, Check, RUN_WHOLE};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,23 @@ impl Report {
 
     /// Every finding so far in the order of the catalogue; `is_whole` says whether there was time for all of them.
     pub(super) fn finish(&self, is_whole: bool) -> Findings {
-        let found = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, text) = if is_whole {
+            (State::Pass, "everything had its time")
+        } else {
+            // A check that was cut off half-way has its passes, and nothing else tells that there was more to look at.
+            (
+                State::Fail,
+                "the run was cut off: what passed may have passed in part only",
+            )
+        };
+        found.push(Finding {
+            check: RUN_WHOLE,
+            subject: String::new(),
+            state,
+            text: text.to_owned(),
+            fix: None,
+        });
         let mut ordered = Vec::with_capacity(found.len());
         for check in ALL.iter().copied() {
             let before = ordered.len();
@@ -264,5 +280,26 @@ mod tests {
             .iter()
             .find(|it| it["id"] == "reach.udp");
         assert_eq!(udp.unwrap()["state"], "fail");
+        assert!(
+            text.contains("pass  run.whole             everything had its time\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_is_cut_off_has_failed_whatever_passed() {
+        let report = Report::default();
+        report.pass(REACH_UDP, "turn:a", "a Binding is answered");
+        let findings = report.finish(false);
+        assert_eq!(findings.count(State::Fail), 1);
+        let text = findings.text();
+        assert!(
+            text.contains("fail  run.whole             the run was cut off"),
+            "{text}"
+        );
+        assert!(
+            text.contains("skip  reach.tcp             no time was left for it\n"),
+            "{text}"
+        );
     }
 }
