@@ -11,7 +11,7 @@ use super::catalogue::{
 use super::identity::Identity;
 use super::reach::{Reached, special};
 use super::report::Report;
-use super::session::{Refusal, Session};
+use super::session::Refusal;
 use super::way::{Holding, Way};
 
 /// Addresses of a family that a relay has to refuse as peers, ...
@@ -41,6 +41,7 @@ impl Granted {
 /// Asks for an allocation of each family. `None` where none is granted.
 pub(super) fn allocate(reached: &Reached, identity: &Identity, report: &Report) -> Option<Granted> {
     let mut relayed = Vec::new();
+    let mut mapped = reached.mapped;
     for (family, check) in [
         (AddressFamily::V4, ALLOCATE_V4),
         (AddressFamily::V6, ALLOCATE_V6),
@@ -48,6 +49,7 @@ pub(super) fn allocate(reached: &Reached, identity: &Identity, report: &Report) 
         match reached.way.allocate(identity, 0, Way::family(family)) {
             Ok(holding) => {
                 let address = holding.allocated.relayed;
+                mapped = mapped.or(Some(holding.allocated.mapped));
                 report.pass(check, &reached.way.to_string(), format!("{address}"));
                 relayed.push(address);
                 judge_address(&reached.way, address.ip(), report);
@@ -56,9 +58,11 @@ pub(super) fn allocate(reached: &Reached, identity: &Identity, report: &Report) 
             Err(refusal) => judge_refusal(&reached.way, family, check, &refusal, report),
         }
     }
-    (!relayed.is_empty()).then(|| Granted {
+    // Where nothing is granted and no Binding answered, nobody has said it.
+    let mapped = mapped.filter(|_| !relayed.is_empty())?;
+    Some(Granted {
         way: reached.way.clone(),
-        mapped: reached.mapped,
+        mapped,
         relayed,
     })
 }
@@ -129,41 +133,44 @@ fn peers(way: &Way, holding: Holding, family: AddressFamily, report: &Report) {
     };
     let mut session = holding.session;
     let own = holding.allocated.relayed.ip();
-    let forbidden = granted_of(&mut session, FORBIDDEN[place], own);
-    let private = granted_of(&mut session, PRIVATE[place], own);
+    let mut ask = |peers: &[&'static str]| granted_of(peers, own, |peer| session.permit(peer));
+    let forbidden = ask(FORBIDDEN[place]);
+    let private = ask(PRIVATE[place]);
     let subject = way.to_string();
-    match (forbidden, private) {
-        (Err(refusal), _) | (_, Err(refusal)) => {
-            report.skip(PEERS_PRIVATE, &subject, refusal.to_string());
-        }
-        (Ok(forbidden), _) if !forbidden.is_empty() => report.fail(
-            PEERS_PRIVATE,
-            &subject,
-            format!("it lets clients send to {}", forbidden.join(", ")),
-        ),
-        (_, Ok(private)) if !private.is_empty() => report.warn(
-            PEERS_PRIVATE,
-            &subject,
-            format!(
-                "it lets clients send to {}: is that wanted?",
-                private.join(", ")
-            ),
-        ),
-        (Ok(_), Ok(_)) => report.pass(
-            PEERS_PRIVATE,
-            &subject,
-            format!("{} and the like are refused", FORBIDDEN[place].join(", ")),
-        ),
+    if !forbidden.granted.is_empty() {
+        let text = format!("it lets clients send to {}", forbidden.granted.join(", "));
+        report.fail(PEERS_PRIVATE, &subject, text);
+    } else if let Some((peer, refusal)) = forbidden.unknown.or(private.unknown) {
+        let text = format!("a permission for {peer}: {refusal}, which says nothing of the peer");
+        report.skip(PEERS_PRIVATE, &subject, text);
+    } else if !private.granted.is_empty() {
+        let text = format!(
+            "it lets clients send to {}: is that wanted?",
+            private.granted.join(", ")
+        );
+        report.warn(PEERS_PRIVATE, &subject, text);
+    } else {
+        let text = format!("{} and the like are refused", FORBIDDEN[place].join(", "));
+        report.pass(PEERS_PRIVATE, &subject, text);
     }
 }
 
-/// Which of `peers` have got permissions. Relayed addresses of the fleet itself are open on their own ports.
+/// What was said of some peers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Permissions {
+    /// Those that have got permissions.
+    granted: Vec<&'static str>,
+    /// The first that was neither permitted nor refused for what it is, and what came instead.
+    unknown: Option<(&'static str, Refusal)>,
+}
+
+/// Asks for permissions for `peers`. Relayed addresses of the fleet itself are open on their own ports.
 fn granted_of(
-    session: &mut Session,
     peers: &[&'static str],
     own: IpAddr,
-) -> Result<Vec<&'static str>, Refusal> {
-    let mut granted = Vec::new();
+    mut permit: impl FnMut(IpAddr) -> Result<(), Refusal>,
+) -> Permissions {
+    let mut said = Permissions::default();
     for text in peers.iter().copied() {
         let Ok(peer) = text.parse::<IpAddr>() else {
             continue;
@@ -171,11 +178,46 @@ fn granted_of(
         if peer == own {
             continue;
         }
-        match session.permit(peer) {
-            Ok(()) => granted.push(text),
-            Err(Refusal::Code(_)) => {}
-            Err(refusal) => return Err(refusal),
+        match permit(peer) {
+            Ok(()) => said.granted.push(text),
+            // Any other code is about the allocation or the server, and the peer may be open another time.
+            Err(Refusal::Code(ErrorCode::FORBIDDEN | ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH)) => {}
+            Err(refusal) => {
+                said.unknown = Some((text, refusal));
+                break;
+            }
         }
     }
-    Ok(granted)
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_codes_about_the_peer_are_refusals_of_it() {
+        let own = IpAddr::from([192, 0, 2, 1]);
+        let peers = &["127.0.0.1", "192.0.2.1", "10.0.0.1"];
+        let mut asked = Vec::new();
+        let said = granted_of(peers, own, |peer| {
+            asked.push(peer);
+            Err(Refusal::Code(ErrorCode::FORBIDDEN))
+        });
+        assert_eq!((said, asked.len()), (Permissions::default(), 2));
+        for code in [
+            ErrorCode::ALLOCATION_MISMATCH,
+            ErrorCode::INSUFFICIENT_CAPACITY,
+        ] {
+            let said = granted_of(peers, own, |peer| {
+                if peer.is_loopback() {
+                    Ok(())
+                } else {
+                    Err(Refusal::Code(code))
+                }
+            });
+            assert_eq!(said.granted, ["127.0.0.1"]);
+            assert_eq!(said.unknown, Some(("10.0.0.1", Refusal::Code(code))));
+        }
+    }
 }

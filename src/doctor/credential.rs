@@ -123,11 +123,11 @@ fn unlike(secret: &SharedSecret, username: &str, password: &str) -> Option<Strin
 pub(super) fn diagnose(
     mut identity: Identity,
     way: &Way,
-    mapped: SocketAddr,
+    mapped: Option<SocketAddr>,
     report: &Report,
 ) -> Option<Identity> {
     let subject = way.to_string();
-    let family = AddressFamily::of(mapped.ip());
+    let family = AddressFamily::of(mapped.unwrap_or(way.candidate.address).ip());
     let takes = |seconds: i64| {
         let credential = identity.ending_in(seconds, 0);
         match way.allocate_as(&credential, Way::family(family)) {
@@ -149,7 +149,7 @@ pub(super) fn diagnose(
             report.fail_with(
                 CREDENTIALS_ACCEPTED,
                 &subject,
-                format!("a Binding is answered, and an Allocate is not: {refusal}"),
+                format!("the server is there, and an Allocate leads to nothing: {refusal}"),
                 "see the log of the server: is it a TURN server, and are its answers signed with this secret?",
             );
             None

@@ -18,7 +18,10 @@ pub(super) fn candidates(
 ) {
     let mut reflexive: Vec<String> = Vec::new();
     for it in reached {
-        let shown = it.mapped.ip().to_string();
+        let Some(mapped) = it.mapped else {
+            continue;
+        };
+        let shown = mapped.ip().to_string();
         if it.way.transport() == Transport::Udp && !reflexive.contains(&shown) {
             reflexive.push(shown);
         }

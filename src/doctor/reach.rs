@@ -11,7 +11,7 @@ use turnfleet_turn::peer_filter::PeerFilter;
 use super::catalogue::{
     ADDRESS_PUBLIC, Check, DNS_NAMES, DNS_SRV, REACH_TCP, REACH_TLS, REACH_UDP,
 };
-use super::report::Report;
+use super::report::{Finding, Report, State};
 use super::session::Refusal;
 use super::tls;
 use super::trace::trace;
@@ -22,8 +22,8 @@ use crate::resolve::{self, Candidate};
 pub(super) struct Reached {
     /// The way.
     pub(super) way: Way,
-    /// This machine's address as the server sees it.
-    pub(super) mapped: SocketAddr,
+    /// This machine's address as the server sees it; `None` where it answers no Binding.
+    pub(super) mapped: Option<SocketAddr>,
 }
 
 /// The ways that a URI leads to, as a browser would find them.
@@ -40,40 +40,34 @@ pub(super) fn ways(uri: &TurnUri, report: &Report, tls: &tls::Trust) -> Vec<Way>
         );
         return Vec::new();
     }
-    let candidates = match resolve::candidates(uri) {
-        // RFC 5928 lets a client try TCP where the URI names no transport; browsers do not.
-        Ok(candidates) => candidates
-            .into_iter()
-            .filter(|it| uri.transport.is_some() || it.transport != Transport::Tcp)
-            .collect::<Vec<Candidate>>(),
+    let found = match resolve::candidates(uri) {
+        Ok(found) => found,
         Err(error) => {
             report.fail(DNS_NAMES, &shown, format!("{error:#}"));
             return Vec::new();
         }
     };
+    // RFC 5928 lets a client try TCP where the URI names no transport; browsers do not.
+    let is_tried = |it: &&Candidate| uri.transport.is_some() || it.transport != Transport::Tcp;
+    let candidates: Vec<Candidate> = found.iter().filter(is_tried).copied().collect();
+    if candidates.is_empty() {
+        report.add(Finding {
+            check: DNS_NAMES,
+            subject: shown,
+            state: State::Warn,
+            text: format!(
+                "its SRV records lead to {} alone, and browsers try UDP only where a URI names no transport",
+                listed(&found)
+            ),
+            fix: Some("write the port and the transport into the URI".to_owned()),
+        });
+        return Vec::new();
+    }
     if uri.host.parse::<IpAddr>().is_err() {
         report.pass(DNS_NAMES, &shown, listed(&candidates));
     }
     if uri.port.is_none() {
-        let default = uri.scheme.default_port();
-        let others = candidates.iter().filter(|it| it.address.port() != default);
-        let others: Vec<Candidate> = others.copied().collect();
-        if others.is_empty() {
-            report.pass(
-                DNS_SRV,
-                &shown,
-                format!("without a port it is port {default}, for browsers too"),
-            );
-        } else {
-            report.warn(
-                DNS_SRV,
-                &shown,
-                format!(
-                    "its SRV records name {}, and browsers, which do not ask for them, go to port {default}",
-                    listed(&others)
-                ),
-            );
-        }
+        default_port(uri, &candidates, report);
     }
     let is_turn = matches!(uri.scheme, Scheme::Turn | Scheme::Turns);
     let candidates = candidates.into_iter();
@@ -86,6 +80,30 @@ pub(super) fn ways(uri: &TurnUri, report: &Report, tls: &tls::Trust) -> Vec<Way>
             .flatten(),
     };
     candidates.map(way).collect()
+}
+
+/// Says where a URI without a port leads to, and where browsers go.
+fn default_port(uri: &TurnUri, candidates: &[Candidate], report: &Report) {
+    let shown = uri.to_string();
+    let default = uri.scheme.default_port();
+    let others = candidates.iter().filter(|it| it.address.port() != default);
+    let others: Vec<Candidate> = others.copied().collect();
+    if others.is_empty() {
+        report.pass(
+            DNS_SRV,
+            &shown,
+            format!("without a port it is port {default}, for browsers too"),
+        );
+    } else {
+        report.warn(
+            DNS_SRV,
+            &shown,
+            format!(
+                "its SRV records name {}, and browsers, which do not ask for them, go to port {default}",
+                listed(&others)
+            ),
+        );
+    }
 }
 
 fn listed(candidates: &[Candidate]) -> String {
@@ -152,7 +170,7 @@ pub(super) fn reach(way: &Way, report: &Report) -> Option<Reached> {
             );
             Some(Reached {
                 way: way.clone(),
-                mapped,
+                mapped: Some(mapped),
             })
         }
         // Some servers answer no Binding without credentials; they are there all the same.
@@ -165,7 +183,10 @@ pub(super) fn reach(way: &Way, report: &Report) -> Option<Reached> {
                     code.code()
                 ),
             );
-            None
+            Some(Reached {
+                way: way.clone(),
+                mapped: None,
+            })
         }
         // A stream has got there.
         Err(refusal) if way.transport().is_stream() => {
