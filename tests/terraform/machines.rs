@@ -239,6 +239,28 @@ fn assert_set_up(relay: &Machine) {
     );
 }
 
+/// A certificate that was renewed in the secret comes to the relay, and nothing else does.
+#[track_caller]
+fn assert_renews(relay: &Machine) {
+    let secret = relay.path("cloud/secret");
+    let mut bundle: Value = serde_json::from_slice(&fs::read(&secret).unwrap()).unwrap();
+    let renewed = format!("{}\n", bundle["tls.pem"].as_str().unwrap());
+    let token = bundle["join-token"].take();
+    bundle["tls.pem"] = renewed.as_str().into();
+    bundle["join-token"] = "another".into();
+    fs::write(&secret, bundle.to_string()).unwrap();
+    let unit = "/etc/systemd/system/turnfleet-secrets.service";
+    let fetch = format!("$(sed -n s/^ExecStart=//p {unit})");
+    let key = relay.shell("stat -c %i /etc/turnfleet/tls.key");
+    relay.shell(&fetch);
+    let there = |name: &str| fs::read_to_string(relay.path(&format!("etc/turnfleet/{name}")));
+    assert_eq!(there("tls.pem").unwrap(), renewed);
+    assert_eq!(there("join-token").unwrap(), token.as_str().unwrap());
+    assert_eq!(relay.shell("stat -c %i /etc/turnfleet/tls.key"), key);
+    let owner = relay.shell("stat -c '%U %a' /etc/turnfleet/tls.pem");
+    assert_eq!(owner, "turnfleet 600\n");
+}
+
 /// The relay drains when the cloud says that its machine is about to end, and not before.
 #[track_caller]
 fn assert_drains(world: &World) {
@@ -288,5 +310,6 @@ fn machines_that_start_from_rendered_user_data_are_a_fleet() {
     assert!(uris.iter().any(|uri| uri.starts_with("turns:")), "{uris:?}");
     assert_relays(&world, &credential);
     assert_firewall(&world);
+    assert_renews(&world.relay);
     assert_drains(&world);
 }

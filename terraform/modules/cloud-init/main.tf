@@ -43,10 +43,10 @@ locals {
     "${key}=\"${replace(replace(value, "\\", "\\\\"), "\"", "\\\"")}\"\n"
   ])
 
-  # What the relay opens: its listeners and the relay ports, over UDP and, for peers of RFC 6062, over TCP.
-  opens_relay = var.service == "relay"
-  udp_ports   = local.opens_relay ? distinct([for listener in var.listeners : tostring(listener.port) if listener.transport == "udp"]) : []
-  tcp_ports   = local.opens_relay ? distinct([for listener in var.listeners : tostring(listener.port) if listener.transport != "udp"]) : []
+  # What relays open: their listeners and the relay ports, over UDP and, for peers of RFC 6062, over TCP.
+  serves    = var.service != "controller"
+  udp_ports = local.serves ? distinct([for listener in var.listeners : tostring(listener.port) if listener.transport == "udp"]) : []
+  tcp_ports = local.serves ? distinct([for listener in var.listeners : tostring(listener.port) if listener.transport != "udp"]) : []
   metrics = length(var.metrics_cidrs) == 0 ? [] : [
     { protocol = "tcp", ports = "9641", cidrs = var.metrics_cidrs }
   ]
@@ -54,7 +54,7 @@ locals {
     { protocol = "tcp", ports = "22", cidrs = var.ssh_cidrs }
   ]
   firewall = templatefile("${path.module}/templates/firewall.nft.tftpl", {
-    relay       = local.opens_relay
+    relay       = local.serves
     udp_ports   = local.udp_ports
     tcp_ports   = local.tcp_ports
     relay_ports = var.relay_ports
@@ -94,14 +94,17 @@ locals {
   setup_file = join("", [for key, value in local.setup : "${key}='${replace(value, "'", "'\\''")}'\n"])
 
   watches = var.termination_notice != "none"
+  fetches = var.aws_secret != null || var.secrets_command != null
+  renews  = local.fetches && local.serves && local.uses_tls
   units = merge(
     var.units,
     { "turnfleet-firewall.service" = file("${path.module}/files/turnfleet-firewall.service") },
     local.watches ? { "turnfleet-termination.timer" = file("${path.module}/files/turnfleet-termination.timer") } : {},
+    local.renews ? { "turnfleet-secrets.timer" = file("${path.module}/files/turnfleet-secrets.timer") } : {},
   )
   drop_ins = merge(
     var.service != "relay" ? {} : { "drain.conf" = "[Service]\nTimeoutStopSec=${var.drain_seconds + 60}\n" },
-    var.service == "relay" && local.low_ports ? { "low-ports.conf" = file("${local.systemd}/low-ports.conf") } : {},
+    local.serves && local.low_ports ? { "low-ports.conf" = file("${local.systemd}/low-ports.conf") } : {},
   )
 
   public_files = concat(
@@ -118,6 +121,12 @@ locals {
     local.watches ? [
       { path = "/usr/local/lib/turnfleet/termination.sh", permissions = "0755", content = file("${path.module}/files/termination.sh") },
       { path = "/etc/systemd/system/turnfleet-termination.service", permissions = "0644", content = file("${path.module}/files/turnfleet-termination.service") },
+    ] : [],
+    local.fetches ? [
+      { path = "/usr/local/lib/turnfleet/secrets.sh", permissions = "0755", content = file("${path.module}/files/secrets.sh") },
+    ] : [],
+    local.renews ? [
+      { path = "/etc/systemd/system/turnfleet-secrets.service", permissions = "0644", content = file("${path.module}/files/turnfleet-secrets.service") },
     ] : [],
     [for name, content in local.units : { path = "/etc/systemd/system/${name}", permissions = "0644", content = content }],
     [for name, content in local.drop_ins : { path = "/etc/systemd/system/${local.unit}.service.d/${name}", permissions = "0644", content = content }],

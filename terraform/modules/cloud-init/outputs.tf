@@ -37,10 +37,10 @@ output "firewall" {
 
 output "udp_ports" {
   description = "The UDP ports that are open to everybody, as FIRST-LAST or a port, for a provider's own firewall."
-  value       = local.opens_relay ? concat(local.udp_ports, [var.relay_ports]) : []
+  value       = local.serves ? concat(local.udp_ports, [var.relay_ports]) : []
 }
 
 output "tcp_ports" {
   description = "The TCP ports that are open to everybody, in the same form."
-  value       = local.opens_relay ? concat(local.tcp_ports, [var.relay_ports]) : []
+  value       = local.serves ? concat(local.tcp_ports, [var.relay_ports]) : []
 }

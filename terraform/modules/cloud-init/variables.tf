@@ -136,7 +136,7 @@ variable "join" {
 }
 
 variable "listeners" {
-  description = "Where the relay listens on all its addresses: `udp`, `tcp`, `tls` or `tcp+tls`, and the port. The firewall opens these ports and the relay ports. Those of TLS need the files `tls.pem` and `tls.key`."
+  description = "Where the relay listens on all its addresses: `udp`, `tcp`, `tls` or `tcp+tls`, and the port. The firewall opens these ports and the relay ports. Those of TLS need the files `tls.pem` and `tls.key`. For `up`, where its `config` has it listen."
   type        = list(object({ transport = string, port = number }))
   default = [
     { transport = "udp", port = 3478 },
@@ -169,7 +169,7 @@ variable "public_address" {
 }
 
 variable "relay_ports" {
-  description = "The ports that relays open for clients, FIRST-LAST, as the controller's `relay_ports`."
+  description = "The ports that relays open for clients, FIRST-LAST, as the controller's `relay_ports`, or `relay-ports` in the configuration of `up`."
   type        = string
   default     = "49152-65535"
 

@@ -93,36 +93,11 @@ install_binary() {
     mv -f "$part" /usr/local/bin/turnfleet
 }
 
-# Writes each member of the JSON object on standard input as a file that the service alone reads.
-write_secrets() {
-    python3 -c '
-import json, os, re, sys
-for name, content in json.load(sys.stdin).items():
-    if not re.fullmatch("[a-z0-9][a-z0-9._-]*", name) or not isinstance(content, str):
-        sys.exit(f"turnfleet: {name!r} in the secret is no file name with a text")
-    path = os.path.join("/etc/turnfleet", name)
-    with open(path + ".part", "w") as file:
-        file.write(content)
-    os.replace(path + ".part", path)'
-}
-
-# In a pipe the failure of the first command would be lost.
-fetch_secrets() {
-    if [ -n "$AWS_SECRET" ]; then
-        body="{\"SecretId\": \"$AWS_SECRET\"}"
-        answer=$(aws_call secretsmanager -H 'Content-Type: application/x-amz-json-1.1' -H 'X-Amz-Target: secretsmanager.GetSecretValue' --data "$body") || return 1
-        bundle=$(printf %s "$answer" | json_value SecretString) || return 1
-    else
-        bundle=$(sh -c "$SECRETS_COMMAND") || return 1
-    fi
-    printf %s "$bundle" | write_secrets
-}
-
 make_user
 sysctl --quiet --ignore --load /etc/sysctl.d/60-turnfleet.conf || say "not all of the kernel's settings could be set"
 if [ -n "$DATA_VOLUME" ]; then mount_data; fi
 install_binary
-if [ -n "$AWS_SECRET$SECRETS_COMMAND" ]; then again 24 fetch_secrets; fi
+if [ -n "$AWS_SECRET$SECRETS_COMMAND" ]; then /usr/local/lib/turnfleet/secrets.sh; fi
 if [ -n "$AWS_ELASTIC_IP" ]; then take_address; fi
 chown -R turnfleet:turnfleet /etc/turnfleet
 # Root runs what is in these: the service replaces nothing in this folder.

@@ -112,8 +112,9 @@ run "a_whole_fleet_on_one_machine" {
   variables {
     service     = "up"
     controllers = []
-    config      = "relays = 1\n"
-    ingress     = [{ protocol = "udp", ports = "3478", cidrs = ["0.0.0.0/0", "::/0"] }]
+    config      = "relays = 1\ntls-port = 443\n"
+    listeners   = [{ transport = "udp", port = 3478 }, { transport = "tls", port = 443 }]
+    ingress     = [{ protocol = "tcp", ports = "8080", cidrs = ["198.51.100.0/24", "2001:db8::/32"] }]
   }
 
   assert {
@@ -122,8 +123,64 @@ run "a_whole_fleet_on_one_machine" {
   }
 
   assert {
-    condition     = strcontains(output.firewall, "ip6 saddr ::/0 udp dport 3478 accept")
+    condition     = strcontains(output.firewall, "ip6 saddr 2001:db8::/32 tcp dport 8080 accept")
     error_message = "What was to be opened is closed."
+  }
+
+  assert {
+    condition     = output.udp_ports == tolist(["3478", "49152-65535"]) && output.tcp_ports == tolist(["443", "49152-65535"])
+    error_message = "Clients and peers are to reach the listeners and the relay ports."
+  }
+
+  assert {
+    condition     = alltrue([for rule in ["udp dport { 3478 } notrack", "udp dport { 3478 } accept", "tcp dport { 443 } accept", "udp dport 49152-65535 accept"] : strcontains(output.firewall, rule)])
+    error_message = "The firewall keeps clients and peers out."
+  }
+
+  assert {
+    condition     = contains([for file in yamldecode(output.user_data).write_files : file.path], "/etc/systemd/system/turnfleet.service.d/low-ports.conf")
+    error_message = "Port 443 needs a capability."
+  }
+}
+
+run "a_controller_opens_what_it_is_told_alone" {
+  variables {
+    service     = "controller"
+    controllers = []
+    config      = "id = \"c0\"\n"
+    aws_secret  = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:fleet"
+    listeners   = [{ transport = "tls", port = 443 }]
+    ingress     = [{ protocol = "tcp", ports = "8081", cidrs = ["0.0.0.0/0"] }]
+  }
+
+  assert {
+    condition     = length(output.udp_ports) == 0 && length(output.tcp_ports) == 0 && !strcontains(output.firewall, "notrack")
+    error_message = "A controller has no listeners of TURN."
+  }
+
+  assert {
+    condition     = strcontains(output.user_data, "/usr/local/lib/turnfleet/secrets.sh") && !strcontains(output.user_data, "turnfleet-secrets.timer")
+    error_message = "A controller's secrets are fetched once."
+  }
+}
+
+run "a_renewed_certificate_is_fetched" {
+  variables {
+    listeners       = [{ transport = "tcp+tls", port = 443 }]
+    secrets_command = "cat /run/secrets.json"
+  }
+
+  assert {
+    condition = length(setsubtract(
+      ["/etc/systemd/system/turnfleet-secrets.timer", "/etc/systemd/system/turnfleet-secrets.service", "/usr/local/lib/turnfleet/secrets.sh"],
+      [for file in yamldecode(output.user_data).write_files : file.path],
+    )) == 0
+    error_message = "Nobody looks for a renewed certificate."
+  }
+
+  assert {
+    condition     = anytrue([for file in yamldecode(output.user_data).write_files : file.path == "/etc/turnfleet/setup.env" && strcontains(file.content, "turnfleet-secrets.timer")])
+    error_message = "The timer is not started."
   }
 }
 
