@@ -106,7 +106,7 @@ variable "config" {
 }
 
 variable "relay_cidrs" {
-  description = "Where relays come from: their public addresses, as networks."
+  description = "Where relays come from: their public addresses, as networks. Each is a rule of the security group, which has 60 until AWS is asked for more."
   type        = list(string)
 }
 

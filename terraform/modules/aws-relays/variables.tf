@@ -77,7 +77,7 @@ variable "region" {
 }
 
 variable "relays" {
-  description = "How many relays, each with an address of its own that outlives its machine."
+  description = "How many relays, each with an address of its own that outlives its machine. AWS gives an account five such addresses a region until it is asked for more."
   type        = number
   default     = 2
 
