@@ -17,14 +17,14 @@ mod rules;
 mod tests;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::net::Ipv6Addr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use turnfleet_proto::private_file;
 
 use self::draft::{Draft, Place};
 use self::parse::Source;
@@ -143,19 +143,45 @@ fn read(file: &Path) -> anyhow::Result<String> {
 /// Writes the configuration and its secrets, and returns the files.
 fn write(draft: &Draft<'_>, place: &Place) -> anyhow::Result<Vec<PathBuf>> {
     let text = file::text(draft, &place.source, file::Secrets::Shown);
-    let mut files = vec![(place.output.clone(), text)];
-    files.extend(draft.secret_files(place));
-    for (path, _) in &files {
+    let mut files = draft.secret_files(place);
+    // Last, so that a configuration that is there has its secrets.
+    files.push((place.output.clone(), text));
+    create_all(&files)?;
+    files.rotate_right(1);
+    Ok(files.into_iter().map(|(path, _)| path).collect())
+}
+
+/// Makes every one of the files, or none.
+fn create_all(files: &[(PathBuf, String)]) -> anyhow::Result<()> {
+    for (path, _) in files {
         if path.symlink_metadata().is_ok() {
             bail!("{} exists, and nothing is overwritten", path.display());
         }
     }
-    for (path, text) in &files {
-        // The configuration may hold passwords of users, so it is for its owner alone as well.
-        private_file::write(path, text.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    for (place, (path, text)) in files.iter().enumerate() {
+        if let Err(error) = create(path, text) {
+            for (made, _) in &files[..place] {
+                // What is wrong with the folder may stand against this too; the error below says which folder.
+                let _ = fs::remove_file(made);
+            }
+            return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        }
     }
-    Ok(files.into_iter().map(|(path, _)| path).collect())
+    Ok(())
+}
+
+/// Makes a file where none is. The configuration may hold passwords of users, so it is for its owner alone as secrets are.
+fn create(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// Whether this machine has an IPv6 address that a listener on `[::]` would stand for.
@@ -167,7 +193,7 @@ fn has_ipv6() -> bool {
 }
 
 fn tell(text: &str) -> anyhow::Result<()> {
-    let mut errors = std::io::stderr().lock();
+    let mut errors = io::stderr().lock();
     errors
         .write_all(text.as_bytes())
         .context("cannot write to standard error")
