@@ -128,8 +128,11 @@ impl<'g> Given<'g> {
         text.parse().map_err(|_| "an IP address".to_owned())
     }
 
-    /// Whether the flag is on: alone, or with one of coturn's words for yes.
+    /// Whether the flag is on: alone, with one of coturn's words for yes, or where coturn looks at no word.
     fn is_on(&self) -> Result<bool, String> {
+        if self.option.always_on {
+            return Ok(true);
+        }
         match self
             .setting
             .value
@@ -214,11 +217,15 @@ impl<'s> Draft<'s> {
         is_on(self.source, name)
     }
 
+    /// The last setting of an option.
+    pub(super) fn last(&self, name: &str) -> Option<&'s Setting> {
+        let mut settings = self.source.settings.iter().rev();
+        settings.find(|setting| setting.name == name)
+    }
+
     /// The last value of an option.
     pub(super) fn value_of(&self, name: &str) -> Option<&'s str> {
-        let settings = self.source.settings.iter().rev();
-        let mut settings = settings.filter(|setting| setting.name == name);
-        settings.next()?.value.as_deref()
+        self.last(name)?.value.as_deref()
     }
 
     /// Whether a setting of this name is there.

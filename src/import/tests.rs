@@ -83,6 +83,11 @@ fn addresses_and_ports() {
         "default here",
         "listening-ip",
     );
+    assert_is(
+        "relay-ip=2001:DB8:0::1\nlistening-ip=[2001:db8::1]",
+        "default here",
+        "listening-ip",
+    );
     assert_is("relay-ip=192.0.2.1", "no equivalent", "listens on");
 }
 
@@ -92,7 +97,47 @@ fn the_last_line_counts_and_flags_have_words_for_no() {
     assert_is("realm=a\nrealm=b", "not needed", "line 2");
     assert_is("no-tcp-relay=off", "not needed", "switched off");
     assert_is("no-tls=perhaps", "wrong", "yes");
+    // Coturn looks at no value of these.
+    for text in ["use-auth-secret=0", "prometheus=off", "no-rfc5780=perhaps"] {
+        assert_is(text, "default here", "");
+    }
+    assert_is(
+        "user=alice:secret\nuse-auth-secret=0",
+        "not needed",
+        "beside",
+    );
     assert_is("no-cli   # nobody telnets", "default here", "telnet");
+}
+
+#[test]
+fn metrics() {
+    for port in ["", "prometheus-port=9642", "prometheus-port=9642 # ours"] {
+        let text = format!("prometheus\nprometheus-address=192.0.2.1\n{port}");
+        let place = if port.is_empty() { 9641 } else { 9642 };
+        let (table, _) = import(&text, Secrets::Shown);
+        let expected = format!("192.0.2.1:{place}");
+        assert_eq!(
+            table["relay"]["metrics"]["address"].as_str(),
+            Some(expected.as_str()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn files_are_all_made_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| (folder.path().join(name), "text".to_owned());
+    let secret = file("turnfleet.secret");
+    let count = || std::fs::read_dir(folder.path()).unwrap().count();
+
+    assert!(super::create_all(&[secret.clone(), file("nowhere/turnfleet.toml")]).is_err());
+    assert_eq!(count(), 0);
+    let both = [secret, file("turnfleet.toml")];
+    super::create_all(&both).unwrap();
+    assert_eq!(count(), 2);
+    assert!(super::create_all(&both).is_err());
+    assert_eq!(std::fs::read_to_string(&both[0].0).unwrap(), "text");
 }
 
 #[test]

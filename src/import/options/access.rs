@@ -17,7 +17,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         Nothing,
         "Ephemeral credentials of a shared secret are always accepted.",
     )
-    .by(rule::use_auth_secret),
+    .by(rule::use_auth_secret)
+    .always_on(),
     option(
         "static-auth-secret",
         &[],

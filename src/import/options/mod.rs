@@ -63,6 +63,8 @@ pub(super) struct CoturnOption {
     pub(super) rule: Option<Rule>,
     /// Whether every line of it counts, and not only the last.
     pub(super) repeats: bool,
+    /// Whether coturn takes the flag for on whatever its value is.
+    pub(super) always_on: bool,
 }
 
 impl CoturnOption {
@@ -82,6 +84,7 @@ impl CoturnOption {
             why,
             rule: None,
             repeats: false,
+            always_on: false,
         }
     }
 
@@ -100,6 +103,11 @@ impl CoturnOption {
 
     const fn repeated(mut self) -> Self {
         self.repeats = true;
+        self
+    }
+
+    const fn always_on(mut self) -> Self {
+        self.always_on = true;
         self
     }
 }

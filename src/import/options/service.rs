@@ -40,7 +40,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         Nothing,
         "`/metrics` is served, on 127.0.0.1; coturn listens on all addresses, see \
          `relay.metrics.address`.",
-    ),
+    )
+    .always_on(),
     option(
         "prometheus-port",
         &[],

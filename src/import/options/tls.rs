@@ -36,6 +36,12 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         Text,
         "Clients are not asked for certificates: browsers have none to show.",
     ),
+    none(
+        "raw-public-keys",
+        &[],
+        Nothing,
+        "Raw public keys (RFC 7250) are not spoken: browsers check certificates.",
+    ),
     default("no-sslv2", &[], Nothing, OLD),
     default("no-sslv3", &[], Nothing, OLD),
     default("no-tlsv1", &[], Nothing, OLD),

@@ -80,7 +80,8 @@ pub(super) const OPTIONS: &[CoturnOption] = &[
         &[],
         Nothing,
         "NAT behaviour discovery is not offered.",
-    ),
+    )
+    .always_on(),
     none(
         "rfc5780",
         &[],

@@ -32,10 +32,11 @@ pub(in crate::import) fn listening_ip(draft: &mut Draft<'_>, given: &Given<'_>) 
 }
 
 pub(in crate::import) fn relay_ip(draft: &mut Draft<'_>, given: &Given<'_>) -> Judged {
-    let ip = given.address()?.to_string();
+    let ip = given.address()?;
     let listening = draft.source.settings.iter();
     let mut listening = listening.filter(|setting| setting.name == "listening-ip");
-    if listening.any(|setting| setting.value.as_deref() == Some(ip.as_str())) {
+    let option = given.option;
+    if listening.any(|setting| Given { setting, option }.address() == Ok(ip)) {
         return Ok(Outcome::new(Kind::Default, "it is a listening-ip too"));
     }
     let words = "relayed addresses are those that the relay listens on: it is none of \

@@ -24,10 +24,13 @@ pub(in crate::import) fn prometheus_address(draft: &mut Draft<'_>, given: &Given
             "metrics are served on 127.0.0.1",
         ));
     }
-    let port = draft.value_of("prometheus-port");
-    let port = port
-        .and_then(|port| port.parse().ok())
-        .unwrap_or(METRICS_PORT);
+    // One that is wrong is told of at its own line.
+    let port = draft.last("prometheus-port").and_then(|setting| {
+        let option = given.option;
+        let port = Given { setting, option }.number(1, MAX_PORT).ok()?;
+        u16::try_from(port).ok()
+    });
+    let port = port.unwrap_or(METRICS_PORT);
     let place = SocketAddr::new(ip, port).to_string();
     Ok(draft.set(Part::Relay, "metrics.address", place, given.setting))
 }
