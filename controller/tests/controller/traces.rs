@@ -129,8 +129,9 @@ fn an_operator_hears_who_had_the_address_where_nobody_knows_and_who_was_not_hear
         unheard(0).contains("relay-1") && unheard(0).contains("no journal"),
         "{answer}"
     );
+    // Its session is gone already, or ends before it answers.
     assert!(
-        unheard(1).contains("relay-2") && unheard(1).contains("no control session"),
+        unheard(1).contains("relay-2") && unheard(1).contains("control session"),
         "{answer}"
     );
     let query = asked.lock().unwrap().remove(0);
