@@ -152,10 +152,11 @@ fn a_ban_stops_a_user_a_source_and_a_peer_on_all_relays_and_outlives_a_restart()
     let fleet = start(&place, ports);
     check(&fleet);
 
+    // The peer first: a relay that knows of the last of them knows of it.
     for [flag, whom] in [
+        ["--peer", BAD_PEER],
         ["--user", "mallory"],
         ["--source", BAD_SOURCE],
-        ["--peer", BAD_PEER],
     ] {
         fleet.order(&["unban", flag, whom]);
     }
