@@ -32,6 +32,7 @@ mod leader;
 mod maintenance;
 mod matrix;
 mod membership;
+mod nodes_api;
 mod operator_api;
 mod operator_grpc;
 mod paused_link;
