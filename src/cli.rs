@@ -117,4 +117,22 @@ mod tests {
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn a_secret_may_begin_as_a_flag_does() {
+        let secrets = ["secret", "shared_secret", "token", "join_token", "password"];
+        let mut commands = vec![Cli::command()];
+        let mut seen = 0;
+        while let Some(command) = commands.pop() {
+            for flag in command.get_arguments() {
+                if secrets.contains(&flag.get_id().as_str()) {
+                    let place = format!("{} --{}", command.get_name(), flag.get_id());
+                    assert!(flag.is_allow_hyphen_values_set(), "{place}");
+                    seen += 1;
+                }
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(seen > secrets.len(), "{seen}");
+    }
 }

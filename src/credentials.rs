@@ -27,7 +27,7 @@ const VARIABLE: &str = "TURNFLEET_SHARED_SECRET";
 #[group(multiple = false)]
 pub(crate) struct SecretArgs {
     /// The shared secret that ephemeral credentials are made with [env: TURNFLEET_SHARED_SECRET, where no flag names another]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     secret: Option<String>,
     /// A file that holds the shared secret; space around it is ignored
     #[arg(long, value_name = "FILE")]
@@ -94,7 +94,7 @@ pub(crate) struct Verify {
     #[arg(long)]
     username: String,
     /// The password
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     password: String,
 }
 

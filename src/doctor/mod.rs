@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", requires = "password")]
     username: Option<String>,
     /// Its password
-    #[arg(long, requires = "username")]
+    #[arg(long, requires = "username", allow_hyphen_values = true)]
     password: Option<String>,
     /// The settings of a Matrix homeserver: its URIs and its secret are looked at
     #[arg(long, value_name = "FILE")]

@@ -41,7 +41,8 @@ pub(crate) struct ControllerArgs {
         global = true,
         env = "TURNFLEET_API_TOKEN",
         hide_env_values = true,
-        default_value = ""
+        default_value = "",
+        allow_hyphen_values = true
     )]
     token: String,
     /// A file that holds the API token, read where --token gives none

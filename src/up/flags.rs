@@ -65,7 +65,8 @@ pub(crate) struct Flags {
         long,
         value_name = "SECRET",
         env = "TURNFLEET_SHARED_SECRET",
-        hide_env_values = true
+        hide_env_values = true,
+        allow_hyphen_values = true
     )]
     pub(crate) shared_secret: Option<String>,
 

@@ -101,6 +101,14 @@ impl Files<'_> {
     }
 }
 
+impl Drop for Files<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
 #[test]
 fn several_machines_are_run_by_the_files_of_the_page_and_by_their_operator() {
     let place = Place::new();

@@ -85,6 +85,7 @@ pub use rates::Rates;
 pub use reason::Reason;
 pub use restored::Restored;
 pub use saturation::Saturation;
+pub(crate) use secrets::secret_text;
 pub use secrets::{Pin, Revocation, SecretError, SecretView, WEAK_SECRET_BYTES};
 pub use sightings::{ControllerId, Sighting};
 pub use skew::{CLOCK_LIMIT, CLOCK_WARNING};

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::fleet as wire;
 use turnfleet_turn::Instant;
@@ -27,6 +29,13 @@ pub use shown::SecretView;
 
 /// The longest name of a region or a tenant.
 const MAX_NAME: usize = 253;
+
+/// A secret of 255 bits in base64url, for people and programs to carry about. It begins with a letter: a command takes what
+/// begins with `-` for a flag.
+pub(crate) fn secret_text(mut random: [u8; 32]) -> String {
+    random[0] &= 0x7f;
+    URL_SAFE_NO_PAD.encode(random)
+}
 
 /// Whose relays accept a generation. Its text is `fleet`, `region:NAME` or `tenant:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -341,6 +350,20 @@ fn told(generation: &SecretGeneration) -> wire::SecretGeneration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_begins_with_a_letter() {
+        for first in 0..=u8::MAX {
+            let mut random = [0xff; 32];
+            random[0] = first;
+            let text = secret_text(random);
+            assert!(
+                text.starts_with(|first: char| first.is_ascii_alphabetic()),
+                "{text}"
+            );
+            assert_eq!(text.len(), 43);
+        }
+    }
 
     #[test]
     fn a_scope_reads_as_it_is_written() {

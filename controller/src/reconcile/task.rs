@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use turnfleet_proto::{NodeId, fleet as wire};
@@ -33,6 +31,7 @@ use crate::fleet::record::{Desired, Epoch, token_hash};
 use crate::fleet::{
     Admission, AlternatePool, Certified, Ended, Event, Fleet, FleetView, Fresh, Health,
     Incarnation, Load, NodePolicies, ProbeOutcome, Registration, Settings, Vitals, Wishes,
+    secret_text,
 };
 use crate::leader::Leadership;
 use crate::store::audit::AuditLog;
@@ -574,7 +573,7 @@ pub(crate) fn random_bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N
     Ok(bytes)
 }
 
-/// 256 random bits in base64url.
+/// A random secret, as [`secret_text`] writes it.
 pub(crate) fn random_text(random: &dyn Random) -> Result<String, FleetError> {
-    Ok(URL_SAFE_NO_PAD.encode(random_bytes::<32>(random)?))
+    Ok(secret_text(random_bytes(random)?))
 }

@@ -32,7 +32,12 @@ pub(crate) struct Args {
     #[arg(value_name = "URL")]
     url: Uri,
     /// An API token with the scope mint
-    #[arg(long, env = "TURNFLEET_API_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "TURNFLEET_API_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
     token: String,
     /// Which of the two ways to ask
     #[arg(long, value_enum, default_value_t = Path::Turn)]

@@ -59,7 +59,7 @@ pub(crate) struct Args {
 #[group(required = true, multiple = false)]
 struct JoinArgs {
     /// The join token
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     join_token: Option<String>,
     /// A file that holds the join token
     #[arg(long, value_name = "FILE")]

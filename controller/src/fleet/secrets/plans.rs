@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_turn::{Instant, Now};
 
 use super::life::{Changes, Moment};
-use super::{Pin, Revocation, SecretError, SecretScope, SecretState};
+use super::{Pin, Revocation, SecretError, SecretScope, SecretState, secret_text};
 use crate::fleet::registry::NodeState;
 use crate::fleet::{Fleet, LAG, Plan};
 
@@ -120,7 +118,7 @@ impl Fleet {
             && let Some(scope) = self.scope_to_rotate(now.unix)
         {
             let drawn = Sha256::new_with_prefix(random).chain_update("shared secret");
-            let secret = SharedSecret::new(URL_SAFE_NO_PAD.encode(drawn.finalize()));
+            let secret = SharedSecret::new(secret_text(drawn.finalize().into()));
             // One that cannot be rotated waits until one that retires has ended.
             if let Ok((_, rotation)) = self.secrets.rotate(at, &scope, secret) {
                 return rotation;
