@@ -18,7 +18,15 @@ pub(crate) fn run_all() -> Result<()> {
         "warnings",
     ]))?;
     if !answers("cargo-deny", "--version") {
-        run(cargo().args(["install", "cargo-deny", "--locked", "--version", CARGO_DENY]))?;
+        // Unoptimised, it takes seconds more to run and minutes less to build.
+        run(cargo().args([
+            "install",
+            "cargo-deny",
+            "--debug",
+            "--locked",
+            "--version",
+            CARGO_DENY,
+        ]))?;
     }
     run(cargo().args([
         "deny",

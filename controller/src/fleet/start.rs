@@ -33,7 +33,7 @@ pub struct Wishes {
     pub tenants: Vec<(String, Terms)>,
 }
 
-/// Texts and keys that may be needed, each made of 256 random bits.
+/// Texts and keys that may be needed, each made of at least 255 random bits.
 #[derive(Clone, Debug)]
 pub struct Fresh {
     /// A shared secret.
