@@ -55,7 +55,7 @@ pub struct DriverCounters {
     pub tls_failures: u64,
     /// Messages with data that were dropped whole because the client reads its stream too slowly.
     pub stream_data_dropped: u64,
-    /// Refused allocations and peers that were not logged, because there were too many in one second.
+    /// Lines on allocations and their peers that were not logged, because there were too many in one second.
     pub events_not_logged: u64,
 }
 

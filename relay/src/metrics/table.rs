@@ -404,7 +404,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "turnfleet_relay_events_not_logged_total",
         &[],
-        "Refused allocations and peers without a log line, because there were too many in one second.",
+        "Lines on allocations and their peers that were left out of the log, because there were too many in one second.",
         |now, out| out.plain(now.drivers.events_not_logged),
     ),
     counter(
