@@ -442,6 +442,7 @@ impl Shard {
         if evictions != self.evictions {
             self.evictions = evictions;
             self.end_allocations();
+            self.published.set_evictions(evictions);
         }
         self.settle();
     }
