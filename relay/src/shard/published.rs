@@ -27,7 +27,7 @@ impl Published {
         self.allocations.store(count, Ordering::Relaxed);
     }
 
-    /// The orders to end every allocation that were carried out: whoever reads it sees what was told of their ends.
+    /// The orders to end every allocation that were carried out: whoever reads it sees what was told and counted of their ends.
     pub(super) fn evictions(&self) -> u32 {
         self.evictions.load(Ordering::Acquire)
     }

@@ -201,6 +201,8 @@ impl Shard {
             self.serve(&mut turns);
             self.publish();
             self.tally();
+            // Whoever waits for them finds their ends told and counted.
+            self.published.set_evictions(self.evictions);
         }
         self.close();
     }
@@ -442,7 +444,6 @@ impl Shard {
         if evictions != self.evictions {
             self.evictions = evictions;
             self.end_allocations();
-            self.published.set_evictions(evictions);
         }
         self.settle();
     }
