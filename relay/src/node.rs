@@ -333,7 +333,7 @@ impl Node {
         }
         self.serving.end_allocations();
         let ended = async {
-            while self.serving.allocations() > 0 {
+            while !self.serving.has_ended_allocations() {
                 sleep(LAST_LOOK).await;
             }
             self.events.settled().await;

@@ -428,6 +428,14 @@ impl Serving {
         }
     }
 
+    /// Whether every shard has carried out [`Self::end_allocations`].
+    pub(crate) fn has_ended_allocations(&self) -> bool {
+        match &*self.shards() {
+            Shards::Running { set, .. } => set.has_ended_allocations(),
+            Shards::Waiting(_) | Shards::Stopped => true,
+        }
+    }
+
     /// Another session has begun: a controller that still wants the node to drain says so again.
     pub(crate) fn forget_controllers_drain(&self) {
         if self.drain.borrow().by_controller {

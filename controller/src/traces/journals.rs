@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use turnfleet_proto::NodeId;
@@ -101,9 +102,11 @@ impl Journals {
         let (answer, answered) = oneshot::channel();
         let session = self.sessions().get(node).map(|(_, it)| it.clone());
         let session = session.ok_or("it has no control session here")?;
-        session
-            .try_send(Asked { query, answer })
-            .map_err(|_| "it is asked too much at once")?;
+        let asked = session.try_send(Asked { query, answer });
+        asked.map_err(|refused| match refused {
+            TrySendError::Full(_) => "it is asked too much at once",
+            TrySendError::Closed(_) => "its control session ended",
+        })?;
         match tokio::time::timeout_at(by, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err("its control session ended"),

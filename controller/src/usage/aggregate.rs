@@ -44,6 +44,8 @@ pub struct NodeUsage {
     latest: Option<Latest>,
     /// When a session of this controller last told something.
     told: Stamp,
+    /// Whether others have told something since then, or the store. Followers of this controller do not hear it from here.
+    is_hearsay: bool,
 }
 
 /// What a node counted within one epoch.
@@ -140,9 +142,12 @@ impl Aggregate {
         let known = self.nodes.entry(node.clone()).or_default();
         let (changed, refused) = known.fold(epoch, usage, at_millis, &mut self.carried);
         self.refused += refused;
-        if changed && is_own {
-            known.told = stamp;
+        // Whoever told it may have forgotten it since: what a session repeats is told on.
+        if is_own && (changed || known.is_hearsay) {
+            (known.told, known.is_hearsay) = (stamp, false);
             self.stamp = stamp;
+        } else {
+            known.is_hearsay |= changed;
         }
         changed
     }

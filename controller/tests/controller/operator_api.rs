@@ -345,7 +345,10 @@ fn every_change_is_in_the_audit_log_and_what_changes_nothing_is_not() {
     );
     assert_eq!(entries[2]["detail"], "deadline 60 s");
     assert!(!audit.to_string().contains(&token));
-    let last = entries[1]["at_milliseconds"].as_u64().unwrap();
+    // Two of them may be of one millisecond.
+    let at = |entry: &Value| entry["at_milliseconds"].as_u64().unwrap();
+    let last = at(&entries[1]);
+    let earlier = entries.iter().find(|&it| at(it) < last).unwrap();
     let page = admin(
         &stage,
         "GET",
@@ -353,7 +356,7 @@ fn every_change_is_in_the_audit_log_and_what_changes_nothing_is_not() {
         &Value::Null,
     )
     .json();
-    assert_eq!(page["entries"][0]["action"], "drain");
+    assert_eq!(page["entries"][0], *earlier);
 }
 
 #[test]

@@ -259,6 +259,26 @@ proptest! {
 }
 
 #[test]
+fn what_a_controller_knew_from_another_is_told_on_once_a_relay_repeats_it() {
+    let mut node = Node::default();
+    node.counters.insert((0, true), [1, 500]);
+    let (_, usage) = node.report(0);
+    let mut teller = Aggregate::default();
+    teller.fold(&id(0), usage.clone(), 0, true);
+    let mut follower = Aggregate::default();
+    for told in teller.told_since(0, 1 << 20).0 {
+        follower.fold(&id(0), told.usage.unwrap(), 0, false);
+    }
+    assert_eq!(follower.told_since(0, 1 << 20), (Vec::new(), 0));
+
+    // The teller is gone, and whoever follows the other alone has heard nothing of it.
+    follower.fold(&id(0), Usage { number: 0, ..usage }, 0, true);
+    let (told, known) = follower.told_since(0, 1 << 20);
+    assert_eq!(told[0].usage.as_ref().unwrap().tenants[0].legs.len(), 1);
+    assert_eq!(follower.told_since(known, 1 << 20), (Vec::new(), known));
+}
+
+#[test]
 fn forgotten_nodes_stay_in_the_sums_and_regions_are_where_nodes_were_last() {
     let mut aggregate = Aggregate::default();
     let mut node = Node::default();

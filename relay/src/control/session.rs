@@ -276,18 +276,17 @@ impl Session {
                         continue;
                     }
                     match self.follow(message, credential, uri).await? {
-                        Followed::Order => continue,
-                        Followed::Shares => {
-                            say_demand(&outgoing, self.serving.demand(false))?;
-                            continue;
+                        Followed::Order => {}
+                        Followed::Shares => say_demand(&outgoing, self.serving.demand(false))?,
+                        Followed::Policy(status) => {
+                            // Before the controller can know of it.
+                            if !std::mem::replace(&mut settled, true) {
+                                self.status.connected(&uri.to_string());
+                            }
+                            if let Some(status) = status {
+                                say(&outgoing, FromNode::PolicyStatus(status))?;
+                            }
                         }
-                        Followed::Policy(None) => {}
-                        Followed::Policy(Some(status)) => {
-                            say(&outgoing, FromNode::PolicyStatus(status))?;
-                        }
-                    }
-                    if !std::mem::replace(&mut settled, true) {
-                        self.status.connected(&uri.to_string());
                     }
                 }
                 answer = traces.next() => say(&outgoing, FromNode::TraceAnswer(answer))?,

@@ -263,6 +263,14 @@ impl ShardSet {
         self.wake();
     }
 
+    /// Whether every shard has carried out [`Self::end_allocations`]. Their counts of live allocations lag behind what they tell.
+    #[must_use]
+    pub fn has_ended_allocations(&self) -> bool {
+        let ordered = self.control.evictions.load(Ordering::Relaxed);
+        let mut shards = self.shards.iter();
+        shards.all(|shard| shard.published.evictions() == ordered)
+    }
+
     /// Says of every allocation that lives that it will be ended at the Unix second `deadline`; zero takes that back.
     pub fn set_evicting(&self, deadline: u64) {
         self.control.evicting.store(deadline, Ordering::Relaxed);

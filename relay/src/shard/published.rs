@@ -1,6 +1,6 @@
 //! What a shard lets others see of its counts: a copy, made at most once a second.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use turnfleet_turn::Counters;
@@ -11,6 +11,8 @@ use crate::driver::counters::DriverCounters;
 #[derive(Default)]
 pub(super) struct Published {
     allocations: AtomicU64,
+    /// The orders to end every allocation that were carried out.
+    evictions: AtomicU32,
     counts: Mutex<(Counters, DriverCounters)>,
 }
 
@@ -23,6 +25,16 @@ impl Published {
     /// Sets the number of live allocations.
     pub(super) fn set_allocations(&self, count: u64) {
         self.allocations.store(count, Ordering::Relaxed);
+    }
+
+    /// The orders to end every allocation that were carried out: whoever reads it sees what was told and counted of their ends.
+    pub(super) fn evictions(&self) -> u32 {
+        self.evictions.load(Ordering::Acquire)
+    }
+
+    /// Sets the number of orders to end every allocation that were carried out.
+    pub(super) fn set_evictions(&self, count: u32) {
+        self.evictions.store(count, Ordering::Release);
     }
 
     /// Replaces the published counts.

@@ -201,6 +201,8 @@ impl Shard {
             self.serve(&mut turns);
             self.publish();
             self.tally();
+            // Whoever waits for them finds their ends told and counted.
+            self.published.set_evictions(self.evictions);
         }
         self.close();
     }

@@ -24,7 +24,7 @@ use turnfleet_proto::fleet::{
 };
 
 /// Longer than the longest pause between two attempts.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the double has heard, in order.
 #[derive(Debug)]
@@ -246,6 +246,7 @@ impl RelayControl for Service {
             return Err(Status::unauthenticated("the node credential is not known"));
         }
         let (sender, receiver) = mpsc::channel(8);
+        let own = sender.downgrade();
         *self.0.session.lock().unwrap() = Some(sender);
         let script = Arc::clone(&self.0);
         script.heard.send(Heard::Opened).unwrap();
@@ -257,7 +258,12 @@ impl RelayControl for Service {
                     .heard
                     .send(Heard::Said(Box::new(message.message.unwrap())));
             }
-            *script.session.lock().unwrap() = None;
+            // The node may have opened the next one before this one is seen to end.
+            let mut session = script.session.lock().unwrap();
+            let is_own =
+                |open: &mut Outgoing| own.upgrade().is_some_and(|own| own.same_channel(open));
+            let ended = session.take_if(is_own);
+            drop((session, ended));
             let _ = script.heard.send(Heard::Ended);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))

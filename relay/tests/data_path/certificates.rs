@@ -147,7 +147,8 @@ fn a_certificate_is_replaced_under_load_without_a_dropped_connection() {
         expect((0, 1), "old.pem");
         files.replace_key("next.key");
         expect((1, 1), "next.pem");
-        fs::write(&files.chain, "no certificate").unwrap();
+        fs::write(files.folder.path().join("none.pem"), "no certificate").unwrap();
+        files.replace_chain("none.pem");
         expect((1, 2), "next.pem");
         fs::remove_file(&files.key).unwrap();
         expect((1, 3), "next.pem");

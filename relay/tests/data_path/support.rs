@@ -116,10 +116,12 @@ impl Relay {
         let bound = ShardSet::bind(settings).expect("listeners open");
         let addresses = bound.addresses().to_vec();
         let policy = Arc::new(ArcSwap::from_pointee(policy(u32::MAX)));
-        // Relays that draw the same ports in the same order would be in each other's way.
+        // Relays that draw the same ports in the same order would be in each other's way, those of a test that runs in a process
+        // of its own among them.
         static STARTED: AtomicU8 = AtomicU8::new(0);
-        let seed = STARTED.fetch_add(1, Ordering::Relaxed);
-        let ledger = Arc::new(Ledger::new([seed; 32]));
+        let mut seed = [STARTED.fetch_add(1, Ordering::Relaxed); 32];
+        seed[..4].copy_from_slice(&std::process::id().to_be_bytes());
+        let ledger = Arc::new(Ledger::new(seed));
         let granted = ["127.0.0.1", "::1"].map(|ip| GrantedPorts {
             public: ip.parse().unwrap(),
             first: 20_000,

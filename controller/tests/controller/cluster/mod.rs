@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -132,10 +132,12 @@ impl Cluster {
             assert!(Instant::now() < deadline, "etcd does not answer: {error:?}");
             tokio::task::yield_now().await;
         }
-        for member in self.members.lock().unwrap().iter_mut() {
-            let child = member.child.as_mut().expect("it has been started");
-            assert!(child.try_wait().unwrap().is_none(), "a member has ended");
-        }
+        // Nothing fails while the lock is held: the members are ended under it.
+        let all_run = self.members.lock().unwrap().iter_mut().all(|member| {
+            let child = member.child.as_mut();
+            child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        });
+        assert!(all_run, "a member has ended");
     }
 
     /// How a store reaches it, without TLS and login.
@@ -240,13 +242,23 @@ impl Cluster {
     }
 }
 
-/// Ports that nothing listens on.
+/// Ports that nothing listens on, below those that the kernel gives to whoever asks for any: none of them is another's by the
+/// time that a member listens, or comes back.
 fn free_ports(number: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..number)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-        .collect();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    held.iter().map(port).collect()
+    const FIRST: u16 = 20_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Programs that run at once begin at different places.
+    let begin = std::process::id().wrapping_mul(97);
+    let mut free = Vec::with_capacity(number);
+    while free.len() < number {
+        let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = FIRST + u16::try_from(place).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            free.push(port);
+        }
+    }
+    free
 }
 
 impl Member {

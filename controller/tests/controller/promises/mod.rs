@@ -318,7 +318,8 @@ pub(crate) fn leased(key: &str, lease: LeaseId) -> Txn {
 
 pub(crate) async fn what_a_lease_holds_goes_when_it_ends(backend: impl Backend) {
     let store = backend.open().await;
-    let lease = store.grant_lease(Duration::from_secs(1)).await.unwrap();
+    // Time enough to use it, on a machine that does much else.
+    let lease = store.grant_lease(Duration::from_secs(3)).await.unwrap();
     let mut both = leased("/l/a", lease);
     both.puts.push(entry("/l/stays", "x"));
     let revision = commit(&store, both).await;
@@ -340,12 +341,12 @@ pub(crate) async fn what_a_lease_holds_goes_when_it_ends(backend: impl Backend) 
 
 pub(crate) async fn a_kept_lease_does_not_end(backend: impl Backend) {
     let store = backend.open().await;
-    let kept = store.grant_lease(Duration::from_secs(2)).await.unwrap();
+    let kept = store.grant_lease(Duration::from_secs(5)).await.unwrap();
     let revision = commit(&store, leased("/k/kept", kept)).await;
     let mut watch = store.watch("/k/", revision + 1).await.unwrap();
-    // Leases of the same length, one after the other, measure the time.
+    // Leases of one length, one after the other, measure the time: more of it than the lease has by itself.
     for _ in 0..3 {
-        let measure = store.grant_lease(Duration::from_secs(1)).await.unwrap();
+        let measure = store.grant_lease(Duration::from_secs(2)).await.unwrap();
         commit(&store, leased("/k/measure", measure)).await;
         assert_eq!(next(&mut watch).await.unwrap().changes[0].key, "/k/measure");
         assert!(store.keep_lease(kept).await.unwrap());
