@@ -130,7 +130,7 @@ checks! {
         "set the external address of the relay to the one that the world sees (turnfleet up --public-ip EXTERNAL/LOCAL)",
         "an allocation";
     RELAY_PORTS: "relay.ports",
-        "datagrams from this machine to several relayed ports arrive",
+        "datagrams from this machine to several relayed ports arrive, and what is sent back from there does",
         "open the relay port range for UDP (49152-65535 unless set otherwise) in the firewall of the relay and in that of its cloud",
         "an allocation, and an address of this machine that the relay takes for a peer";
     RELAY_PAIRS: "relay.pairs",

@@ -17,8 +17,10 @@ use super::session::Refusal;
 use super::way::Way;
 use crate::credentials::unix_now;
 
-/// A credential that ends later than in a year was made by somebody who took milliseconds for seconds, or who wants no end.
+/// A credential that ends later than in a year was made by somebody who wants no end.
 const FAR: u64 = 366 * 86_400;
+/// More digits are no time to a relay.
+const MOST_DIGITS: usize = 11;
 /// A credential that a relay with the right time takes, seconds from now.
 const GOOD: i64 = 30;
 /// One that it refuses, whatever grace it has.
@@ -35,7 +37,9 @@ pub(super) fn form(username: &str, password: &str, secret: Option<&SharedSecret>
     let now = unix_now().unwrap_or_default();
     let subject = username;
     let Some(parsed) = EphemeralUsername::parse(username) else {
-        return if secret.is_none() {
+        return if let Some(problem) = unread_time(username) {
+            report.fail(CREDENTIALS_FORM, subject, problem);
+        } else if secret.is_none() {
             report.skip(
                 CREDENTIALS_FORM,
                 subject,
@@ -75,6 +79,24 @@ pub(super) fn form(username: &str, password: &str, secret: Option<&SharedSecret>
             subject,
             format!("it ends in {} seconds{made}", ends - now),
         );
+    }
+}
+
+/// What is wrong with a time that relays do not read as one; `None` where a username begins with none.
+fn unread_time(username: &str) -> Option<String> {
+    let time = username.split(':').next().unwrap_or_default();
+    let digits = time.trim();
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        None
+    } else if digits != time {
+        Some("there is space around its time, which is then none to a relay".to_owned())
+    } else if digits.len() > MOST_DIGITS {
+        let count = digits.len();
+        Some(format!(
+            "its time has {count} digits, as milliseconds have, and relays read seconds, which have ten"
+        ))
+    } else {
+        None
     }
 }
 
@@ -154,8 +176,14 @@ pub(super) fn diagnose(
             );
             None
         }
+        Ok(None) if !identity.has_secret() && report.has_failed(&[CREDENTIALS_FORM]) => {
+            let text =
+                "the username and password are refused (401), for what credentials.form says";
+            report.skip(CREDENTIALS_ACCEPTED, &subject, text);
+            None
+        }
         Ok(None) => {
-            report.fail(CREDENTIALS_ACCEPTED, &subject, refused(&identity));
+            refused(&identity, &subject, report);
             None
         }
         Ok(Some(skew)) => {
@@ -179,14 +207,26 @@ pub(super) fn diagnose(
     }
 }
 
-fn refused(identity: &Identity) -> &'static str {
-    match identity.source {
-        Source::Secret(_) => {
-            "credentials made with this secret are refused (401), however long they last: the relay has another secret"
-        }
-        Source::Fixed { .. } => {
-            "the username and password are refused (401): the relay has another secret, or they have ended by its clock"
-        }
+/// Nothing that the identity has is taken.
+fn refused(identity: &Identity, subject: &str, report: &Report) {
+    match &identity.source {
+        Source::Secret(_) => report.fail(
+            CREDENTIALS_ACCEPTED,
+            subject,
+            "credentials made with this secret are refused (401), however long they last: the relay has another secret",
+        ),
+        Source::Fixed { username, .. } if EphemeralUsername::parse(username).is_none() => report
+            .fail_with(
+                CREDENTIALS_ACCEPTED,
+                subject,
+                "the username and password are refused (401): the relay knows no such user, or another password of it",
+                "correct them, or have the relays know the user: turnfleet up --user NAME:PASSWORD",
+            ),
+        Source::Fixed { .. } => report.fail(
+            CREDENTIALS_ACCEPTED,
+            subject,
+            "the username and password are refused (401): the relay has another secret, or they have ended by its clock",
+        ),
     }
 }
 
@@ -296,6 +336,28 @@ mod tests {
         assert_eq!(by_expiries(|_| Ok(false)), Ok(None));
         assert_eq!(by_expiries(|_| Ok(true)), Ok(Some(None)));
         assert_eq!(by_expiries(|_| Err(Refusal::Silent)), Err(Refusal::Silent));
+    }
+
+    #[test]
+    fn a_time_that_relays_do_not_read_is_no_lasting_user() {
+        for (username, has_failed) in [
+            ("1795376995000:alice", true),
+            ("1795376995000", true),
+            (" 1795376995:alice", true),
+            // It has ended.
+            ("1:alice", true),
+            ("alice", false),
+            ("alice:1795376995000", false),
+            ("", false),
+        ] {
+            let report = Report::default();
+            form(username, "swordfish", None, &report);
+            assert_eq!(
+                report.has_failed(&[CREDENTIALS_FORM]),
+                has_failed,
+                "{username}"
+            );
+        }
     }
 
     #[test]

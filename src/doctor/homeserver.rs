@@ -33,7 +33,13 @@ const UNITS: [(char, u64); 6] = [
 #[derive(Clone)]
 pub(super) struct Homeserver {
     uris: Vec<String>,
+    /// Whether they stand in a list.
+    is_listed: bool,
+    /// What stands in the list, and is no text.
+    strays: usize,
     secret: Option<String>,
+    /// Whether there is one that YAML takes for a number.
+    is_number: bool,
     secret_path: Option<PathBuf>,
     user: Option<(String, String)>,
     lifetime: Yaml,
@@ -62,15 +68,24 @@ impl Homeserver {
         let text = |key: &str| settings[key].as_str().map(str::to_owned);
         let uris = &settings["turn_uris"];
         let one = std::slice::from_ref(uris);
-        let uris = uris.as_vec().map_or(one, Vec::as_slice).iter();
+        let listed = uris.as_vec().map_or(one, Vec::as_slice).iter();
+        let texts = listed.clone().filter_map(Yaml::as_str);
+        let is_listed = uris.is_array();
+        let secret = &settings["turn_shared_secret"];
         Ok(Self {
-            uris: uris.filter_map(Yaml::as_str).map(str::to_owned).collect(),
+            uris: texts.map(str::to_owned).collect(),
+            is_listed,
+            strays: match is_listed {
+                true => listed.filter(|it| it.as_str().is_none()).count(),
+                false => 0,
+            },
+            is_number: matches!(secret, Yaml::Integer(_) | Yaml::Real(_)),
             secret: text("turn_shared_secret").filter(|secret| !secret.is_empty()),
             secret_path: text("turn_shared_secret_path").map(PathBuf::from),
             user: text("turn_username").zip(text("turn_password")),
             lifetime: settings["turn_user_lifetime"].clone(),
-            has_guests: settings["allow_guest_access"].as_bool().unwrap_or(false),
-            serves_guests: settings["turn_allow_guests"].as_bool().unwrap_or(true),
+            has_guests: switch(&settings["allow_guest_access"]).unwrap_or(false),
+            serves_guests: switch(&settings["turn_allow_guests"]).unwrap_or(true),
             url: text("public_baseurl"),
         })
     }
@@ -117,6 +132,17 @@ impl Homeserver {
                 "turn_uris is missing or empty: no call gets a relay",
             );
         }
+        if self.strays > 0 {
+            let text = format!(
+                "{} of what turn_uris lists is no text: browsers then take none of it",
+                self.strays
+            );
+            report.fail(HOMESERVER_URIS, "", text);
+        }
+        if !self.is_listed && !self.uris.is_empty() {
+            let text = "turn_uris is one text, and there are clients that take a list only";
+            report.warn(HOMESERVER_URIS, "", text);
+        }
         let mut good = Vec::new();
         for text in &self.uris {
             match judge_uri(text) {
@@ -155,6 +181,12 @@ impl Homeserver {
                 report.pass(HOMESERVER_SECRET, "", "it is the secret of the relays");
             }
             (Ok(Some(_)), None, _) => report.pass(HOMESERVER_SECRET, "", "there is one"),
+            (Ok(None), _, _) if self.is_number => report.fail_with(
+                HOMESERVER_SECRET,
+                "",
+                "turn_shared_secret is a number to YAML, and no text: users get no credentials",
+                "put the value of turn_shared_secret into quotes",
+            ),
             (Ok(None), _, Some(_)) => report.warn(
                 HOMESERVER_SECRET,
                 "",
@@ -209,6 +241,15 @@ fn judge_uri(text: &str) -> Result<(TurnUri, Option<&'static str>), String> {
         "it has no port: clients take 3478 for turn: and 5349 for turns:, or ask DNS, each as it likes",
     );
     Ok((uri, warning))
+}
+
+/// A switch as Synapse reads it: YAML 1.1 has more words for one than YAML 1.2.
+fn switch(value: &Yaml) -> Option<bool> {
+    match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+        Some("yes" | "on") => Some(true),
+        Some("no" | "off") => Some(false),
+        Some(_) | None => value.as_bool(),
+    }
 }
 
 /// A duration as Synapse reads it, and how it is written.
@@ -282,6 +323,8 @@ mod tests {
             ("turn_uris", "turn_uri", HOMESERVER_URIS),
             ("secret: north", "secret: south", HOMESERVER_SECRET),
             ("turn_shared_secret", "shared_secret", HOMESERVER_SECRET),
+            ("secret: north", "secret: 1234567890", HOMESERVER_SECRET),
+            ("\"turns:", "null, \"turns:", HOMESERVER_URIS),
             ("1h", "86400", HOMESERVER_LIFETIME),
             ("1h", "5m", HOMESERVER_LIFETIME),
             ("1h", "soon", HOMESERVER_LIFETIME),
@@ -292,5 +335,22 @@ mod tests {
             }
         }
         assert!(Homeserver::parse("- a\n- b\n").is_err());
+    }
+
+    #[test]
+    fn switches_are_read_as_by_synapse() {
+        for (word, serves) in [
+            ("no", false),
+            ("Off", false),
+            ("false", false),
+            ("YES", true),
+        ] {
+            let text = format!("{GOOD}turn_allow_guests: {word}\n");
+            assert_eq!(
+                Homeserver::parse(&text).unwrap().serves_guests,
+                serves,
+                "{word}"
+            );
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The relay ports as the world sees them: this machine is the peer, and sends to relayed addresses from a socket of its
-//! own. What does not arrive although a permission is there was dropped on the way, or sent to the wrong address.
+//! own. What does not arrive although a permission is there was dropped on the way, or sent to the wrong address. What
+//! arrives is answered by the same way: data between two allocations of one relay may never leave it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -23,10 +24,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The first user of these allocations; others have been in use before.
 const FIRST_USER: usize = 3;
 
-/// Relayed ports that this machine may send to, and which of them have let something through.
+/// Relayed ports that this machine may send to, and where that came from by what each of them has let through.
 struct Range {
     socket: UdpSocket,
-    ports: Vec<(Holding, bool)>,
+    ports: Vec<(Holding, Option<SocketAddr>)>,
 }
 
 impl Range {
@@ -34,7 +35,7 @@ impl Range {
     /// says how many are open.
     fn try_all(&mut self, ip: Option<IpAddr>) -> usize {
         for _ in 0..ROUNDS {
-            for (holding, _) in self.ports.iter().filter(|(_, open)| !*open) {
+            for (holding, _) in self.ports.iter().filter(|(_, open)| open.is_none()) {
                 let relayed = holding.allocated.relayed;
                 let mut place = relayed;
                 if let Some(ip) = ip {
@@ -43,23 +44,55 @@ impl Range {
                 // A network that refuses it is one that nothing arrives through.
                 let _ = self.socket.send_to(&word(relayed), place);
             }
-            for (holding, open) in self.ports.iter_mut().filter(|(_, open)| !*open) {
+            for (holding, open) in self.ports.iter_mut().filter(|(_, open)| open.is_none()) {
                 let expected = word(holding.allocated.relayed);
                 let until = Instant::now() + PATIENCE;
-                while let Some((_, heard)) = holding.session.hear(until) {
+                while let Some((from, heard)) = holding.session.hear(until) {
                     if heard == expected {
-                        *open = true;
+                        *open = Some(from);
                         break;
                     }
                 }
             }
         }
-        self.ports.iter().filter(|(_, open)| *open).count()
+        self.ports.iter().filter(|(_, open)| open.is_some()).count()
+    }
+
+    /// Has every port that is open send back to where it was sent to from, and names those of which nothing arrives here.
+    fn mute(&mut self) -> Vec<SocketAddr> {
+        let open = self.ports.iter().filter(|(_, open)| open.is_some());
+        let mut mute: Vec<SocketAddr> = open.map(|(it, _)| it.allocated.relayed).collect();
+        let mut buffer = [0; 128];
+        for _ in 0..ROUNDS {
+            for (holding, open) in &mut self.ports {
+                let relayed = holding.allocated.relayed;
+                if let Some(here) = open.filter(|_| mute.contains(&relayed)) {
+                    // Where it cannot be sent, it does not arrive.
+                    let _ = holding.session.send(here, &word(relayed));
+                }
+            }
+            let until = Instant::now() + PATIENCE;
+            while !mute.is_empty() {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+                    break;
+                }
+                // A refusal of what was sent before may come in between.
+                if let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
+                    mute.retain(|relayed| from != *relayed || buffer[..length] != *word(*relayed));
+                }
+            }
+            if mute.is_empty() {
+                break;
+            }
+        }
+        mute
     }
 
     /// The ports that are open, or those that are not.
     fn numbers(&self, wanted: bool) -> String {
-        let ports = self.ports.iter().filter(|(_, open)| *open == wanted);
+        let ports = self.ports.iter();
+        let ports = ports.filter(|(_, open)| open.is_some() == wanted);
         let ports: Vec<String> = ports
             .map(|(holding, _)| holding.allocated.relayed.port().to_string())
             .collect();
@@ -92,11 +125,7 @@ pub(super) fn ports(granted: &Granted, identity: &Identity, report: &Report) {
     let open = range.try_all(None);
     let server = granted.way.candidate.address.ip();
     if open == all {
-        report.pass(
-            RELAY_PORTS,
-            &subject,
-            format!("{open} of {all} tried are open: {}", range.numbers(true)),
-        );
+        both_ways(&mut range, &subject, report);
         if !report.has_failed(&[RELAY_ADDRESS]) {
             let text = format!("what is sent to {relayed} arrives");
             report.pass(RELAY_ADDRESS, &subject, text);
@@ -121,6 +150,24 @@ pub(super) fn ports(granted: &Granted, identity: &Identity, report: &Report) {
     } else {
         misplaced(&mut range, relayed, server, &subject, report);
     }
+}
+
+/// Everything gets in at the relayed ports: does something get out?
+fn both_ways(range: &mut Range, subject: &str, report: &Report) {
+    let all = range.ports.len();
+    let mute = range.mute();
+    let ports: Vec<String> = mute.iter().map(|it| it.port().to_string()).collect();
+    let ports = ports.join(", ");
+    if mute.is_empty() {
+        let text = format!("{all} of {all} tried are open: {}", range.numbers(true));
+        return report.pass(RELAY_PORTS, subject, text);
+    }
+    report.fail_with(
+        RELAY_PORTS,
+        subject,
+        format!("datagrams get in, and nothing gets back from the relayed ports {ports}"),
+        "let UDP out that comes from the relay port range, with the relayed address as its source, in the firewall of the relay and in that of its cloud",
+    );
 }
 
 /// Nothing arrives at a relayed address that is not the server's: which of both is wrong?
@@ -184,7 +231,7 @@ fn open(granted: &Granted, identity: &Identity, family: AddressFamily) -> Result
         };
         let here = holding.allocated.mapped.ip();
         match holding.session.permit(here) {
-            Ok(()) => ports.push((holding, false)),
+            Ok(()) => ports.push((holding, None)),
             Err(Refusal::Code(ErrorCode::FORBIDDEN)) => {
                 return Err(format!(
                     "the relay takes {here}, which is this machine, for no peer: run the doctor from outside of its network"

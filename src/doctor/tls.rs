@@ -133,6 +133,12 @@ impl Trust {
                 subject,
                 "it leads to the authority of --ca; browsers need that one installed",
             ),
+            (Err(error), _) if error.to_string().contains("CaUsedAsEndEntity") => report.fail_with(
+                TLS_CHAIN,
+                subject,
+                "it is the certificate of an authority (CA:TRUE), as `openssl req -x509` makes them, which Firefox, among others, takes for no server's",
+                "have an authority sign a certificate for the relay that is none itself (CA:FALSE), and name that authority with --ca",
+            ),
             (Err(error), _) => report.fail(
                 TLS_CHAIN,
                 subject,

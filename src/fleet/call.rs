@@ -268,6 +268,11 @@ fn accepted(mut response: Response<Body>) -> anyhow::Result<Response<Body>> {
     }
     let told: Json = response.body_mut().read_json().unwrap_or_default();
     let (what, expected) = (cell(&told, "/error/what"), cell(&told, "/error/expected"));
+    let place = cell(&told, "/error/where");
+    let what = match status.as_u16() {
+        400 if !place.is_empty() => format!("{place}: {what}"),
+        _ => what,
+    };
     let hint = match status.as_u16() {
         401 => "; give an API token with --token or --token-file".to_owned(),
         403 | 400 | 409 if !expected.is_empty() => format!("; expected {expected}"),

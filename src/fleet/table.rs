@@ -106,12 +106,12 @@ fn moment(unix: u64) -> String {
     format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The Unix seconds of a moment in UTC (RFC 3339, without fractions), or of a number that says them itself.
+/// The Unix seconds of a moment (RFC 3339), without the parts of its second, or of a number that says them itself.
 ///
 /// # Errors
 /// With what would have been right.
 pub(super) fn parse_moment(text: &str) -> Result<u64, &'static str> {
-    const EXPECTED: &str = "expected UTC such as 2026-11-22T05:43:24Z, or Unix seconds";
+    const EXPECTED: &str = "expected a time such as 2026-11-22T05:43:24Z or 2026-11-22T06:43:24+01:00, or Unix seconds";
     if let Ok(unix) = text.parse() {
         return Ok(unix);
     }
@@ -121,10 +121,13 @@ pub(super) fn parse_moment(text: &str) -> Result<u64, &'static str> {
             .collect::<Option<Vec<_>>>()
             .and_then(|parts| <[u64; 3]>::try_from(parts).ok())
     };
-    let (date, clock) = text
-        .strip_suffix('Z')
-        .and_then(|text| text.split_once('T'))
-        .ok_or(EXPECTED)?;
+    let (date, clock) = text.split_once('T').ok_or(EXPECTED)?;
+    let (clock, zone) = clock.split_at(clock.find(['Z', '+', '-']).ok_or(EXPECTED)?);
+    let east = seconds_east(zone).ok_or(EXPECTED)?;
+    let clock = match clock.split_once('.') {
+        Some((whole, part)) if part.bytes().all(|it| it.is_ascii_digit()) => whole,
+        Some(_) | None => clock,
+    };
     let ([year, month, day], [hour, minute, second]) =
         parts(date, '-').zip(parts(clock, ':')).ok_or(EXPECTED)?;
     let is_date = (1970..10_000).contains(&year) && (1..=12).contains(&month);
@@ -139,14 +142,30 @@ pub(super) fn parse_moment(text: &str) -> Result<u64, &'static str> {
     };
     let (era, year) = (year / 400, year % 400);
     let days = era * 146_097 + year * 365 + year / 4 - year / 100 + (153 * month + 2) / 5 + day - 1;
-    let clock = hour * 3600 + minute * 60 + second;
-    let unix = (days - 719_468) * 86_400 + clock;
+    let unix = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
     // There is no such day or hour where it is told as another one.
-    if moment(unix) == text {
-        Ok(unix)
+    if moment(unix) == format!("{date}T{clock}Z") {
+        unix.checked_add_signed(-east).ok_or(EXPECTED)
     } else {
         Err(EXPECTED)
     }
+}
+
+/// How far ahead of UTC the clocks of a zone are that is written `Z`, `+HH:MM` or `-HH:MM`.
+fn seconds_east(zone: &str) -> Option<i64> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let (sign, (hours, minutes)) = match zone.strip_prefix('-') {
+        Some(rest) => (-1, rest.split_once(':')?),
+        None => (1, zone.strip_prefix('+')?.split_once(':')?),
+    };
+    let number = |text: &str, most: i64| {
+        let is_whole = text.len() == 2 && text.bytes().all(|it| it.is_ascii_digit());
+        let number: i64 = text.parse().ok().filter(|_| is_whole)?;
+        Some(number).filter(|number| *number <= most)
+    };
+    Some(sign * (number(hours, 23)? * 3600 + number(minutes, 59)? * 60))
 }
 
 #[cfg(test)]
@@ -159,6 +178,14 @@ mod tests {
             assert_eq!(parse_moment(&moment(unix)), Ok(unix));
             assert_eq!(parse_moment(&unix.to_string()), Ok(unix));
         }
+        for (text, unix) in [
+            ("2000-02-28T23:59:59.999Z", 951_782_399),
+            ("2000-02-29T01:00:00+01:00", 951_782_400),
+            ("2000-02-28T18:29:59.5-05:30", 951_782_399),
+            ("2000-02-29T00:00:00+00:00", 951_782_400),
+        ] {
+            assert_eq!(parse_moment(text), Ok(unix), "{text}");
+        }
         for wrong in [
             "",
             "yesterday",
@@ -166,7 +193,13 @@ mod tests {
             "2026-02-28T24:00:00Z",
             "2026-02-28T00:00:00",
             "2026-02-28 00:00:00Z",
+            "2026-02-28T00:00:00.xZ",
+            "2026-02-28T00:00:00+1:00",
+            "2026-02-28T00:00:00+01",
+            "2026-02-28T00:00:00-25:00",
+            "2026-02-28T00:00:00ZZ",
             "1969-12-31T00:00:00Z",
+            "1970-01-01T00:00:00+01:00",
             "99999999999999999999-01-01T00:00:00Z",
         ] {
             assert!(parse_moment(wrong).is_err(), "{wrong}");

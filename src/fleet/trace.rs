@@ -14,7 +14,7 @@ use super::table::{Table, cell, list, parse_moment, time};
 pub(super) struct Trace {
     /// The relayed address and port that the packet came from, IP:PORT or [IP]:PORT
     address: SocketAddr,
-    /// When it came, in UTC such as 2026-11-22T05:43:24Z, or in Unix seconds
+    /// When it came: a time with its zone such as 2026-11-22T05:43:24Z or 2026-11-22T06:43:24+01:00, or Unix seconds
     #[arg(long, value_parser = parse_moment)]
     at: u64,
     /// How many seconds before and after that are searched, too

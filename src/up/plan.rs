@@ -47,7 +47,7 @@ impl Plan {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let plan = Self {
             relays,
-            listen_ips: listen_ips(&flags, &mut problems),
+            listen_ips: listen_ips(&flags, wildcard, &mut problems),
             public_ips: flags
                 .public_ip
                 .iter()
@@ -157,8 +157,14 @@ fn given_certificate(flags: &Flags, problems: &mut ConfigErrors) -> Option<Files
     }
 }
 
-/// The addresses to listen on, wildcards resolved. A default that the machine lacks is skipped; one that was asked for is a problem.
-fn listen_ips(flags: &Flags, problems: &mut ConfigErrors) -> Vec<IpAddr> {
+/// The addresses to listen on; `wildcard` says what wildcards stand for, by the addresses that external ones are paired with.
+/// A default that the machine lacks is skipped, and so is a wildcard of a family that it lacks, as long as another address is
+/// left; an address that was asked for is a problem.
+fn listen_ips(
+    flags: &Flags,
+    wildcard: impl Fn(IpAddr, &[IpAddr]) -> Vec<IpAddr>,
+    problems: &mut ConfigErrors,
+) -> Vec<IpAddr> {
     let asked = &flags.listen_ip;
     let mut ips: Vec<IpAddr> = Vec::new();
     if asked.is_empty() {
@@ -181,18 +187,21 @@ fn listen_ips(flags: &Flags, problems: &mut ConfigErrors) -> Vec<IpAddr> {
         }
         return ips;
     }
+    let paired = flags.public_ip.iter();
+    let paired = paired.filter_map(|text| text.split_once('/'));
+    let paired: Vec<IpAddr> = paired.filter_map(|(_, ip)| ip.parse().ok()).collect();
+    let mut lacking = None;
     for ip in asked {
         let meant = if ip.is_unspecified() {
-            let paired = flags
-                .public_ip
-                .iter()
-                .filter_map(|text| text.split_once('/'));
-            let paired: Vec<IpAddr> = paired.filter_map(|(_, ip)| ip.parse().ok()).collect();
-            turnfleet_relay::Machine::read().wildcard(*ip, &paired)
+            wildcard(*ip, &paired)
         } else {
             vec![*ip]
         };
-        if meant.is_empty() || !meant.iter().all(is_here) {
+        if meant.is_empty() {
+            tracing::warn!(%ip, "skipped: the machine has no global address of its family");
+            lacking = Some(ip);
+        }
+        if !meant.iter().all(is_here) {
             let expected = "an address that this machine has";
             problems.push(ConfigError::new(
                 "--listen-ip",
@@ -206,7 +215,19 @@ fn listen_ips(flags: &Flags, problems: &mut ConfigErrors) -> Vec<IpAddr> {
             }
         }
     }
+    if let Some(ip) = lacking.filter(|_| ips.is_empty()) {
+        let expected = "an address that this machine has";
+        problems.push(ConfigError::new(
+            "--listen-ip",
+            Some(ip.to_string()),
+            expected,
+        ));
+    }
     ips
+}
+
+fn wildcard(ip: IpAddr, paired: &[IpAddr]) -> Vec<IpAddr> {
+    turnfleet_relay::Machine::read().wildcard(ip, paired)
 }
 
 fn is_here(ip: &IpAddr) -> bool {
@@ -217,4 +238,34 @@ fn is_here(ip: &IpAddr) -> bool {
 fn external(text: &str) -> Option<IpAddr> {
     let (external, _) = text.split_once('/').unwrap_or((text, ""));
     external.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a machine without IPv6 listens on, and how many flags it cannot use.
+    fn found(asked: &[&str]) -> (Vec<IpAddr>, bool) {
+        let flags = Flags {
+            listen_ip: asked.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..Flags::default()
+        };
+        let mut problems = ConfigErrors::default();
+        let wildcard = |ip: IpAddr, _: &[IpAddr]| match ip {
+            IpAddr::V4(_) => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
+            IpAddr::V6(_) => Vec::new(),
+        };
+        let ips = listen_ips(&flags, wildcard, &mut problems);
+        (ips, problems.is_empty())
+    }
+
+    #[test]
+    fn a_wildcard_of_a_family_that_the_machine_lacks_is_skipped_beside_another_address() {
+        let here = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+        assert_eq!(found(&["0.0.0.0", "::"]), (here.clone(), true));
+        assert_eq!(found(&["::", "127.0.0.1"]), (here, true));
+        assert_eq!(found(&["::"]), (Vec::new(), false));
+        // It is nobody's.
+        assert!(!found(&["0.0.0.0", "192.0.2.1"]).1);
+    }
 }

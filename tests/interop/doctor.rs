@@ -259,6 +259,19 @@ fn the_doctor_is_content_with_a_healthy_fleet_and_finds_what_is_wrong_with_netwo
     assert!(visit.ids("pass").contains(&"host.listeners"));
     clinic.host.nft("delete table inet wall");
 
+    // One that lets nothing out. Data between two allocations of the relay never leaves it, and hears nothing of that.
+    clinic.host.nft(
+        "table inet wall { chain out { type filter hook output priority filter; \
+         oifname != \"lo\" udp sport 49152-65535 drop; }\n }",
+    );
+    let visit = clinic.visit(&[&[udp][..], &secret].concat());
+    visit.assert_fails(
+        "relay.ports",
+        "nothing gets back from the relayed ports",
+        "let UDP out",
+    );
+    clinic.host.nft("delete table inet wall");
+
     drop(fleet);
     let fleet = clinic.fleet("11.99.0.9");
     let visit = clinic.visit(&[uris(&fleet)[0].as_str(), "--secret", SECRET]);

@@ -280,6 +280,7 @@ impl ApiError {
             BanError::Ambiguous => conflict("more digits of the id"),
             BanError::Wide(_) => conflict("a smaller part, or force"),
             BanError::Own { .. } => conflict("what is not the fleet's own, or force"),
+            BanError::Username { .. } => conflict("the user alone, or force"),
             BanError::TooMany { .. } => conflict("fewer bans: lift those that are not needed"),
         }
     }

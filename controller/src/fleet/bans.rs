@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use turnfleet_proto::credentials::EphemeralUsername;
 use turnfleet_proto::fleet as wire;
 
 use super::record::{Record, RecordKey, TokenHash, token_hash};
@@ -174,6 +175,14 @@ pub enum BanError {
         /// Whose it is.
         whose: String,
     },
+    /// A username is named, and not the user in it, as whom relays know its bearer.
+    #[error("{username} is a username, and its user is {user}")]
+    Username {
+        /// What was named.
+        username: String,
+        /// What relays call it.
+        user: String,
+    },
     /// There are as many as there can be.
     #[error(
         "there are {limit} bans, which is as many as a fleet has, and none of them was placed by a rule; lift some"
@@ -330,7 +339,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When there are too many, or its tenant is not known; and without `force`, when it covers so much, or what is the
-    /// fleet's own or `asker`'s, that it may be a mistake.
+    /// fleet's own or `asker`'s, that it may be a mistake, or when an operator names a username and not the user in it.
     pub fn plan_ban(
         &self,
         ban: Ban,
@@ -349,6 +358,13 @@ impl Fleet {
         }
         if !force {
             self.is_sensible(&ban.whom, asker)?;
+        }
+        // A rule has seen whom it means.
+        if let Whom::User { tenant, user } = &ban.whom
+            && !force
+            && !ban.automatic
+        {
+            self.is_user(*tenant, user)?;
         }
         let mut deletes = Vec::new();
         match self.bans.of(&ban.whom) {
@@ -376,6 +392,24 @@ impl Fleet {
             return Err(BanError::Unknown.into());
         }
         Ok(self.plan(Vec::new(), vec![RecordKey::Ban(whom.hash())]))
+    }
+
+    /// Whether `user` is what relays call a user of `tenant`, and no username of it, of which a ban would keep out nobody.
+    fn is_user(&self, tenant: u32, user: &str) -> Result<(), BanError> {
+        let timed = EphemeralUsername::parse(user).and_then(|parsed| parsed.user);
+        let prefixed = match self.tenants.name(tenant) {
+            Some(name) if tenant != DEFAULT_TENANT => user
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('/')),
+            Some(_) | None => None,
+        };
+        match timed.or(prefixed) {
+            Some(inner) => Err(BanError::Username {
+                username: user.to_owned(),
+                user: inner.to_owned(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a ban concerns neither so many, nor the fleet itself, that it is likely a mistake.

@@ -152,6 +152,44 @@ fn what_may_be_a_mistake_needs_force() {
 }
 
 #[test]
+fn a_username_is_no_user_and_needs_force() {
+    let mut stage = Stage::of(1);
+    let plan = stage
+        .fleet
+        .plan_tenant("acme", Terms::default(), 0)
+        .unwrap();
+    stage.carry_out(plan);
+    let bob = Whom::User {
+        tenant: 1,
+        user: "acme/bob".to_owned(),
+    };
+    for (whom, inner) in [
+        (user("1700000000:alice"), "alice"),
+        (user("1700000000:acme/bob"), "acme/bob"),
+        (bob, "bob"),
+    ] {
+        let refused = stage.fleet.plan_ban(ban(whom.clone(), 0), false, None);
+        let Err(FleetError::Ban(BanError::Username { user, .. })) = &refused else {
+            panic!("{whom:?} {refused:?}");
+        };
+        assert_eq!(user, inner);
+        let forced = stage.fleet.plan_ban(ban(whom.clone(), 0), true, None);
+        assert!(forced.is_ok(), "{forced:?}");
+        // A rule has seen whom it means.
+        let by_rule = Ban {
+            automatic: true,
+            ..ban(whom, 0)
+        };
+        let placed = stage.fleet.plan_ban(by_rule, false, None);
+        assert!(placed.is_ok(), "{placed:?}");
+    }
+    for name in ["1700000000", "@alice:example.org", "other/alice"] {
+        let placed = stage.fleet.plan_ban(ban(user(name), 0), false, None);
+        assert!(placed.is_ok(), "{name} {placed:?}");
+    }
+}
+
+#[test]
 fn the_oldest_that_a_rule_placed_makes_room_and_an_operators_never_does() {
     let mut stage = Stage::of(1);
     let by_rule = |name: &str, since| Ban {

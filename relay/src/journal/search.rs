@@ -1,7 +1,7 @@
 //! Who had an address when, by what the files of the journal say; and where they are silent.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -193,6 +193,8 @@ struct Search {
     ended: bool,
     /// Whether the segment before could not be read to its end.
     torn: bool,
+    /// Whether that was more than a last record, which the end of a process tears.
+    damaged: bool,
     /// Whether later segments were left unread.
     is_over: bool,
     /// Whether it took too long.
@@ -211,6 +213,7 @@ impl Search {
             last: None,
             ended: false,
             torn: false,
+            damaged: false,
             is_over: false,
             gave_up: false,
         }
@@ -228,6 +231,7 @@ impl Search {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(_) => {
                 self.torn = true;
+                self.damaged = true;
                 return;
             }
         };
@@ -239,6 +243,7 @@ impl Search {
                 Ok(Next::End) => return,
                 Ok(Next::Torn) | Err(_) => {
                     self.torn = true;
+                    self.damaged = !matches!(records.read(&mut [0]), Ok(0));
                     return;
                 }
             }
@@ -278,6 +283,7 @@ impl Search {
     fn begin(&mut self, at: u64, incarnation: [u8; 16]) {
         let torn = std::mem::take(&mut self.torn);
         if self.incarnation == Some(incarnation) {
+            self.damaged = false;
             if let Some(last) = self.last.filter(|_| torn) {
                 self.gap(last, at, GapReason::Damaged);
             }
@@ -342,10 +348,13 @@ impl Search {
 
     /// The process that wrote so far has ended, at `at` at the latest.
     fn close_incarnation(&mut self, at: u64) {
+        let damaged = std::mem::take(&mut self.damaged);
         let Some(last) = self.last else { return };
-        let reason = match self.ended {
-            true => GapReason::Stopped,
-            false => GapReason::Died,
+        let reason = match (damaged, self.ended) {
+            // Nobody knows how much stood there: a second, or hours.
+            (true, _) => GapReason::Damaged,
+            (false, true) => GapReason::Stopped,
+            (false, false) => GapReason::Died,
         };
         self.gap(last, at.max(last.saturating_add(1)), reason);
         self.end_all(Ending::Died { after: last });
@@ -367,7 +376,11 @@ impl Search {
             // This process has not come to write.
             Some(_) if self.incarnation != Some(incarnation) => self.close_incarnation(now),
             Some(last) if now.saturating_sub(last) > SILENCE => {
-                self.gap(last, now, GapReason::Silent);
+                let reason = match self.damaged {
+                    true => GapReason::Damaged,
+                    false => GapReason::Silent,
+                };
+                self.gap(last, now, reason);
             }
             Some(_) | None => {}
         }

@@ -150,3 +150,25 @@ fn a_process_whose_disk_takes_nothing_knows_that_the_one_before_it_is_dead() {
     assert_eq!(findings.found[0].ending, died);
     assert_eq!(findings.gaps, [gap(20, 40, GapReason::Died)]);
 }
+
+#[test]
+fn a_killed_process_whose_file_is_damaged_lost_more_than_its_last_second() {
+    let root = tempfile::tempdir().unwrap();
+    let mut log = begin(root.path(), BOUNDS, 1, T);
+    open(&mut log, 1, T + 1, 5000);
+    pass(&mut log, T + 10, T + 10, 1);
+    let file = segment::list(root.path()).unwrap().remove(0).path;
+    let mut damaged = OpenOptions::new().append(true).open(file).unwrap();
+    damaged.write_all(b"no record").unwrap();
+    pass(&mut log, T + 20, T + 100, 1);
+    // The process that wrote it says so, ...
+    let findings = ask(root.path(), 5000, T + 50, T + 90, T + 100);
+    assert_eq!(findings.gaps, [gap(50, 90, GapReason::Damaged)]);
+    drop(log);
+    // ... and so does the one after it.
+    let _next = begin(root.path(), BOUNDS, 2, T + 200);
+    let findings = ask(root.path(), 5000, T, T + 210, T + 210);
+    assert_eq!(findings.gaps, [gap(10, 200, GapReason::Damaged)]);
+    let died = Some(Ending::Died { after: T + 10 });
+    assert_eq!(findings.found[0].ending, died);
+}
