@@ -1,8 +1,9 @@
 //! URIs resolved by a DNS server of this machine: Debian's dnsmasq, on loopback and an unprivileged port.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
@@ -45,9 +46,7 @@ impl Dns {
             eprintln!("not run: missing: {DNSMASQ}");
             return None;
         }
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        drop(socket);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let child = Command::new(DNSMASQ)
             .args([
                 "--keep-in-foreground",
@@ -74,6 +73,20 @@ impl Dns {
             std::thread::park_timeout(Duration::from_millis(10));
         }
         Some(dns)
+    }
+}
+
+/// A port of loopback that nothing has, by UDP or TCP, and that no other test gets. It is below those that the kernel gives to who
+/// connects: such a connection keeps its port for a minute after its end, and nobody can listen there.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(11_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 12_000, "no free port is left");
+        let place = (Ipv4Addr::LOCALHOST, port);
+        if UdpSocket::bind(place).is_ok() && TcpListener::bind(place).is_ok() {
+            return port;
+        }
     }
 }
 
