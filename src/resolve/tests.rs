@@ -109,7 +109,7 @@ fn ask(address: SocketAddr, uri: &str) -> Result<Vec<String>, String> {
     let found = resolve(&uri.parse().unwrap(), || {
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
-        builder.options_mut().timeout = Duration::from_millis(500);
+        builder.options_mut().timeout = Duration::from_secs(2);
         builder.options_mut().attempts = 1;
         Ok(builder)
     });
