@@ -1,8 +1,9 @@
 //! URIs resolved by a DNS server of this machine: Debian's dnsmasq, on loopback and an unprivileged port.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
@@ -45,9 +46,7 @@ impl Dns {
             eprintln!("not run: missing: {DNSMASQ}");
             return None;
         }
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        drop(socket);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let child = Command::new(DNSMASQ)
             .args([
                 "--keep-in-foreground",
@@ -77,6 +76,20 @@ impl Dns {
     }
 }
 
+/// A port of loopback that nothing has, by UDP or TCP, and that no other test gets. It is below those that the kernel gives to who
+/// connects: such a connection keeps its port for a minute after its end, and nobody can listen there.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(11_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 12_000, "no free port is left");
+        let place = (Ipv4Addr::LOCALHOST, port);
+        if UdpSocket::bind(place).is_ok() && TcpListener::bind(place).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Drop for Dns {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -96,7 +109,7 @@ fn ask(address: SocketAddr, uri: &str) -> Result<Vec<String>, String> {
     let found = resolve(&uri.parse().unwrap(), || {
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
-        builder.options_mut().timeout = Duration::from_millis(500);
+        builder.options_mut().timeout = Duration::from_secs(2);
         builder.options_mut().attempts = 1;
         Ok(builder)
     });

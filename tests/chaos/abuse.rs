@@ -12,7 +12,7 @@ use turnfleet_turn::wire::{Class, MessageWriter, Method, TransactionId};
 
 use crate::api::TOKEN;
 use crate::client::{Caller, Credential};
-use crate::figures::{self, millis};
+use crate::figures::{self, assert_time, millis};
 use crate::fleet::{Fleet, RELAYS, SECRET, Special, with_special_fleet};
 use crate::process::SOON;
 use crate::tools::eventually;
@@ -292,7 +292,7 @@ fn u02_abuse_is_told_in_time_and_an_office_is_let_be() {
             colleague.refresh().unwrap();
         }
         for (name, time, promised) in measured {
-            assert!(time <= promised, "{name}: {time:?} of {promised:?}");
+            assert_time(name, time, promised);
         }
     });
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use turnfleet_turn::client::AllocateOptions;
 
 use crate::client::{Caller, Credential};
-use crate::figures::print;
+use crate::figures::{SLACK, print};
 use crate::fleet::{CLIENT, Fleet, SECRET, with_fleet};
 use crate::tools::eventually;
 
@@ -66,7 +66,7 @@ fn a_tenant_has_as_many_allocations_as_it_may_wherever_its_users_are() {
                 fill(fleet, round, LIMIT, &mut held);
                 assert!(held.len() <= LIMIT * 105 / 100, "{}", held.len());
                 let waited = begun.elapsed();
-                assert!(waited < FOLLOW, "{} after {waited:?}", held.len());
+                assert!(waited < FOLLOW * SLACK, "{} after {waited:?}", held.len());
             }
             // Nothing is left for anybody, at any relay.
             for relay in 0..RELAYS {
@@ -192,15 +192,16 @@ fn a_tenant_sends_as_much_as_it_may_wherever_its_users_are() {
                 assert!(both <= RATE * 105 / 100, "{both}");
                 before.stop();
             }
-            eventually("the rate follows its user", FOLLOW, || {
+            eventually("the rate follows its user", FOLLOW * SLACK, || {
                 let now = rate(&[&flood], Duration::from_secs(1));
                 (now >= RATE * 95 / 100).then_some(())
             });
-            let steady = rate(&[&flood], Duration::from_secs(3));
-            assert!(
-                (RATE * 95 / 100..=RATE * 105 / 100).contains(&steady),
-                "{steady}"
-            );
+            // A machine that stands still for a moment keeps some back, and nothing lets more through.
+            eventually("the rate is steady", FOLLOW * SLACK, || {
+                let steady = rate(&[&flood], Duration::from_secs(3));
+                assert!(steady <= RATE * 105 / 100, "{steady}");
+                (steady >= RATE * 95 / 100).then_some(())
+            });
             before = Some(flood);
         }
         let beside = latency(fleet, RELAYS - 1);

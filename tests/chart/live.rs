@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -57,15 +58,17 @@ impl Drop for Process {
     }
 }
 
-/// A port that nothing listens on, by UDP or TCP, at any of the addresses.
+/// A port that nothing listens on, by UDP or TCP, at any of the addresses, and that no other call gives. It is below those that the
+/// kernel gives to who connects, who would meet themselves where nobody listens yet.
 fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(14_000);
     loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        if CONTROLLERS
-            .iter()
-            .all(|ip| TcpListener::bind((*ip, port)).is_ok())
-        {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 15_000, "no free port is left");
+        let is_free = |ip: &&str| {
+            UdpSocket::bind((*ip, port)).is_ok() && TcpListener::bind((*ip, port)).is_ok()
+        };
+        if CONTROLLERS.iter().all(is_free) {
             return port;
         }
     }

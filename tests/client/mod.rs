@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     link: Link,
     began: Clock,
     redirect: Option<Redirect>,
+    /// Whether it was granted an allocation that it has not ended.
+    holds: bool,
 }
 
 enum Link {
@@ -103,6 +105,7 @@ impl Caller {
             link,
             began: Clock::now(),
             redirect: None,
+            holds: false,
         }
     }
 
@@ -148,6 +151,7 @@ impl Caller {
     /// Ends the allocation.
     #[track_caller]
     pub(crate) fn end(&mut self) -> Result<(), ErrorCode> {
+        self.holds = false;
         self.client.refresh(self.now(), 0).unwrap();
         self.answer().map(drop)
     }
@@ -227,7 +231,10 @@ impl Caller {
                     return Some(Err(ErrorCode::TRY_ALTERNATE));
                 }
                 Some(Event::PeerError { .. }) | None => {}
-                Some(other) => return Some(Ok(other)),
+                Some(other) => {
+                    self.holds |= matches!(other, Event::Allocated(_));
+                    return Some(Ok(other));
+                }
             }
         }
         None
@@ -252,6 +259,23 @@ impl Caller {
 
     fn now(&self) -> Instant {
         Instant::default().after(self.began.elapsed())
+    }
+}
+
+/// Says goodbye by UDP, without waiting for an answer: whoever gets the port next would be refused while the allocation lives.
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let Link::Udp(socket, server) = &self.link else {
+            return;
+        };
+        if !self.holds || self.client.refresh(self.now(), 0).is_err() {
+            return;
+        }
+        let mut message = Vec::new();
+        while self.client.poll_transmit(&mut message) {
+            let _ = socket.send_to(&message, *server);
+            message.clear();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `turnfleet conformance` on Turnfleet itself, which keeps everything, and on coturn, whose differences are known.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::fleet::Fleet;
-use crate::tools;
+use crate::{haproxy, tools};
 
 const TURNSERVER: &str = "/usr/bin/turnserver";
 const SECRET: &str = "north-by-northwest";
@@ -189,7 +189,7 @@ impl Coturn {
     #[track_caller]
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = free_address();
+        let [address] = haproxy::free();
         let child = Command::new(TURNSERVER)
             .current_dir(folder.path())
             .args(["-c", "/dev/null", "-n", "--no-cli", "--log-file=stdout"])
@@ -227,16 +227,6 @@ impl Drop for Coturn {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// An address on loopback that nothing listens on, by UDP or TCP.
-#[track_caller]
-fn free_address() -> SocketAddr {
-    tools::eventually("a free port", Duration::from_secs(5), || {
-        let address = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
-        UdpSocket::bind(address).ok()?;
-        Some(address)
-    })
 }
 
 /// The suite is no mirror of Turnfleet: on another server it fails where that one is known to differ, and nowhere else.

@@ -1,12 +1,11 @@
 //! `dig` asks the controller's DNS responder: only relays that lists may name are in it, and who asks for what it is not there
 //! for is refused.
 
-use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::fleet::Fleet;
-use crate::tools;
+use crate::{haproxy, tools};
 
 const DIG: &str = "/usr/bin/dig";
 const ZONE: &str = "relays.test";
@@ -22,11 +21,11 @@ struct Zone {
 impl Zone {
     #[track_caller]
     fn start(relays: &str) -> Self {
-        let port = free_port();
+        let [place] = haproxy::free();
         let server = format!("[{{ name = \"ns.{ZONE}\", addresses = [\"127.0.0.1\"] }}]");
         let sets = [
             format!("controller.dns.zone={ZONE}"),
-            format!("controller.dns.listen=127.0.0.1:{port}"),
+            format!("controller.dns.listen={place}"),
             format!("controller.dns.name_servers={server}"),
         ];
         let sets = sets.iter().flat_map(|set| ["--set", set]);
@@ -34,7 +33,7 @@ impl Zone {
         let arguments: Vec<&str> = relays.chain(sets).collect();
         Self {
             fleet: Fleet::up(&arguments),
-            port: port.to_string(),
+            port: place.port().to_string(),
         }
     }
 
@@ -68,16 +67,6 @@ impl Zone {
         let mut names: Vec<_> = names.map(str::to_owned).collect();
         names.sort();
         names
-    }
-}
-
-fn free_port() -> u16 {
-    loop {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use turnfleet_turn::client::AllocateOptions;
 
 use crate::client::{Caller, Credential};
 use crate::coturn::{UCLIENT, totals, uclient};
-use crate::tools;
+use crate::{haproxy, tools};
 
 const NAME: &str = "alice";
 const PASSWORD: &str = "wonderland";
@@ -24,10 +24,7 @@ impl MediaServer {
     #[track_caller]
     fn start() -> Self {
         let example = build();
-        let address = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let [address] = haproxy::free();
         let program = Command::new(example)
             .args([&address.to_string(), NAME, PASSWORD])
             .stdin(Stdio::null())

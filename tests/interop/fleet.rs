@@ -140,8 +140,9 @@ impl Drop for Fleet {
     }
 }
 
-/// The first of forty neighbouring ports that are free on loopback. Fleets of one test process never share them.
-fn free_ports() -> u16 {
+/// The first of forty neighbouring ports that are free on loopback by UDP and TCP, and that no other call gives. They are below
+/// those that the kernel gives to whoever opens a socket, and those that relays give to clients.
+pub(crate) fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     loop {
         let base = NEXT.fetch_add(40, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! HAProxy before the relay, which then still knows its clients; and an HTTPS site behind the relay, on the relay's port.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use turnfleet_turn::client::AllocateOptions;
 
 use crate::client::{Caller, Credential};
 use crate::coturn;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, free_ports};
 use crate::strangers::{connect, is_open};
 use crate::tools;
 
@@ -89,10 +89,10 @@ pub(crate) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     (chain, key)
 }
 
-/// `N` addresses on loopback whose ports are free.
+/// `N` addresses on loopback whose ports are free, and stay so for who asked.
 pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
-    let sockets: [_; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    sockets.map(|socket| socket.local_addr().unwrap())
+    let mut ports = free_ports()..;
+    std::array::from_fn(|_| SocketAddr::from(([127, 0, 0, 1], ports.next().unwrap())))
 }
 
 /// A relay with `listeners` besides one for UDP, and with `settings`.

@@ -35,8 +35,9 @@ impl Machine {
         for place in PLACES.iter().chain(&["bin", "run", "log", "cloud"]) {
             fs::create_dir_all(folder.path().join(place)).unwrap();
         }
-        // Its user reaches what is its own through here.
-        succeed(Command::new("/bin/chmod").arg("0755").arg(folder.path()));
+        // Its user reaches what is its own through here, whatever the umask of who runs this.
+        let mut chmod = Command::new("/bin/chmod");
+        succeed(chmod.args(["-R", "0755"]).arg(folder.path()));
         succeed(
             Command::new("/bin/cp")
                 .args(["-a", "/etc/."])

@@ -80,7 +80,7 @@ impl Talk {
     #[track_caller]
     fn falls_silent(&mut self, banned: Instant) {
         for caller in &mut self.callers {
-            let mut last = banned;
+            let mut last = Instant::now();
             while last.elapsed() < SILENCE {
                 caller.send(self.peer, "words");
                 if caller.turn().is_some() {
@@ -177,7 +177,7 @@ fn a_ban_with_an_end_lets_in_again_when_that_comes() {
     let good = echo(HOME);
     let mut user = Talk::on_all(&fleet, HOME, "mallory", good);
     let begun = Instant::now();
-    let ban = fleet.order(&["ban", "--user", "mallory", "--for", "6s"]);
+    let ban = fleet.order(&["ban", "--user", "mallory", "--for", "10s"]);
     user.falls_silent(begun);
     assert_eq!(fleet.answers(HOME, "mallory"), FORBIDDEN);
     let until = ban["until"].as_u64().unwrap();

@@ -56,7 +56,7 @@ fn a_part_of_the_load_that_the_slower_server_takes_is_put_on_both() {
     let fleet = fleet(&place);
     let server = fleet.text("/relays/0/tcp");
     let [tcp, udp] = ["tcp", "udp"].map(|way| format!("turn:{server}?transport={way}"));
-    let common = ["--load", "50", "--allocations", "4", "--duration", "1"];
+    let common = ["--load", "25", "--allocations", "4", "--duration", "1"];
     let report = bench(&[&[&tcp[..], "--versus", &udp], &common[..]].concat());
     let rates = [0, 1].map(|at| report["medians"][at]["packets/s"].as_f64().unwrap());
     let [over_tcp, over_udp] = rates;

@@ -132,19 +132,20 @@ fn has_metric(fleet: &Fleet, line: &str) {
 #[test]
 fn a_certificate_is_ordered_and_renewed_while_a_client_keeps_its_allocation() {
     let world = World::new("tls-alpn-01");
-    world.renew_after(8);
+    // A client has to see the first one before.
+    world.renew_after(15);
     let fleet = world.start();
     let first = wait_for(&fleet, "a certificate", |known| !known["fleet"].is_null());
+    world.authority.behave(|manner| {
+        manner.backdate = Duration::from_secs(60);
+        manner.life = Duration::from_secs(90 * 86_400);
+    });
     assert_eq!(first["fleet"]["names"], serde_json::json!([DOMAIN]));
     assert_eq!(first["order"]["under_way"], false);
     within(SOON, "it is shown", || world.shown().is_some());
     let shown = world.shown();
     let mut caller = world.caller();
     caller.allocate(AllocateOptions::default()).unwrap();
-    world.authority.behave(|manner| {
-        manner.backdate = Duration::from_secs(60);
-        manner.life = Duration::from_secs(90 * 86_400);
-    });
     wait_for(&fleet, "another one", |known| {
         known["fleet"]["not_after"] != first["fleet"]["not_after"]
     });
@@ -166,8 +167,10 @@ fn a_certificate_is_ordered_and_renewed_while_a_client_keeps_its_allocation() {
         &fleet,
         "turnfleet_controller_acme_orders_total{outcome=\"issued\"} 2\n",
     );
+    within(SOON, "the log tells of it", || {
+        world.place.said().contains("certificate.issued")
+    });
     let said = world.place.said();
-    assert!(said.contains("certificate.issued"), "{said}");
     // Nothing secret is told, and nobody is challenged any more.
     assert!(!told.to_string().contains("PRIVATE") && !said.contains("PRIVATE"));
 }
@@ -196,13 +199,13 @@ fn a_failure_is_told_and_rested_after_and_the_certificate_in_use_stays() {
     world.renew_after(6);
     let fleet = world.start();
     wait_for(&fleet, "a certificate", |known| !known["fleet"].is_null());
+    world
+        .authority
+        .behave(|manner| manner.refuses = Some("rateLimited"));
     within(SOON, "it is shown", || world.shown().is_some());
     let shown = world.shown();
     let mut caller = world.caller();
     caller.allocate(AllocateOptions::default()).unwrap();
-    world
-        .authority
-        .behave(|manner| manner.refuses = Some("rateLimited"));
     let failed = wait_for(&fleet, "a failure", |known| known["order"]["failures"] == 1);
     assert_eq!(failed["order"]["last_failure"], "rate_limited", "{failed}");
     let next = failed["order"]["next_at"].as_u64().unwrap();
@@ -213,7 +216,9 @@ fn a_failure_is_told_and_rested_after_and_the_certificate_in_use_stays() {
         &fleet,
         "turnfleet_controller_acme_failures_total{reason=\"rate_limited\"} 1\n",
     );
-    assert!(world.place.said().contains("certificate.failed"));
+    within(SOON, "the log tells of it", || {
+        world.place.said().contains("certificate.failed")
+    });
 }
 
 #[test]

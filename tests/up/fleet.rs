@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A generous bound on anything that has no bound of its own.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Forty neighbouring ports of loopback that no other fleet of this run has.
 #[derive(Clone, Copy)]

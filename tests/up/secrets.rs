@@ -132,6 +132,8 @@ impl Load {
 
 #[test]
 fn no_valid_credential_is_refused_over_twenty_rotations() {
+    // Each client has a socket of its own, more than a process has by default.
+    turnfleet_relay::shard::raise_descriptor_limit().unwrap();
     let place = Place::new();
     let fleet = start(&place);
     let load = Load::default();

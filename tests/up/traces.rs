@@ -27,9 +27,9 @@ fn alice(fleet: &Fleet) -> (Caller, String) {
     (Caller::udp(socket, fleet.relay(0), &credential), client)
 }
 
-/// What is told of an allocation that lives, and its address.
+/// The address of an allocation that lives, a second in which it does, and what is told of it.
 #[track_caller]
-fn live(fleet: &Fleet, caller: &mut Caller) -> (String, Value) {
+fn live(fleet: &Fleet, caller: &mut Caller) -> (String, u64, Value) {
     let allocated = caller.allocate(AllocateOptions::default()).unwrap();
     let address = allocated.relayed.to_string();
     let at = unix();
@@ -38,7 +38,7 @@ fn live(fleet: &Fleet, caller: &mut Caller) -> (String, Value) {
         found = fleet.trace(&address, at)["traces"][0].clone();
         found["is_user"].is_boolean()
     });
-    (address, found)
+    (address, at, found)
 }
 
 impl Fleet {
@@ -91,8 +91,7 @@ fn an_allocation_is_traced_after_its_relay_was_killed_and_a_lost_folder_is_a_gap
     let arguments = ["--relays", "1", "--spawn", "--shared-secret", SECRET];
     let fleet = place.start(Ports::free(), &arguments);
     let (mut caller, client) = alice(&fleet);
-    let opened = unix();
-    let (address, mut found) = live(&fleet, &mut caller);
+    let (address, opened, mut found) = live(&fleet, &mut caller);
     assert_eq!(found["client"], client);
     assert_eq!(
         (&found["ending"], &found["is_user"]),
@@ -128,8 +127,7 @@ fn what_lived_when_everything_was_killed_is_traced_by_the_next_run() {
     let arguments = ["--relays", "1", "--spawn", "--shared-secret", SECRET];
     let mut fleet = place.start(ports, &arguments);
     let (mut caller, client) = alice(&fleet);
-    let opened = unix();
-    let (address, found) = live(&fleet, &mut caller);
+    let (address, opened, found) = live(&fleet, &mut caller);
     let relay = fleet.pid(0);
     fleet.signal("KILL");
     within(SOON, "the relay ends", || !lives(relay));
@@ -192,7 +190,6 @@ fn a_full_disk_stops_no_allocation_and_shows_as_a_loss_until_it_has_room() {
     let count = |name: &str| fleet.metric(0, name);
     let lost = "turnfleet_relay_journal_events_lost_total";
     let ballast = disk.fill();
-    let begun = unix();
     // Some may find room at the end of a page.
     within(SOON, "the disk refuses", || {
         let (mut caller, _) = alice(&fleet);
@@ -200,6 +197,7 @@ fn a_full_disk_stops_no_allocation_and_shows_as_a_loss_until_it_has_room() {
         caller.end().unwrap();
         count(lost) > 0
     });
+    let refused = unix();
     assert!(count("turnfleet_relay_journal_failures_total") > 0);
     fs::remove_file(ballast).unwrap();
     let (mut caller, client) = alice(&fleet);
@@ -211,7 +209,7 @@ fn a_full_disk_stops_no_allocation_and_shows_as_a_loss_until_it_has_room() {
         caller.end().unwrap();
         answer["traces"][0]["client"] == client
     });
-    let gaps = fleet.heard_trace(&address, begun)["gaps"].clone();
+    let gaps = fleet.heard_trace(&address, refused)["gaps"].clone();
     let is_loss = |gap: &Value| gap["reason"] == "lost";
     assert!(gaps.as_array().unwrap().iter().any(is_loss), "{gaps}");
 }

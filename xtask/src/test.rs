@@ -28,6 +28,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("nginx", "/usr/sbin/nginx"),
     ("openssl", "/usr/bin/openssl"),
     ("podman", "/usr/bin/podman"),
+    ("procps", "/bin/kill"),
     ("prometheus", "/usr/bin/prometheus"),
     (
         "prometheus-alertmanager",
