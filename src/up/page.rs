@@ -60,11 +60,9 @@ pub(crate) fn print(
 
 fn servers(page: &mut String, ready: &Ready) -> anyhow::Result<()> {
     let Ready { relays, realm, .. } = ready;
-    writeln!(
-        page,
-        "Turnfleet is ready: {} relays, realm {realm}.",
-        relays.len()
-    )?;
+    let count = relays.len();
+    let noun = if count == 1 { "relay" } else { "relays" };
+    writeln!(page, "Turnfleet is ready: {count} {noun}, realm {realm}.")?;
     writeln!(page, "\nTURN servers")?;
     for uri in &ready.turn_uris {
         writeln!(page, "  {uri}")?;
