@@ -193,7 +193,15 @@ fn listen_ips(flags: &Flags, problems: &mut ConfigErrors) -> Vec<IpAddr> {
             vec![*ip]
         };
         if meant.is_empty() || !meant.iter().all(is_here) {
-            let expected = "an address that this machine has";
+            let expected = match *ip {
+                IpAddr::V4(any) if any.is_unspecified() => {
+                    "a machine with an IPv4 address beyond loopback, which 0.0.0.0 stands for"
+                }
+                IpAddr::V6(any) if any.is_unspecified() => {
+                    "a machine with a global IPv6 address, which :: stands for"
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => "an address that this machine has",
+            };
             problems.push(ConfigError::new(
                 "--listen-ip",
                 Some(ip.to_string()),
