@@ -315,6 +315,8 @@ fn check_config_finds_what_would_keep_a_service_from_starting() {
         "--set",
         "controller.endpoints=[\"http://127.0.0.1:8081\"]",
     ];
+    let said = refused(&[&relay[..], &["--set", "log.filter=debg"]].concat());
+    assert!(said.contains("log.filter = debg: expected"), "{said}");
     let said = refused(&[&relay[..], &["--set", "log.filter=info,turnfleet=loud"]].concat());
     assert!(
         said.contains("log.filter = info,turnfleet=loud: expected"),
