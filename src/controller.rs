@@ -28,8 +28,11 @@ pub(crate) fn check(args: &ServiceArgs) -> anyhow::Result<Vec<ConfigWarning>> {
     let config: Config = config::load(args.config.as_deref(), &args.set).context(WRONG)?;
     telemetry::check(&config.log.filter)?;
     if let Err(errors) = Controller::check(&config) {
-        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        bail!("{WRONG}: {}", errors.join("; "));
+        let errors: Vec<String> = errors
+            .into_iter()
+            .map(|error| format!("{:#}", anyhow::Error::new(error)))
+            .collect();
+        bail!("{WRONG}:\n  {}", errors.join("\n  "));
     }
     Ok(config.warnings())
 }

@@ -77,6 +77,11 @@ impl Opener {
         self.candidate.transport
     }
 
+    /// Where the server is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.candidate.address
+    }
+
     /// One more link.
     pub(crate) fn open(&self) -> Result<Link> {
         Link::to(self.candidate, self.tls.as_ref(), CONNECT_TIMEOUT)

@@ -35,6 +35,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -42,7 +43,11 @@ use crate::cli::{Checked, Cli, Command};
 use crate::config::{document, reference};
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unread(&error),
+    };
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; the code tells it all the same.
@@ -53,6 +58,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what cannot be read of the command line, or helps; a flag of coturn's is told what it is here.
+fn unread(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let is_up = std::env::args_os().nth(1).is_some_and(|word| word == "up");
+    if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+        && is_up
+        && error.kind() == ErrorKind::UnknownArgument
+        && let Some(told) = import::of_flag(flag)
+    {
+        let _ = writeln!(std::io::stderr(), "\n{told}");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// The error and its causes; a list of problems begins on a line of its own.

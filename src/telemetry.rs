@@ -138,12 +138,21 @@ pub(crate) fn check(filter: &str) -> anyhow::Result<()> {
 }
 
 fn parse(filter: &str, key: &str) -> anyhow::Result<EnvFilter> {
-    let parsed = EnvFilter::builder().parse(filter);
-    parsed.with_context(|| {
+    let wrong = || {
         format!(
             "{key} = {filter}: expected a level or directives, such as info,turnfleet_relay=debug"
         )
-    })
+    };
+    // A level that is misspelt would be the name of something that never logs.
+    anyhow::ensure!(filter.split(',').any(is_heard), wrong());
+    EnvFilter::builder().parse(filter).with_context(wrong)
+}
+
+/// Whether a directive lets anything of this program through, or keeps it back.
+fn is_heard(directive: &str) -> bool {
+    let directive = directive.trim();
+    let is_level = directive.parse::<LevelFilter>().is_ok();
+    is_level || directive.starts_with("turnfleet") || directive.contains('[')
 }
 
 /// Logs by the filter of a configuration from here on, unless the flags name one.

@@ -306,6 +306,21 @@ fn a_flag_stands_over_the_secret_of_the_environment() {
 }
 
 #[test]
+fn a_flag_of_coturns_is_told_what_it_is_here() {
+    let told = |flag: &str| {
+        let output = turnfleet(&["up", flag]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = told("--listening-port");
+    assert!(said.contains("which is --port here"), "{said}");
+    let said = told("--use-auth-secret");
+    assert!(said.contains("Ephemeral credentials"), "{said}");
+    let said = told("--listening-prot");
+    assert!(!said.contains("coturn"), "{said}");
+}
+
+#[test]
 fn check_config_finds_what_would_keep_a_service_from_starting() {
     let relay = [
         "check-config",
@@ -315,6 +330,8 @@ fn check_config_finds_what_would_keep_a_service_from_starting() {
         "--set",
         "controller.endpoints=[\"http://127.0.0.1:8081\"]",
     ];
+    let said = refused(&[&relay[..], &["--set", "log.filter=debg"]].concat());
+    assert!(said.contains("log.filter = debg: expected"), "{said}");
     let said = refused(&[&relay[..], &["--set", "log.filter=info,turnfleet=loud"]].concat());
     assert!(
         said.contains("log.filter = info,turnfleet=loud: expected"),

@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[track_caller]
@@ -58,16 +58,52 @@ fn the_document_of_the_api_is_what_the_controller_serves() {
     assert_page("openapi.json", &format!("{document}\n"));
 }
 
-#[test]
-fn configurations_that_pages_show_are_good() {
+/// What people read, with its place.
+fn pages() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = ["docs", "docs/guides"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
     let pages = folders.into_iter().flatten();
     let pages = pages.map(|entry| entry.unwrap().path());
     let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let pages = pages.chain([root.join("README.md")]);
+    pages
+        .map(|page| {
+            let text = fs::read_to_string(&page).unwrap();
+            (page, text)
+        })
+        .collect()
+}
+
+#[test]
+fn what_pages_ask_of_a_fleet_is_a_command() {
+    let help = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args(["fleet", "--help"])
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let indented = help.lines().filter_map(|line| line.strip_prefix("  "));
+    let commands: Vec<&str> = indented
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for rest in text.split("turnfleet fleet ").skip(1) {
+            let is_part = |c: char| c.is_ascii_lowercase() || c == '-';
+            let word = rest.split(|c: char| !is_part(c)).next().unwrap();
+            if word.is_empty() || word.starts_with('-') {
+                continue;
+            }
+            assert!(commands.contains(&word), "{}: {word}", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 50, "{seen}");
+}
+
+#[test]
+fn configurations_that_pages_show_are_good() {
     let mut seen = Vec::new();
-    for page in pages.chain([root.join("README.md")]) {
-        let text = fs::read_to_string(&page).unwrap();
+    for (page, text) in pages() {
         for block in text.split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap();
             let what = match block.lines().next().unwrap() {

@@ -339,15 +339,19 @@ async fn open_fleet(
                 let handle = handle.with_events(events);
                 return Ok((store, derived, reconciler, handle));
             }
-            Err(FleetError::Store(error))
-                if config.store.etcd.is_some() && error.is_worth_waiting() =>
-            {
-                open::tell(&error, failures);
+            Err(FleetError::Store(error)) if config.store.etcd.is_some() => {
+                if !error.is_worth_waiting() {
+                    return Err(StartError::Etcd(error));
+                }
+                let endpoints: Vec<String> = config
+                    .store
+                    .etcd
+                    .iter()
+                    .flat_map(|etcd| etcd.endpoints.clone())
+                    .collect();
+                open::tell(&endpoints, &error, failures);
                 failures += 1;
                 tokio::time::sleep(open::RETRY).await;
-            }
-            Err(FleetError::Store(error)) if config.store.etcd.is_some() => {
-                return Err(StartError::Etcd(error));
             }
             Err(source) => {
                 let dir = config.state_dir.clone();

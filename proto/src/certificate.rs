@@ -41,7 +41,7 @@ pub enum CertificateError {
         path: PathBuf,
     },
     /// The key cannot be used, or belongs to another certificate.
-    #[error("the key in {} does not fit the certificate", path.display())]
+    #[error("the certificate cannot be used with the key in {}", path.display())]
     Key {
         /// The key's file.
         path: PathBuf,

@@ -28,6 +28,8 @@ pub(super) struct Subject {
     /// Whether there is more than one user.
     has_many_users: bool,
     peers: Vec<IpAddr>,
+    /// Whether peers at the server's own address hear nothing of it.
+    is_deaf_at_home: Cell<bool>,
     lines: Cell<usize>,
     batch: Rc<RefCell<ReceiveBatch>>,
     retired: Retired,
@@ -53,21 +55,51 @@ impl Subject {
             credentials,
             has_many_users: args.user.is_none(),
             peers,
+            is_deaf_at_home: Cell::new(false),
             lines: Cell::new(0),
             batch: Rc::new(RefCell::new(ReceiveBatch::new(SLOTS))),
             retired: Retired::default(),
         })
     }
 
-    /// Allocates once: of a server that does not answer, or not to this user, nothing can be said.
+    /// Allocates once: of a server that does not answer, or not to this user, nothing can be said. Then looks whether a peer
+    /// on the server's own machine can be one.
     pub(super) fn greet(&self) -> Result<()> {
         match self.allocated() {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             Err(Shortfall::Failed { expected, seen }) => {
-                bail!("the server gives no allocation: expected {expected}; seen {seen}")
+                let hint = match seen.as_str() {
+                    "error 401" => {
+                        "; is the secret, or the user, one that the server knows, and are the clocks right?"
+                    }
+                    _ => "",
+                };
+                bail!("the server gives no allocation: expected {expected}; seen {seen}{hint}")
             }
             Err(Shortfall::Skipped(why)) => bail!("the server gives no allocation: {why}"),
         }
+        let is_home = self
+            .peers
+            .iter()
+            .any(|peer| peer.is_ipv4() && self.is_home(*peer));
+        if is_home && self.hears_at_home().is_ok_and(|hears| !hears) {
+            self.is_deaf_at_home.set(true);
+        }
+        Ok(())
+    }
+
+    /// Whether the server is at this address too.
+    fn is_home(&self, peer: IpAddr) -> bool {
+        let server = self.opener.address().ip();
+        server == peer || server.is_loopback() && peer.is_loopback()
+    }
+
+    /// Whether data reaches a peer at the server's own address, where a server may take other allocations for peers alone.
+    fn hears_at_home(&self) -> Result<bool, Shortfall> {
+        let (mut line, peer) = (self.allocated()?, self.peer()?);
+        line.permit(&[peer.as_peer()])?;
+        line.send_indication(peer.as_peer(), b"at home?")?;
+        Ok(peer.hear().is_ok())
     }
 
     /// A way to the server of its own, with a username that the lines before and after it do not have.
@@ -117,6 +149,11 @@ impl Subject {
         let mut peers = self.peers.iter();
         let ip = peers.find(|ip| AddressFamily::of(**ip) == family);
         let ip = ip.ok_or_else(|| skipped(format!("it needs a peer: give --peer, {family:?}")))?;
+        if self.is_deaf_at_home.get() && self.is_home(*ip) {
+            return Err(skipped(
+                "the server sends nothing to its own address: examine it from another machine",
+            ));
+        }
         Ok(Peer::open(*ip)?)
     }
 

@@ -1,8 +1,9 @@
 //! The client of the HTTP API: it asks one controller after the other until one answers.
 
+use std::env::VarError;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -22,6 +23,11 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// How long it may take to let the connection in, before the next one is asked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Where every command finds the API token that no flag names.
+const TOKEN: &str = "TURNFLEET_API_TOKEN";
+/// Where it finds the name of a file that holds one.
+const TOKEN_FILE: &str = "TURNFLEET_API_TOKEN_FILE";
+
 /// Which controllers to ask, and by what right.
 #[derive(Args, Debug)]
 pub(crate) struct ControllerArgs {
@@ -36,22 +42,12 @@ pub(crate) struct ControllerArgs {
     )]
     controller: Vec<String>,
     /// An API token with the scope that the command needs: viewer to see, operator to change, admin for tokens and secrets
-    #[arg(
-        long,
-        global = true,
-        env = "TURNFLEET_API_TOKEN",
-        hide_env_values = true,
-        default_value = "",
-        allow_hyphen_values = true
-    )]
-    token: String,
-    /// A file that holds the API token, read where --token gives none
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "TURNFLEET_API_TOKEN_FILE"
-    )]
+    /// [env: TURNFLEET_API_TOKEN, where no flag names another]
+    #[arg(long, global = true, allow_hyphen_values = true)]
+    token: Option<String>,
+    /// A file that holds the API token, read where --token gives none [env: TURNFLEET_API_TOKEN_FILE, where neither a flag nor
+    /// TURNFLEET_API_TOKEN has one]
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The certificate authority, PEM, that an https controller is checked against instead of the public ones
     #[arg(long, global = true, value_name = "FILE")]
@@ -67,9 +63,31 @@ impl ControllerArgs {
     ) -> Self {
         Self {
             controller,
-            token: String::new(),
+            token: None,
             token_file,
             ca,
+        }
+    }
+
+    /// The token of a flag, or of the environment; empty where neither has one.
+    ///
+    /// # Errors
+    /// When the file that is named cannot be read.
+    fn token(&self) -> anyhow::Result<String> {
+        let given = self.token.clone().filter(|token| !token.is_empty());
+        match (given, &self.token_file) {
+            (Some(token), _) => return Ok(token),
+            (None, Some(file)) => return read_line(file).context("--token-file"),
+            (None, None) => {}
+        }
+        match std::env::var(TOKEN) {
+            Ok(token) if !token.is_empty() => return Ok(token),
+            Ok(_) | Err(VarError::NotPresent) => {}
+            Err(error) => return Err(error).context(TOKEN),
+        }
+        match std::env::var_os(TOKEN_FILE).filter(|file| !file.is_empty()) {
+            Some(file) => read_line(Path::new(&file)).context(TOKEN_FILE),
+            None => Ok(String::new()),
         }
     }
 }
@@ -152,10 +170,7 @@ impl Client {
             let roots = RootCerts::new_with_certs(&[certificate]);
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
-        let token = match &args.token_file {
-            Some(file) if args.token.is_empty() => read_line(file).context("--token-file")?,
-            Some(_) | None => args.token.clone(),
-        };
+        let token = args.token()?;
         let controllers = args.controller.iter();
         Ok(Self {
             agent: config.build().new_agent(),
@@ -236,7 +251,7 @@ impl Client {
         let body = call.body.as_ref().map_or_else(String::new, Json::to_string);
         request
             .body(body)
-            .with_context(|| format!("{url} is no URL (--controller)"))
+            .with_context(|| format!("--controller: {url} is no URL such as http://127.0.0.1:8080"))
     }
 }
 
@@ -267,18 +282,21 @@ fn accepted(mut response: Response<Body>) -> anyhow::Result<Response<Body>> {
         return Ok(response);
     }
     let told: Json = response.body_mut().read_json().unwrap_or_default();
-    let (what, expected) = (cell(&told, "/error/what"), cell(&told, "/error/expected"));
-    let place = cell(&told, "/error/where");
-    let what = match status.as_u16() {
-        400 if !place.is_empty() => format!("{place}: {what}"),
-        _ => what,
-    };
-    let hint = match status.as_u16() {
-        401 => "; give an API token with --token or --token-file".to_owned(),
-        403 | 400 | 409 if !expected.is_empty() => format!("; expected {expected}"),
+    let part = |name: &str| cell(&told, &format!("/error/{name}"));
+    let (what, place, expected) = (part("what"), part("where"), part("expected"));
+    if what.is_empty() {
+        bail!("what --controller names answers {status}, and is not the HTTP API of a controller");
+    }
+    let place = match status.as_u16() {
+        400 | 404 if !place.is_empty() => format!("{place}: "),
         _ => String::new(),
     };
-    bail!("the controller refused with {status}: {what}{hint}")
+    let hint = match status.as_u16() {
+        401 => format!("; give an API token of this controller by --token-file, or in {TOKEN}"),
+        400 | 403 | 404 | 409 if !expected.is_empty() => format!("; expected {expected}"),
+        _ => String::new(),
+    };
+    bail!("the controller refused with {status}: {place}{what}{hint}")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use turnfleet_proto::PortRange;
 
 use super::call::Call;
 use super::console::Console;
-use super::table::{Table, cell, list as values};
+use super::table::{Table, cell, list as values, time};
 
 /// Flags of `fleet ports`.
 #[derive(Args, Debug)]
@@ -53,8 +53,8 @@ fn table(answer: &Json) -> Table {
             from if from.is_empty() => from,
             from => format!("{from}-{last} {}", cell(grant, "/ceded_to")),
         };
-        let until = match cell(grant, "/quarantined_until") {
-            until if until.is_empty() => cell(grant, "/not_after"),
+        let until = match time(grant, "/quarantined_until", 1) {
+            until if until.is_empty() => time(grant, "/not_after", 1),
             until => until,
         };
         vec![

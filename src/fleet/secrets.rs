@@ -1,6 +1,6 @@
 //! `fleet secrets`: the generations of the shared secret, and what is done with them. None is ever shown.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,8 @@ use crate::credentials::read_line;
 
 /// A secret on standard input is not longer.
 const MAX_SECRET: u64 = 4096;
+/// A secret that has fewer bytes is warned of, as that of a configuration.
+const LITTLE: usize = 16;
 
 /// What to do with secrets; without a word they are listed.
 #[derive(Args, Debug)]
@@ -29,7 +31,7 @@ enum Action {
     List,
     /// Brings another secret to every relay, and then mints with it; the one before it retires
     Rotate(Given),
-    /// Keeps a secret accepted until it is unpinned: a generation, or what an application has
+    /// Keeps a secret accepted until it is unpinned: a generation, or what an application has (--secret-file)
     Pin {
         /// The generation
         #[arg(required_unless_present = "secret_file", conflicts_with_all = ["secret_file", "scope"])]
@@ -87,6 +89,18 @@ fn read(file: &Path) -> anyhow::Result<String> {
     };
     if secret.is_empty() {
         bail!("the secret is empty (--secret-file)");
+    }
+    if secret.contains(char::is_control) {
+        bail!(
+            "the secret has more than one line (--secret-file): expected a file with the secret alone"
+        );
+    }
+    if secret.len() < LITTLE {
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: {} bytes are few enough to be guessed from one captured credential: take {LITTLE} or more",
+            secret.len()
+        );
     }
     Ok(secret)
 }

@@ -37,6 +37,25 @@ pub(crate) const LEFT_OVER: u8 = 3;
 /// Where a configuration goes that is shown and not written.
 const PREVIEWED: &str = "turnfleet.toml";
 
+/// What a flag of coturn's command line is for `turnfleet up`; nothing where coturn has none of the name.
+pub(crate) fn of_flag(flag: &str) -> Option<String> {
+    let option = options::find(flag.trim_start_matches('-'))?;
+    let keys = option.keys.iter().map(|key| match key.contains('.') {
+        true => format!("--set {key}=…"),
+        false => format!("--{key}"),
+    });
+    let keys = keys.collect::<Vec<_>>().join(" or ");
+    let becomes = if keys.is_empty() {
+        String::new()
+    } else {
+        format!(", which is {keys} here")
+    };
+    Some(format!(
+        "{flag} is an option of coturn{becomes}. {} `turnfleet import-coturn turnserver.conf` translates a whole configuration.",
+        option.why
+    ))
+}
+
 /// Flags of `turnfleet import-coturn`.
 #[derive(Args, Debug)]
 pub(crate) struct ImportArgs {

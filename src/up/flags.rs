@@ -38,8 +38,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Vec<String>,
 
-    /// An address of this machine to listen on; may be repeated; 0.0.0.0 and [::] stand for all global ones [default:
-    /// 127.0.0.1 and ::1]
+    /// An address of this machine to listen on; may be repeated; 0.0.0.0 and :: stand for all global ones [default: 127.0.0.1
+    /// and ::1]
     #[arg(long, value_name = "IP")]
     pub(crate) listen_ip: Vec<IpAddr>,
 

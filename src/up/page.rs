@@ -60,11 +60,9 @@ pub(crate) fn print(
 
 fn servers(page: &mut String, ready: &Ready) -> anyhow::Result<()> {
     let Ready { relays, realm, .. } = ready;
-    writeln!(
-        page,
-        "Turnfleet is ready: {} relays, realm {realm}.",
-        relays.len()
-    )?;
+    let count = relays.len();
+    let noun = if count == 1 { "relay" } else { "relays" };
+    writeln!(page, "Turnfleet is ready: {count} {noun}, realm {realm}.")?;
     writeln!(page, "\nTURN servers")?;
     for uri in &ready.turn_uris {
         writeln!(page, "  {uri}")?;
@@ -133,8 +131,15 @@ fn places(
         )?;
     }
     let view = controller.view();
-    let mut public_ips = view.nodes.iter().flat_map(|node| &node.identity.public_ips);
-    if public_ips.any(IpAddr::is_loopback) && !plan.flags().danger_allow_loopback_peers {
+    let public_ips = || view.nodes.iter().flat_map(|node| &node.identity.public_ips);
+    if public_ips().any(is_private) {
+        writeln!(
+            page,
+            "\nThe relays have private addresses, which clients in other networks do not reach.\n\
+             Behind 1:1 NAT, name both addresses: --public-ip EXTERNAL/LOCAL."
+        )?;
+    }
+    if public_ips().any(IpAddr::is_loopback) && !plan.flags().danger_allow_loopback_peers {
         writeln!(
             page,
             "\nThe relays have loopback addresses, and refuse all peers on loopback but relays of this fleet.\n\
@@ -142,4 +147,12 @@ fn places(
         )?;
     }
     Ok(())
+}
+
+/// Whether the address is one that networks use within themselves.
+fn is_private(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
 }

@@ -216,7 +216,11 @@ fn listen_ips(
         }
     }
     if let Some(ip) = lacking.filter(|_| ips.is_empty()) {
-        let expected = "an address that this machine has";
+        let expected = if ip.is_ipv4() {
+            "a machine with an IPv4 address beyond loopback, which 0.0.0.0 stands for"
+        } else {
+            "a machine with a global IPv6 address, which :: stands for"
+        };
         problems.push(ConfigError::new(
             "--listen-ip",
             Some(ip.to_string()),

@@ -27,10 +27,13 @@ root=
 binary=
 while [ $# -gt 0 ]; do
     case $1 in
-    --service) service=${2-} && shift ;;
+    --service | --root) [ $# -gt 1 ] || { usage >&2 && fail "$1 needs a value"; } ;;
+    esac
+    case $1 in
+    --service) service=$2 && shift ;;
     --low-ports) low_ports=yes ;;
     --start) start=yes ;;
-    --root) root=${2-} && shift ;;
+    --root) root=$2 && shift ;;
     --help) usage && exit 0 ;;
     -*) usage >&2 && fail "unknown option $1" ;;
     *) [ -z "$binary" ] || fail "one binary, not $binary and $1"

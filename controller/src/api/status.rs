@@ -321,7 +321,9 @@ impl ApiError {
             }
             SecretError::Tenant(error) => Self::tenant(error),
             SecretError::Known(_) => conflict("a secret that was not used before"),
-            SecretError::State { .. } => conflict("a secret in a state that leads there"),
+            SecretError::State { .. } => {
+                conflict("a pinned secret to unpin, or one that is not revoked to pin or revoke")
+            }
         }
     }
 

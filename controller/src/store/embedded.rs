@@ -7,7 +7,7 @@
 
 mod leases;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -29,6 +29,8 @@ use leases::Leases;
 
 /// The file in the state directory.
 const FILE: &str = "store.redb";
+/// The file while it is made.
+const PART: &str = "store.redb.part";
 /// The revisions that watches can go back.
 const HISTORY: Revision = 10_000;
 /// The most commits that a watch reads at once.
@@ -445,24 +447,15 @@ fn read_meta(
     Ok(meta.get(name)?.map_or(0, |value| value.value()))
 }
 
+/// Opens the file of a store, and makes it where there is none.
 fn open_file(path: &Path) -> Result<Database, Failure> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     make_dir(dir)?;
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
-    let database = Database::create(path).map_err(|error| {
-        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-            Failure::Store(StoreError::InUse {
-                path: path.to_owned(),
-            })
-        } else {
-            Failure::Backend(error.into())
-        }
-    })?;
+    let database = if is_made(path) {
+        open_database(path)?
+    } else {
+        make_file(dir, path)?
+    };
     let txn = database.begin_write()?;
     {
         let _ = (txn.open_table(ENTRIES)?, txn.open_table(CHANGES)?);
@@ -470,6 +463,56 @@ fn open_file(path: &Path) -> Result<Database, Failure> {
     }
     txn.commit()?;
     Ok(database)
+}
+
+/// Makes the file under another name, and gives it its own when it is whole: a process may be ended at any moment, and redb
+/// opens no file of which the beginning was not written.
+fn make_file(dir: &Path, path: &Path) -> Result<Database, Failure> {
+    // Whoever makes it holds the folder, so that it is made once.
+    let folder = File::open(dir)?;
+    folder.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => in_use(path),
+        TryLockError::Error(error) => Failure::from(error),
+    })?;
+    if is_made(path) {
+        return open_database(path);
+    }
+    let part = dir.join(PART);
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    let database = open_database(&part)?;
+    fs::rename(&part, path)?;
+    folder.sync_all()?;
+    Ok(database)
+}
+
+fn open_database(path: &Path) -> Result<Database, Failure> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    Database::create(path).map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            in_use(path)
+        } else {
+            Failure::Backend(error.into())
+        }
+    })
+}
+
+fn in_use(path: &Path) -> Failure {
+    Failure::Store(StoreError::InUse {
+        path: path.to_owned(),
+    })
+}
+
+/// Whether the file was made; an empty one holds nothing yet.
+fn is_made(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
 /// A failure inside a blocking closure.
@@ -532,5 +575,5 @@ pub fn make_state_dir(state_dir: &Path) -> Result<(), StoreError> {
 /// Whether `state_dir` holds a store already.
 #[must_use]
 pub fn exists(state_dir: &Path) -> bool {
-    fs::metadata(state_dir.join(FILE)).is_ok_and(|file| file.len() > 0)
+    is_made(&state_dir.join(FILE))
 }

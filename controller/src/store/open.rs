@@ -26,7 +26,7 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StoreError> {
     let key_file = &config.store.key_file;
     if let Some(etcd) = &config.store.etcd {
         let store = EtcdStore::new(etcd)?;
-        let fresh = is_fresh(&store).await?;
+        let fresh = is_fresh(&store, &etcd.endpoints).await?;
         let sealer = Sealer::open(key_file, fresh)?;
         let store = Arc::new(store);
         return Ok(Opened { store, sealer });
@@ -37,13 +37,13 @@ pub(crate) async fn open(config: &Config) -> Result<Opened, StoreError> {
 }
 
 /// Whether etcd holds no fleet yet.
-async fn is_fresh(store: &EtcdStore) -> Result<bool, StoreError> {
+async fn is_fresh(store: &EtcdStore, endpoints: &[String]) -> Result<bool, StoreError> {
     let mut failures = 0;
     loop {
         match store.range(keys::META).await {
             Ok(range) => return Ok(range.entries.is_empty()),
             Err(error) if error.is_worth_waiting() => {
-                tell(&error, failures);
+                tell(endpoints, &error, failures);
                 failures += 1;
                 tokio::time::sleep(RETRY).await;
             }
@@ -53,9 +53,14 @@ async fn is_fresh(store: &EtcdStore) -> Result<bool, StoreError> {
 }
 
 /// Says that etcd does not answer at the start, now and then.
-pub(crate) fn tell(error: &StoreError, failures: u32) {
+pub(crate) fn tell(endpoints: &[String], error: &StoreError, failures: u32) {
     if failures.is_multiple_of(TELL_EACH) {
-        let cause = error.cause();
-        tracing::warn!(%error, cause, "etcd does not answer; the start goes on when it does");
+        let (cause, endpoints) = (error.cause(), endpoints.join(", "));
+        tracing::warn!(
+            endpoints,
+            %error,
+            cause,
+            "etcd does not answer (store.etcd.endpoints); the start goes on when it does"
+        );
     }
 }

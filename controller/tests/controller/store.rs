@@ -109,3 +109,20 @@ async fn the_embedded_store_is_for_its_owner_only() {
     };
     assert_eq!((mode("state"), mode("state/store.redb")), (0o700, 0o600));
 }
+
+#[tokio::test]
+async fn an_embedded_store_is_made_whole_whatever_a_process_that_was_ended_has_left() {
+    let backend = Embedded::new();
+    let folder = backend.0.path().join("state");
+    std::fs::create_dir(&folder).unwrap();
+    let part = folder.join("store.redb.part");
+    // The space of a file of redb, of which the beginning was never written.
+    std::fs::write(&part, vec![0; 1 << 20]).unwrap();
+    std::fs::write(folder.join("store.redb"), []).unwrap();
+    let store = backend.open().await;
+    assert!(!part.exists());
+    commit(&store, put("/a", "x")).await;
+    store.close().await;
+    let again = backend.open().await;
+    assert!(read(&again, "/").await.contains_key("/a"));
+}

@@ -12,6 +12,7 @@ mod introduction;
 mod outgoing;
 mod sections;
 mod session;
+mod session_error;
 mod snapshot_cache;
 mod state_dir;
 mod status;

@@ -1,4 +1,4 @@
-//! What a session says to its controller: each message is queued, and never waited for.
+//! What a session says to its controller, where each message is queued and never waited for, and how the two part.
 
 use std::time::Duration;
 
@@ -8,10 +8,13 @@ use tonic::Streaming;
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
 
-use super::session::SessionError;
+use super::client::ClientError;
+use super::session_error::SessionError;
 
 /// How long a Goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the reason may take that a controller has for ending a session.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Queues a message; a full queue means that the controller does not read.
 pub(super) fn say(
@@ -50,4 +53,19 @@ pub(super) async fn farewell(
     let heard = async { while let Ok(Some(_)) = incoming.message().await {} };
     // A controller that does not answer learns of the end from the connection.
     let _ = timeout(FAREWELL, heard).await;
+}
+
+/// Why the controller has ended the session: its word on that, as far as it gave one.
+pub(super) async fn last_word(mut incoming: Streaming<fleet::ControllerMessage>) -> SessionError {
+    let read = async {
+        loop {
+            match incoming.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return SessionError::Closed,
+                Err(status) => return SessionError::Client(ClientError::Status(status)),
+            }
+        }
+    };
+    let read = timeout(LAST_WORD, read).await;
+    read.unwrap_or(SessionError::Closed)
 }

@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use turnfleet_proto::fleet;
 use turnfleet_proto::fleet::controller_message::Message as FromController;
 use turnfleet_proto::fleet::node_message::Message as FromNode;
@@ -25,11 +26,12 @@ use super::events::{Outbox, Telling};
 use super::fleet_certificate::FleetCertificate;
 use super::identity::{Identity, NodeCredential};
 use super::introduction::{Applied as AppliedPolicy, Introduction};
-use super::outgoing::{farewell, say, say_demand};
+use super::outgoing::{farewell, last_word, say, say_demand};
 use super::sections::{DeltaError, Sections};
+use super::session_error::SessionError;
 use super::snapshot_cache::SnapshotCache;
 use super::state_dir::StateDir;
-use super::status::{ControlState, ControlStatus};
+use super::status::ControlStatus;
 use super::traces::Traces;
 use crate::config::{ControllerConfig, JoinToken};
 use crate::journal::Journal;
@@ -44,7 +46,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How often the node reports who uses it.
 const USAGE: Duration = Duration::from_secs(5);
 /// How long a controller may leave a node without its first snapshot.
-const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
+pub(super) const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
 /// The time from the end of a session, or from the beginning of a failed attempt, to the next attempt is drawn from here,
 /// so that a thousand nodes that lost their controller at once come back spread out.
 const PAUSE_MILLIS: Range<u64> = 100..5000;
@@ -71,43 +73,6 @@ pub(crate) struct Session {
     pub(crate) listeners: watch::Receiver<Vec<BoundListener>>,
     /// Whether the latest attempt led to a session.
     pub(crate) was_open: bool,
-}
-
-/// Why an attempt or a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("{0}")]
-    JoinToken(String),
-    #[error("the controller ended the session")]
-    Closed,
-    #[error("the controller does not read what the node reports")]
-    Stalled,
-    #[error("no snapshot within {FIRST_SNAPSHOT:?}")]
-    NoSnapshot,
-    #[error("the controller sends this node to another one")]
-    Redirected {
-        /// The place in the list of endpoints.
-        to: usize,
-    },
-    #[error("the node listens elsewhere, or has another name")]
-    Moved,
-}
-
-impl SessionError {
-    fn state(&self) -> ControlState {
-        match self {
-            Self::Client(error) if error.is_refusal() => ControlState::Refused,
-            Self::JoinToken(_) => ControlState::Refused,
-            Self::Client(_)
-            | Self::Closed
-            | Self::Stalled
-            | Self::NoSnapshot
-            | Self::Redirected { .. }
-            | Self::Moved => ControlState::Unreachable,
-        }
-    }
 }
 
 /// What a message of the controller was.
@@ -244,6 +209,27 @@ impl Session {
         say(&outgoing, FromNode::Hello(hello))?;
         let messages = ReceiverStream::new(messages);
         let mut incoming = client.open_session(credential, messages).await?;
+        let talked = self.talk(&outgoing, &mut incoming, credential, uri, stop);
+        match talked.await {
+            Ok(Stopped) => {
+                farewell(outgoing, incoming).await;
+                Ok(Stopped)
+            }
+            // A controller that refuses the session turns away what the node says, and says why in its last message.
+            Err(SessionError::Closed) => Err(last_word(incoming).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hears and tells until the session ends or the node stops.
+    async fn talk(
+        &mut self,
+        outgoing: &mpsc::Sender<fleet::NodeMessage>,
+        incoming: &mut Streaming<fleet::ControllerMessage>,
+        credential: &NodeCredential,
+        uri: &http::Uri,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Stopped, SessionError> {
         let mut draining = self.serving.drain_changes();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -252,7 +238,7 @@ impl Session {
         let mut told = Told::default();
         let mut look = interval(quota::LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        say_demand(&outgoing, self.serving.demand(true))?;
+        say_demand(outgoing, self.serving.demand(true))?;
         let first_snapshot = sleep_until(Instant::now() + FIRST_SNAPSHOT);
         tokio::pin!(first_snapshot);
         let mut settled = false;
@@ -277,29 +263,28 @@ impl Session {
                     }
                     match self.follow(message, credential, uri).await? {
                         Followed::Order => {}
-                        Followed::Shares => say_demand(&outgoing, self.serving.demand(false))?,
+                        Followed::Shares => say_demand(outgoing, self.serving.demand(false))?,
                         Followed::Policy(status) => {
                             // Before the controller can know of it.
                             if !std::mem::replace(&mut settled, true) {
                                 self.status.connected(&uri.to_string());
                             }
                             if let Some(status) = status {
-                                say(&outgoing, FromNode::PolicyStatus(status))?;
+                                say(outgoing, FromNode::PolicyStatus(status))?;
                             }
                         }
                     }
                 }
-                answer = traces.next() => say(&outgoing, FromNode::TraceAnswer(answer))?,
-                batch = events.next() => say(&outgoing, FromNode::Events(batch))?,
-                _ = heartbeat.tick() => say(&outgoing, self.heartbeat(&mut uses))?,
-                _ = usage.tick() => self.tell_usage(&outgoing, &mut told)?,
-                _ = look.tick() => say_demand(&outgoing, self.serving.demand(false))?,
+                answer = traces.next() => say(outgoing, FromNode::TraceAnswer(answer))?,
+                batch = events.next() => say(outgoing, FromNode::Events(batch))?,
+                _ = heartbeat.tick() => say(outgoing, self.heartbeat(&mut uses))?,
+                _ = usage.tick() => self.tell_usage(outgoing, &mut told)?,
+                _ = look.tick() => say_demand(outgoing, self.serving.demand(false))?,
                 Ok(()) = self.listeners.changed() => return Err(SessionError::Moved),
-                Ok(()) = draining.changed() => say(&outgoing, self.heartbeat(&mut uses))?,
+                Ok(()) = draining.changed() => say(outgoing, self.heartbeat(&mut uses))?,
                 () = &mut first_snapshot, if !settled => return Err(SessionError::NoSnapshot),
                 () = stopped(stop) => {
-                    self.tell_last(&outgoing, &mut told, &mut events).await?;
-                    farewell(outgoing, incoming).await;
+                    self.tell_last(outgoing, &mut told, &mut events).await?;
                     return Ok(Stopped);
                 }
             }
