@@ -102,6 +102,7 @@ impl Files<'_> {
 }
 
 impl Drop for Files<'_> {
+    #[expect(clippy::print_stderr, reason = "the log says why a test fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
