@@ -299,10 +299,10 @@ fn line(name: &str, kind: &str, labels: &[&str], help: &str) -> String {
 /// What a value is measured in, which the name of the family says; a count has no unit.
 fn unit(name: &str) -> &'static str {
     let base = name.strip_suffix("_total").unwrap_or(name);
-    let rates = ["bits_per_second", "packets_per_second"];
+    let rates = ["bytes_per_second", "packets_per_second"];
     if let Some(rate) = rates.into_iter().find(|rate| base.ends_with(rate)) {
         return match rate {
-            "bits_per_second" => "bits/s",
+            "bytes_per_second" => "bytes/s",
             _ => "packets/s",
         };
     }

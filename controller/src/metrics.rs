@@ -148,7 +148,7 @@ struct FleetGauges {
     headroom: IntGaugeVec,
     headroom_n1: IntGaugeVec,
     seconds_to_full: IntGaugeVec,
-    bits: IntGauge,
+    bytes: IntGauge,
     packets: IntGauge,
     suspects: IntGauge,
     panics: IntGauge,
@@ -397,7 +397,7 @@ impl FleetGauges {
                 "Until the fleet is full if use grows as in the last fifteen minutes; absent where it does not grow.",
                 &["scope"],
             ),
-            bits: make.gauge("bits_per_second", "Traffic of all nodes, both ways."),
+            bytes: make.gauge("bytes_per_second", "Traffic of all nodes, both ways."),
             packets: make.gauge("packets_per_second", "Packets of all nodes, both ways."),
             suspects: make.gauge(
                 "nodes_suspect",
@@ -488,7 +488,7 @@ impl FleetGauges {
             let time = self.seconds_to_full.with_label_values(&["fleet"]);
             time.set(signed(seconds));
         }
-        self.bits.set(rounded(total.rates.bits()));
+        self.bytes.set(rounded(total.rates.bytes()));
         self.packets.set(rounded(total.rates.packets()));
     }
 

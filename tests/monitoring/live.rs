@@ -1,5 +1,6 @@
 //! A fleet of processes under a real Prometheus with the rules of the chart: every expression of the dashboards and every
-//! recorded series has something to show, a healthy fleet raises no alarm, and a relay that dies does, at an Alertmanager.
+//! recorded series has something to show, what is scraped is as promtool wants it, a healthy fleet raises no alarm, and a relay
+//! that dies does, at an Alertmanager.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use turnfleet_turn::client::AllocateOptions;
 
 use super::dashboards::sources;
-use super::prometheus::{Server, present};
+use super::prometheus::{Server, check_metrics, present};
 use super::{RULES, rules, values};
 use crate::client::{Caller, Credential};
 use crate::fleet::{Fleet, Place, Ports, signal, within};
@@ -122,6 +123,22 @@ fn expressions() -> Vec<String> {
     all
 }
 
+/// promtool has nothing against what the controller and a relay serve.
+#[track_caller]
+fn check_pages(place: &Path, fleet: &Fleet) {
+    let controller = format!("{}/metrics", fleet.text("/http"));
+    let pages = [
+        (controller.as_str(), "turnfleet_controller_leader 1"),
+        (fleet.text("/relays/0/metrics"), "turnfleet_relay_ready 1"),
+    ];
+    for (url, line) in pages {
+        let mut answer = ureq::get(url).call().unwrap();
+        let metrics = answer.body_mut().read_to_string().unwrap();
+        assert!(metrics.contains(line), "{url}: no {line} in\n{metrics}");
+        check_metrics(place, &metrics).unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+}
+
 /// The names of critical alerts that fire.
 fn alarms(prometheus: &Server) -> Vec<String> {
     let firing = prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}");
@@ -175,6 +192,7 @@ fn every_panel_and_every_recorded_series_shows_something_and_a_dead_relay_is_tol
         shows(&prometheus.query(found))
     });
     assert_eq!(alarms(&prometheus), Vec::<String>::new());
+    check_pages(folder, &fleet);
 
     let node = fleet.text("/relays/0/node").to_owned();
     fleet.order(&["drain", &node]);

@@ -38,7 +38,23 @@ pub(super) fn present() -> bool {
 /// # Errors
 /// When it says no.
 pub(super) fn promtool(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(PROMTOOL).args(arguments).output().unwrap();
+    said(Command::new(PROMTOOL).args(arguments))
+}
+
+/// What promtool says of metrics, which are kept in `place`.
+///
+/// # Errors
+/// When it has something against them.
+pub(super) fn check_metrics(place: &Path, metrics: &str) -> Result<String, String> {
+    let file = place.join("metrics.txt");
+    fs::write(&file, metrics).unwrap();
+    let input = File::open(file).unwrap();
+    let arguments = ["check", "metrics"];
+    said(Command::new(PROMTOOL).args(arguments).stdin(input))
+}
+
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     output.status.success().then_some(said.clone()).ok_or(said)

@@ -21,10 +21,16 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// Bytes both ways.
+    #[must_use]
+    pub fn bytes(&self) -> f64 {
+        self.bytes_from_clients + self.bytes_to_clients
+    }
+
     /// Bits both ways.
     #[must_use]
     pub fn bits(&self) -> f64 {
-        (self.bytes_from_clients + self.bytes_to_clients) * 8.0
+        self.bytes() * 8.0
     }
 
     /// Packets both ways.
@@ -91,6 +97,8 @@ mod tests {
         assert_eq!(meter.rates, Rates::default());
         meter.update(second(2), counters(5000));
         assert!((meter.rates.bytes_to_clients - 2000.0).abs() < 1e-9);
+        assert!((meter.rates.bytes() - 2000.0).abs() < 1e-9);
+        assert!((meter.rates.bits() - 16_000.0).abs() < 1e-9);
         meter.update(second(6), counters(5000));
         assert_eq!(meter.rates, Rates::default());
     }
