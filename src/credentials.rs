@@ -46,7 +46,8 @@ impl SecretArgs {
             (None, None) => match std::env::var(VARIABLE) {
                 Ok(secret) => secret,
                 Err(VarError::NotPresent) => return Ok(None),
-                Err(error) => return Err(error).context(VARIABLE),
+                // The error would show it.
+                Err(VarError::NotUnicode(_)) => bail!("{VARIABLE}: expected UTF-8"),
             },
         };
         if secret.is_empty() {

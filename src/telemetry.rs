@@ -148,11 +148,11 @@ fn parse(filter: &str, key: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::builder().parse(filter).with_context(wrong)
 }
 
-/// Whether a directive lets anything of this program through, or keeps it back.
+/// Whether a directive is more than a bare name that nothing of this program has.
 fn is_heard(directive: &str) -> bool {
     let directive = directive.trim();
     let is_level = directive.parse::<LevelFilter>().is_ok();
-    is_level || directive.starts_with("turnfleet") || directive.contains('[')
+    is_level || directive.starts_with("turnfleet") || directive.contains(['=', '['])
 }
 
 /// Logs by the filter of a configuration from here on, unless the flags name one.
@@ -168,4 +168,26 @@ pub(crate) fn change_configured(args: &LogArgs, filter: &str) -> anyhow::Result<
         anyhow::ensure!(replace(filter), "the log cannot be changed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_says_of_what_it_is() {
+        for good in [
+            "info",
+            "off",
+            "turnfleet_relay",
+            "hyper=debug",
+            "warn,turnfleet_relay=debug",
+            "[drain]=info",
+        ] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for wrong in ["debg", "hyper", "info,turnfleet=loud"] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
 }

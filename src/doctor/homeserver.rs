@@ -35,7 +35,7 @@ pub(super) struct Homeserver {
     uris: Vec<String>,
     /// Whether they stand in a list.
     is_listed: bool,
-    /// What stands in the list, and is no text.
+    /// How much stands in the list that is no text.
     strays: usize,
     secret: Option<String>,
     /// Whether there is one that YAML takes for a number.

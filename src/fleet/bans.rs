@@ -56,7 +56,7 @@ pub(super) struct Ban {
     /// Why, for whoever lists bans
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Also where it is so wide, or covers what is the fleet's own or yours, that it may be a mistake
+    /// Also where it is so wide, or covers what is the fleet's own or yours, that it may be a mistake, or names a whole username
     #[arg(long)]
     force: bool,
 }

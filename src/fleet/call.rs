@@ -83,7 +83,8 @@ impl ControllerArgs {
         match std::env::var(TOKEN) {
             Ok(token) if !token.is_empty() => return Ok(token),
             Ok(_) | Err(VarError::NotPresent) => {}
-            Err(error) => return Err(error).context(TOKEN),
+            // The error would show it.
+            Err(VarError::NotUnicode(_)) => bail!("{TOKEN}: expected UTF-8"),
         }
         match std::env::var_os(TOKEN_FILE).filter(|file| !file.is_empty()) {
             Some(file) => read_line(Path::new(&file)).context(TOKEN_FILE),
@@ -285,7 +286,9 @@ fn accepted(mut response: Response<Body>) -> anyhow::Result<Response<Body>> {
     let part = |name: &str| cell(&told, &format!("/error/{name}"));
     let (what, place, expected) = (part("what"), part("where"), part("expected"));
     if what.is_empty() {
-        bail!("what --controller names answers {status}, and is not the HTTP API of a controller");
+        bail!(
+            "what --controller names answers {status}, and not as the HTTP API of a controller does"
+        );
     }
     let place = match status.as_u16() {
         400 | 404 if !place.is_empty() => format!("{place}: "),

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
+use turnfleet_controller::fleet::WEAK_SECRET_BYTES;
 
 use super::call::Call;
 use super::console::Console;
@@ -15,8 +16,6 @@ use crate::credentials::read_line;
 
 /// A secret on standard input is not longer.
 const MAX_SECRET: u64 = 4096;
-/// A secret that has fewer bytes is warned of, as that of a configuration.
-const LITTLE: usize = 16;
 
 /// What to do with secrets; without a word they are listed.
 #[derive(Args, Debug)]
@@ -92,13 +91,13 @@ fn read(file: &Path) -> anyhow::Result<String> {
     }
     if secret.contains(char::is_control) {
         bail!(
-            "the secret has more than one line (--secret-file): expected a file with the secret alone"
+            "the secret has more than one line, or another control character (--secret-file): expected a file with the secret alone"
         );
     }
-    if secret.len() < LITTLE {
+    if secret.len() < WEAK_SECRET_BYTES {
         let _ = writeln!(
             std::io::stderr(),
-            "warning: {} bytes are few enough to be guessed from one captured credential: take {LITTLE} or more",
+            "warning: {} bytes are few enough to be guessed from one captured credential: take {WEAK_SECRET_BYTES} or more",
             secret.len()
         );
     }

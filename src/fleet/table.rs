@@ -125,7 +125,9 @@ pub(super) fn parse_moment(text: &str) -> Result<u64, &'static str> {
     let (clock, zone) = clock.split_at(clock.find(['Z', '+', '-']).ok_or(EXPECTED)?);
     let east = seconds_east(zone).ok_or(EXPECTED)?;
     let clock = match clock.split_once('.') {
-        Some((whole, part)) if part.bytes().all(|it| it.is_ascii_digit()) => whole,
+        Some((whole, part)) if !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit()) => {
+            whole
+        }
         Some(_) | None => clock,
     };
     let ([year, month, day], [hour, minute, second]) =
@@ -194,6 +196,7 @@ mod tests {
             "2026-02-28T00:00:00",
             "2026-02-28 00:00:00Z",
             "2026-02-28T00:00:00.xZ",
+            "2026-02-28T00:00:00.Z",
             "2026-02-28T00:00:00+1:00",
             "2026-02-28T00:00:00+01",
             "2026-02-28T00:00:00-25:00",

@@ -248,7 +248,7 @@ fn external(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    /// What a machine without IPv6 listens on, and how many flags it cannot use.
+    /// What a machine without IPv6 listens on, and whether it has no problem with what was asked for.
     fn found(asked: &[&str]) -> (Vec<IpAddr>, bool) {
         let flags = Flags {
             listen_ip: asked.iter().map(|ip| ip.parse().unwrap()).collect(),

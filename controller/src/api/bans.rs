@@ -91,7 +91,7 @@ pub(super) const PLACE: &[Field] = &[
     Field::new(
         "force",
         Kind::Flag,
-        "Also where it is so wide, or covers what is the fleet's own or the caller's, that it may be a mistake.",
+        "Also where it is so wide, or covers what is the fleet's own or the caller's, that it may be a mistake, or names a username and not the user in it.",
     ),
 ];
 

@@ -397,13 +397,14 @@ impl Fleet {
     /// Whether `user` is what relays call a user of `tenant`, and no username of it, of which a ban would keep out nobody.
     fn is_user(&self, tenant: u32, user: &str) -> Result<(), BanError> {
         let timed = EphemeralUsername::parse(user).and_then(|parsed| parsed.user);
+        let named = timed.unwrap_or(user);
         let prefixed = match self.tenants.name(tenant) {
-            Some(name) if tenant != DEFAULT_TENANT => user
+            Some(name) if tenant != DEFAULT_TENANT => named
                 .strip_prefix(name)
                 .and_then(|rest| rest.strip_prefix('/')),
             Some(_) | None => None,
         };
-        match timed.or(prefixed) {
+        match prefixed.or(timed) {
             Some(inner) => Err(BanError::Username {
                 username: user.to_owned(),
                 user: inner.to_owned(),

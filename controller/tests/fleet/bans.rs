@@ -151,22 +151,30 @@ fn what_may_be_a_mistake_needs_force() {
     }
 }
 
-#[test]
-fn a_username_is_no_user_and_needs_force() {
+/// A fleet with a tenant, whose number is 1.
+fn with_acme() -> Stage {
     let mut stage = Stage::of(1);
     let plan = stage
         .fleet
         .plan_tenant("acme", Terms::default(), 0)
         .unwrap();
     stage.carry_out(plan);
-    let bob = Whom::User {
+    stage
+}
+
+#[test]
+fn a_username_is_no_user_and_needs_force() {
+    let stage = with_acme();
+    let of_acme = |user: &str| Whom::User {
         tenant: 1,
-        user: "acme/bob".to_owned(),
+        user: user.to_owned(),
     };
     for (whom, inner) in [
         (user("1700000000:alice"), "alice"),
         (user("1700000000:acme/bob"), "acme/bob"),
-        (bob, "bob"),
+        (of_acme("acme/bob"), "bob"),
+        (of_acme("1700000000:bob"), "bob"),
+        (of_acme("1700000000:acme/bob"), "bob"),
     ] {
         let refused = stage.fleet.plan_ban(ban(whom.clone(), 0), false, None);
         let Err(FleetError::Ban(BanError::Username { user, .. })) = &refused else {
@@ -218,12 +226,7 @@ fn the_oldest_that_a_rule_placed_makes_room_and_an_operators_never_does() {
 
 #[test]
 fn a_user_of_a_tenant_is_named_as_in_a_username_or_beside_it() {
-    let mut stage = Stage::of(1);
-    let plan = stage
-        .fleet
-        .plan_tenant("acme", Terms::default(), 0)
-        .unwrap();
-    stage.carry_out(plan);
+    let mut stage = with_acme();
     let tenants = stage.fleet.tenants();
     let alice = |tenant| Whom::User {
         tenant,

@@ -732,7 +732,7 @@ pub struct PlaceBanRequest {
     pub seconds: u64,
     #[prost(string, tag = "6")]
     pub reason: ::prost::alloc::string::String,
-    /// Also where it is so wide, or covers what is the fleet's own, that it may be a mistake.
+    /// Also where it is so wide, or covers what is the fleet's own, that it may be a mistake, or a username.
     #[prost(bool, tag = "7")]
     pub force: bool,
 }

@@ -8,7 +8,7 @@ pub struct EnrollRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnrollResponse {
-    /// 256 random bits, base64url. The controller keeps only its SHA-256.
+    /// 255 random bits or more, base64url. The controller keeps only its SHA-256.
     #[prost(string, tag = "1")]
     pub node_credential: ::prost::alloc::string::String,
 }

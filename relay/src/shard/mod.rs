@@ -263,7 +263,8 @@ impl ShardSet {
         self.wake();
     }
 
-    /// Whether every shard has carried out [`Self::end_allocations`]. Their counts of live allocations lag behind what they tell.
+    /// Whether every shard has carried out [`Self::end_allocations`], and has told and counted every end. A count of live
+    /// allocations does not say so: it may not have the latest yet, and falls before the ends are counted.
     #[must_use]
     pub fn has_ended_allocations(&self) -> bool {
         let ordered = self.control.evictions.load(Ordering::Relaxed);
