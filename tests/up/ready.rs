@@ -65,6 +65,9 @@ fn assert_relay(fleet: &Fleet, base: u16, relay: u16) {
         format!("http://127.0.0.1:{}/metrics", base + 20 + relay)
     );
     let metrics = ureq::get(&metrics_page)
+        .config()
+        .proxy(None)
+        .build()
         .call()
         .unwrap()
         .body_mut()
@@ -73,6 +76,9 @@ fn assert_relay(fleet: &Fleet, base: u16, relay: u16) {
     assert!(metrics.contains("turnfleet_relay_"), "{metrics}");
     assert_eq!(
         ureq::get(metrics_page.replace("metrics", "readyz"))
+            .config()
+            .proxy(None)
+            .build()
             .call()
             .unwrap()
             .status(),
