@@ -314,6 +314,23 @@ fn a_controller_on_this_machine_is_asked_by_no_proxy() {
 }
 
 #[test]
+fn what_answers_the_doctor_with_other_json_is_no_controller() {
+    let (other, _asked) =
+        stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+    let url = format!("http://{other}");
+    let output = turnfleet(&["doctor", "--controller", &url]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.contains("controller.answers"));
+    let line = line.unwrap();
+    assert!(
+        line.starts_with("fail") && line.contains("not the HTTP API of a controller"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_flag_stands_over_the_secret_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
