@@ -38,6 +38,9 @@ fn unread(names: impl Iterator<Item = String>) -> Vec<String> {
     }
     let mut known = flags();
     strange.retain(|name| !known.contains(name));
+    if strange.is_empty() {
+        return Vec::new();
+    }
     strange.sort_unstable();
     known.extend(config::variables::<Relay>());
     known.extend(config::variables::<Controller>());
