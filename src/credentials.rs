@@ -20,7 +20,7 @@ pub(crate) enum Action {
 }
 
 /// Where every command finds the shared secret that no flag names.
-const VARIABLE: &str = "TURNFLEET_SHARED_SECRET";
+pub(crate) const VARIABLE: &str = "TURNFLEET_SHARED_SECRET";
 
 /// The shared secret of the fleet.
 #[derive(Args, Clone, Debug)]

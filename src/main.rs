@@ -12,6 +12,7 @@ mod conformance;
 mod controller;
 mod credentials;
 mod doctor;
+mod environment;
 mod fleet;
 mod held;
 mod import;
@@ -20,6 +21,7 @@ mod link;
 mod maintenance;
 mod manual;
 mod notify;
+mod proxy;
 mod public_address;
 mod relay;
 mod reload;
@@ -31,6 +33,7 @@ mod target;
 mod telemetry;
 mod up;
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -82,6 +85,13 @@ fn causes(error: &anyhow::Error) -> String {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let log = cli.log;
+    // The services have it in their log; completions are for a shell that starts.
+    if !matches!(
+        cli.command,
+        Command::Up(_) | Command::Relay(_) | Command::Controller(_) | Command::Completions { .. }
+    ) {
+        warn(environment::warnings());
+    }
     match cli.command {
         Command::Up(flags) => block_on(up::run(*flags, &log)),
         Command::Relay(args) => block_on(relay::run(&args, &log)),
@@ -125,10 +135,15 @@ fn check(checked: Checked) -> anyhow::Result<()> {
         Checked::Controller(args) => (controller::check(&args)?, controller::RELOAD),
         Checked::Up(flags) => (up::check(*flags)?, ""),
     };
+    warn(warnings);
+    print(&format!("the configuration is good\n{reload}"))
+}
+
+/// Tells what is seldom meant. Standard error may be closed.
+fn warn(warnings: impl IntoIterator<Item = impl Display>) {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
-    print(&format!("the configuration is good\n{reload}"))
 }
 
 /// Bytes that nobody can guess.

@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use turnfleet_proto::spans::{ENDPOINT_FORM, TARGET, is_endpoint};
 
+use crate::environment;
 use crate::spans::{self, Source};
 
 /// What is logged, and how.
@@ -126,6 +127,9 @@ pub(crate) fn start(args: &LogArgs, configured: Configured<'_>) -> anyhow::Resul
     tracing_subscriber::registry().with(ways).init();
     // The log starts once in a process.
     drop(REPLACE.set(Box::new(move |filter| handle.reload(filter).is_ok())));
+    for warning in environment::warnings() {
+        tracing::warn!("{warning}");
+    }
     Ok(())
 }
 

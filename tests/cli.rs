@@ -6,7 +6,10 @@
 )]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
+use std::sync::mpsc::{self, Receiver};
 
 use serde_json::Value;
 
@@ -236,6 +239,94 @@ fn the_environment_stands_over_the_file_and_set_over_both() {
     assert!(
         !said.contains("node_id") && !said.contains("region"),
         "{said}"
+    );
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_told() {
+    let output = Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+        .args(["check-config", "relay", "--set", "node_id=Bad Name"])
+        .env("TURNFLEET_RELAY_METRICS__ADDRESS", "hush")
+        .env("TURNFLEET_CONTROLLER_SERVICE_HOST", "10.0.0.1")
+        .env("TURNFLEET_CONTROLLER_PORT_8080_TCP_ADDR", "10.0.0.1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let meant = "warning: the environment's TURNFLEET_RELAY_METRICS__ADDRESS is read by nobody \
+                 (did you mean TURNFLEET_RELAY__METRICS__ADDRESS?)\n";
+    assert!(said.starts_with(meant), "{said}");
+    assert_eq!(said.matches("warning:").count(), 1, "{said}");
+    assert!(!said.contains("hush"), "{said}");
+}
+
+/// A server that answers every request with `answer`, and tells the first line of each.
+fn stand_in(answer: &'static str) -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap();
+    let (sender, asked) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head = lines.map_while(Result::ok);
+            let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
+            let Some(first) = head.first() else {
+                continue;
+            };
+            if sender.send(first.clone()).is_err() {
+                return;
+            }
+            // Who asked may have gone.
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (place, asked)
+}
+
+#[test]
+fn a_controller_on_this_machine_is_asked_by_no_proxy() {
+    let (controller, asked) = stand_in(
+        "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{\"nodes\":[]}",
+    );
+    let (proxy, tunnels) =
+        stand_in("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let list = |host: &str| {
+        let url = format!("http://{host}:{}", controller.port());
+        Command::new(env!("CARGO_BIN_EXE_turnfleet"))
+            .args(["fleet", "nodes", "--controller", &url])
+            .env("ALL_PROXY", format!("http://{proxy}"))
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .output()
+            .unwrap()
+    };
+    for host in ["127.0.0.1", "localhost"] {
+        let output = list(host);
+        assert!(output.status.success(), "{host}: {output:?}");
+        assert!(asked.try_recv().unwrap().starts_with("GET /v1/nodes"));
+        assert!(tunnels.try_recv().is_err(), "{host}");
+    }
+    let output = list("controller.example.org");
+    assert!(!output.status.success(), "{output:?}");
+    let tunnel = tunnels.try_recv().unwrap();
+    let wanted = format!("CONNECT controller.example.org:{}", controller.port());
+    assert!(tunnel.starts_with(&wanted), "{tunnel}");
+}
+
+#[test]
+fn what_answers_the_doctor_with_other_json_is_no_controller() {
+    let (other, _asked) =
+        stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+    let url = format!("http://{other}");
+    let output = turnfleet(&["doctor", "--controller", &url]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.contains("controller.answers"));
+    let line = line.unwrap();
+    assert!(
+        line.starts_with("fail") && line.contains("not the HTTP API of a controller"),
+        "{line}"
     );
 }
 

@@ -13,6 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tracing::Instrument as _;
 use turnfleet_proto::certificate::{Certificate, CertificateError};
 use turnfleet_proto::file_watch::FileWatcher;
 use turnfleet_proto::{GrantedRange, NodeId};
@@ -221,9 +222,10 @@ impl Node {
             certificate,
             _certificate_watcher: watcher.map_err(NodeError::System)?.flatten(),
             challenges,
-            session: tokio::spawn(session.run(stop.subscribe())),
-            deadlines: tokio::spawn(deadlines),
-            keeping: tokio::spawn(Arc::clone(&usage).keep(stop.subscribe())),
+            // Log lines name the node where whoever starts it has put it into a span.
+            session: tokio::spawn(session.run(stop.subscribe()).in_current_span()),
+            deadlines: tokio::spawn(deadlines.in_current_span()),
+            keeping: tokio::spawn(Arc::clone(&usage).keep(stop.subscribe()).in_current_span()),
             usage,
             stop,
         })

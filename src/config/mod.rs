@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use turnfleet_proto::ConfigErrors;
 
 pub(crate) use layers::{Layers, distance, insert, read};
+use schema::Node;
 pub(crate) use schema::Schema;
 
 /// A configuration that can be read in layers.
@@ -63,6 +64,22 @@ pub(crate) fn load<C: Configuration>(
     layers.environment(C::ENVIRONMENT, variables);
     layers.sets(sets);
     finish(layers)
+}
+
+/// The names of the variables of the environment that stand for single keys.
+pub(crate) fn variables<C: Configuration>() -> Vec<String> {
+    let schema = C::schema();
+    let mut names = Vec::new();
+    within(schema.root(), C::ENVIRONMENT, &mut names);
+    names
+}
+
+fn within(table: Node<'_>, prefix: &str, names: &mut Vec<String>) {
+    for (key, node) in table.properties() {
+        let name = format!("{prefix}{}", key.to_uppercase());
+        within(node, &format!("{name}__"), names);
+        names.push(name);
+    }
 }
 
 /// Reads what `layers` hold.

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use ureq::http::Uri;
+
 use super::catalogue::{CLOCK_HOMESERVER, Check};
 use super::report::Report;
+use crate::proxy;
 
 /// A `Date` has whole seconds, and the answer takes its time: less than this is no difference.
 const SOME: Duration = Duration::from_secs(5);
@@ -46,8 +49,11 @@ pub(super) fn judge(
 /// Asks a homeserver at `url` for the time, by a path that everybody may ask for.
 pub(super) fn homeserver(url: &str, report: &Report) {
     let asked = format!("{}/_matrix/client/versions", url.trim_end_matches('/'));
+    // What is no URI is refused when it is asked for.
+    let proxy = asked.parse().ok().and_then(|uri: Uri| proxy::of(&uri));
     let request = ureq::get(&asked).config();
     let request = request
+        .proxy(proxy)
         .timeout_global(Some(PATIENCE))
         .http_status_as_error(false)
         .build();

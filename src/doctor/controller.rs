@@ -25,8 +25,11 @@ pub(super) fn look(client: &Client, report: &Report) -> Vec<TurnUri> {
             return Vec::new();
         }
     };
-    let nodes = answer["nodes"].as_array().map(Vec::as_slice);
-    let nodes = nodes.unwrap_or_default();
+    let Some(nodes) = answer["nodes"].as_array() else {
+        let text = "what answers is not the HTTP API of a controller: there is no list of nodes";
+        report.fail(CONTROLLER_ANSWERS, "", text);
+        return Vec::new();
+    };
     let text = format!("it knows {} relay nodes", nodes.len());
     report.pass(CONTROLLER_ANSWERS, "", text);
     clock::compare(CLOCK_CONTROLLER, "", date.as_deref(), report);

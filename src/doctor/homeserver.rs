@@ -1,11 +1,15 @@
 //! What a Matrix homeserver tells its users of TURN servers: the settings of `homeserver.yaml` that Synapse has for it.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use turnfleet_proto::credentials::SharedSecret;
 use turnfleet_proto::{Scheme, TurnUri, UriTransport};
-use yaml_rust2::{Yaml, YamlLoader};
+use yaml_rust2::parser::Parser;
+use yaml_rust2::{Event, Yaml, YamlLoader};
 
 use super::catalogue::{
     HOMESERVER_GUESTS, HOMESERVER_LIFETIME, HOMESERVER_SECRET, HOMESERVER_URIS,
@@ -13,6 +17,12 @@ use super::catalogue::{
 use super::report::Report;
 use crate::credentials::read_line;
 
+/// Bytes of a file; that of Synapse's own example has some ten thousand.
+const MAX_LEN: u64 = 1024 * 1024;
+/// Values in it, each alias (`*name`) counted as all that it stands for: a few lines can mean billions.
+const MAX_VALUES: usize = 100_000;
+/// Lists and tables within each other.
+const MAX_DEPTH: usize = 64;
 /// A call begins within this time of the credentials, or not at all.
 const SHORTEST: u64 = 600;
 /// What lasts longer is of use to whoever finds it.
@@ -40,6 +50,8 @@ pub(super) struct Homeserver {
     secret: Option<String>,
     /// Whether there is one that YAML takes for a number.
     is_number: bool,
+    /// Whether there is the place of one in a template, which nobody has filled in.
+    is_template: bool,
     secret_path: Option<PathBuf>,
     user: Option<(String, String)>,
     lifetime: Yaml,
@@ -54,11 +66,20 @@ impl Homeserver {
     /// When the file cannot be read, or is no YAML.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let shown = || format!("--homeserver {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(shown)?;
+        let file = File::open(path).with_context(shown)?;
+        let mut text = String::new();
+        let read = file.take(MAX_LEN + 1).read_to_string(&mut text);
+        let len = read.with_context(shown)?;
+        ensure!(
+            u64::try_from(len).is_ok_and(|len| len <= MAX_LEN),
+            "{}: it is longer than {MAX_LEN} bytes, which no homeserver.yaml is",
+            shown()
+        );
         Self::parse(&text).with_context(shown)
     }
 
     fn parse(text: &str) -> Result<Self> {
+        weigh(text)?;
         let documents = YamlLoader::load_from_str(text)?;
         let settings = documents.first().unwrap_or(&Yaml::Null);
         ensure!(
@@ -80,7 +101,10 @@ impl Homeserver {
                 false => 0,
             },
             is_number: matches!(secret, Yaml::Integer(_) | Yaml::Real(_)),
-            secret: text("turn_shared_secret").filter(|secret| !secret.is_empty()),
+            // Without quotes, {{ secret }} is a table to YAML.
+            is_template: secret.is_hash() || secret.as_str().is_some_and(is_template),
+            secret: text("turn_shared_secret")
+                .filter(|secret| !secret.is_empty() && !is_template(secret)),
             secret_path: text("turn_shared_secret_path").map(PathBuf::from),
             user: text("turn_username").zip(text("turn_password")),
             lifetime: settings["turn_user_lifetime"].clone(),
@@ -172,6 +196,12 @@ impl Homeserver {
     fn look_at_secret(&self, known: Option<&SharedSecret>, report: &Report) {
         match (self.secret(), known, &self.user) {
             (Err(error), _, _) => report.fail(HOMESERVER_SECRET, "", format!("{error:#}")),
+            (Ok(_), _, _) if self.is_template => report.fail_with(
+                HOMESERVER_SECRET,
+                "",
+                "turn_shared_secret is a place in a template, such as ${SECRET} or {{ secret }}, which nobody has filled in",
+                "look at the homeserver.yaml that Synapse reads, once the template is filled in, or put the secret in the place",
+            ),
             (Ok(Some(own)), Some(known), _) if own != *known => report.fail(
                 HOMESERVER_SECRET,
                 "",
@@ -219,6 +249,55 @@ impl Homeserver {
     }
 }
 
+/// Counts what would have to be held of `text`, before anything is.
+fn weigh(text: &str) -> Result<()> {
+    let mut parser = Parser::new_from_str(text);
+    let mut anchored: BTreeMap<usize, usize> = BTreeMap::new();
+    // The anchor of each list and table that is open, and the values that it has so far.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    let mut all = 0_usize;
+    loop {
+        let (event, _) = parser.next_token()?;
+        // With its anchor, the values in it, and how many of them are held besides those that were counted.
+        let (anchor, values, mut held) = match event {
+            Event::StreamEnd => return Ok(()),
+            Event::Nothing | Event::StreamStart | Event::DocumentStart | Event::DocumentEnd => {
+                continue;
+            }
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                ensure!(
+                    open.len() < MAX_DEPTH,
+                    "more than {MAX_DEPTH} of its lists and tables stand within each other"
+                );
+                open.push((anchor, 1));
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let (anchor, values) = open.pop().unwrap_or_default();
+                (anchor, values, 1)
+            }
+            Event::Scalar(_, _, anchor, _) => (anchor, 1, 1),
+            Event::Alias(id) => {
+                let values = anchored.get(&id).copied().unwrap_or(1);
+                (0, values, values)
+            }
+        };
+        // What has an anchor is held once more, for the aliases.
+        if anchor > 0 {
+            anchored.insert(anchor, values);
+            held = values.saturating_add(held);
+        }
+        all = all.saturating_add(held);
+        ensure!(
+            all <= MAX_VALUES,
+            "it has more than {MAX_VALUES} values, with what its aliases (*name) stand for"
+        );
+        if let Some((_, outer)) = open.last_mut() {
+            *outer = outer.saturating_add(values);
+        }
+    }
+}
+
 /// The URI with what is to be said of it, or why no browser can use it.
 fn judge_uri(text: &str) -> Result<(TurnUri, Option<&'static str>), String> {
     let uri: TurnUri = text
@@ -241,6 +320,14 @@ fn judge_uri(text: &str) -> Result<(TurnUri, Option<&'static str>), String> {
         "it has no port: clients take 3478 for turn: and 5349 for turns:, or ask DNS, each as it likes",
     );
     Ok((uri, warning))
+}
+
+/// Whether a template is to put something else there: `${NAME}`, `$(command)`, `{{ name }}` or `<% name %>`.
+fn is_template(text: &str) -> bool {
+    let text = text.trim();
+    [("${", "}"), ("$(", ")"), ("{{", "}}"), ("<%", "%>")]
+        .into_iter()
+        .any(|(begin, end)| text.starts_with(begin) && text.ends_with(end))
 }
 
 /// A switch as Synapse reads it: YAML 1.1 has more words for one than YAML 1.2.
@@ -324,6 +411,9 @@ mod tests {
             ("secret: north", "secret: south", HOMESERVER_SECRET),
             ("turn_shared_secret", "shared_secret", HOMESERVER_SECRET),
             ("secret: north", "secret: 1234567890", HOMESERVER_SECRET),
+            ("secret: north", "secret: ${TURN_SECRET}", HOMESERVER_SECRET),
+            ("secret: north", "secret: '{{ secret }}'", HOMESERVER_SECRET),
+            ("secret: north", "secret: {{ secret }}", HOMESERVER_SECRET),
             ("\"turns:", "null, \"turns:", HOMESERVER_URIS),
             ("1h", "86400", HOMESERVER_LIFETIME),
             ("1h", "5m", HOMESERVER_LIFETIME),
@@ -335,6 +425,30 @@ mod tests {
             }
         }
         assert!(Homeserver::parse("- a\n- b\n").is_err());
+    }
+
+    #[test]
+    fn what_a_file_means_is_counted_before_it_is_held() {
+        let refused = |text: &str| format!("{:#}", Homeserver::parse(text).err().unwrap());
+        let mut bomb = format!("{GOOD}a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..=9 {
+            let inner = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb += &format!("a{level}: &a{level} [{inner}]\n");
+        }
+        assert!(refused(&bomb).contains("aliases"), "{}", refused(&bomb));
+        let deep = format!("{GOOD}deep: {}{}\n", "[".repeat(100), "]".repeat(100));
+        assert!(refused(&deep).contains("within each other"));
+        let few = format!("{GOOD}one: &one [x, y]\ntwo: [*one, *one]\n");
+        assert!(Homeserver::parse(&few).is_ok());
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("homeserver.yaml");
+        let long = usize::try_from(MAX_LEN).unwrap();
+        std::fs::write(&file, format!("{GOOD}# {}\n", "x".repeat(long))).unwrap();
+        let error = format!("{:#}", Homeserver::read(&file).err().unwrap());
+        assert!(error.contains("longer than"), "{error}");
+        std::fs::write(&file, GOOD).unwrap();
+        assert!(Homeserver::read(&file).is_ok());
     }
 
     #[test]

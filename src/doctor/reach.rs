@@ -188,6 +188,15 @@ pub(super) fn reach(way: &Way, report: &Report) -> Option<Reached> {
                 mapped: None,
             })
         }
+        Err(_) if way.transport() == Transport::Tcp && speaks_tls(way) => {
+            report.fail_with(
+                check,
+                &subject,
+                "a connection is let in, and TLS is spoken on that port",
+                "write turns: for that port, or name a port on which the relay speaks TURN without TLS",
+            );
+            None
+        }
         // A stream has got there.
         Err(refusal) if way.transport().is_stream() => {
             let text = format!("a connection is let in, and then {refusal}");
@@ -200,6 +209,12 @@ pub(super) fn reach(way: &Way, report: &Report) -> Option<Reached> {
             None
         }
     }
+}
+
+/// Whether TLS is spoken where the URI has none.
+fn speaks_tls(way: &Way) -> bool {
+    let host = way.uri.parse().map(|uri: TurnUri| uri.host);
+    tls::is_spoken(way.candidate.address, &host.unwrap_or_default())
 }
 
 /// Whether somebody has refused a connection, and nobody has kept silent.

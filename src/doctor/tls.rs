@@ -237,6 +237,15 @@ fn handshake(
     Ok(chain)
 }
 
+/// Whether TLS is spoken at `server`, with whatever certificate.
+pub(super) fn is_spoken(server: SocketAddr, host: &str) -> bool {
+    let provider = Arc::new(ring::default_provider());
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.unwrap_or_else(|_| server.ip().into());
+    let config = config(&provider, rustls::ALL_VERSIONS);
+    config.is_ok_and(|config| handshake(server, config, &name).is_ok())
+}
+
 /// A stream whose every read and write has an end.
 pub(super) fn connect(server: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;

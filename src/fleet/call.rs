@@ -15,6 +15,7 @@ use ureq::{Agent, Body, Timeout};
 
 use super::table::cell;
 use crate::credentials::read_line;
+use crate::proxy;
 
 /// How long a controller may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,9 +25,9 @@ const LONG: Duration = Duration::from_secs(86_400);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where every command finds the API token that no flag names.
-const TOKEN: &str = "TURNFLEET_API_TOKEN";
+pub(crate) const TOKEN: &str = "TURNFLEET_API_TOKEN";
 /// Where it finds the name of a file that holds one.
-const TOKEN_FILE: &str = "TURNFLEET_API_TOKEN_FILE";
+pub(crate) const TOKEN_FILE: &str = "TURNFLEET_API_TOKEN_FILE";
 
 /// Which controllers to ask, and by what right.
 #[derive(Args, Debug)]
@@ -223,7 +224,8 @@ impl Client {
         for controller in &self.controllers {
             let url = format!("{controller}{}", call.path);
             let request = self.request(call, &url)?;
-            let request = self.agent.configure_request(request);
+            let proxy = proxy::of(request.uri());
+            let request = self.agent.configure_request(request).proxy(proxy);
             let request = request.timeout_global(Some(patience)).build();
             match self.agent.run(request) {
                 Ok(response) => return Ok((response, url)),

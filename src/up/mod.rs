@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tracing::Instrument as _;
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::{Config as ControllerConfig, ListenerConfig};
 use turnfleet_proto::ConfigWarning;
@@ -254,7 +255,9 @@ async fn start_thread(relay: &Relay, config: RelayConfig) -> anyhow::Result<Arc<
         Some(address) => Some(admin::bind(address, "--metrics-port").await?),
         None => None,
     };
-    let node = Node::start(config).await;
+    // Whatever the filter lets through of the relay's is to say which one it is of.
+    let span = tracing::error_span!(target: "turnfleet_relay", "relay", node = %relay.name);
+    let node = Node::start(config).instrument(span).await;
     let node = Arc::new(node.with_context(|| format!("{} cannot start", relay.name))?);
     if let Some(listener) = admin {
         admin::serve(listener, &node);

@@ -24,6 +24,7 @@ pub(crate) type Answer = Result<(u16, Value), String>;
 impl Api {
     pub(crate) fn new(address: &str) -> Self {
         let config = ureq::Agent::config_builder()
+            .proxy(None)
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(5)))
             .build();

@@ -77,6 +77,7 @@ fn free_port() -> u16 {
 /// The status and text of an answer; nothing where nobody answers.
 fn get(url: &str, token: &str) -> Option<(u16, String)> {
     let agent = ureq::Agent::config_builder()
+        .proxy(None)
         .timeout_global(Some(Duration::from_secs(2)))
         .http_status_as_error(false)
         .build()

@@ -47,6 +47,7 @@ impl Scene {
     #[track_caller]
     fn api(&self, path: &str, token: &str, body: Option<&Value>) -> (u16, Value) {
         let agent = ureq::Agent::config_builder()
+            .proxy(None)
             .http_status_as_error(false)
             .build()
             .new_agent();

@@ -7,13 +7,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use turnfleet_turn::client::AllocateOptions;
+use ureq::Agent;
+use ureq::tls::TlsConfig;
 
 use crate::client::{Caller, Credential};
 use crate::coturn;
 use crate::fleet::{Fleet, free_ports};
+use crate::guide::block;
 use crate::strangers::{connect, is_open};
 use crate::tools;
 
+const GUIDE: &str = include_str!("../../docs/guides/synapse.md");
 const HAPROXY: &str = "/usr/sbin/haproxy";
 const OPENSSL: &str = "/usr/bin/openssl";
 pub(crate) const CURL: &str = "/usr/bin/curl";
@@ -117,6 +121,53 @@ fn talks(server: SocketAddr, transport: &[&str]) {
     assert!(all, "{transport:?}: {output:?}");
 }
 
+#[test]
+fn a_controller_that_dies_behind_the_balancer_of_the_guide_costs_no_request() {
+    if !tools::present(&PROGRAMS) {
+        return;
+    }
+    let [balancer, synapse, one, two, three] = free();
+    let controllers = [one, two, three];
+    let answering = |place: SocketAddr| {
+        let section = format!(
+            "frontend controller\n mode http\n bind {place}\n \
+             http-request return status 200 content-type application/json string \"{{}}\"\n"
+        );
+        HaProxy::run(&section, &[place])
+    };
+    let mut running: Vec<HaProxy> = controllers.map(answering).into();
+
+    let (bind, synapse) = (format!("bind {balancer}"), synapse.to_string());
+    let places = [
+        ("bind :443", bind.as_str()),
+        ("/etc/ssl/matrix.pem", "$FOLDER/site.pem"),
+        ("127.0.0.1:8008", synapse.as_str()),
+    ];
+    let text = block(GUIDE, "haproxy", &places);
+    let server = "server controller 127.0.0.1:8080";
+    let line = text.lines().find(|line| line.contains(server)).unwrap();
+    let lines = controllers.map(|place| {
+        let other = format!("server controller-{} {place}", place.port());
+        line.replace(server, &other)
+    });
+    let _balancer = HaProxy::run(&text.replace(line, &lines.join("\n")), &[balancer]);
+
+    let tls = TlsConfig::builder().disable_verification(true).build();
+    let config = Agent::config_builder()
+        .proxy(None)
+        .tls_config(tls)
+        .http_status_as_error(false);
+    let agent: Agent = config.build().into();
+    let url = format!("https://{balancer}/_matrix/client/v3/voip/turnServer");
+    for turn in 0..300 {
+        if turn == 100 {
+            drop(running.pop());
+        }
+        let answer = agent.get(&url).call().unwrap();
+        assert_eq!(answer.status(), 200, "request {turn}");
+    }
+}
+
 fn section(name: &str, bind: SocketAddr, server: SocketAddr, options: &str) -> String {
     format!("listen {name}\n bind {bind}\n server relay {server} {options}\n")
 }
@@ -201,7 +252,8 @@ fn a_site_and_the_relay_share_a_port() {
     );
     for version in ["--http1.1", "--http2"] {
         let output = Command::new(CURL)
-            .args(["--silent", "--insecure", "--max-time", "10", version])
+            .args(["--silent", "--insecure", "--noproxy", "*"])
+            .args(["--max-time", "10", version])
             .arg(format!("https://{shared}/"))
             .output()
             .unwrap();

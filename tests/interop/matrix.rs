@@ -38,6 +38,7 @@ impl Site {
     fn new(place: SocketAddr, synapse: &Synapse, user: &'static str) -> Self {
         let tls = TlsConfig::builder().disable_verification(true).build();
         let config = Agent::config_builder()
+            .proxy(None)
             .tls_config(tls)
             .http_status_as_error(false);
         Self {

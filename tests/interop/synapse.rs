@@ -61,7 +61,9 @@ impl Synapse {
             folder,
         };
         tools::eventually("Synapse answers", LIMIT, || {
-            let request = ureq::get(format!("{}/versions", synapse.url)).config();
+            let request = ureq::get(format!("{}/versions", synapse.url))
+                .config()
+                .proxy(None);
             let request = request.timeout_global(Some(Duration::from_secs(5))).build();
             request.call().ok()
         });
@@ -74,7 +76,11 @@ impl Synapse {
         let body = json!({
             "username": user, "password": "correct horse", "auth": {"type": "m.login.dummy"},
         });
-        let answer = ureq::post(format!("{}/v3/register", self.url)).send(body.to_string());
+        let answer = ureq::post(format!("{}/v3/register", self.url))
+            .config()
+            .proxy(None)
+            .build()
+            .send(body.to_string());
         let answer: Value = answer.unwrap().body_mut().read_json().unwrap();
         answer["access_token"].as_str().unwrap().to_owned()
     }
@@ -82,7 +88,10 @@ impl Synapse {
     /// What Synapse tells the bearer of `token` about TURN.
     #[track_caller]
     fn turn_server(&self, token: &str) -> Value {
-        let request = ureq::get(format!("{}/v3/voip/turnServer", self.url));
+        let request = ureq::get(format!("{}/v3/voip/turnServer", self.url))
+            .config()
+            .proxy(None)
+            .build();
         let request = request.header("Authorization", format!("Bearer {token}"));
         request.call().unwrap().body_mut().read_json().unwrap()
     }
@@ -184,7 +193,12 @@ fn users_of_synapse_talk_through_two_relays_while_one_drains() {
 
     let drain = format!("{}/v1/nodes/relay-1/drain", fleet.text("http"));
     let bearer = format!("Bearer {}", fleet.text("api_token"));
-    let answer = ureq::post(drain).header("Authorization", bearer).send("");
+    let answer = ureq::post(drain)
+        .config()
+        .proxy(None)
+        .build()
+        .header("Authorization", bearer)
+        .send("");
     assert!(answer.unwrap().status().is_success());
     tools::eventually("a newcomer is sent elsewhere", LIMIT, || {
         let mut newcomer = caller(places[1], &alice);

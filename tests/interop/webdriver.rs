@@ -47,6 +47,7 @@ impl Browser {
             })
             .expect("ChromeDriver names its port");
         let agent = ureq::Agent::config_builder()
+            .proxy(None)
             .timeout_global(Some(Duration::from_secs(90)))
             .http_status_as_error(false)
             .build()

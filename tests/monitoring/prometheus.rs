@@ -118,7 +118,12 @@ impl Server {
     /// When there is no good one.
     pub(super) fn get(&self, path: &str) -> Result<String, String> {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let mut answer = ureq::get(&url).call().map_err(|error| error.to_string())?;
+        let mut answer = ureq::get(&url)
+            .config()
+            .proxy(None)
+            .build()
+            .call()
+            .map_err(|error| error.to_string())?;
         let text = answer.body_mut().read_to_string();
         text.map_err(|error| error.to_string())
     }
@@ -127,7 +132,11 @@ impl Server {
     #[track_caller]
     pub(super) fn query(&self, expression: &str) -> Vec<Value> {
         let url = format!("http://127.0.0.1:{}/api/v1/query", self.port);
-        let request = ureq::get(&url).query("query", expression);
+        let request = ureq::get(&url)
+            .config()
+            .proxy(None)
+            .build()
+            .query("query", expression);
         let mut answer = request
             .call()
             .unwrap_or_else(|error| panic!("{expression}: {error}"));

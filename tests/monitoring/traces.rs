@@ -159,6 +159,9 @@ fn a_collector_gets_requests_credentials_pushes_and_allocations() {
     let metrics = fleet.text("/relays/0/metrics").to_owned();
     within(SOON, "the relay has counted what it sent", || {
         let page = ureq::get(&metrics)
+            .config()
+            .proxy(None)
+            .build()
             .call()
             .unwrap()
             .body_mut()
@@ -185,7 +188,12 @@ fn spans_that_nobody_takes_are_counted_and_hold_nothing_back() {
     fleet.api("/turn?service=turn&username=alice");
     let http = fleet.text("/http").to_owned();
     within(SOON, "lost spans are counted", || {
-        let page = ureq::get(format!("{http}/metrics")).call().unwrap();
+        let page = ureq::get(format!("{http}/metrics"))
+            .config()
+            .proxy(None)
+            .build()
+            .call()
+            .unwrap();
         let page = page.into_body().read_to_string().unwrap();
         let line = "turnfleet_controller_spans_total{outcome=\"refused\"} ";
         let count = page.lines().find_map(|it| it.strip_prefix(line));

@@ -124,7 +124,10 @@ fn wait_for(fleet: &Fleet, what: &str, condition: impl Fn(&Value) -> bool) -> Va
 
 #[track_caller]
 fn has_metric(fleet: &Fleet, line: &str) {
-    let request = ureq::get(format!("{}/metrics", fleet.text("/http")));
+    let request = ureq::get(format!("{}/metrics", fleet.text("/http")))
+        .config()
+        .proxy(None)
+        .build();
     let text = request.call().unwrap().body_mut().read_to_string().unwrap();
     assert!(text.contains(line), "{line} in {text}");
 }

@@ -148,7 +148,10 @@ impl Fleet {
     /// The answer of the HTTP API.
     #[track_caller]
     pub(crate) fn api(&self, path: &str) -> Value {
-        let request = ureq::get(format!("{}{path}", self.text("/http")));
+        let request = ureq::get(format!("{}{path}", self.text("/http")))
+            .config()
+            .proxy(None)
+            .build();
         let token = format!("Bearer {}", self.text("/api_token"));
         let mut response = request.header("Authorization", token).call().unwrap();
         response.body_mut().read_json().unwrap()

@@ -35,6 +35,16 @@ fn the_ready_line_has_every_field_and_stands_alone() {
     for relay in 0..2 {
         assert_relay(&fleet, base, relay);
     }
+    let said = place.said();
+    let applied: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("policy applied"))
+        .collect();
+    for name in ["relay-0", "relay-1"] {
+        let named = format!("relay{{node={name}}}");
+        let is_named = |line: &&str| line.contains(&named);
+        assert!(applied.iter().any(is_named), "{name} in {applied:?}");
+    }
     let ranges: Vec<&str> = (0..2)
         .map(|k| ["/relays/0/relay_ports", "/relays/1/relay_ports"][k])
         .collect();
@@ -65,6 +75,9 @@ fn assert_relay(fleet: &Fleet, base: u16, relay: u16) {
         format!("http://127.0.0.1:{}/metrics", base + 20 + relay)
     );
     let metrics = ureq::get(&metrics_page)
+        .config()
+        .proxy(None)
+        .build()
         .call()
         .unwrap()
         .body_mut()
@@ -73,6 +86,9 @@ fn assert_relay(fleet: &Fleet, base: u16, relay: u16) {
     assert!(metrics.contains("turnfleet_relay_"), "{metrics}");
     assert_eq!(
         ureq::get(metrics_page.replace("metrics", "readyz"))
+            .config()
+            .proxy(None)
+            .build()
             .call()
             .unwrap()
             .status(),

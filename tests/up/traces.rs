@@ -46,7 +46,12 @@ impl Fleet {
     #[track_caller]
     fn metric(&self, relay: usize, name: &str) -> u64 {
         let place = self.text(&format!("/relays/{relay}/metrics"));
-        let mut response = ureq::get(place).call().unwrap();
+        let mut response = ureq::get(place)
+            .config()
+            .proxy(None)
+            .build()
+            .call()
+            .unwrap();
         let page = response.body_mut().read_to_string().unwrap();
         let value = page.lines().find_map(|line| line.strip_prefix(name));
         value

@@ -160,6 +160,9 @@ fn answers_are_not_answered_and_everything_is_counted() {
     let more = socket.recv(&mut [0; 512]).map_err(|error| error.kind());
     assert_eq!(more, Err(ErrorKind::WouldBlock));
     let metrics = ureq::get(stage.url("/metrics"))
+        .config()
+        .proxy(None)
+        .build()
         .header("authorization", stage.admin())
         .call()
         .unwrap()

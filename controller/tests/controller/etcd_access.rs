@@ -195,7 +195,9 @@ async fn an_etcd_with_users_asks_for_the_prefix_and_nothing_else() {
 async fn ask(port: u16, path: &str) -> Option<(u16, String)> {
     let url = format!("http://127.0.0.1:{port}{path}");
     let asking = tokio::task::spawn_blocking(move || {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false);
+        let agent = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false);
         let mut response = agent.build().new_agent().get(url).call().ok()?;
         let body = response.body_mut().read_to_string().ok()?;
         Some((response.status().as_u16(), body))

@@ -32,6 +32,7 @@ impl Stream {
 
     fn with(stage: &Stage, bearer: &str, query: &str, last: Option<&str>) -> Self {
         let agent = ureq::Agent::config_builder()
+            .proxy(None)
             .timeout_global(Some(Duration::from_secs(20)))
             .build()
             .new_agent();
@@ -227,6 +228,9 @@ fn a_token_of_a_tenant_sees_what_concerns_that_tenant_alone() {
     assert_eq!(event["fields"]["quota"], "ours");
     assert!(stream.next().is_none());
     let other = ureq::get(stage.url("/v1/events?tenant=other"))
+        .config()
+        .proxy(None)
+        .build()
         .header("Authorization", bearer)
         .config()
         .http_status_as_error(false)
@@ -269,6 +273,9 @@ fn a_rotation_is_told_step_by_step() {
     let stage = Stage::new();
     let mut stream = Stream::open(&stage, "kinds=secret", None);
     let answer = ureq::post(stage.url("/v1/secrets/rotate"))
+        .config()
+        .proxy(None)
+        .build()
         .header("Authorization", stage.admin())
         .send_json(serde_json::json!({}));
     assert_eq!(answer.unwrap().status(), 200);

@@ -509,7 +509,11 @@ fn the_api_is_served_by_https() {
     let root = ureq::tls::Certificate::from_der(made.cert.der()).to_owned();
     let roots = ureq::tls::RootCerts::new_with_certs(&[root]);
     let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();
-    let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).build().into();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .proxy(None)
+        .tls_config(tls)
+        .build()
+        .into();
     let port = stage.controller().http_address().port();
     let answer = agent
         .get(format!("https://localhost:{port}/livez"))

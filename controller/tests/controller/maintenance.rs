@@ -77,6 +77,9 @@ impl Fleet {
         let mut stage = stage(raw(dir.path()));
         drop(stage.node(any_hello("relay-0")));
         let drained = ureq::post(&stage.url("/v1/nodes/relay-0/drain"))
+            .config()
+            .proxy(None)
+            .build()
             .header("Authorization", stage.admin())
             .send_empty();
         assert!(drained.is_ok(), "{drained:?}");

@@ -154,7 +154,11 @@ fn many_requests_with_one_token_ask_once_and_each_token_for_itself() {
     let held = homeserver.hold();
     let url = stage.url(V3);
     let username = |token: &str| {
-        let request = ureq::get(&url).header("Authorization", format!("Bearer {token}"));
+        let request = ureq::get(&url)
+            .config()
+            .proxy(None)
+            .build()
+            .header("Authorization", format!("Bearer {token}"));
         let body: Value = request.call().unwrap().body_mut().read_json().unwrap();
         body["username"].as_str().unwrap().to_owned()
     };

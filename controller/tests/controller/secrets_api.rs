@@ -30,7 +30,9 @@ fn staged() -> Stage {
 
 /// Status and body.
 fn ask(stage: &Stage, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
-    let agent = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = ureq::Agent::config_builder()
+        .proxy(None)
+        .http_status_as_error(false);
     let body = if body.is_null() {
         String::new()
     } else {

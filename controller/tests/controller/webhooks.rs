@@ -170,6 +170,9 @@ async fn tell(node: &mut Node, events: &[Event]) {
 /// The state of the only webhook.
 fn standing(stage: &Stage) -> Json {
     let answer = ureq::get(stage.url("/v1/webhooks"))
+        .config()
+        .proxy(None)
+        .build()
         .header("Authorization", stage.admin())
         .call();
     let told: Json = answer.unwrap().body_mut().read_json().unwrap();

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use tracing::Span;
 use turnfleet_proto::user_hash::UserKey;
 use turnfleet_turn::{CloseReason, Event, ShardId};
 
@@ -160,7 +161,8 @@ impl Journal {
                     Arc::clone(&time),
                 );
                 let thread = thread::Builder::new().name("journal".into());
-                let thread = thread.spawn(move || writer.run(&items))?;
+                let span = Span::current();
+                let thread = thread.spawn(move || span.in_scope(|| writer.run(&items)))?;
                 let thread = Mutex::new(Some(thread));
                 Some(Running { queue, thread })
             }

@@ -32,6 +32,7 @@ use std::thread::{self, JoinHandle};
 use arc_swap::ArcSwap;
 use mio::{Poll, Waker};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tracing::Span;
 use turnfleet_turn::alternates::Alternates;
 use turnfleet_turn::peer_filter::Cidr;
 use turnfleet_turn::policy::{Config, RelayedHost};
@@ -166,10 +167,13 @@ impl Bound {
                 published: Arc::clone(&published),
                 usage: self.usage.clone(),
             };
+            // Entered once for the thread: a packet costs nothing more, and a log line tells whose shard it is.
+            let span = Span::current();
             let thread = thread::Builder::new()
                 .name(format!("shard-{index}"))
                 .spawn(move || {
                     let _guard = AbortOnPanic;
+                    let _entered = span.entered();
                     Shard::new(parts).run();
                 })?;
             set.shards.push(RunningShard {

@@ -33,6 +33,7 @@ pub(crate) fn ask(
     body: &str,
 ) -> Answer {
     let agent: ureq::Agent = ureq::Agent::config_builder()
+        .proxy(None)
         .http_status_as_error(false)
         .allow_non_standard_methods(true)
         .build()
