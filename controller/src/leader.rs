@@ -249,7 +249,8 @@ impl Candidate {
                 %controller,
                 grpc_url,
                 http_address,
-                "a controller with the id of this one was there a moment ago: this one takes no part until the lease of that has ended"
+                "a controller with the id of this one was there a moment ago: this one takes no part until the lease of that \
+                 has ended"
             );
             self.next_word = Some(now + LEASE + KEEP);
         }
