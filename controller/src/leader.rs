@@ -4,6 +4,9 @@
 //! leads until that key is gone, with its lease at the latest. The revision that wrote the key is the term's fence: every write
 //! of a leader compares it, so one that was stopped and does not know that its term is over writes nothing. A leader also stops
 //! by itself before its lease can have ended, by a clock that no one sets.
+//!
+//! A name is one controller's. One that finds there what was written from elsewhere waits until the lease of that has ended, and
+//! takes no part meanwhile; what an earlier run at the same addresses has left is replaced at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::fleet::record::ControllerRecord;
 use crate::store::{
-    Compare, LeaseId, Outcome, Put, Revision, Store, StoreError, Txn, Watch, codec, keys,
+    Compare, Entry, LeaseId, Outcome, Put, Revision, Store, StoreError, Txn, Watch, codec, keys,
 };
 
 /// How long a controller that is gone still counts.
@@ -26,6 +29,8 @@ const KEEP: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a stopping controller takes to end its lease.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often another controller of the same name is told of.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// What this controller knows of its own leading.
 #[derive(Clone, Debug)]
@@ -87,6 +92,7 @@ pub async fn stand(
         term,
         lease: None,
         won: None,
+        next_word: None,
     };
     loop {
         let served = tokio::select! {
@@ -118,17 +124,25 @@ struct Candidate {
     lease: Option<LeaseId>,
     /// The revision by which the lease in use won an election.
     won: Option<Revision>,
+    /// When another controller of the same name is told of again; `None` where none was seen.
+    next_word: Option<Instant>,
 }
 
 impl Candidate {
-    /// Holds one lease until it is lost.
+    /// Holds one lease until it is lost; none while the name is another's.
     async fn serve(&mut self) -> Result<(), StoreError> {
+        let Some(before) = self.find_place().await? else {
+            return Ok(());
+        };
         let asked = Instant::now();
         let lease = self.store.grant_lease(LEASE).await?;
         (self.lease, self.won) = (Some(lease), None);
         let mut ends = asked + LEASE - MARGIN;
-        self.write(codec::encode_controller(&self.me), lease, None)
-            .await?;
+        let mut named = self.take_name(lease, before).await?;
+        if named.is_none() {
+            // Somebody else was faster. The lease holds nothing, and ends by itself.
+            return Ok(());
+        }
         let mut changes = self.run_for_office(lease, ends).await?;
         let mut next_keep = Instant::now() + KEEP;
         loop {
@@ -147,6 +161,7 @@ impl Candidate {
                             ends = asked + LEASE - MARGIN;
                             self.prolong(ends);
                             next_keep = asked + KEEP;
+                            named = self.keep_name(lease, named).await;
                         }
                         Ok(Ok(false)) => return Ok(()),
                         Ok(Err(error)) if Instant::now() >= ends => return Err(error),
@@ -155,6 +170,89 @@ impl Candidate {
                     }
                 }
             }
+        }
+    }
+
+    /// What stands where this controller names itself.
+    async fn standing(&self) -> Result<Option<Entry>, StoreError> {
+        let (key, _) = codec::encode_controller(&self.me);
+        let found = self.store.range(&key).await?.entries;
+        Ok(found.into_iter().find(|entry| entry.key == key))
+    }
+
+    /// The revision of what this controller may replace by its name, zero for nothing; `None` where another one holds the name.
+    async fn find_place(&mut self) -> Result<Option<Revision>, StoreError> {
+        let standing = self.standing().await?;
+        let revision = standing.as_ref().map_or(0, |entry| entry.mod_revision);
+        let own = (self.me.grpc_url.clone(), self.me.http_address.clone());
+        let addresses = standing.and_then(|entry| codec::controller_addresses(&entry.value));
+        if let Some(other) = addresses.filter(|addresses| *addresses != own) {
+            self.tell_of_namesake(&other, false);
+            return Ok(None);
+        }
+        self.next_word = None;
+        Ok(Some(revision))
+    }
+
+    /// Names this controller in the place of what was written by the revision `before`. Gives the revision that did it; `None`
+    /// where something else stands there.
+    async fn take_name(
+        &self,
+        lease: LeaseId,
+        before: Revision,
+    ) -> Result<Option<Revision>, StoreError> {
+        let me = codec::encode_controller(&self.me);
+        match self.write(me, lease, Some(before)).await? {
+            Outcome::Committed { revision } => Ok(Some(revision)),
+            Outcome::Conflict { .. } => Ok(None),
+        }
+    }
+
+    /// Looks whether this controller is still named by the revision `named`, tells of another one that has taken its name from the
+    /// same addresses, and takes it again once that one has ended. Gives the revision that names it, as far as it is known.
+    async fn keep_name(&mut self, lease: LeaseId, named: Option<Revision>) -> Option<Revision> {
+        // Whether the store answers is told by the lease.
+        let Ok(Ok(standing)) = timeout(KEEP, self.standing()).await else {
+            return named;
+        };
+        let Some(entry) = standing else {
+            let taken = timeout(KEEP, self.take_name(lease, 0)).await;
+            return taken.ok().and_then(Result::ok).flatten();
+        };
+        if named.is_some_and(|named| entry.mod_revision > named)
+            && let Some(other) = codec::controller_addresses(&entry.value)
+        {
+            self.tell_of_namesake(&other, true);
+        }
+        named
+    }
+
+    /// Tells of another controller that is reached at `other`. What an earlier run has left elsewhere is none, and goes with its
+    /// lease: so it `is_live` for certain, or when it was there for longer than that.
+    fn tell_of_namesake(&mut self, (grpc_url, http_address): &(String, String), is_live: bool) {
+        let now = Instant::now();
+        if self.next_word.is_some_and(|next| now < next) {
+            return;
+        }
+        let controller = &self.me.id;
+        if is_live || self.next_word.is_some() {
+            tracing::error!(
+                %controller,
+                grpc_url,
+                http_address,
+                "another controller runs with the id of this one, and only one of them is known to the rest: give each a \
+                 `controller.id` of its own"
+            );
+            self.next_word = Some(now + REMIND);
+        } else {
+            tracing::warn!(
+                %controller,
+                grpc_url,
+                http_address,
+                "a controller with the id of this one was there a moment ago: this one takes no part until the lease of that \
+                 has ended"
+            );
+            self.next_word = Some(now + LEASE + KEEP);
         }
     }
 

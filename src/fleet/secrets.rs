@@ -117,7 +117,8 @@ impl Secrets {
                 let call = Call::post("/v1/secrets/rotate").with(given.body()?);
                 console.act_then(&call, |answer| {
                     let id = id(answer);
-                    format!("secret {id} is staged: it becomes active once the relays have it\n")
+                    let done = "is staged: it becomes active once the relays have it";
+                    with_warning(format!("secret {id} {done}\n"), answer)
                 })
             }
             Action::Pin {
@@ -128,7 +129,9 @@ impl Secrets {
             }
             Action::Pin { id: None, given } => {
                 let call = Call::post("/v1/secrets/pin").with(given.body()?);
-                console.act_then(&call, |answer| format!("secret {} is pinned\n", id(answer)))
+                console.act_then(&call, |answer| {
+                    with_warning(format!("secret {} is pinned\n", id(answer)), answer)
+                })
             }
             Action::Unpin { id } => {
                 let call = Call::post(format!("/v1/secrets/{id}/unpin"));
@@ -140,6 +143,14 @@ impl Secrets {
                 console.act_then(&call, |answer| revoked(*id, answer))
             }
         }
+    }
+}
+
+/// What was done, and what the controller warns of.
+fn with_warning(done: String, answer: &Json) -> String {
+    match answer.pointer("/warning").and_then(Json::as_str) {
+        Some(warning) => format!("{done}warning: {warning}\n"),
+        None => done,
     }
 }
 
@@ -223,6 +234,19 @@ mod tests {
             "3 region:north retiring no 11 d 2 s ago in 60 s 7 of 8"
         );
         assert!(row(None).contains("never"));
+    }
+
+    #[test]
+    fn a_warning_follows_what_was_done() {
+        let told = |warning: Json| {
+            let answer = json!({"id": 3, "warning": warning});
+            with_warning("secret 3 is pinned\n".to_owned(), &answer)
+        };
+        assert_eq!(told(Json::Null), "secret 3 is pinned\n");
+        assert_eq!(
+            told(json!("no relay is in the region eu")),
+            "secret 3 is pinned\nwarning: no relay is in the region eu\n"
+        );
     }
 
     #[test]

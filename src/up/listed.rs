@@ -1,5 +1,5 @@
 //! The relays as the controller knows them: forgets those of an earlier start, and waits until lists name every relay of this
-//! one, registered, granted its ports, and probed.
+//! one, registered, granted its ports, and probed, and until what the flags change of an earlier start is at the relays.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use turnfleet_controller::Controller;
 use turnfleet_controller::config::PortPlan;
+use turnfleet_controller::fleet::record::Stage;
 use turnfleet_controller::fleet::{FleetView, NodeView};
 
 use super::plan::{Plan, Relay};
@@ -41,7 +42,7 @@ impl Plan {
     }
 }
 
-/// Resolves when every relay of the plan is in the lists.
+/// Resolves when every relay of the plan is in the lists, and no changed policy is on its way to them.
 pub(super) async fn all(plan: &Plan, controller: &Controller) {
     let mut changes = controller.watch();
     loop {
@@ -51,18 +52,26 @@ pub(super) async fn all(plan: &Plan, controller: &Controller) {
             Ok(_) => return,
             Err(_) => {
                 let missing = missing(plan, &controller.view()).join(", ");
-                tracing::warn!(missing, "the fleet is not ready yet: relays are not listed");
+                tracing::warn!(missing, "the fleet is not ready yet");
             }
         }
     }
 }
 
-/// The relays that lists do not name, each with the reason as far as it is known.
+/// The relays that lists do not name, each with the reason as far as it is known, and the policy while relays try it.
 fn missing(plan: &Plan, view: &FleetView) -> Vec<String> {
     let relays = plan.relays.iter();
     let missing =
         relays.filter_map(|relay| Some(format!("{}: {}", relay.name, reason(relay, view)?)));
-    missing.collect()
+    missing.chain(unsettled(view)).collect()
+}
+
+/// What is said of a policy that has changed since an earlier start and is not at every relay yet. One that a relay has refused
+/// is not waited for: they go on with what they had.
+fn unsettled(view: &FleetView) -> Option<String> {
+    let rollout = view.rollout.as_ref()?;
+    matches!(rollout.stage, Stage::Pending | Stage::Canary { .. })
+        .then(|| "policy: a changed one is on its way to the relays".to_owned())
 }
 
 /// Why lists do not name the relay; nothing where they do.

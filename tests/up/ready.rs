@@ -169,6 +169,17 @@ fn a_second_start_keeps_the_secret_the_tokens_and_the_nodes() {
 }
 
 #[test]
+fn another_realm_is_told_by_the_start_that_brings_it() {
+    let place = Place::new();
+    let ports = Ports::free();
+    for realm in ["north.example", "south.example"] {
+        let mut fleet = place.start(ports, &["--realm", realm]);
+        assert_eq!(fleet.text("/realm"), realm);
+        assert_eq!(fleet.signal("TERM").code(), Some(0));
+    }
+}
+
+#[test]
 fn one_machine_is_described_by_a_file() {
     let place = Place::new();
     let ports = Ports::free();

@@ -3,6 +3,8 @@
 //!
 //! No answer holds a secret. A change answers when the store holds it, with the id of the generation.
 
+use std::collections::BTreeSet;
+
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,8 +15,11 @@ use super::route::Call;
 use super::status::{ApiError, excerpt};
 use super::values::{Field, Kind, Values};
 use crate::fleet::record::{SecretScope, SecretState};
-use crate::fleet::{Pin, SecretView, WEAK_SECRET_BYTES};
+use crate::fleet::{FleetView, Pin, SecretView, WEAK_SECRET_BYTES};
 use crate::reconcile::Handle;
+
+/// As many regions are named in the place of one that has no relay.
+const MAX_REGIONS: usize = 16;
 
 const SCOPE: Field = Field::new(
     "scope",
@@ -68,6 +73,8 @@ pub(super) struct Answer {
 #[schemars(rename = "ChangedSecret")]
 pub(super) struct Changed {
     id: u32,
+    /// What may be a mistake, such as a region that no relay is in; `null` where nothing is.
+    warning: Option<String>,
 }
 
 /// The generation that was revoked.
@@ -190,28 +197,32 @@ pub(super) async fn forbid(
 
 /// `POST /v1/secrets/rotate`.
 pub(crate) async fn rotate(call: Call) -> Result<Response, ApiError> {
+    let warning = doubt(&call.view, &call.body);
     let id = begin_rotation(&call.app.handle, &call.actor, &call.body).await?;
-    Ok(answer_json(&Changed { id }))
+    Ok(answer_json(&Changed { id, warning }))
 }
 
 /// `POST /v1/secrets/pin`: a secret that an application has.
 pub(crate) async fn pin_given(call: Call) -> Result<Response, ApiError> {
+    let warning = doubt(&call.view, &call.body);
     let id = keep_given(&call.app.handle, &call.actor, &call.body).await?;
-    Ok(answer_json(&Changed { id }))
+    Ok(answer_json(&Changed { id, warning }))
 }
 
 /// `POST /v1/secrets/{id}/pin`.
 pub(crate) async fn pin(call: Call) -> Result<Response, ApiError> {
     let id = generation(&call)?;
     keep(&call.app.handle, &call.actor, id).await?;
-    Ok(answer_json(&Changed { id }))
+    let warning = None;
+    Ok(answer_json(&Changed { id, warning }))
 }
 
 /// `POST /v1/secrets/{id}/unpin`.
 pub(crate) async fn unpin(call: Call) -> Result<Response, ApiError> {
     let id = generation(&call)?;
     let_go(&call.app.handle, &call.actor, id).await?;
-    Ok(answer_json(&Changed { id }))
+    let warning = None;
+    Ok(answer_json(&Changed { id, warning }))
 }
 
 /// `POST /v1/secrets/{id}/revoke`.
@@ -231,6 +242,24 @@ fn generation(call: &Call) -> Result<u32, ApiError> {
 fn scope(body: &Values) -> SecretScope {
     let named = body.text("scope").and_then(|text| text.parse().ok());
     named.unwrap_or(SecretScope::Fleet)
+}
+
+/// A region without relays may be one to come, and may be misspelt.
+fn doubt(view: &FleetView, asked: &Values) -> Option<String> {
+    let SecretScope::Region(region) = scope(asked) else {
+        return None;
+    };
+    let nodes = view.nodes.iter();
+    let regions: BTreeSet<&str> = nodes.map(|node| &*node.identity.region).collect();
+    if regions.contains(&*region) {
+        return None;
+    }
+    let mut warning = format!("no relay is in the region {region}");
+    if !regions.is_empty() {
+        let regions: Vec<&str> = regions.into_iter().take(MAX_REGIONS).collect();
+        warning = format!("{warning}; there are relays in {}", regions.join(", "));
+    }
+    Some(warning)
 }
 
 fn origin(body: &Values) -> &'static str {

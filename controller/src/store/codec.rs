@@ -210,6 +210,14 @@ pub fn encode_controller(controller: &ControllerRecord) -> (String, Vec<u8>) {
     (keys::path(&key), message.encode_to_vec())
 }
 
+/// The gRPC URL and the HTTP address at which the controller is reached whose record has these bytes; `None` where they do not
+/// read.
+#[must_use]
+pub fn controller_addresses(bytes: &[u8]) -> Option<(String, String)> {
+    let message = wire::ControllerRecord::decode(bytes).ok()?;
+    Some((message.grpc_url, message.http_address))
+}
+
 fn sealed(
     sealer: &Sealer,
     (path, generation): (&str, u64),

@@ -14,7 +14,7 @@ use turnfleet_controller::leader::{Leadership, Term, stand};
 use turnfleet_controller::reconcile::Reconciler;
 use turnfleet_controller::store::{
     Commit, EmbeddedStore, LeaseId, MemoryStore, Outcome, Put, Range, Revision, Sealer, Store,
-    StoreError, Txn, Watch, keys,
+    StoreError, Txn, Watch, codec, keys,
 };
 use turnfleet_proto::store::LeaderRecord;
 
@@ -27,9 +27,13 @@ struct Candidate {
 }
 
 fn candidate(store: &(impl Store + Clone), id: &str) -> Candidate {
+    candidate_at(store, id, "http://127.0.0.1:8081")
+}
+
+fn candidate_at(store: &(impl Store + Clone), id: &str, grpc_url: &str) -> Candidate {
     let me = ControllerRecord {
         id: id.parse().unwrap(),
-        grpc_url: "http://127.0.0.1:8081".into(),
+        grpc_url: grpc_url.into(),
         http_address: "127.0.0.1:8080".into(),
         region: "north".into(),
         version: "0".into(),
@@ -226,4 +230,70 @@ async fn a_leader_whose_watch_breaks_goes_on_leading() {
         assert_eq!(now, Some(term.fence), "watch {count}");
         store.breaks.notify_one();
     }
+}
+
+const CONTROLLERS: &str = "/tf/v1/controllers/";
+
+/// Where the controllers that have a name are reached.
+async fn named(store: &MemoryStore) -> Vec<String> {
+    let found = store.range(CONTROLLERS).await.unwrap().entries;
+    let addresses = found.iter().map(|entry| {
+        let (grpc_url, _) = codec::controller_addresses(&entry.value).unwrap();
+        grpc_url
+    });
+    addresses.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_another_controller_is_taken_when_its_lease_has_ended() {
+    let store = MemoryStore::new();
+    let mut first = candidate(&store, "a");
+    let earlier = first.wins().await;
+    let mut second = candidate_at(&store, "a", "http://127.0.0.2:8081");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(named(&store).await, ["http://127.0.0.1:8081"]);
+    let now = first.term.borrow().map(|term| term.fence);
+    assert_eq!(now, Some(earlier.fence));
+    assert!(second.term.borrow().is_none());
+
+    // As by SIGKILL: the lease goes on until its end.
+    first.task.abort();
+    let later = second.wins().await;
+    assert!(later.fence > earlier.fence);
+    assert_eq!(named(&store).await, ["http://127.0.0.2:8081"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_at_the_same_place_has_left_is_replaced_at_once() {
+    let store = MemoryStore::new();
+    let mut first = candidate(&store, "a");
+    first.wins().await;
+    first.task.abort();
+    let begun = Instant::now();
+    let mut watch = store
+        .watch(CONTROLLERS, store.revision() + 1)
+        .await
+        .unwrap();
+    let mut second = candidate(&store, "a");
+    watch.next().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    second.wins().await;
+    assert_eq!(named(&store).await, ["http://127.0.0.1:8081"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_name_was_taken_from_the_same_place_has_it_again_when_the_other_ends() {
+    let store = MemoryStore::new();
+    let mut first = candidate(&store, "a");
+    let term = first.wins().await;
+    let second = candidate(&store, "a");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    second.stop.send_replace(true);
+    second.task.await.unwrap();
+    assert!(named(&store).await.is_empty());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(named(&store).await, ["http://127.0.0.1:8081"]);
+    let now = first.term.borrow().map(|term| term.fence);
+    assert_eq!(now, Some(term.fence), "it leads all the while");
+    assert!(second.term.borrow().is_none());
 }

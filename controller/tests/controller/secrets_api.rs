@@ -147,6 +147,24 @@ fn a_rotation_is_through_when_the_relay_has_said_so() {
 }
 
 #[test]
+fn a_region_without_relays_is_warned_of() {
+    let stage = staged();
+    let node = stage.node(any_hello("relay-0"));
+    stage.wait_for("relay-0", |node| node.listed);
+    let region = stage.controller().view().nodes[0].identity.region.clone();
+    for (id, path) in [(2, "/v1/secrets/rotate"), (4, "/v1/secrets/pin")] {
+        let body = |region: &str| json!({ "scope": format!("region:{region}"), "secret": format!("{GIVEN}, {id}") });
+        let there = post(&stage, path, &body(&region));
+        assert_eq!(there, json!({ "id": id, "warning": null }));
+        let misspelt = format!("{region}x-{id}");
+        let warned = post(&stage, path, &body(&misspelt));
+        let warning = format!("no relay is in the region {misspelt}; there are relays in {region}");
+        assert_eq!(warned, json!({ "id": id + 1, "warning": warning }));
+    }
+    drop(node);
+}
+
+#[test]
 fn what_is_minted_with_is_revoked_with_a_replacement_only() {
     let stage = staged();
     let mut node = stage.node(any_hello("relay-0"));

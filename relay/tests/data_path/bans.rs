@@ -74,22 +74,20 @@ fn talking(relay: &Relay, peer: SocketAddr) -> Vec<Driver> {
     clients
 }
 
-/// Every client sends, until nothing comes back to any of them; fails where that is not soon after `banned`.
+/// Every client sends on until nothing comes back to any of them; fails where that is not soon after `banned`.
 #[track_caller]
 fn falls_silent(clients: &mut [Driver], peer: SocketAddr, banned: Clock) {
-    let mut is_silent = false;
-    while !is_silent {
-        is_silent = true;
-        for client in clients.iter_mut() {
+    let mut goes_on = true;
+    while goes_on {
+        for client in &mut *clients {
             client.send_to(peer, b"after");
         }
-        for client in clients.iter_mut() {
-            // It waits for a while.
-            if !client.receive().is_empty() {
-                assert!(banned.elapsed() < SOON, "traffic goes on");
-                is_silent = false;
-            }
+        // Each waits a moment, so that all of them are listened to for longer than an echo takes.
+        goes_on = false;
+        for client in &mut *clients {
+            goes_on |= !client.receive().is_empty();
         }
+        assert!(!goes_on || banned.elapsed() < SOON, "traffic goes on");
     }
 }
 
