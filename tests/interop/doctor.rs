@@ -213,11 +213,6 @@ fn the_doctor_is_content_with_a_healthy_fleet_and_finds_what_is_wrong_with_netwo
     let visit = clinic.visit(&[&[udp, tcp, tls][..], &secret].concat());
     visit.assert_green(&HEALTHY);
 
-    // The port of TLS, in a URI that has none.
-    let bare = tls.replacen("turns:", "turn:", 1);
-    let visit = clinic.visit(&[&[bare.as_str()][..], &secret].concat());
-    visit.assert_fails("reach.tcp", "TLS is spoken on that port", "write turns:");
-
     // The controller names the same relay, and gives credentials.
     let token = clinic.file("token");
     fs::write(&token, fleet.text("api_token")).unwrap();
@@ -298,6 +293,11 @@ fn the_doctor_finds_what_is_wrong_with_secrets_clocks_certificates_and_settings(
     let fleet = clinic.fleet(RELAY[0]);
     let all = uris(&fleet);
     let [udp, _, tls] = all.each_ref().map(String::as_str);
+
+    // The port of TLS, in a URI that has none.
+    let bare = tls.replacen("turns:", "turn:", 1);
+    let visit = clinic.visit(&[bare.as_str(), "--secret", SECRET]);
+    visit.assert_fails("reach.tcp", "TLS is spoken on that port", "write turns:");
 
     let visit = clinic.visit(&[udp, "--secret", "south-by-southeast"]);
     visit.assert_fails(
